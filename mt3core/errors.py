@@ -1,0 +1,38 @@
+"""Errors that a user can act on: one sentence that says what is wrong, and the next step."""
+
+
+class MT3Error(Exception):
+    """What went wrong and what to do now; the command line prints both and exits with `exit_code`."""
+
+    exit_code = 1
+
+    def __init__(self, problem: str, next_step: str = "") -> None:
+        super().__init__(f"{problem} {next_step}".strip())
+        self.problem = problem
+        self.next_step = next_step
+
+
+class AudioError(MT3Error):
+    """An audio file or array that cannot be transcribed."""
+
+
+class MidiError(MT3Error):
+    """A MIDI file that cannot be read, or notes that cannot be written as MIDI."""
+
+
+class ModelError(MT3Error):
+    """A model that is missing, incomplete, broken or of another kind."""
+
+
+class OutputError(MT3Error):
+    """A result that cannot be written where it was asked for."""
+
+
+class MissingExtraError(MT3Error):
+    """A package of an extra is not installed; the next step names the extra."""
+
+
+class UsageError(MT3Error):
+    """Options that do not fit together or values out of range."""
+
+    exit_code = 2

@@ -1,0 +1,71 @@
+"""Outputs that are whole or absent: written beside their place, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from mt3core.errors import OutputError
+
+
+@contextlib.contextmanager
+def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields a temporary path beside `path` to write to; renames it to `path` when the block ends well.
+
+    Missing parent folders are made. When the block fails nothing is left behind and an existing `path`
+    stays as it was. Raises `OutputError` where the place cannot be written.
+    """
+    target = Path(path)
+    folder = _beside(target)
+    try:
+        temporary = folder / target.name
+        yield temporary
+        _place(temporary, target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def atomic_directory(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+    """The same for a directory: yields an empty one beside `path`, which it takes the place of at the end.
+
+    Raises `OutputError` where `path` exists and `overwrite` is false, or cannot be written.
+    """
+    target = Path(path)
+    if target.exists() and not overwrite and (not target.is_dir() or any(target.iterdir())):
+        raise OutputError(f"{target} exists already.", "Choose another place, or say --overwrite.")
+    folder = _beside(target)
+    try:
+        temporary = folder / "new"
+        temporary.mkdir()
+        yield temporary
+        old = folder / "old"
+        if target.exists():
+            target.rename(old)
+        _place(temporary, target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _beside(target: Path) -> Path:
+    """A fresh hidden folder in the target's folder, so that the rename stays on one file system."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise OutputError(
+            f"Cannot write to {target.parent}: {error.strerror or error}.", "Choose another place with -o."
+        ) from error
+
+
+def _place(temporary: Path, target: Path) -> None:
+    try:
+        temporary.rename(target)
+    except OSError as error:
+        raise OutputError(
+            f"Cannot write {target}: {error.strerror or error}.", "Choose another place with -o."
+        ) from error
