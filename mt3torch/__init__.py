@@ -1,0 +1,16 @@
+"""Music transcription with PyTorch, on CPU, CUDA and MPS."""
+
+try:
+    import torch as _torch  # noqa: F401
+except ModuleNotFoundError as error:
+    from mt3core.errors import MissingExtraError
+
+    raise MissingExtraError("PyTorch is not installed.", 'Install it: pip install "mt3kit[torch]".') from error
+
+from mt3core.decoding import Decoding, Generated
+from mt3torch.decoding import generate
+from mt3torch.loading import build_model, load_model
+from mt3torch.model import Transformer
+from mt3torch.transcriber import Transcriber
+
+__all__ = ["Decoding", "Generated", "Transcriber", "Transformer", "build_model", "generate", "load_model"]

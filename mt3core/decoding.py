@@ -1,0 +1,55 @@
+"""How tokens are chosen from the network's logits: the options and the result, the same for both networks.
+
+The original MT3 decodes by T5X's beam search with one beam and length penalty 0.6, which is not greedy: a
+finished candidate competes with the running sequence (method `t5x`). Scores are T5X's, the sum of log
+probabilities divided by `((5 + n) / 6) ** length_penalty`, n tokens with the end token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from mt3core.errors import UsageError
+
+Method = Literal["greedy", "t5x", "beam"]
+METHODS = ("greedy", "t5x", "beam")
+START_TOKEN = 0
+END_TOKEN = 1
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """`greedy`: the best token each time. `t5x`: the original's. `beam`: T5X's beam search, `num_beams` wide."""
+
+    method: Method = "t5x"
+    num_beams: int = 1
+    length_penalty: float = 0.6
+    max_tokens: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UsageError(f"Unknown decoding {self.method!r}.", f"Choose {', '.join(METHODS)}.")
+        if self.method == "beam" and self.num_beams < 1:
+            raise UsageError(f"Beam search needs at least one beam, not {self.num_beams}.")
+        if self.method != "beam" and self.num_beams != 1:
+            raise UsageError(
+                f"Decoding {self.method!r} has one beam, not {self.num_beams}.", "Say --decoding beam for more."
+            )
+        if self.max_tokens < 1:
+            raise UsageError(f"At least one token must be allowed, not {self.max_tokens}.")
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One segment's tokens, int32 (n,), with the end token where the network wrote one, and their score."""
+
+    tokens: np.ndarray
+    score: float
+
+
+def brevity_penalty(length_penalty: float, length: int | np.ndarray) -> float | np.ndarray:
+    """T5X's (after Wu et al. 2016, arXiv:1609.08144) divisor of a sequence's log probability."""
+    return ((5.0 + length) / 6.0) ** length_penalty

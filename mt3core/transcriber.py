@@ -1,0 +1,82 @@
+"""From audio to notes, with the network left open: the part that both transcribers share.
+
+A subclass says how a stream of log-mel segments becomes a stream of token sequences, in any order. Here
+the audio is cut, the spectrograms are made when they are asked for, and tokens become notes as soon as
+all earlier segments are there: besides the audio and the notes nothing grows with the recording.
+"""
+
+from __future__ import annotations
+
+import abc
+import os
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from mt3core.audio import load_audio
+from mt3core.config import ModelConfig
+from mt3core.decoding import Decoding, Generated
+from mt3core.note_decoding import NoteDecoder
+from mt3core.notes import to_notes
+from mt3core.segments import AudioSegment, segment_samples, segments
+from mt3core.spectrogram import segment_log_mel
+from mt3core.transcription import SegmentTokens, Transcription
+
+AudioSource = str | os.PathLike[str] | tuple[np.ndarray, int]
+# Called with the number of segments done and the number of all.
+Progress = Callable[[int, int], None]
+
+
+class BaseTranscriber(abc.ABC):
+    """Turns audio into a `Transcription` with a network that a subclass holds."""
+
+    def __init__(self, config: ModelConfig, decoding: Decoding) -> None:
+        self.config = config
+        self.decoding = decoding
+
+    @abc.abstractmethod
+    def generate_stream(self, log_mels: Iterable[np.ndarray]) -> Iterator[tuple[int, Generated]]:
+        """Takes log-mel segments (frames, mel), yields (number of the segment, its tokens) in any order."""
+
+    def transcribe(self, audio: AudioSource, progress: Progress | None = None) -> Transcription:
+        """Transcribes a file, or `(samples, sample_rate_hz)`.
+
+        Raises `AudioError` for what is no usable audio.
+        """
+        samples = load_audio(audio, self.config.spectrogram.sample_rate_hz)
+        name = "" if isinstance(audio, tuple) else os.fspath(audio)
+        return self.transcribe_samples(samples, name, progress)
+
+    def transcribe_samples(
+        self, samples: np.ndarray, name: str = "", progress: Progress | None = None
+    ) -> Transcription:
+        """The same for mono float32 samples at the model's own rate; `name` goes into the result."""
+        pieces = segments(len(samples), self.config)
+        log_mels = (self._log_mel(samples, piece) for piece in pieces)
+        ready: dict[int, Generated] = {}
+        decoder = NoteDecoder(self.config.vocabulary)
+        written: list[SegmentTokens] = []
+        for index, generated in self.generate_stream(log_mels):
+            ready[index] = generated
+            while len(written) in ready:
+                written.append(self._decode_notes(decoder, pieces, len(written), ready.pop(len(written))))
+            if progress is not None:
+                progress(len(written) + len(ready), len(pieces))
+        return Transcription(
+            notes=to_notes(decoder.finish()),
+            segments=written,
+            duration_seconds=len(samples) / self.config.spectrogram.sample_rate_hz,
+            model=self.config.name,
+            audio=name,
+        )
+
+    def _log_mel(self, samples: np.ndarray, piece: AudioSegment) -> np.ndarray:
+        return segment_log_mel(segment_samples(samples, piece, self.config), self.config)
+
+    def _decode_notes(
+        self, decoder: NoteDecoder, pieces: list[AudioSegment], index: int, generated: Generated
+    ) -> SegmentTokens:
+        start = pieces[index].start_seconds
+        end = pieces[index + 1].start_seconds if index + 1 < len(pieces) else None
+        invalid, dropped = decoder.add_segment(start, generated.tokens, end)
+        return SegmentTokens(start, generated.tokens.tolist(), invalid, dropped)

@@ -1,0 +1,64 @@
+"""From a model directory to a Flax network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from flax import nnx
+
+from mt3core.config import ModelConfig
+from mt3core.errors import UsageError
+from mt3core.model_directory import load_model_directory
+from mt3core.parameters import check_arrays, parameters
+from mt3jax.model import Transformer
+
+
+def load_model(directory: str | os.PathLike[str], device: str = "auto") -> Transformer:
+    """The network of a model directory, its weights on `device`. Raises `ModelError`."""
+    config, arrays = load_model_directory(directory)
+    return build_model(config, arrays, device)
+
+
+def build_model(config: ModelConfig, arrays: Mapping[str, np.ndarray], device: str = "auto") -> Transformer:
+    """A network holding `arrays` (PyTorch names and shapes); every array must be there and none more."""
+    shapes = {name: array.shape for name, array in arrays.items()}
+    check_arrays({p.torch_name: p.torch_shape for p in parameters(config.network)}, shapes, "the given weights")
+    chosen = choose_device(device)
+    abstract = nnx.eval_shape(lambda: Transformer(config, nnx.Rngs(0)))
+    graph, state = nnx.split(abstract)
+    weights = {p.flax_name: p.flip(np.asarray(arrays[p.torch_name])) for p in parameters(config.network)}
+    nnx.replace_by_pure_dict(state, nest({name: jax.device_put(w, chosen) for name, w in weights.items()}))
+    return nnx.merge(graph, state)
+
+
+def nest(flat: Mapping[str, jax.Array]) -> dict:
+    """`{"a.0.b": x}` as `{"a": {0: {"b": x}}}`: Flax's pure dictionary, list places being integers."""
+    tree: dict = {}
+    for name, value in flat.items():
+        *parents, leaf = (int(part) if part.isdigit() else part for part in name.split("."))
+        branch = tree
+        for part in parents:
+            branch = branch.setdefault(part, {})
+        branch[leaf] = value
+    return tree
+
+
+def flatten(tree: Mapping, prefix: str = "") -> dict[str, jax.Array]:
+    """The inverse of `nest`."""
+    flat: dict[str, jax.Array] = {}
+    for part, value in tree.items():
+        flat |= flatten(value, f"{prefix}{part}.") if isinstance(value, Mapping) else {f"{prefix}{part}": value}
+    return flat
+
+
+def choose_device(device: str = "auto") -> jax.Device:
+    """JAX's first device of the kind named; with `auto` of the best kind there is. Raises `UsageError`."""
+    kind = {"auto": None, "cuda": "gpu"}.get(device, device)
+    try:
+        return jax.devices(kind)[0]
+    except RuntimeError:
+        kinds = sorted({found.platform for found in jax.devices()} | {"cpu"})
+        raise UsageError(f"There is no device {device!r} for JAX.", f"Available here: {', '.join(kinds)}.") from None

@@ -1,0 +1,305 @@
+"""The MT3 network in Flax NNX: a T5 encoder-decoder from log-mel frames to event tokens.
+
+`mt3torch/model.py` is this file's twin: the same classes in the same order, under the same names. Read
+downward: one attention, one MLP, a layer, a stack, the whole network. Three things differ from a plain
+transformer, all after Magenta's MT3: queries are not scaled (the scale lives in the weights), norms have
+neither mean nor bias, and positions are added from one fixed table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jaxtyping import Bool, Float, Int, Key
+
+from mt3core.config import ModelConfig, NetworkConfig
+from mt3core.positions import position_table
+
+NORM_EPSILON = 1e-6
+ACTIVATIONS = {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=True),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "linear": lambda x: x,
+}
+
+
+class Dropout:
+    """Dropout for one forward pass; inactive without a key. Draws are shared along one axis."""
+
+    def __init__(self, rate: float, key: Key[Array, ""] | None) -> None:
+        self.rate = rate
+        self.key = key
+        self.draws = 0
+
+    def __call__(self, x: Array, shared_axis: int | None) -> Array:
+        if self.key is None or self.rate == 0.0:
+            return x
+        self.draws += 1
+        shape = [1 if axis == shared_axis else size for axis, size in enumerate(x.shape)]
+        keep = jax.random.bernoulli(jax.random.fold_in(self.key, self.draws), 1.0 - self.rate, tuple(shape))
+        return jnp.where(keep, x / (1.0 - self.rate), 0.0)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Cache:
+    """What cached decoding remembers, one entry a decoder layer."""
+
+    self_keys: list[Float[Array, "batch positions heads head_dim"]]
+    self_values: list[Float[Array, "batch positions heads head_dim"]]
+    cross_keys: list[Float[Array, "batch frames heads head_dim"]]
+    cross_values: list[Float[Array, "batch frames heads head_dim"]]
+
+
+class MultiHeadAttention(nnx.Module):
+    """Attention without biases and without a scale."""
+
+    def __init__(self, config: NetworkConfig, rngs: nnx.Rngs) -> None:
+        self.num_heads = config.num_heads
+        self.head_dim = config.head_dim
+        # The scale that other transformers apply to queries is in the initial variance of theirs.
+        self.query = linear(config.emb_dim, config.num_heads * config.head_dim, rngs, 1.0 / config.head_dim)
+        self.key = linear(config.emb_dim, config.num_heads * config.head_dim, rngs)
+        self.value = linear(config.emb_dim, config.num_heads * config.head_dim, rngs)
+        self.out = linear(config.num_heads * config.head_dim, config.emb_dim, rngs)
+
+    def __call__(
+        self,
+        queries: Float[Array, "batch queries emb"],
+        memory: Float[Array, "batch keys emb"],
+        mask: Bool[Array, "#batch 1 #queries keys"] | None,
+        dropout: Dropout,
+    ) -> Float[Array, "batch queries emb"]:
+        key, value = self.keys_and_values(memory)
+        return self.attend(queries, key, value, mask, dropout)
+
+    def keys_and_values(self, memory: Float[Array, "batch keys emb"]) -> tuple[Array, Array]:
+        """Both as (batch, keys, heads, head_dim)."""
+        return self._split_heads(self.key(memory)), self._split_heads(self.value(memory))
+
+    def attend(
+        self,
+        queries: Float[Array, "batch queries emb"],
+        key: Float[Array, "batch keys heads head_dim"],
+        value: Float[Array, "batch keys heads head_dim"],
+        mask: Bool[Array, "#batch 1 #queries keys"] | None,
+        dropout: Dropout,
+    ) -> Float[Array, "batch queries emb"]:
+        query = self._split_heads(self.query(queries))
+        # Magenta drops attention weights for all queries at once: the same as dropping values.
+        value = dropout(value, shared_axis=3)
+        joined = jax.nn.dot_product_attention(query, key, value, mask=mask, scale=1.0)
+        return self.out(joined.reshape(*joined.shape[:2], -1))
+
+    def _split_heads(self, x: Float[Array, "batch length joined"]) -> Float[Array, "batch length heads head_dim"]:
+        return x.reshape(*x.shape[:2], self.num_heads, self.head_dim)
+
+
+class Mlp(nnx.Module):
+    """Feed-forward block: the product of one projection an activation, projected back."""
+
+    def __init__(self, config: NetworkConfig, rngs: nnx.Rngs) -> None:
+        self.activations = config.mlp_activations
+        gates = len(self.activations)
+        self.gates = ("wi",) if gates == 1 else tuple(f"wi_{i}" for i in range(gates))
+        for gate in self.gates:
+            setattr(self, gate, linear(config.emb_dim, config.mlp_dim, rngs))
+        self.wo = linear(config.mlp_dim, config.emb_dim, rngs)
+
+    def __call__(self, inputs: Float[Array, "batch length emb"], dropout: Dropout) -> Float[Array, "batch length emb"]:
+        hidden = jnp.ones((), dtype=inputs.dtype)
+        for gate, activation in zip(self.gates, self.activations, strict=True):
+            hidden = hidden * ACTIVATIONS[activation](getattr(self, gate)(inputs))
+        return self.wo(dropout(hidden, shared_axis=1))
+
+
+class EncoderLayer(nnx.Module):
+    def __init__(self, config: NetworkConfig, rngs: nnx.Rngs) -> None:
+        self.pre_attention_layer_norm = norm(config, rngs)
+        self.attention = MultiHeadAttention(config, rngs)
+        self.pre_mlp_layer_norm = norm(config, rngs)
+        self.mlp = Mlp(config, rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch frames emb"],
+        mask: Bool[Array, "#batch 1 #frames frames"] | None,
+        dropout: Dropout,
+    ) -> Float[Array, "batch frames emb"]:
+        y = self.pre_attention_layer_norm(x)
+        x = x + dropout(self.attention(y, y, mask, dropout), shared_axis=1)
+        return x + dropout(self.mlp(self.pre_mlp_layer_norm(x), dropout), shared_axis=1)
+
+
+class DecoderLayer(nnx.Module):
+    def __init__(self, config: NetworkConfig, rngs: nnx.Rngs) -> None:
+        self.pre_self_attention_layer_norm = norm(config, rngs)
+        self.self_attention = MultiHeadAttention(config, rngs)
+        self.pre_cross_attention_layer_norm = norm(config, rngs)
+        self.encoder_decoder_attention = MultiHeadAttention(config, rngs)
+        self.pre_mlp_layer_norm = norm(config, rngs)
+        self.mlp = Mlp(config, rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch tokens emb"],
+        encoded: Float[Array, "batch frames emb"],
+        self_mask: Bool[Array, "#batch 1 tokens tokens"],
+        cross_mask: Bool[Array, "#batch 1 #tokens frames"] | None,
+        dropout: Dropout,
+    ) -> Float[Array, "batch tokens emb"]:
+        y = self.pre_self_attention_layer_norm(x)
+        x = x + dropout(self.self_attention(y, y, self_mask, dropout), shared_axis=1)
+        y = self.pre_cross_attention_layer_norm(x)
+        x = x + dropout(self.encoder_decoder_attention(y, encoded, cross_mask, dropout), shared_axis=1)
+        return x + dropout(self.mlp(self.pre_mlp_layer_norm(x), dropout), shared_axis=1)
+
+    def step(
+        self, x: Float[Array, "batch 1 emb"], positions: Int[Array, " batch"], cache: Cache, layer: int
+    ) -> Float[Array, "batch 1 emb"]:
+        """One token a row at its own position; writes that position's key and value into the cache."""
+        off = Dropout(0.0, None)
+        y = self.pre_self_attention_layer_norm(x)
+        key, value = self.self_attention.keys_and_values(y)
+        rows = jnp.arange(x.shape[0])
+        cache.self_keys[layer] = cache.self_keys[layer].at[rows, positions].set(key[:, 0])
+        cache.self_values[layer] = cache.self_values[layer].at[rows, positions].set(value[:, 0])
+        length = cache.self_keys[layer].shape[1]
+        seen = (jnp.arange(length) <= positions[:, None])[:, None, None, :]
+        x = x + self.self_attention.attend(y, cache.self_keys[layer], cache.self_values[layer], seen, off)
+        y = self.pre_cross_attention_layer_norm(x)
+        x = x + self.encoder_decoder_attention.attend(y, cache.cross_keys[layer], cache.cross_values[layer], None, off)
+        return x + self.mlp(self.pre_mlp_layer_norm(x), off)
+
+
+class Encoder(nnx.Module):
+    def __init__(self, config: NetworkConfig, rngs: nnx.Rngs) -> None:
+        self.config = config
+        self.continuous_inputs_projection = linear(config.input_bands, config.emb_dim, rngs)
+        self.layers = nnx.List([EncoderLayer(config, rngs) for _ in range(config.num_encoder_layers)])
+        self.encoder_norm = norm(config, rngs)
+
+    def __call__(
+        self,
+        log_mel: Float[Array, "batch frames mel"],
+        mask: Bool[Array, "#batch 1 #frames frames"] | None,
+        dropout: Dropout,
+    ) -> Float[Array, "batch frames emb"]:
+        x = self.continuous_inputs_projection(log_mel) + fixed_positions(self.config)[: log_mel.shape[1]]
+        x = dropout(x, shared_axis=1)
+        for layer in self.layers:
+            x = layer(x, mask, dropout)
+        return dropout(self.encoder_norm(x), shared_axis=None)
+
+
+class Decoder(nnx.Module):
+    def __init__(self, config: NetworkConfig, rngs: nnx.Rngs) -> None:
+        self.config = config
+        self.token_embedder = nnx.Embed(
+            config.vocab_size, config.emb_dim, embedding_init=jax.nn.initializers.normal(1.0), rngs=rngs
+        )
+        self.layers = nnx.List([DecoderLayer(config, rngs) for _ in range(config.num_decoder_layers)])
+        self.decoder_norm = norm(config, rngs)
+        if not config.logits_via_embedding:
+            self.logits_dense = linear(config.emb_dim, config.vocab_size, rngs)
+        self.logits_via_embedding = config.logits_via_embedding
+
+    def __call__(
+        self,
+        encoded: Float[Array, "batch frames emb"],
+        decoder_input_ids: Int[Array, "batch tokens"],
+        positions: Int[Array, "#batch tokens"],
+        self_mask: Bool[Array, "#batch 1 tokens tokens"],
+        cross_mask: Bool[Array, "#batch 1 #tokens frames"] | None,
+        dropout: Dropout,
+    ) -> Float[Array, "batch tokens vocab"]:
+        x = self.token_embedder(decoder_input_ids) + fixed_positions(self.config)[positions]
+        x = dropout(x, shared_axis=1)
+        for layer in self.layers:
+            x = layer(x, encoded, self_mask, cross_mask, dropout)
+        return self.logits(dropout(self.decoder_norm(x), shared_axis=1))
+
+    def step(
+        self, tokens: Int[Array, " batch"], positions: Int[Array, " batch"], cache: Cache
+    ) -> Float[Array, "batch vocab"]:
+        x = (self.token_embedder(tokens) + fixed_positions(self.config)[positions])[:, None]
+        for index, layer in enumerate(self.layers):
+            x = layer.step(x, positions, cache, index)
+        return self.logits(self.decoder_norm(x))[:, 0]
+
+    def logits(self, x: Float[Array, "batch tokens emb"]) -> Float[Array, "batch tokens vocab"]:
+        if self.logits_via_embedding:
+            return x @ self.token_embedder.embedding.T / x.shape[-1] ** 0.5
+        return self.logits_dense(x)
+
+
+class Transformer(nnx.Module):
+    """The whole network. `decode` is teacher forcing; `start_cache` and `decode_step` go token by token."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
+        self.config = config
+        self.encoder = Encoder(config.network, rngs)
+        self.decoder = Decoder(config.network, rngs)
+
+    def encode(
+        self,
+        log_mel: Float[Array, "batch frames mel"],
+        mask: Bool[Array, "#batch 1 #frames frames"] | None = None,
+        dropout_key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "batch frames emb"]:
+        """Reads log-mel segments. Without `mask` every frame sees every frame, as in the original."""
+        return self.encoder(log_mel, mask, Dropout(self.config.network.dropout_rate, dropout_key))
+
+    def decode(
+        self,
+        encoded: Float[Array, "batch frames emb"],
+        decoder_input_ids: Int[Array, "batch tokens"],
+        positions: Int[Array, "#batch tokens"] | None = None,
+        self_mask: Bool[Array, "#batch 1 tokens tokens"] | None = None,
+        cross_mask: Bool[Array, "#batch 1 #tokens frames"] | None = None,
+        dropout_key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "batch tokens vocab"]:
+        """Logits of the next token at every place. Masks: True may be seen; the default is causal."""
+        length = decoder_input_ids.shape[1]
+        if positions is None:
+            positions = jnp.arange(length)[None]
+        if self_mask is None:
+            self_mask = jnp.tril(jnp.ones((length, length), dtype=bool))[None, None]
+        dropout = Dropout(self.config.network.dropout_rate, dropout_key)
+        return self.decoder(encoded, decoder_input_ids, positions, self_mask, cross_mask, dropout)
+
+    def start_cache(self, encoded: Float[Array, "batch frames emb"], max_tokens: int) -> Cache:
+        """An empty cache for `max_tokens` tokens, the encoder's keys and values already in it."""
+        batch, network = encoded.shape[0], self.config.network
+        empty = jnp.zeros((batch, max_tokens, network.num_heads, network.head_dim), encoded.dtype)
+        cross = [layer.encoder_decoder_attention.keys_and_values(encoded) for layer in self.decoder.layers]
+        return Cache(
+            self_keys=[empty for _ in cross],
+            self_values=[empty for _ in cross],
+            cross_keys=[key for key, _ in cross],
+            cross_values=[value for _, value in cross],
+        )
+
+    def decode_step(
+        self, tokens: Int[Array, " batch"], positions: Int[Array, " batch"], cache: Cache
+    ) -> tuple[Float[Array, "batch vocab"], Cache]:
+        """Logits after one more token a row, and the cache that now holds it."""
+        return self.decoder.step(tokens, positions, cache), cache
+
+
+def linear(in_features: int, out_features: int, rngs: nnx.Rngs, variance: float = 1.0) -> nnx.Linear:
+    kernel_init = jax.nn.initializers.variance_scaling(variance, "fan_in", "truncated_normal")
+    return nnx.Linear(in_features, out_features, use_bias=False, kernel_init=kernel_init, rngs=rngs)
+
+
+def norm(config: NetworkConfig, rngs: nnx.Rngs) -> nnx.RMSNorm:
+    return nnx.RMSNorm(config.emb_dim, epsilon=NORM_EPSILON, rngs=rngs)
+
+
+def fixed_positions(config: NetworkConfig) -> Array:
+    return jnp.asarray(position_table(config.max_positions, config.emb_dim))

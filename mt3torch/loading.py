@@ -1,0 +1,53 @@
+"""From a model directory to a PyTorch network on a device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from mt3core.config import ModelConfig
+from mt3core.errors import UsageError
+from mt3core.model_directory import load_model_directory
+from mt3core.parameters import check_arrays, parameters
+from mt3torch.model import Transformer
+
+
+def load_model(directory: str | os.PathLike[str], device: str = "auto") -> Transformer:
+    """The network of a model directory, on `device` and ready for inference. Raises `ModelError`."""
+    config, arrays = load_model_directory(directory)
+    return build_model(config, arrays, device)
+
+
+def build_model(config: ModelConfig, arrays: Mapping[str, np.ndarray], device: str = "auto") -> Transformer:
+    """A network holding `arrays` (PyTorch names and shapes); every array must be there and none more."""
+    shapes = {name: array.shape for name, array in arrays.items()}
+    check_arrays({p.torch_name: p.torch_shape for p in parameters(config.network)}, shapes, "the given weights")
+    chosen = choose_device(device)
+    # Built without memory and then given the arrays: half the time and none of the double memory.
+    with torch.device("meta"):
+        model = Transformer(config)
+    state = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    model.load_state_dict(state, strict=True, assign=True)
+    model.restore_positions()
+    return model.to(chosen).eval().requires_grad_(False)
+
+
+def choose_device(device: str = "auto") -> torch.device:
+    """The device named, or with `auto` the first of CUDA, MPS and CPU that is there. Raises `UsageError`."""
+    available = ["cpu"]
+    if torch.backends.mps.is_available():
+        available.insert(0, "mps")
+    if torch.cuda.is_available():
+        available.insert(0, "cuda")
+    if device == "auto":
+        return torch.device(available[0])
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"Unknown device {device!r}.", f"Available here: {', '.join(available)}.") from None
+    if chosen.type not in available:
+        raise UsageError(f"There is no device {device!r} for PyTorch.", f"Available here: {', '.join(available)}.")
+    return chosen
