@@ -18,8 +18,8 @@ from mt3core.config import ModelConfig
 from mt3core.decoding import Decoding, Generated
 from mt3core.note_decoding import NoteDecoder
 from mt3core.notes import to_notes
-from mt3core.segments import AudioSegment, segment_samples, segments
-from mt3core.spectrogram import segment_log_mel
+from mt3core.segments import AudioSegment, segments
+from mt3core.spectrogram import log_mel_segments
 from mt3core.transcription import SegmentTokens, Transcription
 
 AudioSource = str | os.PathLike[str] | tuple[np.ndarray, int]
@@ -71,7 +71,7 @@ class BaseTranscriber(abc.ABC):
         )
 
     def _log_mel(self, samples: np.ndarray, piece: AudioSegment) -> np.ndarray:
-        return segment_log_mel(segment_samples(samples, piece, self.config), self.config)
+        return log_mel_segments(samples, [piece], self.config)[0]
 
     def _decode_notes(
         self, decoder: NoteDecoder, pieces: list[AudioSegment], index: int, generated: Generated
