@@ -18,6 +18,8 @@ def shared_path(relative: str) -> Path:
     """A path below the shared folder; skips the test, naming the path, where it is not there."""
     path = SHARED / relative
     if not path.exists():
+        if os.environ.get("MT3_REQUIRE_SHARED"):
+            pytest.fail(f"MT3_REQUIRE_SHARED is set, but shared/{relative} is not there")
         pytest.skip(f"needs shared/{relative} beside the checkout")
     return path
 

@@ -1,0 +1,46 @@
+# `make demo` and `make test` are all a fresh machine needs: each sets up what it runs with.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup demo test quick lint format bench gpu clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[all,dev]"
+	touch $@
+
+# Renders a short piece, transcribes it with the published weights and scores the result.
+demo: $(READY)
+	$(BIN)/mt3 demo
+
+test: $(READY)
+	$(BIN)/pytest --cov --cov-report=term:skip-covered
+
+# Without the slow tests, for the time between two edits.
+quick: $(READY)
+	$(BIN)/pytest -m "not slow" -x -q
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Speed and memory on this machine; the figures in docs/performance.md come from here.
+bench: $(READY)
+	$(BIN)/python benchmarks/speed.py
+
+# On a machine with a GPU, with whatever is installed there: GPU_PYTHON=/path/to/python make gpu
+GPU_PYTHON ?= python3
+gpu:
+	PYTHONPATH=. $(GPU_PYTHON) benchmarks/gpu.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage demo_output
