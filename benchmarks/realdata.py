@@ -1,0 +1,114 @@
+"""Onset F1 on real recordings, for both networks: makes the table of docs/results.md.
+
+    python benchmarks/realdata.py [FOLDER] [--model MODEL] [--backend torch --backend jax] [--output FILE]
+
+FOLDER holds `index.json` and for each clip the audio and `ID.notes.tsv`; the default is shared/realdata beside
+the checkout. Protocol: mir_eval, onset within 50 ms and equal pitch, offsets and instruments not looked at,
+pitched notes and drums apart; where only drums are labelled only they are scored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib
+import json
+import math
+import time
+from pathlib import Path
+
+from mt3convert.sources import load
+from mt3core.notes import Note
+from mt3core.onset_score import onset_score
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Onset F1 on real recordings.")
+    parser.add_argument("folder", nargs="?", type=Path, default=SHARED / "realdata")
+    parser.add_argument("--model", default=str(SHARED / "mt3_checkpoint"))
+    parser.add_argument("--backend", action="append", choices=["torch", "jax"], help="default: both")
+    parser.add_argument("--output", type=Path, help="write the table here too (Markdown)")
+    options = parser.parse_args()
+    weights = load(options.model)
+    results = {}
+    for backend in options.backend or ["torch", "jax"]:
+        network = importlib.import_module(f"mt3{backend}")
+        model = network.build_model(weights.config, weights.arrays, "auto")
+        results[backend] = run(network.Transcriber(model), options.folder)
+    table = markdown(results)
+    print(table)
+    if options.output:
+        options.output.write_text(table)
+
+
+def run(transcriber, folder: Path) -> dict[str, dict]:
+    """Transcribes and scores every clip; a row a clip."""
+    rows = {}
+    for clip in json.loads((folder / "index.json").read_text()):
+        reference = read_notes(folder / clip["notes"])
+        start = time.perf_counter()
+        result = transcriber.transcribe(folder / clip["audio"])
+        seconds = time.perf_counter() - start
+        only_drums = clip["truth_covers"] == "drum onsets only"
+        rows[clip["id"]] = {
+            "seconds": result.duration_seconds,
+            "real_time": result.duration_seconds / seconds,
+            "pitched": None if only_drums else onset_score(reference, result.notes, drums=False),
+            "drums": onset_score(reference, result.notes, drums=True),
+            "midi_notes": [(n.onset, n.offset, n.pitch, n.velocity, n.program, n.is_drum) for n in result.notes],
+        }
+        print(f"{clip['id']}: {result.duration_seconds / seconds:.1f}x real time", flush=True)
+    return rows
+
+
+def read_notes(path: Path) -> list[Note]:
+    with path.open() as file:
+        return [
+            Note(
+                float(row["onset"]),
+                float(row["offset"]),
+                int(row["pitch"]),
+                int(row["velocity"]),
+                int(row["program"]),
+                row["is_drum"] == "1",
+            )
+            for row in csv.DictReader(file, delimiter="\t")
+        ]
+
+
+def markdown(results: dict[str, dict[str, dict]]) -> str:
+    """One line a clip, the figures of the first backend, and whether the others found the same notes."""
+    first, *others = results
+    lines = [
+        "| clip | s | pitched notes | onset P | R | F1 | drum hits | onset P | R | F1 | "
+        + " | ".join(f"{other} finds the same notes" for other in others)
+        + (" |" if others else ""),
+    ]
+    lines.append("|---" * (lines[0].count("|") - 1) + "|")
+    for clip, row in results[first].items():
+        cells = [f"`{clip}`", f"{row['seconds']:.1f}", *score_cells(row["pitched"]), *score_cells(row["drums"])]
+        for other in others:
+            cells.append("yes" if results[other][clip]["midi_notes"] == row["midi_notes"] else "no")
+        lines.append("| " + " | ".join(cells) + " |")
+    for part in ("pitched", "drums"):
+        scores = [row[part].f1 for row in results[first].values() if row[part] and row[part].reference_notes]
+        lines.append(f"\nMean {part} onset F1 over the {len(scores)} clips that have such notes: {mean(scores):.3f}")
+    return "\n".join(lines) + "\n"
+
+
+def score_cells(score) -> list[str]:
+    if score is None or math.isnan(score.f1):
+        return ["-"] * 4
+    if not score.reference_notes:
+        return [f"0 (found {score.estimated_notes})", "-", "-", "-"]
+    return [str(score.reference_notes), *(f"{x:.3f}" for x in (score.precision, score.recall, score.f1))]
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+if __name__ == "__main__":
+    main()
