@@ -45,6 +45,14 @@ def published_checkpoint() -> Path:
 
 
 @pytest.fixture(scope="session")
+def published_arrays(published_checkpoint):
+    """`(ModelConfig, arrays by PyTorch name)` of the published weights, read once."""
+    from mt3convert.t5x import read_t5x
+
+    return read_t5x(published_checkpoint)
+
+
+@pytest.fixture(scope="session")
 def realdata() -> Path:
     """The folder of real recordings with note truth."""
     return shared_path("realdata")

@@ -1,0 +1,97 @@
+"""Which network a set of arrays belongs to, found from their names and shapes alone.
+
+Foreign checkpoints carry no configuration that could be read. Two things do not show in the arrays and are taken
+from the published models: heads are 64 wide, and the activation is tanh GELU in gated and ReLU in ungated MLPs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Mapping
+
+from mt3core.config import ISMIR2021, MT3, PRESETS, ModelConfig
+from mt3core.errors import ModelError
+from mt3core.parameters import parameters
+
+# All of Magenta's MT3 configurations have it (model.gin); only the product with the heads shows in the arrays.
+HEAD_DIM = 64
+# Rows of the token table (a multiple of 128) of the two published vocabularies.
+_BY_VOCAB_SIZE = {1536: MT3, 1664: ISMIR2021}
+_DIMENSIONS = {
+    r"encoder\.continuous_inputs_projection\.kernel": ("input_bands", "emb_dim"),
+    r"decoder\.token_embedder\.embedding": ("vocab_size", "emb_dim"),
+    r"decoder\.logits_dense\.kernel": ("emb_dim", "vocab_size"),
+    r".*attention\.(query|key|value)\.kernel": ("emb_dim", "joined_heads"),
+    r".*attention\.out\.kernel": ("joined_heads", "emb_dim"),
+    r".*\.mlp\.wi(_\d+)?\.kernel": ("emb_dim", "mlp_dim"),
+    r".*\.mlp\.wo\.kernel": ("mlp_dim", "emb_dim"),
+    r".*norm\.scale": ("emb_dim",),
+}
+
+
+def recognise_config(shapes: Mapping[str, tuple[int, ...]], where: str) -> ModelConfig:
+    """The preset whose network has these arrays, or the nearest one with its sizes changed.
+
+    Args:
+        shapes: Flax names (`decoder.layers.0.mlp.wi_0.kernel`) and Flax shapes, possibly with a few arrays missing
+            or misshapen: every size is what most arrays say, so that the caller's check can then name the odd ones.
+        where: the source, for messages.
+
+    Raises `ModelError` where a size shows in no array, or the vocabulary is none of the published ones.
+    """
+    for preset in PRESETS.values():
+        if {p.flax_name: p.shape for p in parameters(preset.network)} == dict(shapes):
+            return preset
+    sizes = _majority_sizes(shapes, where)
+    joined = sizes.pop("joined_heads")
+    if joined % HEAD_DIM:
+        raise ModelError(
+            f"The attention of {where} is {joined} wide, which is no multiple of {HEAD_DIM}: the number of heads "
+            "cannot be told.",
+            "Put the model's config.json beside the weights.",
+        )
+    base = _BY_VOCAB_SIZE.get(sizes["vocab_size"])
+    if base is None:
+        raise ModelError(
+            f"{where} has {sizes['vocab_size']} tokens; known vocabularies have "
+            f"{' or '.join(map(str, _BY_VOCAB_SIZE))}.",
+            "Put the model's config.json beside the weights.",
+        )
+    network = dataclasses.replace(
+        base.network,
+        **sizes,
+        num_heads=joined // HEAD_DIM,
+        num_encoder_layers=_count(shapes, r"encoder\.layers\.(\d+)\."),
+        num_decoder_layers=_count(shapes, r"decoder\.layers\.(\d+)\."),
+        mlp_activations=_activations(shapes),
+        logits_via_embedding="decoder.logits_dense.kernel" not in shapes,
+    )
+    if network == base.network:
+        return base
+    spectrogram = dataclasses.replace(base.spectrogram, mel_bands=network.input_bands)
+    return dataclasses.replace(base, name=f"{base.name}-variant", network=network, spectrogram=spectrogram)
+
+
+def _majority_sizes(shapes: Mapping[str, tuple[int, ...]], where: str) -> dict[str, int]:
+    votes: dict[str, Counter[int]] = {name: Counter() for names in _DIMENSIONS.values() for name in names}
+    for name, shape in shapes.items():
+        for pattern, dimensions in _DIMENSIONS.items():
+            if re.fullmatch(pattern, name) and len(shape) == len(dimensions):
+                for dimension, size in zip(dimensions, shape, strict=True):
+                    votes[dimension][size] += 1
+                break
+    unknown = [name for name, counter in votes.items() if not counter]
+    if unknown:
+        raise ModelError(f"{where} holds no MT3 network: no array shows its {', '.join(unknown)}.")
+    return {name: counter.most_common(1)[0][0] for name, counter in votes.items()}
+
+
+def _count(shapes: Mapping[str, tuple[int, ...]], pattern: str) -> int:
+    return 1 + max((int(found[1]) for name in shapes if (found := re.match(pattern, name))), default=-1)
+
+
+def _activations(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+    gates = _count(shapes, r".*\.mlp\.wi_(\d+)\.kernel")
+    return ("gelu",) + ("linear",) * (gates - 1) if gates else ("relu",)

@@ -1,0 +1,244 @@
+"""T5X checkpoint directories, the form in which Magenta publishes MT3: reading and writing.
+
+A directory holds `checkpoint`, a msgpack tree `optimizer.target...` with small arrays inline (as Flax serialises
+them: extension type 1 or 3 around shape, type name and bytes) and a TensorStore spec in place of every large
+one, which lies beside it as a gzipped zarr array `target.decoder.logits_dense.kernel/`. The optimiser's state
+is left out. Format: t5x `checkpoints.py` (version 3) and flax `serialization.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import tensorstore
+
+from mt3convert.recognise import recognise_config
+from mt3core.config import ModelConfig
+from mt3core.errors import ModelError
+from mt3core.files import atomic_directory
+from mt3core.parameters import Parameter, check_arrays, parameters
+
+TREE_FILE = "checkpoint"
+# Not T5X's: written by `write_t5x`, since heads, activations and the vocabulary do not show in the arrays.
+CONFIG_FILE = "config.json"
+FORMAT_VERSION = 3
+_ARRAY, _SCALAR = 1, 3
+_AGAIN = "Download or copy the checkpoint again."
+
+
+def read_t5x(path: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, np.ndarray]]:
+    """Configuration and weights of a local T5X directory.
+
+    Returns every array in float32 by PyTorch's name, in PyTorch's shape. The configuration comes from
+    `config.json` where there is one, else from the arrays (`recognise.py`). Raises `ModelError`, naming every
+    array concerned, where arrays are missing, surplus, misshapen or cut off.
+    """
+    directory = Path(path)
+    leaves = dict(_flatten(_read_tree(directory)))
+    config = _read_config(directory) or recognise_config(
+        {_flax_name(name): _leaf_shape(leaf) for name, leaf in leaves.items()}, str(directory)
+    )
+    table = parameters(config.network)
+    check_arrays({p.t5x_name: p.shape for p in table}, _found_shapes(directory, leaves), str(directory))
+    return config, _read_all(table, lambda p: _read_array(directory, p.t5x_name, leaves[p.t5x_name]))
+
+
+def write_t5x(
+    path: str | os.PathLike[str],
+    config: ModelConfig,
+    arrays: Mapping[str, np.ndarray],
+    step: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Writes a T5X directory, whole or not at all: norms inline, the rest as zarr, and `config.json`.
+
+    Args:
+        path: the directory, which must be absent or empty unless `overwrite`.
+        config: what the weights belong to.
+        arrays: every array of the network by its PyTorch name, in PyTorch's shape.
+        step: the number of training steps, kept in the state.
+        overwrite: replace what is there.
+    """
+    table = parameters(config.network)
+    check_arrays({p.torch_name: p.torch_shape for p in table}, {n: a.shape for n, a in arrays.items()}, "the weights")
+    with atomic_directory(path, overwrite=overwrite) as directory:
+        target: dict[str, Any] = {}
+        for parameter in table:
+            array = parameter.flip(np.asarray(arrays[parameter.torch_name], np.float32))
+            *parents, leaf = parameter.t5x_name.split(".")[1:]
+            branch = target
+            for part in parents:
+                branch = branch.setdefault(part, {})
+            inline = parameter.kind == "norm"
+            branch[leaf] = _pack_array(array) if inline else _write_zarr(directory, parameter.t5x_name, array)
+        state = {"step": _pack_array(np.asarray(step, np.int32))}
+        tree = {"version": FORMAT_VERSION, "optimizer": {"state": state, "target": target}}
+        (directory / TREE_FILE).write_bytes(msgpack.packb(tree))
+        (directory / CONFIG_FILE).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+def is_t5x_directory(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` looks like a T5X directory, whole or not, without reading it."""
+    directory = Path(path)
+    return (directory / TREE_FILE).is_file() or any(directory.glob("target.*"))
+
+
+def zarr_files(tree_file: bytes, where: str) -> list[str]:
+    """The files, relative to the directory, that a `checkpoint` file's weights lie in besides itself.
+
+    Chunk numbers follow from shape and chunk size; MT3's arrays have one chunk each.
+    """
+    names: list[str] = []
+    for name, leaf in _flatten(_unpack(tree_file, where)):
+        if isinstance(leaf, dict):
+            metadata = leaf["metadata"]
+            counts = [-(-size // chunk) for size, chunk in zip(metadata["shape"], metadata["chunks"], strict=True)]
+            names.append(f"{name}/.zarray")
+            names.extend(f"{name}/{'.'.join(map(str, place))}" for place in np.ndindex(*counts))
+    return names
+
+
+def _read_tree(directory: Path) -> dict[str, Any]:
+    path = directory / TREE_FILE
+    if not path.is_file():
+        raise ModelError(
+            f"{directory} is no T5X checkpoint: it has no file {TREE_FILE!r}.",
+            "Give the folder that holds it, for example gs://mt3/checkpoints/mt3.",
+        )
+    return _unpack(path.read_bytes(), str(path))
+
+
+def _unpack(packed: bytes, where: str) -> dict[str, Any]:
+    """The tree below `target`, each leaf an array or a TensorStore spec."""
+    try:
+        tree = msgpack.unpackb(packed, ext_hook=_unpack_extension, raw=False, strict_map_key=False)
+        target = tree["optimizer"]["target"]
+    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+        raise ModelError(
+            f"{where} is broken or no T5X checkpoint ({error or type(error).__name__}).", _AGAIN
+        ) from error
+    if not isinstance(target, dict):
+        raise ModelError(f"{where} is no T5X checkpoint: its target is no tree.", _AGAIN)
+    return target
+
+
+def _unpack_extension(code: int, data: bytes) -> np.ndarray:
+    if code not in (_ARRAY, _SCALAR):
+        raise ValueError(f"unknown extension type {code}")
+    shape, type_name, content = msgpack.unpackb(data, raw=False)
+    return np.frombuffer(content, tensorstore.dtype(type_name).numpy_dtype).reshape(shape)
+
+
+def _pack_array(array: np.ndarray) -> msgpack.ExtType:
+    return msgpack.ExtType(_ARRAY, msgpack.packb((array.shape, array.dtype.name, array.tobytes())))
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "target") -> Iterator[tuple[str, Any]]:
+    """Names as T5X writes them and leaves; a TensorStore spec is the dictionary that names its driver."""
+    for part, value in tree.items():
+        name = f"{prefix}.{part}"
+        if isinstance(value, dict) and "driver" not in value:
+            yield from _flatten(value, name)
+        else:
+            yield name, value
+
+
+def _flax_name(t5x_name: str) -> str:
+    return re.sub(r"layers_(\d+)", r"layers.\1", t5x_name.removeprefix("target."))
+
+
+def _leaf_shape(leaf: Any) -> tuple[int, ...]:
+    if isinstance(leaf, np.ndarray):
+        return leaf.shape
+    try:
+        return tuple(leaf["metadata"]["shape"])
+    except (TypeError, KeyError):
+        return ()
+
+
+def _found_shapes(directory: Path, leaves: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the arrays that are really there: inline ones, and zarr folders by their own `.zarray`."""
+    found = {name: leaf.shape for name, leaf in leaves.items() if isinstance(leaf, np.ndarray)}
+    for folder in directory.glob("target.*"):
+        if (folder / ".zarray").is_file():
+            found[folder.name] = _zarr_shape(folder / ".zarray")
+    return found
+
+
+def _zarr_shape(path: Path) -> tuple[int, ...]:
+    try:
+        return tuple(json.loads(path.read_text(encoding="utf-8"))["shape"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} is broken ({error}).", _AGAIN) from error
+
+
+def _read_config(directory: Path) -> ModelConfig | None:
+    path = directory / CONFIG_FILE
+    if not path.is_file():
+        return None
+    try:
+        return ModelConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ModelError(f"{path} is no configuration ({error}).", "Remove it, or convert the model again.") from error
+
+
+def _read_all(table: list[Parameter], read: Callable[[Parameter], np.ndarray]) -> dict[str, np.ndarray]:
+    """All arrays; collects the damaged ones, so that one message names them all."""
+    arrays, damaged = {}, []
+    for parameter in table:
+        try:
+            arrays[parameter.torch_name] = parameter.flip(read(parameter).astype(np.float32, copy=False))
+        except (ValueError, OSError) as error:
+            damaged.append(f"{parameter.t5x_name} ({_first_clause(error)})")
+    if damaged:
+        raise ModelError(f"{len(damaged)} arrays are damaged or cut off: {', '.join(damaged)}.", _AGAIN)
+    return arrays
+
+
+def _first_clause(error: Exception) -> str:
+    """What TensorStore says without its quotations of paths and source lines."""
+    message = re.sub(r"\s*\[.*$", "", str(error).splitlines()[0])
+    return re.split(r": ", message, maxsplit=1)[-1] if "Error" in message else message
+
+
+def _read_array(directory: Path, name: str, leaf: Any) -> np.ndarray:
+    if isinstance(leaf, np.ndarray):
+        return leaf
+    spec = {
+        "driver": "zarr",
+        "kvstore": {"driver": "file", "path": str((directory / name).resolve())},
+        # Otherwise a chunk that is not there reads as zeros.
+        "fill_missing_data_reads": False,
+    }
+    return tensorstore.open(spec, open=True, read=True).result().read().result()
+
+
+def _write_zarr(directory: Path, name: str, array: np.ndarray) -> dict[str, Any]:
+    """Writes one array in one chunk; returns the spec that T5X puts into the tree in its place."""
+    metadata = {
+        "shape": list(array.shape),
+        "chunks": list(array.shape),
+        "dtype": "<f4",
+        "compressor": {"id": "gzip", "level": 1},
+    }
+    kvstore = {"driver": "file", "path": str((directory / name).resolve())}
+    # Zeros are stored like everything else: the reader takes an absent chunk for a lost one.
+    spec = {"driver": "zarr", "kvstore": kvstore, "metadata": metadata, "store_data_equal_to_fill_value": True}
+    tensorstore.open(spec, create=True).result().write(array).result()
+    return {
+        "driver": "zarr",
+        "dtype": "float32",
+        "kvstore": {"driver": "file", "path": f"{name}/"},
+        "metadata": metadata,
+        "transform": {
+            "input_exclusive_max": [[size] for size in array.shape],
+            "input_inclusive_min": [0] * array.ndim,
+        },
+    }
