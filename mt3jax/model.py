@@ -20,6 +20,8 @@ from mt3core.config import ModelConfig, NetworkConfig
 from mt3core.positions import position_table
 
 NORM_EPSILON = 1e-6
+# What a place that may not be seen scores before the softmax, as in Magenta's masks; finite, so that nothing is NaN.
+MASKED_SCORE = -1e10
 ACTIVATIONS = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=True),
     "relu": jax.nn.relu,
@@ -50,10 +52,10 @@ class Dropout:
 class Cache:
     """What cached decoding remembers, one entry a decoder layer."""
 
-    self_keys: list[Float[Array, "batch positions heads head_dim"]]
-    self_values: list[Float[Array, "batch positions heads head_dim"]]
-    cross_keys: list[Float[Array, "batch frames heads head_dim"]]
-    cross_values: list[Float[Array, "batch frames heads head_dim"]]
+    self_keys: list[Float[Array, "batch heads positions head_dim"]]
+    self_values: list[Float[Array, "batch heads positions head_dim"]]
+    cross_keys: list[Float[Array, "batch heads frames head_dim"]]
+    cross_values: list[Float[Array, "batch heads frames head_dim"]]
 
 
 class MultiHeadAttention(nnx.Module):
@@ -79,25 +81,28 @@ class MultiHeadAttention(nnx.Module):
         return self.attend(queries, key, value, mask, dropout)
 
     def keys_and_values(self, memory: Float[Array, "batch keys emb"]) -> tuple[Array, Array]:
-        """Both as (batch, keys, heads, head_dim)."""
+        """Both as (batch, heads, keys, head_dim)."""
         return self._split_heads(self.key(memory)), self._split_heads(self.value(memory))
 
     def attend(
         self,
         queries: Float[Array, "batch queries emb"],
-        key: Float[Array, "batch keys heads head_dim"],
-        value: Float[Array, "batch keys heads head_dim"],
+        key: Float[Array, "batch heads keys head_dim"],
+        value: Float[Array, "batch heads keys head_dim"],
         mask: Bool[Array, "#batch 1 #queries keys"] | None,
         dropout: Dropout,
     ) -> Float[Array, "batch queries emb"]:
         query = self._split_heads(self.query(queries))
         # Magenta drops attention weights for all queries at once: the same as dropping values.
         value = dropout(value, shared_axis=3)
-        joined = jax.nn.dot_product_attention(query, key, value, mask=mask, scale=1.0)
+        scores = query @ key.mT
+        if mask is not None:
+            scores = jnp.where(mask, scores, MASKED_SCORE)
+        joined = (jax.nn.softmax(scores) @ value).swapaxes(1, 2)
         return self.out(joined.reshape(*joined.shape[:2], -1))
 
-    def _split_heads(self, x: Float[Array, "batch length joined"]) -> Float[Array, "batch length heads head_dim"]:
-        return x.reshape(*x.shape[:2], self.num_heads, self.head_dim)
+    def _split_heads(self, x: Float[Array, "batch length joined"]) -> Float[Array, "batch heads length head_dim"]:
+        return x.reshape(*x.shape[:2], self.num_heads, self.head_dim).swapaxes(1, 2)
 
 
 class Mlp(nnx.Module):
@@ -167,9 +172,9 @@ class DecoderLayer(nnx.Module):
         y = self.pre_self_attention_layer_norm(x)
         key, value = self.self_attention.keys_and_values(y)
         rows = jnp.arange(x.shape[0])
-        cache.self_keys[layer] = cache.self_keys[layer].at[rows, positions].set(key[:, 0])
-        cache.self_values[layer] = cache.self_values[layer].at[rows, positions].set(value[:, 0])
-        length = cache.self_keys[layer].shape[1]
+        cache.self_keys[layer] = cache.self_keys[layer].at[rows, :, positions].set(key[:, :, 0])
+        cache.self_values[layer] = cache.self_values[layer].at[rows, :, positions].set(value[:, :, 0])
+        length = cache.self_keys[layer].shape[2]
         seen = (jnp.arange(length) <= positions[:, None])[:, None, None, :]
         x = x + self.self_attention.attend(y, cache.self_keys[layer], cache.self_values[layer], seen, off)
         y = self.pre_cross_attention_layer_norm(x)
@@ -276,7 +281,7 @@ class Transformer(nnx.Module):
     def start_cache(self, encoded: Float[Array, "batch frames emb"], max_tokens: int) -> Cache:
         """An empty cache for `max_tokens` tokens, the encoder's keys and values already in it."""
         batch, network = encoded.shape[0], self.config.network
-        empty = jnp.zeros((batch, max_tokens, network.num_heads, network.head_dim), encoded.dtype)
+        empty = jnp.zeros((batch, network.num_heads, max_tokens, network.head_dim), encoded.dtype)
         cross = [layer.encoder_decoder_attention.keys_and_values(encoded) for layer in self.decoder.layers]
         return Cache(
             self_keys=[empty for _ in cross],

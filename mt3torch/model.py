@@ -46,10 +46,10 @@ class Dropout:
 class Cache:
     """What cached decoding remembers, one entry a decoder layer."""
 
-    self_keys: list[Float[Tensor, "batch positions heads head_dim"]]
-    self_values: list[Float[Tensor, "batch positions heads head_dim"]]
-    cross_keys: list[Float[Tensor, "batch frames heads head_dim"]]
-    cross_values: list[Float[Tensor, "batch frames heads head_dim"]]
+    self_keys: list[Float[Tensor, "batch heads positions head_dim"]]
+    self_values: list[Float[Tensor, "batch heads positions head_dim"]]
+    cross_keys: list[Float[Tensor, "batch heads frames head_dim"]]
+    cross_values: list[Float[Tensor, "batch heads frames head_dim"]]
 
 
 class MultiHeadAttention(nn.Module):
@@ -75,27 +75,25 @@ class MultiHeadAttention(nn.Module):
         return self.attend(queries, key, value, mask, dropout)
 
     def keys_and_values(self, memory: Float[Tensor, "batch keys emb"]) -> tuple[Tensor, Tensor]:
-        """Both as (batch, keys, heads, head_dim)."""
+        """Both as (batch, heads, keys, head_dim)."""
         return self._split_heads(self.key(memory)), self._split_heads(self.value(memory))
 
     def attend(
         self,
         queries: Float[Tensor, "batch queries emb"],
-        key: Float[Tensor, "batch keys heads head_dim"],
-        value: Float[Tensor, "batch keys heads head_dim"],
+        key: Float[Tensor, "batch heads keys head_dim"],
+        value: Float[Tensor, "batch heads keys head_dim"],
         mask: Bool[Tensor, "#batch 1 #queries keys"] | None,
         dropout: Dropout,
     ) -> Float[Tensor, "batch queries emb"]:
         query = self._split_heads(self.query(queries))
         # Magenta drops attention weights for all queries at once: the same as dropping values.
         value = dropout(value, shared_axis=3)
-        joined = F.scaled_dot_product_attention(
-            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), attn_mask=mask, scale=1.0
-        ).transpose(1, 2)
+        joined = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1.0).transpose(1, 2)
         return self.out(joined.flatten(2))
 
-    def _split_heads(self, x: Float[Tensor, "batch length joined"]) -> Float[Tensor, "batch length heads head_dim"]:
-        return x.unflatten(-1, (self.num_heads, self.head_dim))
+    def _split_heads(self, x: Float[Tensor, "batch length joined"]) -> Float[Tensor, "batch heads length head_dim"]:
+        return x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
 
 
 class Mlp(nn.Module):
@@ -167,9 +165,9 @@ class DecoderLayer(nn.Module):
         y = self.pre_self_attention_layer_norm(x)
         key, value = self.self_attention.keys_and_values(y)
         rows = torch.arange(x.shape[0], device=x.device)
-        cache.self_keys[layer][rows, positions] = key[:, 0]
-        cache.self_values[layer][rows, positions] = value[:, 0]
-        length = cache.self_keys[layer].shape[1]
+        cache.self_keys[layer][rows, :, positions] = key[:, :, 0]
+        cache.self_values[layer][rows, :, positions] = value[:, :, 0]
+        length = cache.self_keys[layer].shape[2]
         seen = (torch.arange(length, device=x.device) <= positions[:, None])[:, None, None, :]
         x = x + self.self_attention.attend(y, cache.self_keys[layer], cache.self_values[layer], seen, off)
         y = self.pre_cross_attention_layer_norm(x)
@@ -281,7 +279,7 @@ class Transformer(nn.Module):
     def start_cache(self, encoded: Float[Tensor, "batch frames emb"], max_tokens: int) -> Cache:
         """An empty cache for `max_tokens` tokens, the encoder's keys and values already in it."""
         batch, network = encoded.shape[0], self.config.network
-        empty = encoded.new_zeros((batch, max_tokens, network.num_heads, network.head_dim))
+        empty = encoded.new_zeros((batch, network.num_heads, max_tokens, network.head_dim))
         cross = [layer.encoder_decoder_attention.keys_and_values(encoded) for layer in self.decoder.layers]
         return Cache(
             self_keys=[empty.clone() for _ in cross],
