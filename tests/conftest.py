@@ -10,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shape_checks
+
+shape_checks.install()
 
 SHARED = Path(os.environ.get("MT3_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 

@@ -1,0 +1,18 @@
+"""Shapes and types written in the annotations of the networks are checked while tests run.
+
+Installed by conftest.py. The music pipeline of mt3core has golden results for every step and is not checked so.
+"""
+
+from beartype import BeartypeConf, beartype
+from jaxtyping import install_import_hook
+
+# An int where a float is expected is right in Python's own type system (PEP 484) and in ours.
+check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+
+
+MODULES = ["mt3core.segments", "mt3core.spectrogram", "mt3jax.model", "mt3torch.model"]
+
+
+def install() -> None:
+    """Must run before the packages are imported."""
+    install_import_hook(MODULES, "shape_checks.check")
