@@ -63,9 +63,7 @@ class DecodedNotes:
         return assign_instruments(self.notes)
 
 
-def decode_segments(
-    segments: Iterable[tuple[float, Int[np.ndarray, " tokens"]]], config: VocabularyConfig
-) -> DecodedNotes:
+def decode_segments(segments: Iterable[tuple[float, Int[np.ndarray, " _"]]], config: VocabularyConfig) -> DecodedNotes:
     """The notes of (start seconds, tokens) pairs, which may come in any order.
 
     The start is the rounded-down one (`segment_start_seconds`). Tokens count up to the first end token.

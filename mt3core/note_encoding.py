@@ -125,7 +125,7 @@ class IndexedNotes:
         if not 0 <= first_frame < self.num_frames or num_frames < 1:
             raise IndexError(f"No {num_frames} frames from {first_frame} on in a piece of {self.num_frames}.")
         end_frame = min(first_frame + num_frames, self.num_frames)
-        first_step = self.frame_steps[first_frame]
+        first_step = int(self.frame_steps[first_frame])
         start = int(np.searchsorted(self.steps, first_step))
         end = len(self.steps)
         if end_frame < self.num_frames:

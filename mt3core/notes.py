@@ -12,7 +12,7 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Num, Shaped
 
 from mt3core.errors import MidiError
 
@@ -21,7 +21,7 @@ NOTE_DTYPE = np.dtype(
 )
 SUSTAIN_DOWN = 64  # MIDI 1.0: controller 64 counts as "on" from this value
 
-NoteTable = Shaped[np.ndarray, " notes"]
+NoteTable = Shaped[np.ndarray, " _notes"]  # the underscore: two tables may differ in length
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Note:
     is_drum: bool = False
 
 
-def note_table(notes: Iterable[Note | Sequence[Any]]) -> NoteTable:
+def note_table(notes: NoteTable | Iterable[Note | Sequence[Any]]) -> NoteTable:
     """A table of `Note` objects or of `[onset, offset, pitch, velocity, program, is_drum]` rows, in their order."""
     if isinstance(notes, np.ndarray) and notes.dtype == NOTE_DTYPE:
         return notes.copy()
@@ -89,7 +89,7 @@ _PEDAL_DOWN, _PEDAL_UP, _NOTE_ON, _NOTE_OFF = range(4)
 
 def apply_sustain(
     table: NoteTable,
-    controls: Float[np.ndarray, "controls columns"] | Sequence[Sequence[float]],
+    controls: Num[np.ndarray, "controls columns"] | Sequence[Sequence[int | float]],
     note_keys: Sequence[int] | None = None,
 ) -> NoteTable:
     """Lengthens the notes held by the sustain pedal, as note-seq's `apply_sustain_control_changes` does.

@@ -18,7 +18,7 @@ from mt3core.vocabulary import Vocabulary
 PADDING_EVENT = 0
 
 
-def mix_events(parts: Sequence[Int[np.ndarray, " events"]], vocabulary: Vocabulary) -> Int[np.ndarray, " events"]:
+def mix_events(parts: Sequence[Int[np.ndarray, " _"]], vocabulary: Vocabulary) -> Int[np.ndarray, " mixed"]:
     """One stream with the events of all parts in order of their steps.
 
     Within a step the parts follow each other in their order, except in step 0, where the last comes first: the

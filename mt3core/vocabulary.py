@@ -79,9 +79,7 @@ class Vocabulary:
         return self.event_ranges[kind][0]
 
     def event_id(self, kind: EventType, value: int) -> int:
-        """The id of an event. Raises `ValueError` for an unknown type or a value out of its range."""
-        if kind not in self.event_ranges:
-            raise ValueError(f"Unknown event type {kind!r}; choose from {', '.join(EVENT_TYPES)}.")
+        """The id of an event. Raises `ValueError` for a value out of its range."""
         first, last = self.event_ranges[kind]
         if not 0 <= value <= last - first:
             raise ValueError(f"A {kind} event has a value from 0 to {last - first}, not {value}.")
@@ -133,7 +131,7 @@ class Vocabulary:
 def velocity_to_bin(velocity: Int[np.ndarray, "*shape"] | int, num_bins: int) -> Int[np.ndarray, "*shape"]:
     """Velocity 0 to 127 as a bin 0 to `num_bins`; only velocity 0 (note off) is bin 0."""
     # The division comes last, as in the original: ceil then sees the same float64 numbers.
-    return np.ceil(num_bins * np.asarray(velocity) / MAX_MIDI_VALUE).astype(np.int32)
+    return np.asarray(np.ceil(num_bins * np.asarray(velocity) / MAX_MIDI_VALUE), dtype=np.int32)
 
 
 def bin_to_velocity(velocity_bin: int, num_bins: int) -> int:

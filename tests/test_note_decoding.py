@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mt3core.config import VocabularyConfig
@@ -34,7 +34,7 @@ def decode_event_segments(segments: list[tuple[float, list[int]]], config: Vocab
     decoder = NoteDecoder(config)
     counts = []
     for (start, events), end in zip(ordered, [start for start, _ in ordered[1:]] + [None], strict=True):
-        counts.append(SegmentCount(start, *decoder.add_events(start, np.array(events), end)))
+        counts.append(SegmentCount(start, *decoder.add_events(start, np.array(events, dtype=np.int64), end)))
     return DecodedNotes(decoder.finish(), tuple(counts))
 
 
@@ -52,6 +52,17 @@ def test_all_sequences_equal_the_original(golden):
     for entry in entries.values():
         segments = [(segment["start_time"], np.array(segment["token_ids"])) for segment in entry["segments"]]
         assert_equals_the_original(decode_segments(segments, config_of(entry)), entry["decoded"])
+
+
+@pytest.mark.parametrize("name", ["song", "example", "synthetic"])
+def test_tokens_of_whole_recordings_equal_the_original(golden, name):
+    recording = golden(f"end_to_end_{name}.json")
+    segments = [(segment["start_time"], np.array(segment["token_ids"])) for segment in recording["segments"]]
+    decoded = decode_segments(segments, VocabularyConfig())
+    np.testing.assert_array_equal(decoded.notes, note_table([row[:6] for row in recording["notes"]]))
+    assert decoded.instruments.tolist() == [row[6] for row in recording["notes"]]
+    assert decoded.invalid_events == recording["invalid_events"]
+    assert decoded.dropped_events == recording["dropped_events"]
 
 
 # By hand: ids of the one-bin vocabulary.
@@ -134,7 +145,7 @@ def clean_pieces(draw, config: VocabularyConfig):
         given_notes.append([onset / 100, (onset + length) / 100, pitch, velocity, program, is_drum])
         heard = bin_to_velocity(int(velocity_to_bin(velocity, config.velocity_bins)), config.velocity_bins)
         expected.append((onset, end, pitch, heard, mapped, is_drum))
-    return note_table(given_notes), sorted(expected)
+    return given_notes, sorted(expected)
 
 
 def in_steps(notes: np.ndarray) -> list[tuple]:
@@ -142,9 +153,11 @@ def in_steps(notes: np.ndarray) -> list[tuple]:
     return sorted((round(onset * 100), round(offset * 100), *rest) for onset, offset, *rest in notes.tolist())
 
 
+@settings(deadline=None)
 @given(st.data(), configs, st.sampled_from([256, 512, 2048]))
 def test_clean_notes_come_back(data, config, segment_frames):
-    notes, expected = data.draw(clean_pieces(config))
+    rows, expected = data.draw(clean_pieces(config))
+    notes = note_table(rows)
     num_frames = int(notes["offset"].max(initial=0.0) * 125) + data.draw(st.integers(1, 600))
     segments = encode_segments(notes, num_frames, config, 125.0, segment_frames)
     vocabulary = Vocabulary(config)
@@ -160,9 +173,11 @@ def test_clean_notes_come_back(data, config, segment_frames):
         assert decoded.invalid_events == 0
 
 
+@settings(deadline=None)
 @given(st.data(), configs, st.integers(0, 2000), st.integers(1, 600))
 def test_any_stretch_has_the_onsets_within_it(data, config, first_frame, num_frames):
-    notes, expected = data.draw(clean_pieces(config))
+    rows, expected = data.draw(clean_pieces(config))
+    notes = note_table(rows)
     indexed = IndexedNotes.build(notes, 3400, config, 125.0)
     segment = indexed.segment(first_frame, num_frames)
     decoder = NoteDecoder(config)
@@ -174,6 +189,7 @@ def test_any_stretch_has_the_onsets_within_it(data, config, first_frame, num_fra
     assert onsets == [onset - early for onset, *_ in expected if first_step <= onset < end_step]
 
 
+@settings(deadline=None)
 @given(
     st.builds(VocabularyConfig, velocity_bins=st.sampled_from([1, 127]), ties=st.booleans(), onsets_only=st.booleans()),
     st.lists(

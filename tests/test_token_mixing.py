@@ -17,7 +17,7 @@ def test_mixes_equal_the_original(golden):
     mixes = golden("codec_sequences.json")["mix"]
     assert len(mixes) == 5
     for mix in mixes:
-        merged = mix_events([np.array(part) for part in mix["parts"]], VOCABULARY)
+        merged = mix_events([np.array(part, dtype=np.int64) for part in mix["parts"]], VOCABULARY)
         assert merged.tolist() == mix["merged"]
         assert remove_redundant_changes(merged, VOCABULARY).tolist() == mix["after_redundancy_removal"]
 

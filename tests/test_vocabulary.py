@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mt3core.config import ISMIR2021, MT3, PRESETS, VocabularyConfig
@@ -76,7 +76,7 @@ def test_known_ids():
     assert hash(vocabulary) == hash(Vocabulary())
 
 
-@pytest.mark.parametrize(("kind", "value"), [("pitch", 128), ("pitch", -1), ("velocity", 2), ("tie", 1), ("note", 0)])
+@pytest.mark.parametrize(("kind", "value"), [("pitch", 128), ("pitch", -1), ("velocity", 2), ("tie", 1)])
 def test_impossible_events_are_refused(kind, value):
     with pytest.raises(ValueError, match=kind):
         Vocabulary().event_id(kind, value)
@@ -88,6 +88,7 @@ def test_impossible_ids_are_refused(event_id):
         Vocabulary().event(event_id)
 
 
+@settings(deadline=None)
 @given(vocabularies, st.data())
 def test_ids_go_there_and_back(vocabulary, data):
     event_id = data.draw(st.integers(0, vocabulary.num_classes - 1))
@@ -100,6 +101,7 @@ def test_ids_go_there_and_back(vocabulary, data):
     assert vocabulary.tokens_to_events(tokens).tolist() == [event_id, -1]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 127), st.integers(1, 127))
 def test_velocity_bins_are_ordered_and_never_lose_a_note(velocity, bins):
     velocity_bin = int(velocity_to_bin(velocity, bins))
