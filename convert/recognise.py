@@ -31,24 +31,26 @@ _DIMENSIONS = {
 }
 
 
-def recognise_config(shapes: Mapping[str, tuple[int, ...]], where: str) -> ModelConfig:
+def recognise_config(shapes: Mapping[str, tuple[int, ...]], where: str, head_dim: int = HEAD_DIM) -> ModelConfig:
     """The preset whose network has these arrays, or the nearest one with its sizes changed.
 
     Args:
         shapes: Flax names (`decoder.layers.0.mlp.wi_0.kernel`) and Flax shapes, possibly with a few arrays missing
             or misshapen: every size is what most arrays say, so that the caller's check can then name the odd ones.
         where: the source, for messages.
+        head_dim: width of a head, where the source tells it.
 
     Raises `ModelError` where a size shows in no array, or the vocabulary is none of the published ones.
     """
     for preset in PRESETS.values():
-        if {p.flax_name: p.shape for p in parameters(preset.network)} == dict(shapes):
+        table = {p.flax_name: p.shape for p in parameters(preset.network)}
+        if table == dict(shapes) and preset.network.head_dim == head_dim:
             return preset
     sizes = _majority_sizes(shapes, where)
     joined = sizes.pop("joined_heads")
-    if joined % HEAD_DIM:
+    if joined % head_dim:
         raise ModelError(
-            f"The attention of {where} is {joined} wide, which is no multiple of {HEAD_DIM}: the number of heads "
+            f"The attention of {where} is {joined} wide, which is no multiple of {head_dim}: the number of heads "
             "cannot be told.",
             "Put the model's config.json beside the weights.",
         )
@@ -62,7 +64,8 @@ def recognise_config(shapes: Mapping[str, tuple[int, ...]], where: str) -> Model
     network = dataclasses.replace(
         base.network,
         **sizes,
-        num_heads=joined // HEAD_DIM,
+        num_heads=joined // head_dim,
+        head_dim=head_dim,
         num_encoder_layers=_count(shapes, r"encoder\.layers\.(\d+)\."),
         num_decoder_layers=_count(shapes, r"decoder\.layers\.(\d+)\."),
         mlp_activations=_activations(shapes),

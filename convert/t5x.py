@@ -90,16 +90,33 @@ def is_t5x_directory(path: str | os.PathLike[str]) -> bool:
     return (directory / TREE_FILE).is_file() or any(directory.glob("target.*"))
 
 
+def unpack_tree(packed: bytes, where: str) -> dict[str, Any]:
+    """What a `checkpoint` file holds below `target`: each leaf an array or a TensorStore spec. Raises `ModelError`."""
+    try:
+        tree = msgpack.unpackb(packed, ext_hook=_unpack_extension, raw=False, strict_map_key=False)
+        target = tree["optimizer"]["target"]
+    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+        raise ModelError(
+            f"{where} is broken or no T5X checkpoint ({error or type(error).__name__}).", _AGAIN
+        ) from error
+    if not isinstance(target, dict):
+        raise ModelError(f"{where} is no T5X checkpoint: its target is no tree.", _AGAIN)
+    return target
+
+
 def zarr_files(tree_file: bytes, where: str) -> list[str]:
     """The files, relative to the directory, that a `checkpoint` file's weights lie in besides itself.
 
     Chunk numbers follow from shape and chunk size; MT3's arrays have one chunk each.
     """
     names: list[str] = []
-    for name, leaf in _flatten(_unpack(tree_file, where)):
+    for name, leaf in _flatten(unpack_tree(tree_file, where)):
         if isinstance(leaf, dict):
-            metadata = leaf["metadata"]
-            counts = [-(-size // chunk) for size, chunk in zip(metadata["shape"], metadata["chunks"], strict=True)]
+            try:
+                sizes, chunks = leaf["metadata"]["shape"], leaf["metadata"]["chunks"]
+                counts = [-(-size // chunk) for size, chunk in zip(sizes, chunks, strict=True)]
+            except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+                raise ModelError(f"{where} does not say how {name} is stored.", _AGAIN) from error
             names.append(f"{name}/.zarray")
             names.extend(f"{name}/{'.'.join(map(str, place))}" for place in np.ndindex(*counts))
     return names
@@ -112,21 +129,7 @@ def _read_tree(directory: Path) -> dict[str, Any]:
             f"{directory} is no T5X checkpoint: it has no file {TREE_FILE!r}.",
             "Give the folder that holds it, for example gs://mt3/checkpoints/mt3.",
         )
-    return _unpack(path.read_bytes(), str(path))
-
-
-def _unpack(packed: bytes, where: str) -> dict[str, Any]:
-    """The tree below `target`, each leaf an array or a TensorStore spec."""
-    try:
-        tree = msgpack.unpackb(packed, ext_hook=_unpack_extension, raw=False, strict_map_key=False)
-        target = tree["optimizer"]["target"]
-    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
-        raise ModelError(
-            f"{where} is broken or no T5X checkpoint ({error or type(error).__name__}).", _AGAIN
-        ) from error
-    if not isinstance(target, dict):
-        raise ModelError(f"{where} is no T5X checkpoint: its target is no tree.", _AGAIN)
-    return target
+    return unpack_tree(path.read_bytes(), str(path))
 
 
 def _unpack_extension(code: int, data: bytes) -> np.ndarray:
@@ -196,16 +199,18 @@ def _read_all(table: list[Parameter], read: Callable[[Parameter], np.ndarray]) -
         try:
             arrays[parameter.torch_name] = parameter.flip(read(parameter).astype(np.float32, copy=False))
         except (ValueError, OSError) as error:
-            damaged.append(f"{parameter.t5x_name} ({_first_clause(error)})")
+            damaged.append(f"{parameter.t5x_name} ({_reason(error)})")
     if damaged:
         raise ModelError(f"{len(damaged)} arrays are damaged or cut off: {', '.join(damaged)}.", _AGAIN)
     return arrays
 
 
-def _first_clause(error: Exception) -> str:
-    """What TensorStore says without its quotations of paths and source lines."""
-    message = re.sub(r"\s*\[.*$", "", str(error).splitlines()[0])
-    return re.split(r": ", message, maxsplit=1)[-1] if "Error" in message else message
+def _reason(error: Exception) -> str:
+    """The gist of TensorStore's message, which names the file at length and ends with source positions."""
+    message = str(error).splitlines()[0].split(" [")[0]
+    if "NOT_FOUND: chunk" in message:
+        return "a chunk is missing"
+    return re.sub(r'^.*Error \w+ (local )?file "[^"]*": ', "", message)
 
 
 def _read_array(directory: Path, name: str, leaf: Any) -> np.ndarray:
@@ -231,7 +236,9 @@ def _write_zarr(directory: Path, name: str, array: np.ndarray) -> dict[str, Any]
     kvstore = {"driver": "file", "path": str((directory / name).resolve())}
     # Zeros are stored like everything else: the reader takes an absent chunk for a lost one.
     spec = {"driver": "zarr", "kvstore": kvstore, "metadata": metadata, "store_data_equal_to_fill_value": True}
-    tensorstore.open(spec, create=True).result().write(array).result()
+    # Synced once a file it would take many times as long; the directory is renamed into place at the end.
+    context = tensorstore.Context({"file_io_sync": False})
+    tensorstore.open(spec, context=context, create=True).result().write(array).result()
     return {
         "driver": "zarr",
         "dtype": "float32",

@@ -1,0 +1,152 @@
+"""Orbax checkpoints, the form in which training keeps weights: reading and writing. Needs the extra `[jax]`.
+
+What is written is one checkpoint with two items: `params`, a nested dictionary of arrays in Flax's names and
+shapes, and `config`, the model's configuration as JSON. What is read, besides:
+
+    a run's folder of numbered steps              the last step is taken
+    an item `params`, `state` or `default`        or the bare folder of such an item
+    a tree of parameters, or one with `params`    `{"params": ..., "opt_state": ..., ...}`: the rest is not read
+    an item `config`, or `config.json` beside     with neither, the arrays tell (`recognise.py`)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mt3convert.recognise import recognise_config
+from mt3core.config import ModelConfig
+from mt3core.errors import MissingExtraError, ModelError
+from mt3core.files import atomic_directory
+from mt3core.parameters import check_arrays, parameters
+
+PARAMS_ITEM, CONFIG_ITEM = "params", "config"
+_TREE_ITEMS = (PARAMS_ITEM, "state", "default")
+# Orbax's own file names: the description of a tree, and the content of a JSON item.
+_TREE_FILE, _JSON_FILE = "_METADATA", "metadata"
+
+
+def write_orbax(
+    path: str | os.PathLike[str], config: ModelConfig, arrays: Mapping[str, np.ndarray], overwrite: bool = False
+) -> None:
+    """Writes an Orbax checkpoint, whole or not at all.
+
+    Args:
+        path: the directory, which must be absent or empty unless `overwrite`.
+        config: what the weights belong to.
+        arrays: every array of the network by its PyTorch name, in PyTorch's shape; stored as float32.
+        overwrite: replace what is there.
+    """
+    table = parameters(config.network)
+    check_arrays({p.torch_name: p.torch_shape for p in table}, {n: a.shape for n, a in arrays.items()}, "the weights")
+    checkpoint = _import_orbax()
+    tree = _nest({p.flax_name: p.flip(np.asarray(arrays[p.torch_name], np.float32)) for p in table})
+    items = checkpoint.args.Composite(
+        **{
+            PARAMS_ITEM: checkpoint.args.StandardSave(tree),
+            CONFIG_ITEM: checkpoint.args.JsonSave(config.to_dict()),
+        }
+    )
+    with (
+        atomic_directory(path, overwrite=overwrite) as directory,
+        checkpoint.Checkpointer(checkpoint.CompositeCheckpointHandler()) as checkpointer,
+    ):
+        checkpointer.save(directory.resolve(), items, force=True)
+
+
+def read_orbax(path: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, np.ndarray]]:
+    """Configuration and weights of an Orbax checkpoint (forms above): PyTorch names and shapes, float32.
+
+    Raises `ModelError` where there is none, or arrays are missing, surplus, misshapen or broken.
+    """
+    tree_directory = _find_tree(Path(path))
+    if tree_directory is None:
+        raise ModelError(
+            f"{path} is no Orbax checkpoint: it has no item {', '.join(_TREE_ITEMS)} and no numbered step.",
+            "Give the folder of a checkpoint, or of a run with numbered steps.",
+        )
+    found = dict(_flatten(_restore_parameters(tree_directory.resolve())))
+    shapes = {name: array.shape for name, array in found.items()}
+    config = _read_config(tree_directory) or recognise_config(shapes, str(path))
+    table = parameters(config.network)
+    check_arrays({p.flax_name: p.shape for p in table}, shapes, str(path))
+    return config, {p.torch_name: p.flip(found[p.flax_name].astype(np.float32, copy=False)) for p in table}
+
+
+def is_orbax_directory(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` looks like an Orbax checkpoint or a run's folder of them, without reading it."""
+    return _find_tree(Path(path)) is not None
+
+
+def _import_orbax() -> Any:
+    try:
+        import orbax.checkpoint
+    except ImportError:
+        raise MissingExtraError(
+            "Orbax checkpoints need orbax-checkpoint, which is not installed.", "Install it: pip install 'mt3kit[jax]'."
+        ) from None
+    return orbax.checkpoint
+
+
+def _find_tree(directory: Path) -> Path | None:
+    for candidate in (directory, *(directory / item for item in _TREE_ITEMS)):
+        if (candidate / _TREE_FILE).is_file():
+            return candidate
+    steps = [entry for entry in directory.iterdir() if entry.name.isdigit()] if directory.is_dir() else []
+    for step in sorted(steps, key=lambda entry: int(entry.name), reverse=True):
+        if (found := _find_tree(step)) is not None:
+            return found
+    return None
+
+
+def _restore_parameters(directory: Path) -> Mapping[str, Any]:
+    """Only the parameters, as NumPy arrays: wherever they were saved, they are restored to the host."""
+    checkpoint = _import_orbax()
+    import jax
+
+    handler = checkpoint.PyTreeCheckpointHandler()
+    try:
+        described = dict(handler.metadata(directory).tree)
+        wanted = {"params": described["params"]} if "params" in described else described
+        as_numpy = jax.tree.map(lambda _: checkpoint.RestoreArgs(restore_type=np.ndarray), wanted)
+        arguments = checkpoint.args.PyTreeRestore(item=wanted, restore_args=as_numpy, partial_restore=True)
+        restored = handler.restore(directory, args=arguments)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0][:300]
+        raise ModelError(f"The Orbax checkpoint {directory} is broken: {reason}.", "Use an earlier step.") from error
+    return restored.get("params", restored)
+
+
+def _read_config(tree_directory: Path) -> ModelConfig | None:
+    for place in (tree_directory, tree_directory.parent):
+        for path in (place / CONFIG_ITEM / _JSON_FILE, place / "config.json"):
+            if path.is_file():
+                try:
+                    return ModelConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+                except ValueError as error:
+                    raise ModelError(f"{path} is no configuration ({error}).") from error
+    return None
+
+
+def _nest(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, array in flat.items():
+        *parents, leaf = name.split(".")
+        branch = tree
+        for part in parents:
+            branch = branch.setdefault(part, {})
+        branch[leaf] = array
+    return tree
+
+
+def _flatten(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    for part, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{part}.")
+        elif value is not None:
+            yield f"{prefix}{part}", np.asarray(value)

@@ -1,0 +1,224 @@
+"""Checkpoints at `gs://` and `https://` addresses: fetched once into the user's cache, file by file.
+
+A file is written only when it is whole and its content has been checked (gzip's own checksum, or the structure), and
+takes its name in one step, so a partial one is never taken for whole. `manifest.json` records every file's size and
+SHA-256; a later start verifies all of them and fetches again only what is missing or has changed. With everything in
+order no network is used. To fetch a newer version, delete the folder.
+
+Public buckets are read at their https address: no credentials are looked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import json
+import os
+import urllib.parse
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import tensorstore
+
+from mt3convert.t5x import TREE_FILE, unpack_tree, zarr_files
+from mt3core.errors import ModelError
+from mt3core.files import atomic_output
+from mt3core.model_directory import CONFIG_FILE, WEIGHTS_FILE
+
+SCHEMES = ("gs", "https", "http")
+MANIFEST_FILE = "manifest.json"
+CACHE_VARIABLE = "MT3_CACHE"
+# Called with the number of files done and the number of all.
+Progress = Callable[[int, int], None]
+_FILES_AT_ONCE = 16
+_RETRIES = {"max_retries": 4, "initial_delay": "500ms", "max_delay": "4s"}
+
+
+class _BrokenFile(Exception):
+    """A file arrived, but its content is damaged."""
+
+
+def is_remote(source: str | os.PathLike[str]) -> bool:
+    """Whether `source` is an address rather than a path."""
+    return isinstance(source, str) and source.split("://")[0] in SCHEMES and "://" in source
+
+
+def cache_directory(url: str) -> Path:
+    """Where the files of an address lie: below `MT3_CACHE` or the user's cache, by host and path."""
+    parts = urllib.parse.urlsplit(_https(url))
+    root = os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("mt3kit")
+    place = [part for part in parts.path.split("/") if part not in ("", ".", "..")]
+    return Path(root, "checkpoints", parts.netloc.replace(":", "_"), *place)
+
+
+def fetch(url: str, progress: Progress | None = None) -> Path:
+    """The local copy of a remote T5X or model directory, fetched or repaired where needed.
+
+    Interrupted, it goes on where it stopped when called again. Raises `ModelError` where the address cannot be
+    reached, holds no model, or a file arrives damaged twice.
+    """
+    directory = cache_directory(url)
+    download = _Download(url, directory)
+    first = download.first_file()
+    if first == TREE_FILE:
+        tree = (directory / TREE_FILE).read_bytes()
+        needed = zarr_files(tree, f"{url}/{TREE_FILE}")
+    else:
+        needed = [WEIGHTS_FILE]
+    download.fetch_all(needed, progress)
+    return directory
+
+
+def is_complete(url: str) -> bool:
+    """Whether an address has been fetched before and every file is still there, by name and size only."""
+    directory = cache_directory(url)
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        manifest = json.loads((directory / MANIFEST_FILE).read_text(encoding="utf-8"))
+        sizes = {name: entry["size"] for name, entry in manifest["files"].items()}
+        return bool(manifest["complete"]) and all((directory / n).stat().st_size == size for n, size in sizes.items())
+    return False
+
+
+class _Download:
+    """One address and its folder, with what the manifest says of it."""
+
+    def __init__(self, url: str, directory: Path) -> None:
+        self.url, self.directory = url.rstrip("/"), directory
+        self.files: dict[str, dict[str, Any]] = {}
+        self.complete = False
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            self.files = dict(json.loads((directory / MANIFEST_FILE).read_text(encoding="utf-8"))["files"])
+        self._store: tensorstore.KvStore | None = None
+
+    def first_file(self) -> str:
+        """Makes sure of the file that tells what the address holds; returns its name."""
+        for name in (TREE_FILE, CONFIG_FILE):
+            if self._is_whole(name):
+                return name
+        for name in (TREE_FILE, CONFIG_FILE):
+            if self._fetch([name], optional=True):
+                self._save_manifest()
+                return name
+        raise ModelError(
+            f"There is no checkpoint at {self.url}: neither {TREE_FILE!r} nor {CONFIG_FILE!r} is there.",
+            "Check the address; for the published model it is gs://mt3/checkpoints/mt3.",
+        )
+
+    def fetch_all(self, names: list[str], progress: Progress | None) -> None:
+        """Fetches what is not there or not as recorded, some files at a time; the manifest grows with each lot."""
+        lacking = [name for name in names if not self._is_whole(name)]
+        done = len(names) - len(lacking)
+        for start in range(0, len(lacking), _FILES_AT_ONCE):
+            lot = lacking[start : start + _FILES_AT_ONCE]
+            if progress is not None:
+                progress(done, len(names))
+            self._fetch(lot)
+            done += len(lot)
+            self._save_manifest()
+        if lacking or not is_complete(self.url):
+            # The configuration of a T5X directory that mt3 has written; Magenta's have none.
+            if TREE_FILE in self.files and CONFIG_FILE not in self.files:
+                self._fetch([CONFIG_FILE], optional=True)
+            self.complete = True
+            self._save_manifest()
+        if progress is not None:
+            progress(len(names), len(names))
+
+    def _fetch(self, names: list[str], optional: bool = False) -> bool:
+        """Fetches files side by side; False where one is not there and need not be."""
+        for attempt in ("first", "second"):
+            broken: dict[str, str] = {}
+            for name, content in self._read(names):
+                if content is None and optional:
+                    return False
+                if content is None:
+                    raise ModelError(
+                        f"{self.url}/{name} is missing: the checkpoint there is incomplete.", "Tell who hosts it."
+                    )
+                try:
+                    self._keep(name, content)
+                except _BrokenFile as error:
+                    broken[name] = str(error)
+            if not broken:
+                return True
+            names = list(broken)
+            if attempt == "second":
+                listed = ", ".join(f"{name} ({reason})" for name, reason in broken.items())
+                raise ModelError(f"Files of {self.url} arrive damaged: {listed}.", "Try again later.")
+        return True
+
+    def _read(self, names: list[str]) -> Iterator[tuple[str, bytes | None]]:
+        try:
+            if self._store is None:
+                context = tensorstore.Context({"http_request_retries": _RETRIES})
+                self._store = tensorstore.KvStore.open(f"{_https(self.url)}/", context=context).result()
+            futures = [(name, self._store.read(name)) for name in names]
+            for name, future in futures:
+                found = future.result()
+                yield name, None if found.state == "missing" else found.value
+        except (ValueError, OSError) as error:
+            raise ModelError(
+                f"{self.url} cannot be fetched: {_reason(error)}.",
+                "Check the connection and run this again, it goes on where it stopped; or copy the checkpoint here "
+                "by other means and give its folder.",
+            ) from error
+
+    def _keep(self, name: str, content: bytes) -> None:
+        _check_content(name, content)
+        path = self.directory / name
+        with atomic_output(path) as temporary:
+            temporary.write_bytes(content)
+        self.files[name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+    def _is_whole(self, name: str) -> bool:
+        """As the manifest says; a file that it does not name yet (an interrupted lot) is judged by its content."""
+        path = self.directory / name
+        recorded = self.files.get(name)
+        try:
+            if recorded is not None and path.stat().st_size != recorded.get("size"):
+                return False
+            content = path.read_bytes()
+            digest = hashlib.sha256(content).hexdigest()
+            if recorded is not None:
+                return digest == recorded.get("sha256")
+            _check_content(name, content)
+        except (OSError, _BrokenFile):
+            return False
+        self.files[name] = {"size": len(content), "sha256": digest}
+        return True
+
+    def _save_manifest(self) -> None:
+        manifest = {"url": self.url, "complete": self.complete, "files": dict(sorted(self.files.items()))}
+        with atomic_output(self.directory / MANIFEST_FILE) as temporary:
+            temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def _https(url: str) -> str:
+    """`gs://bucket/path` as the public address of the same files; others as they are, without a final slash."""
+    url = url.rstrip("/")
+    return f"https://storage.googleapis.com/{url.removeprefix('gs://')}" if url.startswith("gs://") else url
+
+
+def _check_content(name: str, content: bytes) -> None:
+    """Raises `_BrokenFile` for content that cannot be right; gzip carries a checksum, JSON and msgpack a structure."""
+    try:
+        if name == TREE_FILE:
+            unpack_tree(content, name)
+        elif name.endswith((".zarray", ".json")):
+            json.loads(content)
+        elif content[:2] == b"\x1f\x8b":
+            gzip.decompress(content)
+        elif not content:
+            raise ValueError("empty")
+    except (ModelError, ValueError, OSError, EOFError, zlib.error) as error:
+        raise _BrokenFile(str(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    """The gist of TensorStore's message, which begins with its retries and ends with source positions."""
+    message = str(error).splitlines()[0].split(" [")[0]
+    return message.split("attempts failed: ")[-1]

@@ -1,0 +1,224 @@
+"""Where weights come from and go to: finding out what a source is, loading it, finding a model by name, converting.
+
+t5x               a directory with `checkpoint` (and zarr arrays), as Magenta publishes MT3
+model_directory   `config.json` and `model.safetensors`, as `mt3 convert` writes it
+orbax             an Orbax checkpoint, or a training run's folder of them
+port              a `.pth` (or .pt, .ckpt, .bin, .safetensors) file of a PyTorch port, or a folder with one `.pth`
+remote            `gs://` or `https://` address of a T5X or model directory
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import platformdirs
+
+from mt3convert import orbax, remote, t5x, torch_port
+from mt3core.config import ModelConfig
+from mt3core.errors import ModelError, OutputError, UsageError
+from mt3core.model_directory import CONFIG_FILE, WEIGHTS_FILE, load_model_directory, save_model_directory
+
+Kind = Literal["t5x", "model_directory", "orbax", "port", "remote"]
+DestinationKind = Literal["t5x", "model_directory", "orbax", "port"]
+DESTINATION_KINDS: tuple[DestinationKind, ...] = ("model_directory", "t5x", "orbax", "port")
+
+MODEL_VARIABLE = "MT3_MODEL"
+DEFAULT_NAME = "mt3"
+# Magenta's bucket; the code that reads them: magenta/mt3, colab/music_transcription_with_transformers.ipynb.
+PUBLISHED = {name: f"gs://mt3/checkpoints/{name}" for name in ("mt3", "ismir2021")}
+_GET_ONE = (
+    f"Get the published one: mt3 convert {PUBLISHED[DEFAULT_NAME]} models/{DEFAULT_NAME}; "
+    f"or say where one is with --model or {MODEL_VARIABLE}."
+)
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """A model in memory: every array in float32 by PyTorch's name in PyTorch's shape, and what the user should know."""
+
+    config: ModelConfig
+    arrays: Mapping[str, np.ndarray]
+    kind: Kind
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What `convert` has done."""
+
+    source: str
+    source_kind: Kind
+    destination: Path
+    destination_kind: DestinationKind
+    config: ModelConfig
+    num_arrays: int
+    num_parameters: int
+    notes: tuple[str, ...]
+
+
+def identify(source: str | os.PathLike[str]) -> Kind:
+    """What a source is, by its form and the files that are there, nothing being read. Raises `ModelError`."""
+    if remote.is_remote(source):
+        return "remote"
+    path = Path(source)
+    if not path.exists():
+        raise ModelError(f"There is no model at {path}.", "Check the path. " + _GET_ONE)
+    if path.is_file():
+        if path.suffix in torch_port.SUFFIXES:
+            return "port"
+        if path.name == t5x.TREE_FILE:
+            return "t5x"
+    elif t5x.is_t5x_directory(path):
+        return "t5x"
+    elif orbax.is_orbax_directory(path):
+        return "orbax"
+    elif (path / WEIGHTS_FILE).is_file():
+        return "model_directory"
+    elif len(list(path.glob("*.pth"))) == 1:
+        return "port"
+    elif (path / CONFIG_FILE).is_file():
+        return "model_directory"
+    raise ModelError(
+        f"{path} is none of the known forms of weights.",
+        "Known are a T5X directory, a model directory, an Orbax checkpoint, and a .pth file of a PyTorch port.",
+    )
+
+
+def load(source: str | os.PathLike[str], progress: remote.Progress | None = None) -> LoadedWeights:
+    """Loads weights of any kind; a remote source is fetched into the cache first, `progress` counting its files.
+
+    Raises `ModelError` for what is missing, incomplete or broken, or holds values that are no numbers.
+    """
+    kind = identify(source)
+    if kind == "remote":
+        local = remote.fetch(str(source), progress)
+        loaded = load(local)
+        return LoadedWeights(loaded.config, loaded.arrays, "remote", loaded.notes)
+    path, notes = Path(source), []
+    if kind == "t5x":
+        config, arrays = t5x.read_t5x(path.parent if path.is_file() else path)
+    elif kind == "orbax":
+        config, arrays = orbax.read_orbax(path)
+    elif kind == "port":
+        config, arrays, notes = torch_port.read_port(next(path.glob("*.pth")) if path.is_dir() else path)
+    else:
+        config, arrays = load_model_directory(path)
+    _check_finite(arrays, path)
+    return LoadedWeights(config, arrays, kind, tuple(notes))
+
+
+def resolve_model(model: str | os.PathLike[str] | None = None) -> str:
+    """The source that `--model` means, to be given to `load`.
+
+    An address or an existing path is taken as it is. A name is looked for as `models/NAME` in the current
+    directory and in the user's data directory; a published name then becomes its address, which `load` fetches once.
+    With None: the environment variable `MT3_MODEL` (a path, an address or a name), then `mt3` in the same two
+    places, then the published one if it has been fetched before: nothing is fetched unasked. Raises `ModelError`.
+    """
+    if model is not None:
+        return _resolve_given(os.fspath(model))
+    if given := os.environ.get(MODEL_VARIABLE):
+        try:
+            return _resolve_given(given)
+        except ModelError as error:
+            raise ModelError(f"{MODEL_VARIABLE}: {error.problem}", error.next_step) from None
+    if found := _find_installed(DEFAULT_NAME):
+        return found
+    if remote.is_complete(PUBLISHED[DEFAULT_NAME]):
+        return PUBLISHED[DEFAULT_NAME]
+    raise ModelError("There is no model yet.", _GET_ONE)
+
+
+def installed_models() -> list[Path]:
+    """Everything in the folders where models are looked for by name."""
+    folders = [folder for folder in _model_folders() if folder.is_dir()]
+    return [entry for folder in folders for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
+
+
+def convert(
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    overwrite: bool = False,
+    to: DestinationKind | None = None,
+    progress: remote.Progress | None = None,
+) -> ConversionReport:
+    """Loads `source`, whatever it is, and writes `destination`, whole or not at all.
+
+    The destination's kind is `to`, or follows from its name: `.pth` for the ports' form, `.orbax` for Orbax, else
+    a model directory. Raises `ModelError` for the source, `OutputError` for the destination.
+    """
+    destination = Path(destination)
+    kind = to or _destination_kind(destination)
+    if kind not in DESTINATION_KINDS:
+        raise UsageError(f"Weights cannot be written as {kind!r}.", f"Choose {', '.join(DESTINATION_KINDS)}.")
+    _check_free(destination, overwrite)
+    loaded = load(source, progress)
+    if kind == "port":
+        torch_port.write_port(destination, loaded.config, loaded.arrays)
+    elif kind == "orbax":
+        orbax.write_orbax(destination, loaded.config, loaded.arrays, overwrite=overwrite)
+    elif kind == "t5x":
+        t5x.write_t5x(destination, loaded.config, loaded.arrays, overwrite=overwrite)
+    else:
+        shown = str(source) if loaded.kind == "remote" else f"{Path(source).name} ({loaded.kind})"
+        save_model_directory(destination, loaded.config, loaded.arrays, source=shown, overwrite=overwrite)
+    return ConversionReport(
+        source=str(source),
+        source_kind=loaded.kind,
+        destination=destination,
+        destination_kind=kind,
+        config=loaded.config,
+        num_arrays=len(loaded.arrays),
+        num_parameters=sum(array.size for array in loaded.arrays.values()),
+        notes=loaded.notes,
+    )
+
+
+def _destination_kind(destination: Path) -> DestinationKind:
+    if destination.suffix in (".pth", ".pt"):
+        return "port"
+    return "orbax" if destination.suffix == ".orbax" else "model_directory"
+
+
+def _check_free(destination: Path, overwrite: bool) -> None:
+    """Before anything is loaded; an empty directory is free."""
+    taken = destination.exists() and (destination.is_file() or any(destination.iterdir()))
+    if taken and not overwrite:
+        raise OutputError(f"{destination} exists already.", "Choose another place, or say --overwrite.")
+
+
+def _check_finite(arrays: Mapping[str, np.ndarray], where: Path) -> None:
+    wrong = sorted(name for name, array in arrays.items() if not np.isfinite(array).all())
+    if wrong:
+        raise ModelError(
+            f"{where} holds values that are no numbers (NaN or infinite) in {', '.join(wrong)}.",
+            "Use an earlier checkpoint: training has diverged, or the file is damaged.",
+        )
+
+
+def _resolve_given(given: str) -> str:
+    if remote.is_remote(given) or Path(given).exists():
+        return given
+    if found := _find_installed(given):
+        return found
+    if given in PUBLISHED:
+        return PUBLISHED[given]
+    raise ModelError(
+        f"There is no model {given!r}: no such path, and no folder of that name in "
+        f"{' or '.join(map(str, _model_folders()))}.",
+        _GET_ONE,
+    )
+
+
+def _find_installed(name: str) -> str | None:
+    candidates = (folder / name for folder in _model_folders())
+    return next((str(path) for path in candidates if path.exists()), None)
+
+
+def _model_folders() -> tuple[Path, Path]:
+    return Path("models"), Path(platformdirs.user_data_dir("mt3kit"), "models")
