@@ -1,0 +1,121 @@
+"""From log-mel segments to tokens, in lanes: a segment that is done makes room for the next at once.
+
+Segments need very different numbers of tokens (tens to a thousand). Decoding them in fixed batches would
+wait for the longest each time; here every lane has its own position, and the batch stays full until no
+segment is left. Memory depends on the number of lanes only.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mt3core.decoding import Decoding, Generated
+from mt3core.errors import UsageError
+from mt3torch.beam import BeamSearch
+from mt3torch.model import Transformer
+from mt3torch.search import Search, SingleSearch
+from mt3torch.stepper import Lanes, Stepper
+
+# Segments encoded together: enough to keep the processor busy, few enough to be modest in memory.
+ENCODER_BATCH = 8
+# Lanes where nobody said how many, by kind of device.
+DEFAULT_LANES = {"cpu": 16}
+DEFAULT_LANES_ON_ACCELERATORS = 64
+
+
+def generate(
+    model: Transformer, log_mel: Float[np.ndarray | Tensor, "batch frames mel"], decoding: Decoding = Decoding()
+) -> list[Generated]:
+    """The tokens of each segment, in order."""
+    segments = torch.as_tensor(log_mel).numpy(force=True)
+    results = dict(generate_stream(model, segments, decoding))
+    return [results[index] for index in range(len(results))]
+
+
+@torch.inference_mode()
+def generate_stream(
+    model: Transformer | Stepper,
+    log_mels: Iterable[Float[np.ndarray, "frames mel"]],
+    decoding: Decoding = Decoding(),
+    batch_size: int | None = None,
+) -> Iterator[tuple[int, Generated]]:
+    """Decodes a stream of segments, `batch_size` of them side by side.
+
+    Args:
+        model: the network, or a `Stepper` where several streams are to share its preparation.
+        log_mels: all of one shape; read as late as possible.
+        decoding: method and options.
+        batch_size: segments decoded at the same time. By default chosen by device; fewer lanes for more beams.
+
+    Yields:
+        (number of the segment in the stream, its tokens), in the order in which they are done.
+
+    Raises `UsageError` where the options do not fit the network.
+    """
+    stepper = model if isinstance(model, Stepper) else Stepper(model)
+    if decoding.max_tokens > stepper.network.max_positions:
+        raise UsageError(
+            f"At most {stepper.network.max_positions} tokens can be decoded with this model, not {decoding.max_tokens}."
+        )
+    num_lanes = batch_size or default_batch_size(stepper.device, decoding.num_beams)
+    encoded = _encode(stepper, log_mels, min(num_lanes, ENCODER_BATCH))
+    search: Search = (BeamSearch if decoding.method == "beam" else SingleSearch)(decoding, num_lanes)
+    numbers: list[int] = []  # the segment in each lane
+    next_number = itertools.count()
+    lanes: Lanes | None = None
+    while True:
+        waiting = list(itertools.islice(encoded, num_lanes - search.count))
+        if waiting:
+            batch = torch.stack(waiting)
+            if lanes is None:
+                lanes = Lanes(stepper, num_lanes, decoding.num_beams, batch.shape[1], decoding.max_tokens)
+            lanes.add(batch)
+            search.add(len(waiting))
+            numbers.extend(itertools.islice(next_number, len(waiting)))
+        if lanes is None or search.count == 0:
+            return
+        done = _step(lanes, search)
+        # From behind, so that a lane moved into a freed one is never one still to be looked at.
+        for lane in np.flatnonzero(done)[::-1]:
+            yield numbers[lane], search.result(lane)
+            search.remove(lane)
+            lanes.remove(lane)
+            numbers[lane] = numbers[-1]
+            numbers.pop()
+
+
+def default_batch_size(device: torch.device, num_beams: int = 1) -> int:
+    """Lanes that suit a device."""
+    return max(1, DEFAULT_LANES.get(device.type, DEFAULT_LANES_ON_ACCELERATORS) // num_beams)
+
+
+def _encode(
+    stepper: Stepper, log_mels: Iterable[Float[np.ndarray, "frames mel"]], batch_size: int
+) -> Iterator[Float[Tensor, "frames emb"]]:
+    """Encodes in batches; the next batch only when the last one is used up."""
+    segments = iter(log_mels)
+    while batch := list(itertools.islice(segments, batch_size)):
+        rows = deque(stepper.encode(np.stack(batch)))
+        while rows:
+            yield rows.popleft()
+
+
+def _step(lanes: Lanes, search: Search) -> np.ndarray:
+    """One token more in every lane; returns which lanes are done."""
+    lengths = search.lengths[: search.count]
+    logits = lanes.step(search.last_tokens(), lengths)
+    top = logits.topk(search.num_candidates, dim=-1)
+    # Token numbers are exact in float32, and one transfer from the device is faster than two.
+    joined = torch.cat([top.values - logits.logsumexp(dim=-1, keepdim=True), top.indices.float()], dim=-1)
+    joined_rows = joined.cpu().numpy().reshape(search.count, search.num_beams, 2, search.num_candidates)
+    parents, done = search.advance(joined_rows[:, :, 1].astype(np.int64), joined_rows[:, :, 0])
+    if parents is not None and (parents != np.arange(search.num_beams)).any():
+        lanes.reorder(parents, int(lengths.max()))
+    return done

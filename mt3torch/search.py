@@ -1,0 +1,123 @@
+"""Choosing tokens with one running sequence a segment: greedy, and the original's rule (`t5x`).
+
+The bookkeeping is NumPy on the host: a few numbers a lane and step. Lanes are places for segments, the
+occupied ones first, as in `stepper.py`; every lane counts its own tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from mt3core.decoding import END_TOKEN, START_TOKEN, Decoding, Generated, brevity_penalty
+
+
+class Search(Protocol):
+    """What the decoding loop asks of a method. Arrays speak of the `count` occupied lanes."""
+
+    num_beams: int
+    num_candidates: int  # how many best continuations of every sequence it wants to see
+    count: int
+    lengths: Int[np.ndarray, " all_lanes"]  # tokens chosen so far
+
+    def add(self, num_segments: int) -> None:
+        """Starts segments in the next free lanes."""
+
+    def last_tokens(self) -> Int[np.ndarray, "lanes beams"]:
+        """What the network reads next."""
+
+    def advance(
+        self,
+        tokens: Int[np.ndarray, "lanes beams candidates"],
+        log_probs: Float[np.ndarray, "lanes beams candidates"],
+    ) -> tuple[Int[np.ndarray, "lanes beams"] | None, Bool[np.ndarray, " lanes"]]:
+        """Takes the best continuations, best first. Returns the beams that go on (None: all as they
+        are), and which lanes are done."""
+
+    def result(self, lane: int) -> Generated:
+        """A lane's outcome."""
+
+    def remove(self, lane: int) -> None:
+        """Frees a lane; the last occupied one moves there."""
+
+
+class SingleSearch:
+    """`greedy` and `t5x`.
+
+    With `t5x` an end token among the two best continuations makes the sequence so far a candidate, kept if its
+    score beats the candidate before; the best other continuation goes on until it could not win any more.
+    """
+
+    num_beams = 1
+
+    def __init__(self, decoding: Decoding, num_lanes: int) -> None:
+        self.num_candidates = 1 if decoding.method == "greedy" else 2
+        self.count = 0
+        self._decoding = decoding
+        self._last_penalty = brevity_penalty(decoding.length_penalty, decoding.max_tokens + 1)
+        self.lengths = np.zeros(num_lanes, np.int64)
+        self._tokens = np.zeros((num_lanes, decoding.max_tokens), np.int32)
+        self._log_probs = np.zeros(num_lanes)
+        # The kept candidate: the running sequence's first `length - 1` tokens and the end token.
+        self._kept_lengths = np.zeros(num_lanes, np.int64)
+        self._kept_scores = np.zeros(num_lanes)
+
+    def add(self, num_segments: int) -> None:
+        new = slice(self.count, self.count + num_segments)
+        self.lengths[new] = 0
+        self._log_probs[new] = 0.0
+        self._kept_lengths[new] = 0
+        self._kept_scores[new] = -np.inf
+        self.count += num_segments
+
+    def last_tokens(self) -> Int[np.ndarray, "lanes beams"]:
+        lanes = np.arange(self.count)
+        lengths = self.lengths[: self.count]
+        return np.where(lengths > 0, self._tokens[lanes, lengths - 1], START_TOKEN)[:, None]
+
+    def advance(
+        self,
+        tokens: Int[np.ndarray, "lanes beams candidates"],
+        log_probs: Float[np.ndarray, "lanes beams candidates"],
+    ) -> tuple[Int[np.ndarray, "lanes beams"] | None, Bool[np.ndarray, " lanes"]]:
+        occupied = slice(0, self.count)
+        lanes = np.arange(self.count)
+        totals = self._log_probs[occupied, None] + log_probs[:, 0]
+        tokens = tokens[:, 0]
+        self.lengths[occupied] += 1
+        lengths = self.lengths[occupied]
+
+        is_end = tokens == END_TOKEN
+        scores = np.where(is_end, totals, -np.inf).max(axis=1) / self._penalty(lengths)
+        kept = scores > self._kept_scores[occupied]
+        self._kept_scores[occupied][kept] = scores[kept]
+        self._kept_lengths[occupied][kept] = lengths[kept]
+
+        # Greedy, which sees one continuation only, is done where that is the end.
+        chosen = np.where(is_end[:, 0], self.num_candidates - 1, 0)
+        self._tokens[lanes, lengths - 1] = tokens[lanes, chosen]
+        self._log_probs[occupied] = totals[lanes, chosen]
+        done = lengths >= self._decoding.max_tokens
+        if self.num_candidates == 1:
+            return None, done | is_end[:, 0]
+        return None, done | (self._kept_scores[occupied] > self._log_probs[occupied] / self._last_penalty)
+
+    def result(self, lane: int) -> Generated:
+        length = self._kept_lengths[lane]
+        if length == 0:
+            length = self.lengths[lane]
+            score = self._log_probs[lane] / self._penalty(length)
+            return Generated(self._tokens[lane, :length].copy(), float(score))
+        tokens = self._tokens[lane, :length].copy()
+        tokens[-1] = END_TOKEN
+        return Generated(tokens, float(self._kept_scores[lane]))
+
+    def remove(self, lane: int) -> None:
+        self.count -= 1
+        for state in (self.lengths, self._tokens, self._log_probs, self._kept_lengths, self._kept_scores):
+            state[lane] = state[self.count]
+
+    def _penalty(self, lengths: Int[np.ndarray, " lanes"] | int) -> np.ndarray | float:
+        return brevity_penalty(self._decoding.length_penalty, lengths)
