@@ -20,6 +20,8 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
     stays as it was. Raises `OutputError` where the place cannot be written.
     """
     target = Path(path)
+    if target.exists() and not target.is_file() and not target.is_dir():  # renaming would replace the device itself
+        raise OutputError(f"{target} is a device or pipe, not a file.", "Use -o - for standard output.")
     folder = _beside(target)
     try:
         temporary = folder / target.name
@@ -31,7 +33,7 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_directory(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
-    """The same for a directory: yields an empty one beside `path`, which it takes the place of at the end.
+    """The same for a directory: yields an empty one beside `path`, which takes its place at the end.
 
     Raises `OutputError` where `path` exists and `overwrite` is false, or cannot be written.
     """
@@ -45,8 +47,13 @@ def atomic_directory(path: str | os.PathLike[str], overwrite: bool = False) -> I
         yield temporary
         old = folder / "old"
         if target.exists():
-            target.rename(old)
-        _place(temporary, target)
+            _place(target, old)
+        try:
+            _place(temporary, target)
+        except BaseException:
+            if old.exists():
+                old.rename(target)
+            raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -55,7 +62,8 @@ def _beside(target: Path) -> Path:
     """A fresh hidden folder in the target's folder, so that the rename stays on one file system."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        # Cut, because a name may fill the 255 bytes that a file system gives it.
+        return Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", dir=target.parent))
     except OSError as error:
         raise OutputError(
             f"Cannot write to {target.parent}: {error.strerror or error}.", "Choose another place with -o."

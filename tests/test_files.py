@@ -1,0 +1,148 @@
+"""Outputs are whole or absent."""
+
+import os
+
+import pytest
+
+from mt3core.errors import OutputError
+from mt3core.files import atomic_directory, atomic_output
+
+pytestmark = pytest.mark.unit
+
+
+def test_a_file_appears_only_at_the_end(tmp_path):
+    path = tmp_path / "deep" / "er" / "out.txt"
+    with atomic_output(path) as temporary:
+        temporary.write_text("new")
+        assert not path.exists()
+        assert temporary.parent.parent == path.parent  # the same file system, so that renaming is one step
+        assert temporary.suffix == ".txt"
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_an_existing_file_is_replaced(tmp_path):
+    path = tmp_path / "out.txt"
+    path.write_text("old")
+    with atomic_output(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_nothing_is_left_after_a_failure(tmp_path, error):
+    path = tmp_path / "out.txt"
+    path.write_text("old")
+
+    def write_half():
+        with atomic_output(path) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        write_half()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_writer_that_wrote_nothing_is_an_error(tmp_path):
+    with pytest.raises(OutputError, match="Cannot write"), atomic_output(tmp_path / "out.txt"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_the_place_of_the_file(tmp_path):
+    (tmp_path / "out.txt").mkdir()
+    with pytest.raises(OutputError, match=r"Cannot write .*out\.txt"), atomic_output(tmp_path / "out.txt") as temporary:
+        temporary.write_text("x")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.txt"]
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    for make in (atomic_output, atomic_directory):
+        with (
+            pytest.raises(OutputError, match=r"Cannot write to .*Choose another place"),
+            make(tmp_path / "file" / "out"),
+        ):
+            pytest.fail("the block must not run")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutputError, match="Permission denied"), atomic_output(tmp_path / "out.txt"):
+        pytest.fail("the block must not run")
+
+
+def test_long_names_are_no_problem(tmp_path):
+    path = tmp_path / ("a" * 250 + ".mid")
+    with atomic_output(path) as temporary:
+        temporary.write_text("x")
+    assert path.read_text() == "x"
+
+
+def test_a_relative_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with atomic_output("out.txt") as temporary:
+        temporary.write_text("x")
+    assert (tmp_path / "out.txt").read_text() == "x"
+
+
+def test_a_directory_appears_only_at_the_end(tmp_path):
+    with atomic_directory(tmp_path / "model") as temporary:
+        (temporary / "a").write_text("1")
+        assert not (tmp_path / "model").exists()
+    assert (tmp_path / "model" / "a").read_text() == "1"
+    assert list(tmp_path.iterdir()) == [tmp_path / "model"]
+
+
+def test_a_directory_is_replaced_only_when_asked(tmp_path):
+    place = tmp_path / "model"
+    place.mkdir()
+    with atomic_directory(place) as temporary:  # empty: nothing is lost
+        (temporary / "old").write_text("1")
+    with pytest.raises(OutputError, match=r"exists already\. .*--overwrite"), atomic_directory(place):
+        pytest.fail("the block must not run")
+    with atomic_directory(place, overwrite=True) as temporary:
+        (temporary / "new").write_text("2")
+    assert [path.name for path in place.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_a_file_in_the_place_of_the_directory(tmp_path):
+    (tmp_path / "model").write_text("x")
+    with pytest.raises(OutputError, match="exists already"), atomic_directory(tmp_path / "model"):
+        pytest.fail("the block must not run")
+
+
+def test_a_directory_stays_when_its_replacement_fails(tmp_path):
+    place = tmp_path / "model"
+    with atomic_directory(place) as temporary:
+        (temporary / "old").write_text("1")
+
+    def write_half():
+        with atomic_directory(place, overwrite=True) as temporary:
+            (temporary / "new").write_text("2")
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        write_half()
+    assert [path.name for path in place.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_a_directory_stays_when_the_last_step_fails(tmp_path):
+    place = tmp_path / "model"
+    with atomic_directory(place) as temporary:
+        (temporary / "old").write_text("1")
+    with pytest.raises(OutputError), atomic_directory(place, overwrite=True) as temporary:
+        temporary.rmdir()  # so that there is nothing to put in its place
+    assert [path.name for path in place.iterdir()] == ["old"]
+
+
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OutputError, match="device or pipe"), atomic_output(tmp_path / "pipe"):
+        pytest.fail("the block must not run")
+    assert (tmp_path / "pipe").is_fifo()
