@@ -75,7 +75,7 @@ def read_orbax(path: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, np.
     config = _read_config(tree_directory) or recognise_config(shapes, str(path))
     table = parameters(config.network)
     check_arrays({p.flax_name: p.shape for p in table}, shapes, str(path))
-    return config, {p.torch_name: p.flip(found[p.flax_name].astype(np.float32, copy=False)) for p in table}
+    return config, {p.torch_name: p.flip(np.require(found[p.flax_name], np.float32, "W")) for p in table}
 
 
 def is_orbax_directory(path: str | os.PathLike[str]) -> bool:

@@ -197,7 +197,7 @@ def _read_all(table: list[Parameter], read: Callable[[Parameter], np.ndarray]) -
     arrays, damaged = {}, []
     for parameter in table:
         try:
-            arrays[parameter.torch_name] = parameter.flip(read(parameter).astype(np.float32, copy=False))
+            arrays[parameter.torch_name] = parameter.flip(np.require(read(parameter), np.float32, "W"))
         except (ValueError, OSError) as error:
             damaged.append(f"{parameter.t5x_name} ({_reason(error)})")
     if damaged:

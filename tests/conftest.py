@@ -8,11 +8,15 @@ import json
 import os
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import shape_checks
 
 shape_checks.install()
+# Machines are noisy, so no example has a deadline; the same examples every time, so a failure can be repeated.
+hypothesis.settings.register_profile("mt3", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("mt3")
 
 SHARED = Path(os.environ.get("MT3_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
@@ -53,6 +57,34 @@ def published_arrays(published_checkpoint):
     from mt3convert.t5x import read_t5x
 
     return read_t5x(published_checkpoint)
+
+
+def random_weights(config, seed: int = 0) -> dict[str, np.ndarray]:
+    """Arrays for a network by PyTorch name, all different."""
+    from mt3core.parameters import parameters
+
+    rng = np.random.default_rng(seed)
+    return {p.torch_name: rng.standard_normal(p.torch_shape, np.float32) for p in parameters(config.network)}
+
+
+@pytest.fixture(scope="session")
+def make_weights():
+    """The function `random_weights(config, seed)`."""
+    return random_weights
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """`(ModelConfig, arrays)` of a network of two layers each that is quick to write, read and run."""
+    from dataclasses import replace
+
+    from mt3core.config import MT3
+
+    network = replace(
+        MT3.network, num_encoder_layers=2, num_decoder_layers=2, num_heads=1, emb_dim=8, mlp_dim=16, input_bands=12
+    )
+    config = replace(MT3, name="tiny", network=network, spectrogram=replace(MT3.spectrogram, mel_bands=12))
+    return config, random_weights(config)
 
 
 @pytest.fixture(scope="session")
