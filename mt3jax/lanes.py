@@ -1,0 +1,192 @@
+"""Lanes: rows of one batch, each writing the tokens of its own segment at its own position.
+
+The device's side of decoding with one beam. A lane whose segment is done takes up the next one while the
+others go on (`admit`), so the batch stays full. All shapes are fixed except the number of positions in the
+cache, which grows in few steps (`resize`): every step reads the whole cache, and most segments are short.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from mt3core.decoding import END_TOKEN, START_TOKEN, brevity_penalty
+from mt3jax.compilation import Program
+from mt3jax.model import Cache, Transformer
+
+# T5X's score of what does not exist.
+NO_SCORE = -1.0e7
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Lanes:
+    """What the lanes remember between steps."""
+
+    cache: Cache
+    tokens: Int[Array, "lanes positions"]
+    # Tokens written so far, which is also the place of the next one.
+    lengths: Int[Array, " lanes"]
+    # Sum of the log probabilities of the tokens written.
+    log_probability: Float[Array, " lanes"]
+    # The best end found so far: its score, and its length with the end token, 0 where there is none. Its
+    # tokens need no place of their own: with one beam they are the beginning of those being written.
+    best_score: Float[Array, " lanes"]
+    best_length: Int[Array, " lanes"]
+    is_done: Bool[Array, " lanes"]
+
+    @property
+    def num_positions(self) -> int:
+        return self.tokens.shape[1]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Limits:
+    """The numbers of a `Decoding`: arguments of the compiled loop, so that others need no new compilation."""
+
+    max_tokens: Int[Array, ""]
+    length_penalty: Float[Array, ""]
+
+
+def _new_lanes(static: tuple[nnx.GraphDef, int, int], params: Any) -> Lanes:
+    graph, num_lanes, num_positions = static
+    model: Transformer = nnx.merge(graph, params)
+    network = model.config.network
+    return Lanes(
+        cache=model.start_cache(jnp.zeros((num_lanes, network.input_frames, network.emb_dim)), num_positions),
+        tokens=jnp.zeros((num_lanes, num_positions), jnp.int32),
+        lengths=jnp.zeros(num_lanes, jnp.int32),
+        log_probability=jnp.zeros(num_lanes),
+        best_score=jnp.full(num_lanes, NO_SCORE),
+        best_length=jnp.zeros(num_lanes, jnp.int32),
+        is_done=jnp.ones(num_lanes, bool),
+    )
+
+
+def _admit(
+    graph: nnx.GraphDef,
+    params: Any,
+    lanes: Lanes,
+    log_mel: Float[Array, "admitted frames mel"],
+    places: Int[Array, " admitted"],
+) -> Lanes:
+    model: Transformer = nnx.merge(graph, params)
+    fresh = model.start_cache(model.encode(log_mel), 0)
+
+    def placed(old: list[Array], new: list[Array]) -> list[Array]:
+        return [whole.at[places].set(rows) for whole, rows in zip(old, new, strict=True)]
+
+    return dataclasses.replace(
+        lanes,
+        # Self-attention's entries of the former segment may stay: each is overwritten before it is seen.
+        cache=dataclasses.replace(
+            lanes.cache,
+            cross_keys=placed(lanes.cache.cross_keys, fresh.cross_keys),
+            cross_values=placed(lanes.cache.cross_values, fresh.cross_values),
+        ),
+        lengths=lanes.lengths.at[places].set(0),
+        log_probability=lanes.log_probability.at[places].set(0.0),
+        best_score=lanes.best_score.at[places].set(NO_SCORE),
+        best_length=lanes.best_length.at[places].set(0),
+        is_done=lanes.is_done.at[places].set(False),
+    )
+
+
+def _run(
+    static: tuple[nnx.GraphDef, bool], params: Any, lanes: Lanes, limits: Limits, enough_done: Int[Array, ""]
+) -> Lanes:
+    graph, is_greedy = static
+    model: Transformer = nnx.merge(graph, params)
+    choose = _choose_greedy if is_greedy else _choose_t5x
+
+    def goes_on(lanes: Lanes) -> Array:
+        is_full = jnp.any(~lanes.is_done & (lanes.lengths >= lanes.num_positions))
+        return (jnp.sum(lanes.is_done) < enough_done) & ~is_full
+
+    def step(lanes: Lanes) -> Lanes:
+        rows = jnp.arange(lanes.lengths.shape[0])
+        last = jnp.where(lanes.lengths == 0, START_TOKEN, lanes.tokens[rows, lanes.lengths - 1])
+        logits, cache = model.decode_step(last, lanes.lengths, lanes.cache)
+        chosen = choose(lanes, lanes.log_probability[:, None] + jax.nn.log_softmax(logits), limits)
+        kept = {
+            name: jnp.where(lanes.is_done if new.ndim == 1 else lanes.is_done[:, None], getattr(lanes, name), new)
+            for name, new in chosen.items()
+        }
+        return dataclasses.replace(lanes, cache=cache, **kept)
+
+    return jax.lax.while_loop(goes_on, step, lanes)
+
+
+def _choose_greedy(lanes: Lanes, log_probability: Float[Array, "lanes vocab"], limits: Limits) -> dict[str, Array]:
+    """The most probable token, until it is the end."""
+    token = jnp.argmax(log_probability, axis=-1)
+    best = jnp.max(log_probability, axis=-1)
+    is_end = token == END_TOKEN
+    score = best / brevity_penalty(limits.length_penalty, lanes.lengths + 1)
+    return _written(lanes, token, best, is_end, score, is_end, limits)
+
+
+def _choose_t5x(lanes: Lanes, log_probability: Float[Array, "lanes vocab"], limits: Limits) -> dict[str, Array]:
+    """T5X's beam search with one beam: the two best continuations, an end among them is a candidate.
+
+    The better one that is no end goes on, until no end that it may find can score above the candidate.
+    """
+    values, tokens = jax.lax.top_k(log_probability, 2)
+    is_end = tokens == END_TOKEN
+    end_score = jnp.max(jnp.where(is_end, values, NO_SCORE), axis=-1)
+    end_score = end_score / brevity_penalty(limits.length_penalty, lanes.lengths + 1)
+    is_better = jnp.any(is_end, axis=-1) & (end_score > lanes.best_score)
+    score = jnp.where(is_better, end_score, lanes.best_score)
+    token, value = (jnp.where(is_end[:, 0], pair[:, 1], pair[:, 0]) for pair in (tokens, values))
+    is_done = score > value / brevity_penalty(limits.length_penalty, limits.max_tokens + 1)
+    return _written(lanes, token, value, is_better, score, is_done, limits)
+
+
+def _written(
+    lanes: Lanes, token: Array, log_probability: Array, is_better: Array, score: Array, is_done: Array, limits: Limits
+) -> dict[str, Array]:
+    """The lanes' new values after `token`; `score` is that of the best end, found now where `is_better`."""
+    lengths = lanes.lengths + 1
+    return {
+        "tokens": lanes.tokens.at[jnp.arange(len(token)), lanes.lengths].set(token),
+        "lengths": lengths,
+        "log_probability": log_probability,
+        "best_score": score,
+        "best_length": jnp.where(is_better, lengths, lanes.best_length),
+        "is_done": is_done | (lengths >= limits.max_tokens),
+    }
+
+
+def _resize(num_positions: int, lanes: Lanes) -> Lanes:
+    def resized(array: Array, axis: int) -> Array:
+        if num_positions <= array.shape[axis]:
+            return jax.lax.slice_in_dim(array, 0, num_positions, axis=axis)
+        padding = [(0, 0)] * array.ndim
+        padding[axis] = (0, num_positions - array.shape[axis])
+        return jnp.pad(array, padding)
+
+    cache = dataclasses.replace(
+        lanes.cache,
+        self_keys=[resized(keys, 2) for keys in lanes.cache.self_keys],
+        self_values=[resized(values, 2) for values in lanes.cache.self_values],
+    )
+    return dataclasses.replace(lanes, cache=cache, tokens=resized(lanes.tokens, 1))
+
+
+# new_lanes((graph, num_lanes, num_positions), params): all lanes free.
+new_lanes = Program(_new_lanes)
+# admit(graph, params, lanes, log_mel, places): new segments in the lanes `places`; one past the last is no lane.
+admit = Program(_admit, donate=(2,))
+# run((graph, is_greedy), params, lanes, limits, enough_done): steps until `enough_done` lanes are done, or one
+# that is not has no position left.
+run = Program(_run, donate=(2,))
+# resize(num_positions, lanes): more or fewer positions in the cache.
+resize = Program(_resize)
+PROGRAMS = (new_lanes, admit, run, resize)

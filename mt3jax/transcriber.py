@@ -1,0 +1,50 @@
+"""Audio to notes with the Flax network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+
+import jax
+import numpy as np
+from flax import nnx
+
+from mt3core.decoding import Decoding, Generated
+from mt3core.transcriber import BaseTranscriber
+from mt3jax.compilation import compile_seconds
+from mt3jax.decoding import generate_stream
+from mt3jax.loading import load_model
+from mt3jax.model import Transformer
+
+# Segments decoded side by side. On a CPU more lanes cost as much time as they save; a GPU is idle with few.
+BATCH_SIZES = {"cpu": 16, "gpu": 128, "tpu": 128}
+
+
+class Transcriber(BaseTranscriber):
+    """`Transcriber.from_pretrained(directory).transcribe("song.mp3").save("song.mid")`"""
+
+    def __init__(self, model: Transformer, decoding: Decoding | None = None, batch_size: int | None = None) -> None:
+        super().__init__(model.config, decoding or Decoding())
+        self.model = model
+        platform = jax.tree.leaves(nnx.state(model))[0].device.platform
+        self.batch_size = batch_size or BATCH_SIZES.get(platform, BATCH_SIZES["cpu"])
+        self._compile_seconds_before = compile_seconds()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        directory: str | os.PathLike[str],
+        device: str = "auto",
+        decoding: Decoding | None = None,
+        batch_size: int | None = None,
+    ) -> Transcriber:
+        """Reads a model directory. `device` is auto, cpu, cuda or tpu. Raises `ModelError`, `UsageError`."""
+        return cls(load_model(directory, device), decoding, batch_size)
+
+    @property
+    def compile_seconds(self) -> float:
+        """Seconds spent compiling since this transcriber was made; they are part of the time it took to run."""
+        return compile_seconds() - self._compile_seconds_before
+
+    def generate_stream(self, log_mels: Iterable[np.ndarray]) -> Iterator[tuple[int, Generated]]:
+        return generate_stream(self.model, log_mels, self.decoding, self.batch_size)
