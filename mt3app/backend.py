@@ -1,0 +1,70 @@
+"""From the names given on the command line to a transcriber: which framework, which device, which weights."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import time
+from typing import TYPE_CHECKING, Any
+
+from mt3app.progress import Reporter
+from mt3core.errors import MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from mt3core.decoding import Decoding
+    from mt3core.transcriber import BaseTranscriber
+
+# What each backend needs; the extra of `pip install "mt3kit[...]"` has the backend's own name.
+PACKAGES = {"torch": ("torch",), "jax": ("jax", "flax")}
+DEFAULT_NUM_BEAMS = 4
+
+
+def choose_backend(name: str | None) -> str:
+    """The backend named, or the first that is installed. Imports nothing. Raises `MissingExtraError`."""
+    if name is not None and name not in PACKAGES:
+        raise UsageError(f"Unknown backend {name!r}.", f"Choose {' or '.join(PACKAGES)}.")
+    for candidate in [name] if name else PACKAGES:
+        if is_installed(candidate):
+            return candidate
+    if name:
+        raise MissingExtraError(f"The backend {name} is not installed.", f'Install it: pip install "mt3kit[{name}]".')
+    raise MissingExtraError(
+        "Neither PyTorch nor JAX is installed.", 'Install one: pip install "mt3kit[torch]" or "mt3kit[jax]".'
+    )
+
+
+def is_installed(backend: str) -> bool:
+    return all(importlib.util.find_spec(package) for package in PACKAGES[backend])
+
+
+def choose_decoding(method: str | None, num_beams: int | None) -> Decoding:
+    """The decoding asked for: more than one beam means beam search, and beam search has four unless told."""
+    from mt3core.decoding import Decoding
+
+    chosen: Any = method or ("beam" if (num_beams or 1) > 1 else "t5x")
+    beams = num_beams or (DEFAULT_NUM_BEAMS if chosen == "beam" else 1)
+    return Decoding(method=chosen, num_beams=beams)
+
+
+def load_transcriber(
+    model: str | None, backend: str, device: str, decoding: Decoding, batch_size: int | None, reporter: Reporter
+) -> BaseTranscriber:
+    """Reads the weights and builds the network on its device. Raises `ModelError`, `UsageError`."""
+    from mt3convert.sources import load, resolve_model
+
+    started = time.perf_counter()
+    source = resolve_model(model)  # says at once, before a framework is imported, when there is no model
+    network = importlib.import_module(f"mt3{backend}")
+    importlib.import_module(f"mt3{backend}.loading").choose_device(device)
+    imported = time.perf_counter()
+    with reporter.file_bar(f"Fetching {source}") as progress:
+        weights = load(source, progress)
+    for note in weights.notes:
+        reporter.line(f"Note: {note}")
+    built = network.build_model(weights.config, weights.arrays, device)
+    sizes = {} if batch_size is None else {"batch_size": batch_size}
+    transcriber = network.Transcriber(built, decoding, **sizes)
+    loaded = time.perf_counter()
+    reporter.detail(f"Imported {backend} in {imported - started:.1f} s.")
+    reporter.detail(f"Loaded {weights.config.name} from {source} in {loaded - imported:.1f} s.")
+    return transcriber

@@ -1,0 +1,184 @@
+"""The command `mt3`: options and help. What a command does is in the file named like it, imported when it runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mt3app.progress import Reporter
+from mt3core.errors import MT3Error
+
+# Rich help and tracebacks are off: importing Rich costs as much as everything else that help needs.
+app = typer.Typer(
+    name="mt3",
+    help="Music transcription: recordings in, multi-instrument MIDI out.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+Model = Annotated[
+    str | None,
+    typer.Option(metavar="MODEL", help="Model directory, T5X directory, .pth file, name or address."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps; for JAX also tpu.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what takes how long; tracebacks with errors.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what exists already.")]
+
+
+@app.command()
+def transcribe(
+    inputs: Annotated[list[Path], typer.Argument(help="Audio files, and folders to search for audio.")],
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", help="File or folder; - for standard output. [default: beside the recording]"),
+    ] = None,
+    formats: Annotated[
+        str | None,
+        typer.Option("--format", help="mid, json, jsonl, csv; several with commas. [default: suffix of -o, or mid]"),
+    ] = None,
+    model: Model = None,
+    backend: Annotated[str | None, typer.Option(help="torch or jax. [default: torch where installed]")] = None,
+    device: Device = "auto",
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Segments side by side.")] = None,
+    decoding: Annotated[
+        str | None, typer.Option(help="greedy, t5x (as the original) or beam. [default: t5x; beam with --num-beams]")
+    ] = None,
+    num_beams: Annotated[int | None, typer.Option(min=1, help="Width of the beam search. [default: 4]")] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write the notes of recordings as MIDI, JSON or CSV."""
+    from mt3app.transcribe import Options, transcribe_files
+
+    options = Options(
+        inputs=tuple(inputs),
+        output=output,
+        formats=formats,
+        model=model,
+        backend=backend,
+        device=device,
+        batch_size=batch_size,
+        decoding=decoding,
+        num_beams=num_beams,
+        overwrite=overwrite,
+    )
+    raise typer.Exit(transcribe_files(options, Reporter(quiet, verbose)))
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="Model directory, T5X or Orbax directory, .pth file, name or address.")],
+    destination: Annotated[Path, typer.Argument(help="Folder to write.")],
+    to: Annotated[
+        str | None,
+        typer.Option(help="model_directory, t5x, orbax or port. [default: by the name: .pth, .orbax, else the first]"),
+    ] = None,
+    overwrite: Overwrite = False,
+    verbose: Verbose = False,
+) -> None:
+    """Bring weights from one form into another."""
+    from mt3app.convert import convert_model
+
+    convert_model(source, destination, to, overwrite, Reporter(verbose=verbose))
+
+
+@app.command()
+def parity(
+    model: Annotated[str, typer.Argument(help="Model directory, T5X directory, .pth file, name or address.")],
+    audio: Annotated[Path | None, typer.Argument(help="A recording. [default: a synthetic signal]")] = None,
+    json_output: Annotated[
+        str | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON; - for standard output.")
+    ] = None,
+    tolerance: Annotated[float, typer.Option(min=0.0, help="Largest allowed difference of the logits.")] = 1e-4,
+    seconds: Annotated[float | None, typer.Option(min=0.0, help="Compare only the first seconds.")] = None,
+    device: Annotated[str, typer.Option(help="For both networks: cpu, cuda, auto.")] = "cpu",
+    verbose: Verbose = False,
+) -> None:
+    """Compare the JAX and the PyTorch network stage by stage."""
+    from mt3app.parity import compare
+
+    raise typer.Exit(compare(model, audio, json_output, tolerance, seconds, device, Reporter(verbose=verbose)))
+
+
+@app.command()
+def doctor(
+    json_output: Annotated[bool, typer.Option("--json", help="As JSON on standard output.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show versions, devices, models, audio formats and free disk."""
+    from mt3app.doctor import examine
+
+    raise typer.Exit(examine(json_output))
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("demo_output"),
+    model: Model = None,
+    backend: Annotated[str | None, typer.Option(help="torch or jax. [default: torch where installed]")] = None,
+    device: Device = "auto",
+    verbose: Verbose = False,
+) -> None:
+    """Transcribe a short piece rendered here, and score it."""
+    from mt3app.demo import run_demo
+
+    run_demo(output, model, backend, device, Reporter(verbose=verbose))
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"mt3kit {version('mt3kit')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    pass
+
+
+def run(arguments: list[str]) -> int:
+    """Runs one command and returns its exit code: 0 well, 1 failed, 2 wrong usage, 130 interrupted."""
+    reporter = Reporter(verbose="--verbose" in arguments or "-v" in arguments)
+    try:
+        code = app(args=arguments, prog_name="mt3", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        print("mt3: Interrupted.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except MT3Error as error:
+        reporter.problem(error)
+        return error.exit_code
+    except Exception as error:
+        # Typer's usage errors know how to show themselves; older releases take them from click.
+        if hasattr(error, "show") and hasattr(error, "exit_code"):
+            error.show()
+            return int(error.exit_code)
+        reporter.problem(error)
+        return 1
+
+
+def main() -> None:
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,164 @@
+"""Which files are transcribed, and where each result goes: settled before any weights are loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mt3core.errors import AudioError, OutputError, UsageError
+from mt3core.transcription import FORMATS
+
+# Searched for in folders. The second row needs ffmpeg; videos are read when they are named.
+AUDIO_SUFFIXES = frozenset(
+    (
+        *(".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64"),
+        *(".m4a", ".aac", ".wma", ".ape", ".wv", ".tta"),
+    )
+)
+STDOUT = "-"
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file to write, and its format."""
+
+    path: Path
+    format: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """One recording and the files to write from it; no files where the result goes to standard output."""
+
+    audio: Path
+    outputs: tuple[Output, ...]
+    finished: tuple[Path, ...] = ()
+
+    @property
+    def is_finished(self) -> bool:
+        return bool(self.finished) and not self.outputs
+
+
+def parse_formats(text: str) -> tuple[str, ...]:
+    """`"mid,json"` as a tuple without repetitions. Raises `UsageError` for an unknown format."""
+    formats = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        raise UsageError(f"Unknown format {text!r}.", f"Choose from {', '.join(FORMATS)}, with commas between them.")
+    return formats
+
+
+def plan(inputs: Sequence[Path], output: str | None, formats: tuple[str, ...] | None, overwrite: bool) -> list[Job]:
+    """One job a recording, in the order given; folders are searched for audio, sorted by name.
+
+    Args:
+        inputs: files and folders. That the files exist is not checked here.
+        output: None for beside each recording, `-` for standard output, otherwise a file or a folder.
+        formats: None where none was asked for: the suffix of `output`, or MIDI.
+        overwrite: if false, what exists already is taken out of `outputs` and named in `finished`.
+
+    Raises `UsageError` where two recordings would write one file, or a recording would be overwritten;
+    `AudioError` where a folder holds no audio.
+    """
+    found = list(_recordings(inputs))
+    if output == STDOUT:
+        return _to_stdout(found, formats or ("mid",))
+    is_single = len(inputs) == 1 and not inputs[0].is_dir()
+    jobs = [Job(audio, _outputs(audio, inside, output, formats, is_single)) for audio, inside in found]
+    _refuse_collisions(jobs)
+    return jobs if overwrite else [_without_finished(job) for job in jobs]
+
+
+def check_writable(outputs: Iterable[Path]) -> None:
+    """Raises `OutputError` where a file cannot be made: its folder is a file, or may not be written to."""
+    for folder in sorted({path.parent for path in outputs}):
+        existing = folder.absolute()
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
+        if not existing.is_dir():
+            raise OutputError(f"Cannot write to {folder}: {existing} is a file.", "Choose another place with -o.")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise OutputError(f"Cannot write to {folder}: permission denied.", "Choose another place with -o.")
+
+
+def _recordings(inputs: Sequence[Path]) -> Iterable[tuple[Path, Path]]:
+    """Every recording once, with its path as seen from the folder it was found in."""
+    seen: set[Path] = set()
+    for given in inputs:
+        below = _audio_below(given) if given.is_dir() else [given]
+        if not below:
+            raise AudioError(
+                f"There is no audio in {given}.", f"Looked for {' '.join(sorted(AUDIO_SUFFIXES))} in all its folders."
+            )
+        for path in below:
+            if path.resolve() not in seen:
+                seen.add(path.resolve())
+                yield path, path.relative_to(given) if given.is_dir() else Path(path.name)
+
+
+def _audio_below(folder: Path) -> list[Path]:
+    paths = (path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
+    return sorted(path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+def _to_stdout(found: list[tuple[Path, Path]], formats: tuple[str, ...]) -> list[Job]:
+    if len(formats) != 1:
+        raise UsageError("Standard output takes one format.", f"You asked for {', '.join(formats)}; choose one.")
+    if len(found) > 1 and formats[0] != "jsonl":
+        raise UsageError(
+            f"{len(found)} recordings cannot share standard output as {formats[0]}.",
+            "Say --format jsonl, or give a folder with -o.",
+        )
+    return [Job(audio, ()) for audio, _ in found]
+
+
+def _outputs(
+    audio: Path, inside: Path, output: str | None, formats: tuple[str, ...] | None, is_single: bool
+) -> tuple[Output, ...]:
+    if output is None:
+        return _with_suffixes(audio, formats or ("mid",))
+    target = Path(output)
+    is_folder = target.is_dir() or output.endswith(("/", os.sep)) or not target.suffix
+    if is_folder:
+        return _with_suffixes(target / inside, formats or ("mid",))
+    if not is_single:
+        raise UsageError(f"-o {output} is one file, but there may be several recordings.", f"Give a folder: {output}/")
+    named = {"midi": "mid"}.get(target.suffix[1:].lower(), target.suffix[1:].lower())
+    if formats is None and named not in FORMATS:
+        raise UsageError(
+            f"{target.suffix} is no format that can be written.",
+            f"Choose {', '.join(FORMATS)} with --format, or give a folder: {output}/",
+        )
+    if formats is None or len(formats) == 1:
+        return (Output(target, formats[0] if formats else named),)
+    return _with_suffixes(target, formats)
+
+
+def _with_suffixes(path: Path, formats: tuple[str, ...]) -> tuple[Output, ...]:
+    return tuple(Output(path.with_suffix(f".{name}"), name) for name in formats)
+
+
+def _refuse_collisions(jobs: list[Job]) -> None:
+    recordings = {job.audio.resolve() for job in jobs}
+    written: dict[Path, Path] = {}
+    for job in jobs:
+        for output in job.outputs:
+            place = output.path.resolve()
+            if place in recordings:
+                raise UsageError(
+                    f"{output.path} is a recording and would be overwritten.", "Choose another place with -o."
+                )
+            if place in written:
+                raise UsageError(
+                    f"{written[place]} and {job.audio} would both be written to {output.path}.",
+                    "Give the folder that holds both (its structure is kept), or transcribe them one at a time.",
+                )
+            written[place] = job.audio
+
+
+def _without_finished(job: Job) -> Job:
+    finished = tuple(output.path for output in job.outputs if output.path.exists())
+    pending = tuple(output for output in job.outputs if output.path not in finished)
+    return replace(job, outputs=pending, finished=finished)
