@@ -1,0 +1,1 @@
+"""Weights from one form to another, and the comparison of both networks. Imported as `mt3convert`."""

@@ -91,15 +91,17 @@ class _Download:
         self.files: dict[str, dict[str, Any]] = {}
         self.complete = False
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            self.files = dict(json.loads((directory / MANIFEST_FILE).read_text(encoding="utf-8"))["files"])
+            manifest = json.loads((directory / MANIFEST_FILE).read_text(encoding="utf-8"))
+            self.files, self.complete = dict(manifest["files"]), bool(manifest["complete"])
         self._store: tensorstore.KvStore | None = None
 
     def first_file(self) -> str:
         """Makes sure of the file that tells what the address holds; returns its name."""
-        for name in (TREE_FILE, CONFIG_FILE):
+        # A T5X directory can have both. With neither recorded, the tree is asked for first.
+        recorded = [name for name in (TREE_FILE, CONFIG_FILE) if name in self.files]
+        for name in recorded[:1] or (TREE_FILE, CONFIG_FILE):
             if self._is_whole(name):
                 return name
-        for name in (TREE_FILE, CONFIG_FILE):
             if self._fetch([name], optional=True):
                 self._save_manifest()
                 return name
@@ -119,10 +121,11 @@ class _Download:
             self._fetch(lot)
             done += len(lot)
             self._save_manifest()
+        # The configuration of a T5X directory that mt3 has written; Magenta's have none, which is asked only once.
+        known_absent = self.complete and CONFIG_FILE not in self.files
+        if not known_absent and not self._is_whole(CONFIG_FILE):
+            self._fetch([CONFIG_FILE], optional=True)
         if lacking or not is_complete(self.url):
-            # The configuration of a T5X directory that mt3 has written; Magenta's have none.
-            if TREE_FILE in self.files and CONFIG_FILE not in self.files:
-                self._fetch([CONFIG_FILE], optional=True)
             self.complete = True
             self._save_manifest()
         if progress is not None:

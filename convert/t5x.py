@@ -201,7 +201,7 @@ def _read_all(table: list[Parameter], read: Callable[[Parameter], np.ndarray]) -
         except (ValueError, OSError) as error:
             damaged.append(f"{parameter.t5x_name} ({_reason(error)})")
     if damaged:
-        raise ModelError(f"{len(damaged)} arrays are damaged or cut off: {', '.join(damaged)}.", _AGAIN)
+        raise ModelError(f"Damaged or cut off ({len(damaged)}): {', '.join(damaged)}.", _AGAIN)
     return arrays
 
 

@@ -17,6 +17,7 @@ import json
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -91,7 +92,7 @@ def read_port(path: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, np.n
     """
     path = Path(path)
     state = _unwrap(_read_state(path), path)
-    positions = sorted(name for name in state if name in POSITION_NAMES)
+    positions = [name for name in POSITION_NAMES if name in state]
     notes = [_position_note([state.pop(name) for name in positions], positions)] if positions else []
     arrays = _rename(state, path)
     config = _config_beside(path, arrays)
@@ -161,13 +162,17 @@ def _read_state(path: Path) -> Any:
             raise ModelError(f"{path} is broken or cut off: {error}.", "Download or copy it again.") from error
     torch = _import_torch()
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of newer pickle protocols, before it refuses them
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch says so of files that name code and of files that are no pickle at all.
-        if not zipfile.is_zipfile(path) and "Unsupported" not in str(error):
+        # torch says the same of pickles with code and of what is no pickle at all.
+        if not zipfile.is_zipfile(path) and path.read_bytes()[:1] != pickle.PROTO:
             raise ModelError(f"{path} is broken or no PyTorch file.", "Download or copy it again.") from error
+        named = re.search(r"GLOBAL (\S+)", str(error))
         raise ModelError(
-            f"{path} holds more than tensors: reading it would run code from the file (pickle), which mt3 never does.",
+            f"{path} holds more than tensors{f' ({named[1]})' if named else ''}: reading it would run code from the "
+            "file (pickle), which mt3 never does.",
             "Where you trust it, load it with the program that wrote it and save its state_dict() alone.",
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:

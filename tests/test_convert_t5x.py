@@ -132,7 +132,7 @@ def test_truncated_chunk(directory):
     chunk.write_bytes(chunk.read_bytes()[:100])
     with pytest.raises(ModelError) as caught:
         read_t5x(directory)
-    assert caught.value.problem.startswith(f"1 arrays are damaged or cut off: {WO} (")
+    assert caught.value.problem.startswith(f"Damaged or cut off (1): {WO} (")
     assert "Download or copy" in caught.value.next_step
 
 
@@ -141,7 +141,7 @@ def test_all_damaged_arrays_are_listed(directory):
     (directory / QUERY / "0.0").write_bytes(b"nothing")
     with pytest.raises(ModelError) as caught:
         read_t5x(directory)
-    assert "2 arrays are damaged" in caught.value.problem
+    assert "Damaged or cut off (2): " in caught.value.problem
     assert f"{WO} (a chunk is missing)" in caught.value.problem
     assert QUERY in caught.value.problem
 
@@ -183,7 +183,7 @@ def test_no_checkpoint_file(directory):
 )
 def test_broken_tree(directory, content):
     (directory / "checkpoint").write_bytes(content)
-    with pytest.raises(ModelError, match="checkpoint is (broken or )?no T5X checkpoint"):
+    with pytest.raises(ModelError, match=r"checkpoint is (broken or )?no T5X checkpoint"):
         read_t5x(directory)
 
 
