@@ -237,7 +237,7 @@ class Decoder(nnx.Module):
             x = layer.step(x, positions, cache, index)
         return self.logits(self.decoder_norm(x))[:, 0]
 
-    def logits(self, x: Float[Array, "batch tokens emb"]) -> Float[Array, "batch tokens vocab"]:
+    def logits(self, x: Float[Array, "*places emb"]) -> Float[Array, "*places vocab"]:
         if self.logits_via_embedding:
             return x @ self.token_embedder.embedding.T / x.shape[-1] ** 0.5
         return self.logits_dense(x)

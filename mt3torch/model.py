@@ -234,7 +234,7 @@ class Decoder(nn.Module):
             x = layer.step(x, positions, cache, index)
         return self.logits(self.decoder_norm(x))[:, 0]
 
-    def logits(self, x: Float[Tensor, "batch tokens emb"]) -> Float[Tensor, "batch tokens vocab"]:
+    def logits(self, x: Float[Tensor, "*places emb"]) -> Float[Tensor, "*places vocab"]:
         if self.logits_via_embedding:
             return x @ self.token_embedder.weight.T / x.shape[-1] ** 0.5
         return self.logits_dense(x)
