@@ -58,7 +58,9 @@ def midi_bytes(notes: NoteTable | Iterable[Note | Sequence[Any]]) -> bytes:
         midi.instruments.append(instrument)
     written = io.BytesIO()
     midi.write(written)
-    return _spread_over_ports(written.getvalue())
+    # Up to 15 tracks pretty_midi gives each pitched instrument a channel of its own.
+    fits = len(midi.instruments) <= len(_PITCHED_CHANNELS)
+    return written.getvalue() if fits else _spread_over_ports(written.getvalue())
 
 
 def write_midi(notes: NoteTable | Iterable[Note | Sequence[Any]], path: str | os.PathLike[str]) -> None:
@@ -160,7 +162,7 @@ def _playable(table: NoteTable, tick_seconds: float) -> list[tuple[int, int, int
 def _spread_over_ports(data: bytes) -> bytes:
     """Gives each pitched track of pretty_midi's file a channel of its own, on several ports where 15 do not do.
 
-    pretty_midi counts the drum track when it hands out channels and starts again after the fifteenth.
+    pretty_midi counts the drum track too when it hands out channels, and starts again after the fifteenth.
     """
     midi = mido.MidiFile(file=io.BytesIO(data))
     pitched = [track for track in midi.tracks[1:] if not _is_drum_track(track)]
@@ -172,10 +174,9 @@ def _spread_over_ports(data: bytes) -> bytes:
                 message.channel = _PITCHED_CHANNELS[index]
         if has_ports:
             track.insert(0, mido.MetaMessage("midi_port", port=port, time=0))
-    if has_ports:
-        for track in midi.tracks[1:]:
-            if _is_drum_track(track):
-                track.insert(0, mido.MetaMessage("midi_port", port=0, time=0))
+    for track in midi.tracks[1:]:
+        if has_ports and _is_drum_track(track):
+            track.insert(0, mido.MetaMessage("midi_port", port=0, time=0))
     result = io.BytesIO()
     midi.save(file=result)
     return result.getvalue()
