@@ -8,7 +8,7 @@ probabilities divided by `((5 + n) / 6) ** length_penalty`, n tokens with the en
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -50,6 +50,9 @@ class Generated:
     score: float
 
 
-def brevity_penalty(length_penalty: float, length: int | np.ndarray) -> float | np.ndarray:
-    """T5X's (after Wu et al. 2016, arXiv:1609.08144) divisor of a sequence's log probability."""
+def brevity_penalty(length_penalty: Any, length: Any) -> Any:
+    """T5X's (after Wu et al. 2016, arXiv:1609.08144) divisor of a sequence's log probability.
+
+    Both may be numbers or arrays of any library.
+    """
     return ((5.0 + length) / 6.0) ** length_penalty

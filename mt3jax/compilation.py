@@ -70,8 +70,9 @@ def keep_compiled_programs() -> Path | None:
 
     Returns where. A directory that the user gave JAX is left alone; where nothing can be written there is none.
     """
-    if jax.config.jax_compilation_cache_dir is not None:
-        return Path(jax.config.jax_compilation_cache_dir)
+    chosen = jax.config.values["jax_compilation_cache_dir"]
+    if chosen is not None:
+        return Path(chosen)
     root = os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("mt3kit")
     directory = Path(root) / "jax"
     try:

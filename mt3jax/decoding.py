@@ -14,14 +14,13 @@ from jaxtyping import Float
 
 from mt3core.decoding import END_TOKEN, Decoding, Generated, brevity_penalty
 from mt3jax import lanes as device
+from mt3jax.beam import beam_search_stream
 from mt3jax.model import Transformer
 
 DEFAULT_BATCH_SIZE = 16
 # Lanes are filled in groups of a quarter of the batch: the encoder runs for a whole group at once, and the
 # loop on the device is left only when a group has come free.
 GROUPS = 4
-# Numbers of positions that the cache is compiled for; further ones are twice the last.
-FIRST_NUM_POSITIONS = 128
 
 
 def generate(
@@ -44,6 +43,8 @@ def generate_stream(
     What comes from a segment does not depend on the others. Memory depends on `batch_size`, not on the number
     of segments; nor do compiled shapes, for lanes without a segment are there and idle.
     """
+    if decoding.method == "beam" and decoding.num_beams > 1:
+        return beam_search_stream(model, log_mels, decoding, batch_size)
     return _Lanes(model, decoding, batch_size).stream(log_mels)
 
 
@@ -51,15 +52,14 @@ class _Lanes:
     """The lanes on the device and the numbers of the segments in them."""
 
     def __init__(self, model: Transformer, decoding: Decoding, batch_size: int) -> None:
-        self.graph, self.params = nnx.split(model)
+        self.params = nnx.state(model)
         self.device = jax.tree.leaves(self.params)[0].device
-        self.config = model.config.network
+        self.config = model.config
         self.decoding = decoding
-        self.max_tokens = min(decoding.max_tokens, self.config.max_positions)
         self.group = max(1, batch_size // GROUPS)
         self.segments: list[int | None] = [None] * batch_size
-        self.lanes = device.new_lanes((self.graph, batch_size, FIRST_NUM_POSITIONS), self.params)
-        self.limits = self._put(device.Limits(np.int32(self.max_tokens), np.float32(decoding.length_penalty)))
+        self.lanes = device.new_lanes((self.config, batch_size, device.MIN_POSITIONS), self.params)
+        self.limits = self._put(device.limits_of(decoding, self.config))
 
     def stream(self, log_mels: Iterable[np.ndarray]) -> Iterator[tuple[int, Generated]]:
         waiting = enumerate(log_mels)
@@ -68,9 +68,8 @@ class _Lanes:
             while group and len(self._free()) >= len(group):
                 self._admit(group)
                 group = self._next_group(waiting)
-            # With none waiting there is no reason to stop early.
-            enough = len(self._free()) + len(group) if group else len(self.segments)
-            self._run(enough)
+            # With none waiting there is no reason to stop before all are done.
+            self._run(enough_done=len(group) or len(self.segments))
             yield from self._collect()
 
     def _next_group(self, waiting: Iterator[tuple[int, np.ndarray]]) -> list[tuple[int, np.ndarray]]:
@@ -83,21 +82,20 @@ class _Lanes:
         return [lane for lane, segment in enumerate(self.segments) if segment is not None]
 
     def _admit(self, group: list[tuple[int, np.ndarray]]) -> None:
-        log_mel = np.zeros((self.group, self.config.input_frames, self.config.input_bands), np.float32)
+        network = self.config.network
+        log_mel = np.zeros((self.group, network.input_frames, network.input_bands), np.float32)
         places = np.full(self.group, len(self.segments), np.int32)
         for row, (lane, (index, segment)) in enumerate(zip(self._free(), group, strict=False)):
             log_mel[row], places[row] = segment, lane
             self.segments[lane] = index
-        self.lanes = device.admit(self.graph, self.params, self.lanes, self._put(log_mel), self._put(places))
+        self.lanes = device.admit(self.config, self.params, self.lanes, self._put(log_mel), self._put(places))
 
     def _run(self, enough_done: int) -> None:
         used = int(np.max(np.asarray(self.lanes.lengths)[self._occupied()]))
-        wanted = FIRST_NUM_POSITIONS
-        while wanted <= used:
-            wanted *= 2
+        wanted = device.positions_for(used)
         if wanted != self.lanes.num_positions:
             self.lanes = device.resize(wanted, self.lanes)
-        static = (self.graph, self.decoding.method == "greedy")
+        static = (self.config, self.decoding.method == "greedy")
         self.lanes = device.run(static, self.params, self.lanes, self.limits, self._put(np.int32(enough_done)))
 
     def _collect(self) -> Iterator[tuple[int, Generated]]:

@@ -8,6 +8,7 @@ cache, which grows in few steps (`resize`): every step reads the whole cache, an
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -16,12 +17,15 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from mt3core.decoding import END_TOKEN, START_TOKEN, brevity_penalty
+from mt3core.config import ModelConfig
+from mt3core.decoding import END_TOKEN, START_TOKEN, Decoding, brevity_penalty
 from mt3jax.compilation import Program
 from mt3jax.model import Cache, Transformer
 
 # T5X's score of what does not exist.
 NO_SCORE = -1.0e7
+# The fewest positions that a cache is made for; the other numbers are this one doubled.
+MIN_POSITIONS = 128
 
 
 @jax.tree_util.register_dataclass
@@ -55,10 +59,9 @@ class Limits:
     length_penalty: Float[Array, ""]
 
 
-def _new_lanes(static: tuple[nnx.GraphDef, int, int], params: Any) -> Lanes:
-    graph, num_lanes, num_positions = static
-    model: Transformer = nnx.merge(graph, params)
-    network = model.config.network
+def _new_lanes(static: tuple[ModelConfig, int, int], params: Any) -> Lanes:
+    config, num_lanes, num_positions = static
+    model, network = with_params(config, params), config.network
     return Lanes(
         cache=model.start_cache(jnp.zeros((num_lanes, network.input_frames, network.emb_dim)), num_positions),
         tokens=jnp.zeros((num_lanes, num_positions), jnp.int32),
@@ -71,13 +74,13 @@ def _new_lanes(static: tuple[nnx.GraphDef, int, int], params: Any) -> Lanes:
 
 
 def _admit(
-    graph: nnx.GraphDef,
+    config: ModelConfig,
     params: Any,
     lanes: Lanes,
     log_mel: Float[Array, "admitted frames mel"],
     places: Int[Array, " admitted"],
 ) -> Lanes:
-    model: Transformer = nnx.merge(graph, params)
+    model = with_params(config, params)
     fresh = model.start_cache(model.encode(log_mel), 0)
 
     def placed(old: list[Array], new: list[Array]) -> list[Array]:
@@ -100,10 +103,10 @@ def _admit(
 
 
 def _run(
-    static: tuple[nnx.GraphDef, bool], params: Any, lanes: Lanes, limits: Limits, enough_done: Int[Array, ""]
+    static: tuple[ModelConfig, bool], params: Any, lanes: Lanes, limits: Limits, enough_done: Int[Array, ""]
 ) -> Lanes:
-    graph, is_greedy = static
-    model: Transformer = nnx.merge(graph, params)
+    config, is_greedy = static
+    model = with_params(config, params)
     choose = _choose_greedy if is_greedy else _choose_t5x
 
     def goes_on(lanes: Lanes) -> Array:
@@ -165,26 +168,61 @@ def _written(
 
 
 def _resize(num_positions: int, lanes: Lanes) -> Lanes:
-    def resized(array: Array, axis: int) -> Array:
-        if num_positions <= array.shape[axis]:
-            return jax.lax.slice_in_dim(array, 0, num_positions, axis=axis)
-        padding = [(0, 0)] * array.ndim
-        padding[axis] = (0, num_positions - array.shape[axis])
-        return jnp.pad(array, padding)
-
-    cache = dataclasses.replace(
-        lanes.cache,
-        self_keys=[resized(keys, 2) for keys in lanes.cache.self_keys],
-        self_values=[resized(values, 2) for values in lanes.cache.self_values],
+    return dataclasses.replace(
+        lanes,
+        cache=resized_cache(lanes.cache, num_positions),
+        tokens=resized(lanes.tokens, 1, num_positions),
     )
-    return dataclasses.replace(lanes, cache=cache, tokens=resized(lanes.tokens, 1))
 
 
-# new_lanes((graph, num_lanes, num_positions), params): all lanes free.
+def with_params(config: ModelConfig, params: Any) -> Transformer:
+    """The network of a configuration around its parameters, which may be traced."""
+    return nnx.merge(_graph(config), params)
+
+
+@functools.cache
+def _graph(config: ModelConfig) -> nnx.GraphDef:
+    # A graph of its own is as good as the model's, and a configuration is quickly hashed, which a graph is not.
+    return nnx.split(nnx.eval_shape(lambda: Transformer(config, nnx.Rngs(0))))[0]
+
+
+def limits_of(decoding: Decoding, config: ModelConfig) -> Limits:
+    """A network has no positions for more tokens than `max_positions`, whatever is asked for."""
+    max_tokens = min(decoding.max_tokens, config.network.max_positions)
+    return Limits(jnp.asarray(max_tokens, jnp.int32), jnp.asarray(decoding.length_penalty, jnp.float32))
+
+
+def positions_for(num_tokens: int) -> int:
+    """How many positions the cache shall have to write at least one token more than `num_tokens`."""
+    num_positions = MIN_POSITIONS
+    while num_positions <= num_tokens:
+        num_positions *= 2
+    return num_positions
+
+
+def resized_cache(cache: Cache, num_positions: int) -> Cache:
+    """The cache with fewer or more positions in self-attention, new ones empty."""
+    return dataclasses.replace(
+        cache,
+        self_keys=[resized(keys, 2, num_positions) for keys in cache.self_keys],
+        self_values=[resized(values, 2, num_positions) for values in cache.self_values],
+    )
+
+
+def resized(array: Array, axis: int, size: int) -> Array:
+    """The array cut at the end of one axis, or continued with zeros."""
+    if size <= array.shape[axis]:
+        return jax.lax.slice_in_dim(array, 0, size, axis=axis)
+    padding = [(0, 0)] * array.ndim
+    padding[axis] = (0, size - array.shape[axis])
+    return jnp.pad(array, padding)
+
+
+# new_lanes((config, num_lanes, num_positions), params): all lanes free.
 new_lanes = Program(_new_lanes)
-# admit(graph, params, lanes, log_mel, places): new segments in the lanes `places`; one past the last is no lane.
+# admit(config, params, lanes, log_mel, places): new segments in the lanes `places`; one past the last is no lane.
 admit = Program(_admit, donate=(2,))
-# run((graph, is_greedy), params, lanes, limits, enough_done): steps until `enough_done` lanes are done, or one
+# run((config, is_greedy), params, lanes, limits, enough_done): steps until `enough_done` lanes are done, or one
 # that is not has no position left.
 run = Program(_run, donate=(2,))
 # resize(num_positions, lanes): more or fewer positions in the cache.

@@ -1,0 +1,178 @@
+"""T5X's beam search with any number of beams, for a whole batch at a time.
+
+Every step takes the best `2 * num_beams` continuations of all beams together. Those that end compete for the
+places of finished beams by their score; the best others live on. It stops when the worst finished beam scores
+above all that a living one can still reach. With one beam this is what `lanes.py` does faster.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from mt3core.config import ModelConfig
+from mt3core.decoding import END_TOKEN, START_TOKEN, Decoding, Generated, brevity_penalty
+from mt3jax.compilation import Program
+from mt3jax.lanes import NO_SCORE, Limits, limits_of, positions_for, resized, resized_cache, with_params
+from mt3jax.model import Cache, Transformer
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Beams:
+    """What the search remembers between steps; beams in falling order of their scores."""
+
+    # One row a living beam: those of the first segment, those of the second, ...
+    cache: Cache
+    length: Int[Array, ""]
+    live_tokens: Int[Array, "batch beams positions"]
+    live_scores: Float[Array, "batch beams"]
+    finished_tokens: Int[Array, "batch beams positions"]
+    finished_scores: Float[Array, "batch beams"]
+    is_finished: Bool[Array, "batch beams"]
+    # False where a row of the batch holds no segment.
+    is_used: Bool[Array, " batch"]
+
+
+def beam_search_stream(
+    model: Transformer, log_mels: Iterable[np.ndarray], decoding: Decoding, batch_size: int
+) -> Iterator[tuple[int, Generated]]:
+    """Yields (number of the segment, its tokens); about `batch_size` beams are searched side by side."""
+    params, network = nnx.state(model), model.config.network
+    place = jax.tree.leaves(params)[0].device
+    num_segments = max(1, batch_size // decoding.num_beams)
+    limits = jax.device_put(limits_of(decoding, model.config), place)
+    waiting = enumerate(log_mels)
+    while group := list(itertools.islice(waiting, num_segments)):
+        log_mel = np.zeros((num_segments, network.input_frames, network.input_bands), np.float32)
+        log_mel[: len(group)] = [segment for _, segment in group]
+        is_used = np.arange(num_segments) < len(group)
+        static = (model.config, decoding.num_beams)
+        beams = start_beams(static, params, jax.device_put(log_mel, place), jax.device_put(is_used, place))
+        beams = _search(model.config, params, beams, limits)
+        for row, (index, _) in enumerate(group):
+            yield index, _best(beams, row, decoding.length_penalty)
+
+
+def _search(config: ModelConfig, params: Any, beams: Beams, limits: Limits) -> Beams:
+    while True:
+        beams = run_beams(config, params, beams, limits)
+        length = int(beams.length)
+        if length < beams.live_tokens.shape[2] or length >= int(limits.max_tokens):
+            return beams
+        beams = resize_beams(positions_for(length), beams)
+
+
+def _best(beams: Beams, row: int, length_penalty: float) -> Generated:
+    if bool(beams.is_finished[row, 0]):
+        tokens = np.asarray(beams.finished_tokens[row, 0])
+        length = int(np.argmax(tokens == END_TOKEN)) + 1
+        return Generated(tokens[:length], float(beams.finished_scores[row, 0]))
+    tokens = np.asarray(beams.live_tokens[row, 0])[: int(beams.length)]
+    return Generated(tokens, float(beams.live_scores[row, 0] / brevity_penalty(length_penalty, len(tokens))))
+
+
+def _start_beams(
+    static: tuple[ModelConfig, int],
+    params: Any,
+    log_mel: Float[Array, "batch frames mel"],
+    is_used: Bool[Array, " batch"],
+) -> Beams:
+    config, num_beams = static
+    model = with_params(config, params)
+    cache = model.start_cache(model.encode(log_mel), positions_for(0))
+    batch = log_mel.shape[0]
+    no_tokens = jnp.zeros((batch, num_beams, positions_for(0)), jnp.int32)
+    no_scores = jnp.full((batch, num_beams), NO_SCORE)
+    return Beams(
+        cache=jax.tree.map(lambda rows: jnp.repeat(rows, num_beams, axis=0), cache),
+        length=jnp.zeros((), jnp.int32),
+        live_tokens=no_tokens,
+        live_scores=no_scores.at[:, 0].set(0.0),
+        finished_tokens=no_tokens,
+        finished_scores=no_scores,
+        is_finished=jnp.zeros((batch, num_beams), bool),
+        is_used=is_used,
+    )
+
+
+def _run_beams(config: ModelConfig, params: Any, beams: Beams, limits: Limits) -> Beams:
+    model = with_params(config, params)
+
+    def goes_on(beams: Beams) -> Array:
+        reachable = beams.live_scores[:, 0] / brevity_penalty(limits.length_penalty, limits.max_tokens + 1)
+        is_decided = jnp.min(beams.finished_scores, axis=1) > reachable
+        num_positions = jnp.minimum(limits.max_tokens, beams.live_tokens.shape[2])
+        return (beams.length < num_positions) & jnp.any(~is_decided & beams.is_used)
+
+    def step(beams: Beams) -> Beams:
+        batch, num_beams, _ = beams.live_tokens.shape
+        last = jnp.where(beams.length == 0, START_TOKEN, beams.live_tokens[:, :, beams.length - 1])
+        positions = jnp.full(batch * num_beams, beams.length)
+        logits, cache = model.decode_step(last.reshape(-1), positions, beams.cache)
+        log_probability = jax.nn.log_softmax(logits).reshape(batch, num_beams, -1)
+        return _chosen(beams, cache, beams.live_scores[:, :, None] + log_probability, limits)
+
+    return jax.lax.while_loop(goes_on, step, beams)
+
+
+def _chosen(beams: Beams, cache: Cache, log_probability: Float[Array, "batch beams vocab"], limits: Limits) -> Beams:
+    """The beams after one step; `log_probability` is that of each beam with each next token."""
+    batch, num_beams, vocab = log_probability.shape
+    values, places = jax.lax.top_k(log_probability.reshape(batch, -1), 2 * num_beams)
+    parents, next_tokens = places // vocab, places % vocab
+    tokens = _rows(beams.live_tokens, parents).at[:, :, beams.length].set(next_tokens)
+    is_end = next_tokens == END_TOKEN
+
+    live_scores, live = jax.lax.top_k(jnp.where(is_end, NO_SCORE, values), num_beams)
+    # The cache's rows follow their beams; what the encoder gave is the same for all beams of a segment.
+    rows = (jnp.arange(batch)[:, None] * num_beams + _rows(parents, live)).reshape(-1)
+    cache = dataclasses.replace(
+        cache,
+        self_keys=[keys[rows] for keys in cache.self_keys],
+        self_values=[values[rows] for values in cache.self_values],
+    )
+
+    scores = jnp.where(is_end, values / brevity_penalty(limits.length_penalty, beams.length + 1), NO_SCORE)
+    finished_scores, finished = jax.lax.top_k(jnp.concatenate([beams.finished_scores, scores], 1), num_beams)
+    return dataclasses.replace(
+        beams,
+        cache=cache,
+        length=beams.length + 1,
+        live_tokens=_rows(tokens, live),
+        live_scores=live_scores,
+        finished_tokens=_rows(jnp.concatenate([beams.finished_tokens, tokens], 1), finished),
+        finished_scores=finished_scores,
+        is_finished=_rows(jnp.concatenate([beams.is_finished, is_end], 1), finished),
+    )
+
+
+def _rows(array: Array, indices: Int[Array, "batch chosen"]) -> Array:
+    """`array[b, indices[b, c]]` for all b and c."""
+    return jax.vmap(lambda row, chosen: row[chosen])(array, indices)
+
+
+def _resize_beams(num_positions: int, beams: Beams) -> Beams:
+    return dataclasses.replace(
+        beams,
+        cache=resized_cache(beams.cache, num_positions),
+        live_tokens=resized(beams.live_tokens, 2, num_positions),
+        finished_tokens=resized(beams.finished_tokens, 2, num_positions),
+    )
+
+
+# start_beams((config, num_beams), params, log_mel, is_used)
+start_beams = Program(_start_beams)
+# run_beams(config, params, beams, limits): steps until all is decided or no position is left.
+run_beams = Program(_run_beams, donate=(2,))
+# resize_beams(num_positions, beams): more positions.
+resize_beams = Program(_resize_beams)
