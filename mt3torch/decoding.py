@@ -26,7 +26,7 @@ from mt3torch.stepper import Lanes, Stepper
 # Segments encoded together: enough to keep the processor busy, few enough to be modest in memory.
 ENCODER_BATCH = 8
 # Lanes where nobody said how many, by kind of device.
-DEFAULT_LANES = {"cpu": 16}
+DEFAULT_LANES = {"cpu": 32}
 DEFAULT_LANES_ON_ACCELERATORS = 64
 
 
