@@ -107,14 +107,18 @@ class Batch:
         return 1 if self.failures else 0
 
     def _transcribe(self, transcriber: BaseTranscriber, job: Job, progress: Progress) -> None:
-        started = time.perf_counter()
+        started, compiled_before = time.perf_counter(), getattr(transcriber, "compile_seconds", 0.0)
         result = transcriber.transcribe(job.audio, progress)
-        seconds = time.perf_counter() - started
+        # JAX compiles once a shape, so it would spoil the factor of the first file.
+        compile_seconds = getattr(transcriber, "compile_seconds", 0.0) - compiled_before
+        seconds = time.perf_counter() - started - compile_seconds
         for output in job.outputs:
             result.save(output.path, output.format)
         if not job.outputs:
             self._print(result)
-        self._summarise(transcriber, job, result, seconds)
+        self._summarise(job, result, seconds)
+        if compile_seconds:
+            self.reporter.detail(f"Compiled for {compile_seconds:.1f} s, not counted above; it happens once.")
 
     def _print(self, result: Transcription) -> None:
         data = result.to_bytes(self.stdout_format)
@@ -124,17 +128,13 @@ class Batch:
         sys.stdout.buffer.write(data)
         sys.stdout.flush()
 
-    def _summarise(self, transcriber: BaseTranscriber, job: Job, result: Transcription, seconds: float) -> None:
+    def _summarise(self, job: Job, result: Transcription, seconds: float) -> None:
         targets = ", ".join(str(output.path) for output in job.outputs) or "standard output"
-        # Compilation happens once a program, so it would spoil the factor of the first file.
-        compile_seconds = getattr(transcriber, "compile_seconds", 0.0)
         factor = result.duration_seconds / max(seconds, 1e-3)
         self.reporter.line(
             f"{job.audio} -> {targets}: {len(result.notes)} notes, "
             f"{result.duration_seconds:.1f} s in {seconds:.1f} s ({factor:.1f}x real time)"
         )
-        if compile_seconds:
-            self.reporter.detail(f"Of that {compile_seconds:.1f} s were compilation, which happens once.")
 
     def _fail(self, job: Job, error: Exception) -> None:
         self.failures.append((job.audio, error))
