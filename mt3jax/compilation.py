@@ -38,28 +38,36 @@ class Program:
 
     def __init__(self, function: Callable[..., Any], donate: tuple[int, ...] = ()) -> None:
         functools.update_wrapper(self, function)
-        self._jitted = jax.jit(function, static_argnums=0, donate_argnums=donate)
+
+        # Arguments travel as plain lists: JAX describes them by rebuilding them from things that are no
+        # arrays, which classes that check their fields refuse.
+        def flat(static_and_structures: tuple[Hashable, Any], *leaves: list[jax.Array]) -> Any:
+            static, structures = static_and_structures
+            return function(static, *map(jax.tree.unflatten, structures, leaves))
+
+        self._jitted = jax.jit(flat, static_argnums=0, donate_argnums=donate)
         self._compiled: dict[Hashable, jax.stages.Compiled] = {}
 
     def __call__(self, static: Hashable, *arrays: Any) -> Any:
-        leaves, structure = jax.tree.flatten(arrays)
-        key = (static, structure, tuple((x.shape, x.dtype, x.sharding) for x in leaves))
+        leaves, structures = zip(*map(jax.tree.flatten, arrays), strict=True)
+        shapes = tuple((leaf.shape, leaf.dtype, leaf.sharding) for part in leaves for leaf in part)
+        key = (static, structures, shapes)
         if key not in self._compiled:
-            self._compiled[key] = self._compile(static, arrays)
-        return self._compiled[key](*arrays)
+            self._compiled[key] = self._compile((static, structures), leaves)
+        return self._compiled[key](*leaves)
 
     @property
     def num_compiled(self) -> int:
         """How many shapes have been compiled so far."""
         return len(self._compiled)
 
-    def _compile(self, static: Hashable, arrays: tuple[Any, ...]) -> jax.stages.Compiled:
+    def _compile(self, static: Hashable, leaves: tuple[list[jax.Array], ...]) -> jax.stages.Compiled:
         global _total_seconds
         keep_compiled_programs()
         started = time.perf_counter()
         # TPUs and recent NVIDIA GPUs multiply float32 matrices in a shorter format unless told otherwise.
         with jax.default_matmul_precision("float32"):
-            compiled = self._jitted.lower(static, *arrays).compile()
+            compiled = self._jitted.lower(static, *leaves).compile()
         _total_seconds += time.perf_counter() - started
         return compiled
 

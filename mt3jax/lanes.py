@@ -88,7 +88,6 @@ def _admit(
 
     return dataclasses.replace(
         lanes,
-        # Self-attention's entries of the former segment may stay: each is overwritten before it is seen.
         cache=dataclasses.replace(
             lanes.cache,
             cross_keys=placed(lanes.cache.cross_keys, fresh.cross_keys),
@@ -175,6 +174,17 @@ def _resize(num_positions: int, lanes: Lanes) -> Lanes:
     )
 
 
+def admit(config: ModelConfig, params: Any, lanes: Lanes, log_mel: Array, places: Array) -> Lanes:
+    """Starts new segments in the lanes `places`; a place past the last lane is none. `lanes` is used up."""
+    # What has as many places as there are positions stays outside, so that one program serves all sizes.
+    cache = dataclasses.replace(lanes.cache, self_keys=[], self_values=[])
+    rest = dataclasses.replace(lanes, cache=cache, tokens=lanes.tokens[:, :0])
+    admitted = admit_without_positions(config, params, rest, log_mel, places)
+    # Self-attention's entries of the former segment may stay: each is overwritten before it is seen.
+    cache = dataclasses.replace(admitted.cache, self_keys=lanes.cache.self_keys, self_values=lanes.cache.self_values)
+    return dataclasses.replace(admitted, cache=cache, tokens=lanes.tokens)
+
+
 def with_params(config: ModelConfig, params: Any) -> Transformer:
     """The network of a configuration around its parameters, which may be traced."""
     return nnx.merge(_graph(config), params)
@@ -220,11 +230,11 @@ def resized(array: Array, axis: int, size: int) -> Array:
 
 # new_lanes((config, num_lanes, num_positions), params): all lanes free.
 new_lanes = Program(_new_lanes)
-# admit(config, params, lanes, log_mel, places): new segments in the lanes `places`; one past the last is no lane.
-admit = Program(_admit, donate=(2,))
+# admit_without_positions(config, params, lanes, log_mel, places): see `admit`.
+admit_without_positions = Program(_admit, donate=(2,))
 # run((config, is_greedy), params, lanes, limits, enough_done): steps until `enough_done` lanes are done, or one
 # that is not has no position left.
 run = Program(_run, donate=(2,))
 # resize(num_positions, lanes): more or fewer positions in the cache.
 resize = Program(_resize)
-PROGRAMS = (new_lanes, admit, run, resize)
+PROGRAMS = (new_lanes, admit_without_positions, run, resize)
