@@ -110,6 +110,7 @@ def compare_frameworks(
 ) -> ParityReport:
     """The same with networks that are built already: for several recordings one after the other."""
     config = torch_side.model.config
+    decoding = dataclasses.replace(decoding, max_tokens=min(decoding.max_tokens, config.network.max_target_tokens))
     results = [
         side.package.Transcriber(side.model, decoding).transcribe_samples(samples) for side in (torch_side, jax_side)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import time
@@ -63,6 +64,7 @@ def load_transcriber(
         reporter.line(f"Note: {note}")
     built = network.build_model(weights.config, weights.arrays, device)
     sizes = {} if batch_size is None else {"batch_size": batch_size}
+    decoding = dataclasses.replace(decoding, max_tokens=weights.config.network.max_target_tokens)
     transcriber = network.Transcriber(built, decoding, **sizes)
     loaded = time.perf_counter()
     reporter.detail(f"Imported {backend} in {imported - started:.1f} s.")

@@ -158,12 +158,10 @@ def run(arguments: list[str]) -> int:
     """Runs one command and returns its exit code: 0 well, 1 failed, 2 wrong usage, 130 interrupted."""
     reporter = Reporter(verbose="--verbose" in arguments or "-v" in arguments)
     try:
-        code = app(args=arguments, prog_name="mt3", standalone_mode=False)
+        code = _run_command(arguments)
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
-        print("mt3: Interrupted.", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        code = EXIT_INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone. Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -178,6 +176,19 @@ def run(arguments: list[str]) -> int:
             return int(error.exit_code)
         reporter.problem(error)
         return 1
+    if code == EXIT_INTERRUPTED:
+        print("mt3: Interrupted.", file=sys.stderr)
+    return code
+
+
+def _run_command(arguments: list[str]) -> int:
+    try:
+        code = app(args=arguments, prog_name="mt3", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except SystemExit as exit:
+        if isinstance(exit.__context__, BrokenPipeError):  # Typer's own answer would be exit code 1
+            raise BrokenPipeError from exit
+        raise
 
 
 def main() -> None:
