@@ -1,6 +1,5 @@
 """`mt3 transcribe` with a tiny network of random weights: what is written, what is said, and the exit codes."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -13,10 +12,10 @@ import numpy as np
 import pretty_midi
 import pytest
 import soundfile
+from small_models import RATE_HZ, save_model, write_wav
 
 from mt3app.backend import PACKAGES, is_installed
 from mt3app.cli import run
-from mt3core.model_directory import save_model_directory
 
 pytestmark = [
     pytest.mark.integration,
@@ -24,17 +23,11 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).resolve().parents[1]
-RATE_HZ = 16_000
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, tiny_model):
-    """A model directory whose network may write 24 tokens a segment, so that decoding takes no time."""
-    config, arrays = tiny_model
-    config = dataclasses.replace(config, network=dataclasses.replace(config.network, max_target_tokens=24))
-    directory = tmp_path_factory.mktemp("models") / "tiny"
-    save_model_directory(directory, config, arrays)
-    return str(directory)
+    return save_model(tmp_path_factory.mktemp("models") / "tiny", tiny_model)
 
 
 @pytest.fixture
@@ -43,13 +36,6 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_wav(tmp_path / "song.wav")
     return tmp_path
-
-
-def write_wav(path, seconds=0.5, rate_hz=RATE_HZ, channels=1, subtype="PCM_16"):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    count = round(seconds * rate_hz)
-    samples = 0.3 * np.sin(2 * np.pi * 440 * np.arange(count) / rate_hz)
-    soundfile.write(path, np.repeat(samples[:, None], channels, axis=1), rate_hz, subtype=subtype)
 
 
 def test_midi_is_written_beside_the_recording(folder, model, capsys):
