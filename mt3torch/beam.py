@@ -110,8 +110,8 @@ class BeamSearch:
             tokens, score = self._tokens[lane, 0], self._log_probs[lane, 0] / penalty
         return Generated(tokens[:length].copy(), float(score))
 
-    def remove(self, lane: int) -> None:
-        self.count -= 1
+    def keep(self, kept: Bool[np.ndarray, " lanes"]) -> None:
+        old, self.count = self.count, int(kept.sum())
         for state in (
             self.lengths,
             self._tokens,
@@ -120,7 +120,7 @@ class BeamSearch:
             self._finished_lengths,
             self._finished_scores,
         ):
-            state[lane] = state[self.count]
+            state[: self.count] = state[:old][kept]
 
 
 def _best(scores: Float[np.ndarray, "lanes all"], number: int) -> Int[np.ndarray, "lanes number"]:

@@ -82,13 +82,11 @@ def generate_stream(
         if lanes is None or search.count == 0:
             return
         done = _step(lanes, search)
-        # From behind, so that a lane moved into a freed one is never one still to be looked at.
-        for lane in np.flatnonzero(done)[::-1]:
-            yield numbers[lane], search.result(lane)
-            search.remove(lane)
-            lanes.remove(lane)
-            numbers[lane] = numbers[-1]
-            numbers.pop()
+        for lane in np.flatnonzero(done):
+            yield numbers[lane], search.result(int(lane))
+        search.keep(~done)
+        lanes.keep(~done)
+        numbers = [number for number, is_done in zip(numbers, done, strict=True) if not is_done]
 
 
 def default_batch_size(device: torch.device, num_beams: int = 1) -> int:
@@ -109,13 +107,12 @@ def _encode(
 
 def _step(lanes: Lanes, search: Search) -> np.ndarray:
     """One token more in every lane; returns which lanes are done."""
-    lengths = search.lengths[: search.count]
-    logits = lanes.step(search.last_tokens(), lengths)
+    logits = lanes.step(search.last_tokens())
     top = logits.topk(search.num_candidates, dim=-1)
     # Token numbers are exact in float32, and one transfer from the device is faster than two.
     joined = torch.cat([top.values - logits.logsumexp(dim=-1, keepdim=True), top.indices.float()], dim=-1)
-    joined_rows = joined.cpu().numpy().reshape(search.count, search.num_beams, 2, search.num_candidates)
-    parents, done = search.advance(joined_rows[:, :, 1].astype(np.int64), joined_rows[:, :, 0])
-    if parents is not None and (parents != np.arange(search.num_beams)).any():
-        lanes.reorder(parents, int(lengths.max()))
+    rows = joined.cpu().numpy().reshape(search.count, search.num_beams, 2, search.num_candidates)
+    parents, done = search.advance(rows[:, :, 1].astype(np.int64), rows[:, :, 0])
+    if parents is not None:
+        lanes.reorder(parents)
     return done

@@ -1,7 +1,7 @@
 """Choosing tokens with one running sequence a segment: greedy, and the original's rule (`t5x`).
 
 The bookkeeping is NumPy on the host: a few numbers a lane and step. Lanes are places for segments, the
-occupied ones first, as in `stepper.py`; every lane counts its own tokens.
+occupied ones first, the oldest in front, as in `stepper.py`; every lane counts its own tokens.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Search(Protocol):
     def result(self, lane: int) -> Generated:
         """A lane's outcome."""
 
-    def remove(self, lane: int) -> None:
-        """Frees a lane; the last occupied one moves there."""
+    def keep(self, kept: Bool[np.ndarray, " lanes"]) -> None:
+        """Frees all other lanes; those kept close ranks."""
 
 
 class SingleSearch:
@@ -114,10 +114,10 @@ class SingleSearch:
         tokens[-1] = END_TOKEN
         return Generated(tokens, float(self._kept_scores[lane]))
 
-    def remove(self, lane: int) -> None:
-        self.count -= 1
+    def keep(self, kept: Bool[np.ndarray, " lanes"]) -> None:
+        old, self.count = self.count, int(kept.sum())
         for state in (self.lengths, self._tokens, self._log_probs, self._kept_lengths, self._kept_scores):
-            state[lane] = state[self.count]
+            state[: self.count] = state[:old][kept]
 
     def _penalty(self, lengths: Int[np.ndarray, " lanes"] | int) -> np.ndarray | float:
         return brevity_penalty(self._decoding.length_penalty, lengths)

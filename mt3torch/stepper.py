@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mt3torch.model import ACTIVATIONS, NORM_EPSILON, DecoderLayer, Transformer
@@ -26,6 +26,9 @@ from mt3torch.model import ACTIVATIONS, NORM_EPSILON, DecoderLayer, Transformer
 FIRST_CAPACITY = 256
 # Up to this many rows MKL multiplies faster, up to twice, where the product is asked for transposed.
 TRANSPOSED_ROWS = 32
+# Rows attend to their tokens together unless one has less than this share of the other's, and not few.
+GROUP_SHARE = 0.67
+SHORT_TOKENS = 24
 
 
 @dataclass(frozen=True)
@@ -61,66 +64,69 @@ class Stepper:
 
 
 class Lanes:
-    """The caches of up to `num_lanes` segments in work, `num_beams` sequences each."""
+    """The caches of up to `num_lanes` segments in work, `num_beams` sequences each, the oldest in front."""
 
     def __init__(self, stepper: Stepper, num_lanes: int, num_beams: int, num_frames: int, max_tokens: int) -> None:
-        network = stepper.network
         self.stepper = stepper
         self.num_beams = num_beams
         self.max_tokens = max_tokens
-        self.count = 0
-        self._capacity = min(FIRST_CAPACITY, max_tokens)
+        # Tokens each occupied lane has read so far, never ascending: a lane goes one token a step.
+        self.lengths = np.zeros(0, np.int64)
         self._device = stepper.device
-        self._embedding = stepper.model.decoder.token_embedder.weight
-        self._positions = stepper.model.decoder.positions
+        self._capacity = min(FIRST_CAPACITY, max_tokens)
         # Zeros, not uninitialised: what a mask hides must still be finite.
-        self._self = [self._empty(num_lanes, num_beams, self._capacity) for _ in stepper.layers]
-        self._encoded = torch.zeros((num_lanes, num_frames, network.emb_dim), device=self._device)
+        self._self = [self._empty(num_lanes) for _ in stepper.layers]
+        self._encoded = torch.zeros((num_lanes, num_frames, stepper.network.emb_dim), device=self._device)
 
     def add(self, encoded: Float[Tensor, "batch frames emb"]) -> None:
         """Puts segments into the next free lanes."""
-        last = self.count + encoded.shape[0]
-        self._encoded[self.count : last] = encoded
-        self.count = last
+        count = len(self.lengths)
+        self._encoded[count : count + len(encoded)] = encoded
+        self.lengths = np.concatenate([self.lengths, np.zeros(len(encoded), np.int64)])
 
-    def remove(self, lane: int) -> None:
-        """Frees a lane; the last occupied lane moves there."""
-        self.count -= 1
-        if lane != self.count:
-            self._encoded[lane] = self._encoded[self.count]
-            for cache in self._self:
-                cache[:, lane] = cache[:, self.count]
-
-    def reorder(self, parents: Int[np.ndarray, "lanes beams"], num_tokens: int) -> None:
-        """Continues the sequences named by `parents` within each lane; only `num_tokens` positions are in use."""
-        lane = torch.arange(self.count, device=self._device)[:, None]
-        chosen = torch.as_tensor(parents, device=self._device)
+    def keep(self, kept: Bool[np.ndarray, " lanes"]) -> None:
+        """Frees all other lanes; those kept close ranks."""
+        if kept.all():
+            return
+        first, last = int(kept.argmin()), int(kept.sum())
+        moving = np.flatnonzero(kept[first:]) + first
+        used = int(self.lengths[moving].max(initial=0))
+        source = torch.as_tensor(moving, device=self._device)
+        self._encoded[first:last] = self._encoded[source]
         for cache in self._self:
-            used = cache[:, : self.count, :, :, :num_tokens]
-            used.copy_(used[:, lane, chosen])
+            cache[:, first:last, ..., :used, :] = cache[..., :used, :][:, source]
+        self.lengths = self.lengths[kept]
 
-    def step(
-        self, tokens: Int[np.ndarray, "lanes beams"], positions: Int[np.ndarray, " lanes"]
-    ) -> Float[Tensor, "rows vocab"]:
-        """Logits after one more token; `positions` tells how many tokens each lane has had before.
+    def reorder(self, parents: Int[np.ndarray, "lanes beams"]) -> None:
+        """Within each lane, continues the sequences named."""
+        changed = np.flatnonzero((parents != np.arange(self.num_beams)).any(axis=1))
+        if len(changed) == 0:
+            return
+        used = int(self.lengths[changed].max())
+        lanes = torch.as_tensor(changed, device=self._device)[:, None]
+        chosen = torch.as_tensor(parents[changed], device=self._device)
+        for cache in self._self:
+            for part in cache[..., :used, :]:  # keys, values
+                part[lanes[:, 0]] = part[lanes, chosen]
 
-        Rows are lanes times beams, beams inside.
-        """
-        length = int(positions.max()) + 1
+    def step(self, tokens: Int[np.ndarray, "lanes beams"]) -> Float[Tensor, "rows vocab"]:
+        """Logits after one more token. Rows are lanes times beams, beams inside."""
+        length = int(self.lengths.max()) + 1
         self._reserve(length)
-        place = torch.as_tensor(np.repeat(positions, self.num_beams)).to(self._device)
+        place = torch.as_tensor(np.repeat(self.lengths, self.num_beams)).to(self._device)
+        self.lengths += 1
         hidden = torch.arange(length, device=self._device) > place[:, None]
         mask = torch.zeros(hidden.shape, device=self._device).masked_fill_(hidden, -torch.inf)[:, None, None, :]
-        rows = torch.arange(len(place), device=self._device)
-        x = F.embedding(torch.as_tensor(tokens.reshape(-1)).to(self._device), self._embedding)
-        x = x + F.embedding(place, self._positions)
+        decoder = self.stepper.model.decoder
+        x = decoder.token_embedder(torch.as_tensor(tokens.reshape(-1)).to(self._device)) + decoder.positions[place]
+        where = _Place(torch.arange(len(place), device=self._device), place, mask, self._groups())
         for index in range(len(self.stepper.layers)):
-            x = self._layer(index, x, rows, place, mask)
-        return self.stepper.model.decoder.logits(self.stepper.model.decoder.decoder_norm(x))
+            x = self._layer(index, x, where)
+        return decoder.logits(decoder.decoder_norm(x))
 
-    def _layer(self, index: int, x: Tensor, rows: Tensor, place: Tensor, mask: Tensor) -> Tensor:
+    def _layer(self, index: int, x: Tensor, where: _Place) -> Tensor:
         weights, network = self.stepper.layers[index], self.stepper.network
-        x = x + self._attend_to_tokens(index, _norm(x, weights.self_norm), rows, place, mask)
+        x = x + self._attend_to_tokens(index, _norm(x, weights.self_norm), where)
         x = x + self._attend_to_frames(weights, _norm(x, weights.cross_norm))
         gates = _linear(_norm(x, weights.mlp_norm), weights.mlp_in).chunk(len(network.mlp_activations), dim=-1)
         product = ACTIVATIONS[network.mlp_activations[0]](gates[0])
@@ -128,41 +134,72 @@ class Lanes:
             product = product * ACTIVATIONS[activation](gate)
         return x + _linear(product, weights.mlp_out)
 
-    def _attend_to_tokens(self, index: int, y: Tensor, rows: Tensor, place: Tensor, mask: Tensor) -> Tensor:
+    def _attend_to_tokens(self, index: int, y: Tensor, where: _Place) -> Tensor:
         weights, network = self.stepper.layers[index], self.stepper.network
         joined = _linear(y, weights.self_query_key_value).contiguous()
         joined = joined.view(len(y), 3, network.num_heads, network.head_dim)
-        cache = self._self[index][:, : self.count].flatten(1, 2)
-        cache[:, rows, :, place] = joined[:, 1:]
-        keys, values = cache[..., : mask.shape[-1], :]
-        attended = F.scaled_dot_product_attention(joined[:, 0, :, None], keys, values, attn_mask=mask, scale=1.0)
-        return _linear(attended.flatten(1), weights.self_out)
+        cache = self._self[index][:, : len(self.lengths)].flatten(1, 2)
+        cache[:, where.rows, :, where.place] = joined[:, 1:]
+        attended = [
+            F.scaled_dot_product_attention(
+                joined[rows, 0, :, None],
+                cache[0, rows, :, :length],
+                cache[1, rows, :, :length],
+                attn_mask=where.mask[rows, ..., :length],
+                scale=1.0,
+            )
+            for rows, length in where.groups
+        ]
+        return _linear(torch.cat(attended).flatten(1), weights.self_out)
 
     def _attend_to_frames(self, weights: StepWeights, y: Tensor) -> Tensor:
         network = self.stepper.network
         query = _linear(y, weights.cross_query).unflatten(-1, (network.num_heads, network.head_dim))
         query = torch.bmm(query.transpose(0, 1), weights.cross_key).transpose(0, 1)
         # All beams and heads of a lane attend to its frames together.
-        query = query.reshape(self.count, 1, -1, network.emb_dim)
-        frames = self._encoded[: self.count, None]
+        query = query.reshape(len(self.lengths), 1, -1, network.emb_dim)
+        frames = self._encoded[: len(self.lengths), None]
         mean = F.scaled_dot_product_attention(query, frames, frames, scale=1.0)
         mean = mean.reshape(len(y), network.num_heads, network.emb_dim)
         attended = torch.bmm(mean.transpose(0, 1), weights.cross_value).transpose(0, 1)
         return _linear(attended.reshape(len(y), -1), weights.cross_out)
+
+    def _groups(self) -> list[tuple[slice, int]]:
+        """Slices of rows that have read about equally much, and how much: what an attention goes through at once."""
+        if self._device.type != "cpu":  # elsewhere a call costs more than what it saves
+            return [(slice(0, len(self.lengths) * self.num_beams), int(self.lengths[0]))]
+        starts = [0]
+        for lane, length in enumerate(self.lengths):
+            if max(length, SHORT_TOKENS) < GROUP_SHARE * self.lengths[starts[-1]]:
+                starts.append(lane)
+        ends = [*starts[1:], len(self.lengths)]
+        return [
+            (slice(start * self.num_beams, end * self.num_beams), int(self.lengths[start]))
+            for start, end in zip(starts, ends, strict=True)
+        ]
 
     def _reserve(self, length: int) -> None:
         if length <= self._capacity:
             return
         old, self._capacity = self._capacity, min(max(2 * self._capacity, length), self.max_tokens)
         for index, cache in enumerate(self._self):
-            self._self[index] = self._empty(cache.shape[1], cache.shape[2], self._capacity)
+            self._self[index] = self._empty(cache.shape[1])
             self._self[index][..., :old, :] = cache
 
-    def _empty(self, num_lanes: int, num_beams: int, capacity: int) -> Tensor:
+    def _empty(self, num_lanes: int) -> Float[Tensor, "2 lanes beams heads positions head_dim"]:
         network = self.stepper.network
-        return torch.zeros(
-            (2, num_lanes, num_beams, network.num_heads, capacity, network.head_dim), device=self._device
-        )
+        shape = (2, num_lanes, self.num_beams, network.num_heads, self._capacity, network.head_dim)
+        return torch.zeros(shape, device=self._device)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a step's tokens stand, the same for all layers."""
+
+    rows: Int[Tensor, " rows"]
+    place: Int[Tensor, " rows"]
+    mask: Float[Tensor, "rows 1 1 positions"]
+    groups: list[tuple[slice, int]]
 
 
 def _norm(x: Tensor, scale: Tensor) -> Tensor:
