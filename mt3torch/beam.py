@@ -110,8 +110,8 @@ class BeamSearch:
             tokens, score = self._tokens[lane, 0], self._log_probs[lane, 0] / penalty
         return Generated(tokens[:length].copy(), float(score))
 
-    def keep(self, kept: Bool[np.ndarray, " lanes"]) -> None:
-        old, self.count = self.count, int(kept.sum())
+    def keep(self, kept: Int[np.ndarray, " kept"]) -> None:
+        self.count = len(kept)
         for state in (
             self.lengths,
             self._tokens,
@@ -120,7 +120,7 @@ class BeamSearch:
             self._finished_lengths,
             self._finished_scores,
         ):
-            state[: self.count] = state[:old][kept]
+            state[: self.count] = state[kept]
 
 
 def _best(scores: Float[np.ndarray, "lanes all"], number: int) -> Int[np.ndarray, "lanes number"]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,7 +18,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mt3core.decoding import Decoding, Generated
-from mt3core.errors import UsageError
 from mt3torch.beam import BeamSearch
 from mt3torch.model import Transformer
 from mt3torch.search import Search, SingleSearch
@@ -51,19 +51,14 @@ def generate_stream(
     Args:
         model: the network, or a `Stepper` where several streams are to share its preparation.
         log_mels: all of one shape; read as late as possible.
-        decoding: method and options.
+        decoding: method and options. Never more tokens than the network has positions.
         batch_size: segments decoded at the same time. By default chosen by device; fewer lanes for more beams.
 
     Yields:
         (number of the segment in the stream, its tokens), in the order in which they are done.
-
-    Raises `UsageError` where the options do not fit the network.
     """
     stepper = model if isinstance(model, Stepper) else Stepper(model)
-    if decoding.max_tokens > stepper.network.max_positions:
-        raise UsageError(
-            f"At most {stepper.network.max_positions} tokens can be decoded with this model, not {decoding.max_tokens}."
-        )
+    decoding = replace(decoding, max_tokens=min(decoding.max_tokens, stepper.network.max_positions))
     num_lanes = batch_size or default_batch_size(stepper.device, decoding.num_beams)
     encoded = _encode(stepper, log_mels, min(num_lanes, ENCODER_BATCH))
     search: Search = (BeamSearch if decoding.method == "beam" else SingleSearch)(decoding, num_lanes)
@@ -84,9 +79,10 @@ def generate_stream(
         done = _step(lanes, search)
         for lane in np.flatnonzero(done):
             yield numbers[lane], search.result(int(lane))
-        search.keep(~done)
-        lanes.keep(~done)
-        numbers = [number for number, is_done in zip(numbers, done, strict=True) if not is_done]
+        if done.any():
+            kept = lanes.free(done)
+            search.keep(kept)
+            numbers = [numbers[lane] for lane in kept]
 
 
 def default_batch_size(device: torch.device, num_beams: int = 1) -> int:

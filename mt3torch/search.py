@@ -39,8 +39,8 @@ class Search(Protocol):
     def result(self, lane: int) -> Generated:
         """A lane's outcome."""
 
-    def keep(self, kept: Bool[np.ndarray, " lanes"]) -> None:
-        """Frees all other lanes; those kept close ranks."""
+    def keep(self, kept: Int[np.ndarray, " kept"]) -> None:
+        """Frees all lanes but those named, which from now on stand in this order."""
 
 
 class SingleSearch:
@@ -114,10 +114,10 @@ class SingleSearch:
         tokens[-1] = END_TOKEN
         return Generated(tokens, float(self._kept_scores[lane]))
 
-    def keep(self, kept: Bool[np.ndarray, " lanes"]) -> None:
-        old, self.count = self.count, int(kept.sum())
+    def keep(self, kept: Int[np.ndarray, " kept"]) -> None:
+        self.count = len(kept)
         for state in (self.lengths, self._tokens, self._log_probs, self._kept_lengths, self._kept_scores):
-            state[: self.count] = state[:old][kept]
+            state[: self.count] = state[kept]
 
     def _penalty(self, lengths: Int[np.ndarray, " lanes"] | int) -> np.ndarray | float:
         return brevity_penalty(self._decoding.length_penalty, lengths)

@@ -26,7 +26,8 @@ from mt3torch.model import ACTIVATIONS, NORM_EPSILON, DecoderLayer, Transformer
 FIRST_CAPACITY = 256
 # Up to this many rows MKL multiplies faster, up to twice, where the product is asked for transposed.
 TRANSPOSED_ROWS = 32
-# Rows attend to their tokens together unless one has less than this share of the other's, and not few.
+# Lanes are alike, and attend to their tokens together, unless one has read less than this share of the
+# other's tokens, few tokens aside.
 GROUP_SHARE = 0.67
 SHORT_TOKENS = 24
 
@@ -70,7 +71,7 @@ class Lanes:
         self.stepper = stepper
         self.num_beams = num_beams
         self.max_tokens = max_tokens
-        # Tokens each occupied lane has read so far, never ascending: a lane goes one token a step.
+        # Tokens each occupied lane has read so far. The older are in front, though not in strict order.
         self.lengths = np.zeros(0, np.int64)
         self._device = stepper.device
         self._capacity = min(FIRST_CAPACITY, max_tokens)
@@ -84,18 +85,25 @@ class Lanes:
         self._encoded[count : count + len(encoded)] = encoded
         self.lengths = np.concatenate([self.lengths, np.zeros(len(encoded), np.int64)])
 
-    def keep(self, kept: Bool[np.ndarray, " lanes"]) -> None:
-        """Frees all other lanes; those kept close ranks."""
-        if kept.all():
-            return
-        first, last = int(kept.argmin()), int(kept.sum())
-        moving = np.flatnonzero(kept[first:]) + first
-        used = int(self.lengths[moving].max(initial=0))
-        source = torch.as_tensor(moving, device=self._device)
-        self._encoded[first:last] = self._encoded[source]
+    def free(self, done: Bool[np.ndarray, " lanes"]) -> Int[np.ndarray, " kept"]:
+        """Frees lanes and closes the gaps; returns which lane now stands where."""
+        order = list(range(len(self.lengths)))
+        for gap in np.flatnonzero(done)[::-1]:
+            # Moving costs time, so not every lane moves up: one about as old as the next fills the gap, the
+            # gap it leaves is filled in the same way, and the last gap is at the end.
+            while gap < len(order) - 1:
+                ages = self.lengths[order[gap + 1 :]]
+                source = gap + 1 + int(np.flatnonzero(_are_alike(ages, ages[0]))[-1])
+                self._move(source, gap, int(self.lengths[order[source]]))
+                order[gap], gap = order[source], source
+            order.pop()
+        self.lengths = self.lengths[order]
+        return np.array(order, np.int64)
+
+    def _move(self, source: int, target: int, length: int) -> None:
+        self._encoded[target] = self._encoded[source]
         for cache in self._self:
-            cache[:, first:last, ..., :used, :] = cache[..., :used, :][:, source]
-        self.lengths = self.lengths[kept]
+            cache[:, target, ..., :length, :] = cache[:, source, ..., :length, :]
 
     def reorder(self, parents: Int[np.ndarray, "lanes beams"]) -> None:
         """Within each lane, continues the sequences named."""
@@ -167,14 +175,14 @@ class Lanes:
     def _groups(self) -> list[tuple[slice, int]]:
         """Slices of rows that have read about equally much, and how much: what an attention goes through at once."""
         if self._device.type != "cpu":  # elsewhere a call costs more than what it saves
-            return [(slice(0, len(self.lengths) * self.num_beams), int(self.lengths[0]))]
+            return [(slice(0, len(self.lengths) * self.num_beams), int(self.lengths.max()))]
         starts = [0]
-        for lane, length in enumerate(self.lengths):
-            if max(length, SHORT_TOKENS) < GROUP_SHARE * self.lengths[starts[-1]]:
+        for lane in range(1, len(self.lengths)):
+            if not _are_alike(self.lengths[lane], self.lengths[starts[-1]]):
                 starts.append(lane)
         ends = [*starts[1:], len(self.lengths)]
         return [
-            (slice(start * self.num_beams, end * self.num_beams), int(self.lengths[start]))
+            (slice(start * self.num_beams, end * self.num_beams), int(self.lengths[start:end].max()))
             for start, end in zip(starts, ends, strict=True)
         ]
 
@@ -200,6 +208,10 @@ class _Place:
     place: Int[Tensor, " rows"]
     mask: Float[Tensor, "rows 1 1 positions"]
     groups: list[tuple[slice, int]]
+
+
+def _are_alike(length: np.ndarray, longer: np.ndarray) -> np.ndarray:
+    return np.maximum(length, SHORT_TOKENS) >= GROUP_SHARE * longer
 
 
 def _norm(x: Tensor, scale: Tensor) -> Tensor:
