@@ -41,7 +41,7 @@ def outline(package):
         return ALIASES.get(name, name)
 
     def arguments(function):
-        return [word(a.arg) for a in function.args.args if word(a.arg) is not None]
+        return tuple(word(a.arg) for a in function.args.args if word(a.arg) is not None)
 
     found = []
     for node in tree.body:
@@ -62,7 +62,7 @@ def shapes(function):
     """The shape words of arguments and result."""
     notes = [a.annotation for a in function.args.args if a.annotation is not None] + [function.returns]
     texts = [ast.unparse(n) for n in notes if n is not None]
-    return [text.replace("Tensor", "Array") for text in texts if "Float[" in text or "Int[" in text or "Bool[" in text]
+    return tuple(text.replace("Tensor", "Array") for text in texts if "[" in text and "batch" in text)
 
 
 def assigned(function):
