@@ -111,9 +111,10 @@ def music(folder: Path, seconds: float) -> np.ndarray:
     if files:
         pieces = [load_audio(file) for file in files]
     else:
-        from mt3app.demo import render_demo
+        from mt3app.demo_piece import SAMPLE_RATE_HZ, piece, render
 
-        pieces = [render_demo()[0]]
+        with tempfile.TemporaryDirectory() as scratch:
+            pieces = [load_audio((render(piece(), Path(scratch))[0], SAMPLE_RATE_HZ))]
     return np.resize(np.concatenate(pieces), int(seconds * RATE_HZ))
 
 

@@ -1,0 +1,53 @@
+"""Draws what the network sees and what it writes: the log-mel of the demonstration's piece with the notes over it.
+
+    mt3 demo && python examples/picture.py demo_output docs/transcription.png
+
+Needs the extra `notebook` (matplotlib).
+"""
+
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+
+from mt3core.audio import load_audio
+from mt3core.config import MT3
+from mt3core.midi import read_midi
+from mt3core.segments import segments
+from mt3core.spectrogram import log_mel_segments
+
+
+def main(folder: Path, picture: Path) -> None:
+    samples = load_audio(folder / "demo.wav")
+    rows = log_mel_segments(samples, segments(len(samples), MT3), MT3).reshape(-1, MT3.network.input_bands)
+    seconds = len(samples) / MT3.spectrogram.sample_rate_hz
+    rows = rows[: int(seconds * MT3.spectrogram.frames_per_second)]
+    figure, (above, below) = plt.subplots(2, 1, figsize=(10, 5.2), sharex=True, height_ratios=[2, 3])
+    above.imshow(np.maximum(rows.T, -8), origin="lower", aspect="auto", extent=(0, seconds, 0, 512), cmap="magma")
+    above.set(ylabel="mel band", title="in: log-mel of the recording")
+    draw_notes(below, folder)
+    below.set(xlabel="seconds", ylabel="pitch", xlim=(0, seconds), title="out: notes (grey: what was played)")
+    figure.tight_layout()
+    figure.savefig(picture, dpi=110)
+
+
+def draw_notes(axes, folder: Path) -> None:
+    reference, estimate = read_midi(folder / "reference.mid"), read_midi(folder / "transcription.mid")
+    for note in reference[~reference["is_drum"]]:
+        axes.plot([note["onset"], note["offset"]], [note["pitch"]] * 2, color="0.8", linewidth=7, solid_capstyle="butt")
+    pitched = estimate[~estimate["is_drum"]]
+    colours = {program: f"C{number}" for number, program in enumerate(dict.fromkeys(pitched["program"].tolist()))}
+    for note in pitched:
+        colour = colours[int(note["program"])]
+        axes.plot([note["onset"], note["offset"]], [note["pitch"]] * 2, color=colour, linewidth=3)
+    hits = estimate[estimate["is_drum"]]
+    axes.plot(hits["onset"], np.full(len(hits), 24), "|", color="black", label="drums")
+    axes.legend(loc="lower right")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
