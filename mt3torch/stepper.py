@@ -24,8 +24,8 @@ from mt3torch.model import ACTIVATIONS, NORM_EPSILON, DecoderLayer, Transformer
 
 # Room for tokens at the start; most segments need fewer. It doubles when a segment needs more.
 FIRST_CAPACITY = 256
-# Up to this many rows MKL multiplies faster, up to twice, where the product is asked for transposed.
-TRANSPOSED_ROWS = 32
+# With so many rows MKL multiplies faster, up to twice, where the product is asked for transposed.
+TRANSPOSED_ROWS = range(8, 33)
 # Lanes are alike, and attend to their tokens together, unless one has read less than this share of the
 # other's tokens, few tokens aside.
 GROUP_SHARE = 0.67
@@ -219,7 +219,7 @@ def _norm(x: Tensor, scale: Tensor) -> Tensor:
 
 
 def _linear(x: Tensor, weight: Tensor) -> Tensor:
-    if x.device.type == "cpu" and len(x) <= TRANSPOSED_ROWS:
+    if x.device.type == "cpu" and len(x) in TRANSPOSED_ROWS:
         return torch.mm(weight, x.t()).t()
     return F.linear(x, weight)
 
