@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -45,74 +46,98 @@ def generate_stream(
     """
     if decoding.method == "beam" and decoding.num_beams > 1:
         return beam_search_stream(model, log_mels, decoding, batch_size)
-    return _Lanes(model, decoding, batch_size).stream(log_mels)
+    return _Stream(model, decoding, batch_size).run(log_mels)
 
 
-class _Lanes:
-    """The lanes on the device and the numbers of the segments in them."""
+class _Stream:
+    """Keeps many short lanes busy, and a few long ones for the segments that outgrow them."""
 
     def __init__(self, model: Transformer, decoding: Decoding, batch_size: int) -> None:
-        self.params = nnx.state(model)
-        self.device = jax.tree.leaves(self.params)[0].device
-        self.config = model.config
+        self.model = model
         self.decoding = decoding
         self.group = max(1, batch_size // GROUPS)
-        self.segments: list[int | None] = [None] * batch_size
-        self.lanes = device.new_lanes((self.config, batch_size, device.MIN_POSITIONS), self.params)
-        self.limits = self._put(device.limits_of(decoding, self.config))
+        self.short = _Batch(model, decoding, batch_size, device.MIN_POSITIONS)
+        self.long: _Batch | None = None
 
-    def stream(self, log_mels: Iterable[np.ndarray]) -> Iterator[tuple[int, Generated]]:
+    def run(self, log_mels: Iterable[np.ndarray]) -> Iterator[tuple[int, Generated]]:
         waiting = enumerate(log_mels)
-        group = self._next_group(waiting)
-        while group or self._occupied():
-            while group and len(self._free()) >= len(group):
-                self._admit(group)
-                group = self._next_group(waiting)
+        group = list(itertools.islice(waiting, self.group))
+        while group or self.short.occupied():
+            while group and len(self.short.free()) >= len(group):
+                self.short.admit(group, self.group)
+                group = list(itertools.islice(waiting, self.group))
             # With none waiting there is no reason to stop before all are done.
-            self._run(enough_done=len(group) or len(self.segments))
-            yield from self._collect()
+            yield from self.short.run(enough_done=len(group) or self.short.size)
+            yield from self._move_full_lanes()
+        while self.long is not None and self.long.occupied():
+            yield from self.long.run(enough_done=self.long.size)
 
-    def _next_group(self, waiting: Iterator[tuple[int, np.ndarray]]) -> list[tuple[int, np.ndarray]]:
-        return list(itertools.islice(waiting, self.group))
+    def _move_full_lanes(self) -> Iterator[tuple[int, Generated]]:
+        """Long lanes run only when there is no other one free, for a step costs little less with few in use."""
+        for lane in self.short.full():
+            if self.long is None:
+                num_positions = device.positions_for(int(self.short.limits.max_tokens) - 1)
+                self.long = _Batch(self.model, self.decoding, self.group, num_positions)
+            if not self.long.free():
+                yield from self.long.run(enough_done=1)
+            self.long.take(self.short, lane)
 
-    def _free(self) -> list[int]:
+
+class _Batch:
+    """Lanes on the device, and the numbers of the segments in them."""
+
+    def __init__(self, model: Transformer, decoding: Decoding, size: int, num_positions: int) -> None:
+        self.config, self.params = model.config, nnx.state(model)
+        self.device = jax.tree.leaves(self.params)[0].device
+        self.decoding = decoding
+        self.size = size
+        self.limits = self._put(device.limits_of(decoding, self.config))
+        self.lanes = device.new_lanes((self.config, size, num_positions), self.params)
+        self.segments: list[int | None] = [None] * size
+
+    def free(self) -> list[int]:
         return [lane for lane, segment in enumerate(self.segments) if segment is None]
 
-    def _occupied(self) -> list[int]:
+    def occupied(self) -> list[int]:
         return [lane for lane, segment in enumerate(self.segments) if segment is not None]
 
-    def _admit(self, group: list[tuple[int, np.ndarray]]) -> None:
+    def full(self) -> list[int]:
+        """Lanes that have more to write, but no position left."""
+        lengths = np.asarray(self.lanes.lengths)
+        return [lane for lane in self.occupied() if lengths[lane] >= self.lanes.num_positions]
+
+    def admit(self, group: list[tuple[int, np.ndarray]], group_size: int) -> None:
+        """Starts up to `group_size` segments in free lanes."""
         network = self.config.network
-        log_mel = np.zeros((self.group, network.input_frames, network.input_bands), np.float32)
-        places = np.full(self.group, len(self.segments), np.int32)
-        for row, (lane, (index, segment)) in enumerate(zip(self._free(), group, strict=False)):
+        log_mel = np.zeros((group_size, network.input_frames, network.input_bands), np.float32)
+        places = np.full(group_size, self.size, np.int32)
+        for row, (lane, (index, segment)) in enumerate(zip(self.free(), group, strict=False)):
             log_mel[row], places[row] = segment, lane
             self.segments[lane] = index
         self.lanes = device.admit(self.config, self.params, self.lanes, self._put(log_mel), self._put(places))
 
-    def _run(self, enough_done: int) -> None:
-        used = int(np.max(np.asarray(self.lanes.lengths)[self._occupied()]))
-        wanted = device.positions_for(used)
-        if wanted != self.lanes.num_positions:
-            self.lanes = device.resize(wanted, self.lanes)
-        static = (self.config, self.decoding.method == "greedy")
-        self.lanes = device.run(static, self.params, self.lanes, self.limits, self._put(np.int32(enough_done)))
+    def take(self, other: _Batch, lane: int) -> None:
+        """Goes on with the segment in a lane of another batch, which is free from then on."""
+        place = self.free()[0]
+        self.segments[place], other.segments[lane] = other.segments[lane], None
+        places = self._put((np.int32(lane), np.int32(place)))
+        self.lanes = device.move(None, other.lanes, self.lanes, *places)
+        is_done = np.array(other.lanes.is_done)
+        is_done[lane] = True
+        other.lanes = dataclasses.replace(other.lanes, is_done=self._put(is_done))
 
-    def _collect(self) -> Iterator[tuple[int, Generated]]:
-        """The results of the lanes that are done, which are free from then on."""
-        lanes = self.lanes
+    def run(self, enough_done: int) -> Iterator[tuple[int, Generated]]:
+        """Runs until so many lanes are done or one is full; gives the results, whose lanes are free then."""
+        static = (self.config, self.decoding.method == "greedy")
+        self.lanes = lanes = device.run(static, self.params, self.lanes, self.limits, self._put(np.int32(enough_done)))
         is_done = np.asarray(lanes.is_done)
-        done = [lane for lane in self._occupied() if is_done[lane]]
-        if not done:
-            return
-        small = (lanes.tokens, lanes.lengths, lanes.log_probability, lanes.best_score, lanes.best_length)
-        for row in zip(
-            *(np.asarray(array)[done] for array in small), [self.segments[lane] for lane in done], strict=True
-        ):
-            *values, index = row
-            yield index, self._generated(*values)
-        for lane in done:
-            self.segments[lane] = None
+        done = [lane for lane in self.occupied() if is_done[lane]]
+        columns = (lanes.tokens, lanes.lengths, lanes.log_probability, lanes.best_score, lanes.best_length)
+        rows = zip(*(np.asarray(column)[done] for column in columns), strict=True)
+        for lane, row in zip(done, rows, strict=True):
+            index, self.segments[lane] = self.segments[lane], None
+            assert index is not None
+            yield index, self._generated(*row)
 
     def _generated(
         self, tokens: np.ndarray, length: int, log_probability: float, best_score: float, best_length: int

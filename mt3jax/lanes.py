@@ -1,8 +1,8 @@
 """Lanes: rows of one batch, each writing the tokens of its own segment at its own position.
 
 The device's side of decoding with one beam. A lane whose segment is done takes up the next one while the
-others go on (`admit`), so the batch stays full. All shapes are fixed except the number of positions in the
-cache, which grows in few steps (`resize`): every step reads the whole cache, and most segments are short.
+others go on (`admit`), so the batch stays full. Every step reads the whole cache, and most segments are short:
+so lanes have few positions, and the seldom segment that needs more goes on in another, longer lane (`move`).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from mt3jax.model import Cache, Transformer
 
 # T5X's score of what does not exist.
 NO_SCORE = -1.0e7
-# The fewest positions that a cache is made for; the other numbers are this one doubled.
-MIN_POSITIONS = 128
+# The fewest positions that a cache is made for, enough for most segments; other numbers are this one doubled.
+MIN_POSITIONS = 256
 
 
 @jax.tree_util.register_dataclass
@@ -166,12 +166,11 @@ def _written(
     }
 
 
-def _resize(num_positions: int, lanes: Lanes) -> Lanes:
-    return dataclasses.replace(
-        lanes,
-        cache=resized_cache(lanes.cache, num_positions),
-        tokens=resized(lanes.tokens, 1, num_positions),
-    )
+def _move(_: None, source: Lanes, target: Lanes, place: Int[Array, ""], new_place: Int[Array, ""]) -> Lanes:
+    def moved(whole: Array, old: Array) -> Array:
+        return jax.lax.dynamic_update_slice(whole, old[place][None], (new_place, *[0] * (whole.ndim - 1)))
+
+    return jax.tree.map(moved, target, source)
 
 
 def admit(config: ModelConfig, params: Any, lanes: Lanes, log_mel: Array, places: Array) -> Lanes:
@@ -235,6 +234,6 @@ admit_without_positions = Program(_admit, donate=(2,))
 # run((config, is_greedy), params, lanes, limits, enough_done): steps until `enough_done` lanes are done, or one
 # that is not has no position left.
 run = Program(_run, donate=(2,))
-# resize(num_positions, lanes): more or fewer positions in the cache.
-resize = Program(_resize)
-PROGRAMS = (new_lanes, admit_without_positions, run, resize)
+# move(None, source, target, place, new_place): the target with one of the source's lanes, which has fewer positions.
+move = Program(_move, donate=(2,))
+PROGRAMS = (new_lanes, admit_without_positions, run, move)

@@ -38,7 +38,7 @@ def log_mel():
 
 @pytest.fixture
 def few_positions(monkeypatch):
-    """A cache that begins with eight positions, so that it must grow; one batch size, to compile little."""
+    """Caches that begin with eight positions, too few; one batch size, to compile little."""
     monkeypatch.setattr(lanes, "MIN_POSITIONS", 8)
     monkeypatch.setattr(decoding, "DEFAULT_BATCH_SIZE", BATCH_SIZE)
 
@@ -207,7 +207,8 @@ def test_the_stream_is_read_as_it_is_needed(model, log_mel, method):
 
     for _ in itertools.islice(decoding.generate_stream(model, endless(), options(*method), BATCH_SIZE), 30):
         given += 1
-        assert read - given <= BATCH_SIZE + BATCH_SIZE // decoding.GROUPS
+        # In the lanes, in the long lanes, and the group that waits.
+        assert read - given <= BATCH_SIZE + 2 * BATCH_SIZE // decoding.GROUPS
     assert given == 30
 
 
@@ -230,14 +231,12 @@ def test_every_shape_is_compiled_once():
         return [program.num_compiled - before[program] for program in lanes.PROGRAMS]
 
     stream(build_model(config, random_arrays(config), "cpu"), log_mel, chosen)
-    # One to begin, one to admit, one loop for 8 and one for 16 positions.
-    assert compiled()[:3] == [1, 1, 2]
+    # One admits and one moves; short and long lanes are made, and run, by one each.
+    assert compiled() == [2, 1, 2, 1]
     other = build_model(config, random_arrays(config, seed=5), "cpu")
     stream(other, log_mel[:1], chosen)
     stream(other, log_mel, Decoding("t5x", max_tokens=10, length_penalty=0.3))
-    assert compiled()[:3] == [1, 1, 2]
-    # Between two sizes there and back.
-    assert compiled()[3] <= 2
+    assert compiled() == [2, 1, 2, 1]
 
 
 @pytest.mark.unit
