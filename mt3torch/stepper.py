@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from mt3torch.model import ACTIVATIONS, NORM_EPSILON, DecoderLayer, Transformer
 
@@ -28,23 +28,23 @@ FIRST_CAPACITY = 256
 TRANSPOSED_ROWS = range(8, 33)
 # Lanes are alike, and attend to their tokens together, unless one has read less than this share of the
 # other's tokens, few tokens aside.
-GROUP_SHARE = 0.67
-SHORT_TOKENS = 24
+GROUP_SHARE = 0.5
+SHORT_TOKENS = 48
 
 
 @dataclass(frozen=True)
 class StepWeights:
-    """One decoder layer's weights, (out, in) each, those of cross attention's keys and values by heads."""
+    """One decoder layer's weights, (out, in) each, those of cross attention's keys and values by heads.
 
-    self_norm: Tensor
+    Maps that follow a norm have the norm's scale in them, see `_normed`.
+    """
+
     self_query_key_value: Tensor
     self_out: Tensor
-    cross_norm: Tensor
     cross_query: Tensor
     cross_key: Float[Tensor, "heads head_dim emb"]
     cross_value: Float[Tensor, "heads emb head_dim"]
     cross_out: Tensor
-    mlp_norm: Tensor
     mlp_in: Tensor
     mlp_out: Tensor
 
@@ -127,16 +127,23 @@ class Lanes:
         mask = torch.zeros(hidden.shape, device=self._device).masked_fill_(hidden, -torch.inf)[:, None, None, :]
         decoder = self.stepper.model.decoder
         x = decoder.token_embedder(torch.as_tensor(tokens.reshape(-1)).to(self._device)) + decoder.positions[place]
-        where = _Place(torch.arange(len(place), device=self._device), place, mask, self._groups())
+        where = _Place(self._cache_rows(place), mask, self._groups())
         for index in range(len(self.stepper.layers)):
             x = self._layer(index, x, where)
         return decoder.logits(decoder.decoder_norm(x))
 
+    def _cache_rows(self, place: Int[Tensor, " rows"]) -> Int[Tensor, " entries"]:
+        """Where a step's keys and values go, in a cache seen as a table of single heads' vectors."""
+        cache = self._self[0]
+        heads = torch.arange(2 * cache[0].shape[:3].numel(), device=self._device) * cache.shape[-2]
+        heads = heads.view(2, -1, cache.shape[3])[:, : len(place)]
+        return (heads + place[:, None]).flatten()
+
     def _layer(self, index: int, x: Tensor, where: _Place) -> Tensor:
         weights, network = self.stepper.layers[index], self.stepper.network
-        x = x + self._attend_to_tokens(index, _norm(x, weights.self_norm), where)
-        x = x + self._attend_to_frames(weights, _norm(x, weights.cross_norm))
-        gates = _linear(_norm(x, weights.mlp_norm), weights.mlp_in).chunk(len(network.mlp_activations), dim=-1)
+        x = x + self._attend_to_tokens(index, _normed(x), where)
+        x = x + self._attend_to_frames(weights, _normed(x))
+        gates = _linear(_normed(x), weights.mlp_in).chunk(len(network.mlp_activations), dim=-1)
         product = ACTIVATIONS[network.mlp_activations[0]](gates[0])
         for gate, activation in zip(gates[1:], network.mlp_activations[1:], strict=True):
             product = product * ACTIVATIONS[activation](gate)
@@ -144,15 +151,16 @@ class Lanes:
 
     def _attend_to_tokens(self, index: int, y: Tensor, where: _Place) -> Tensor:
         weights, network = self.stepper.layers[index], self.stepper.network
-        joined = _linear(y, weights.self_query_key_value).contiguous()
-        joined = joined.view(len(y), 3, network.num_heads, network.head_dim)
-        cache = self._self[index][:, : len(self.lengths)].flatten(1, 2)
-        cache[:, where.rows, :, where.place] = joined[:, 1:]
+        joined = _linear(y, weights.self_query_key_value).view(len(y), 3, network.num_heads, network.head_dim)
+        joined = joined.transpose(0, 1).contiguous()
+        query, new = joined[0], joined[1:].view(-1, network.head_dim)
+        self._self[index].view(-1, network.head_dim).index_copy_(0, where.cache_rows, new)
+        keys, values = self._self[index].flatten(1, 2)
         attended = [
             F.scaled_dot_product_attention(
-                joined[rows, 0, :, None],
-                cache[0, rows, :, :length],
-                cache[1, rows, :, :length],
+                query[rows, :, None],
+                keys[rows, :, :length],
+                values[rows, :, :length],
                 attn_mask=where.mask[rows, ..., :length],
                 scale=1.0,
             )
@@ -204,8 +212,7 @@ class Lanes:
 class _Place:
     """Where a step's tokens stand, the same for all layers."""
 
-    rows: Int[Tensor, " rows"]
-    place: Int[Tensor, " rows"]
+    cache_rows: Int[Tensor, " entries"]
     mask: Float[Tensor, "rows 1 1 positions"]
     groups: list[tuple[slice, int]]
 
@@ -214,8 +221,10 @@ def _are_alike(length: np.ndarray, longer: np.ndarray) -> np.ndarray:
     return np.maximum(length, SHORT_TOKENS) >= GROUP_SHARE * longer
 
 
-def _norm(x: Tensor, scale: Tensor) -> Tensor:
-    return F.rms_norm(x, (x.shape[-1],), scale, NORM_EPSILON)
+def _normed(x: Float[Tensor, "rows emb"]) -> Float[Tensor, "rows emb"]:
+    """The norm but for its scale and the square root of `emb`, which the next map brings."""
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x * torch.rsqrt(length * length + x.shape[-1] * NORM_EPSILON)
 
 
 def _linear(x: Tensor, weight: Tensor) -> Tensor:
@@ -226,16 +235,18 @@ def _linear(x: Tensor, weight: Tensor) -> Tensor:
 
 def _prepare(layer: DecoderLayer) -> StepWeights:
     own, cross, mlp = layer.self_attention, layer.encoder_decoder_attention, layer.mlp
+    heads = (cross.num_heads, cross.head_dim)
+
+    def after(norm: nn.RMSNorm, *maps: nn.Linear) -> Tensor:
+        return torch.cat([linear.weight for linear in maps]) * (norm.weight * len(norm.weight) ** 0.5)
+
     return StepWeights(
-        self_norm=layer.pre_self_attention_layer_norm.weight,
-        self_query_key_value=torch.cat([own.query.weight, own.key.weight, own.value.weight]),
+        self_query_key_value=after(layer.pre_self_attention_layer_norm, own.query, own.key, own.value),
         self_out=own.out.weight,
-        cross_norm=layer.pre_cross_attention_layer_norm.weight,
-        cross_query=cross.query.weight,
-        cross_key=cross.key.weight.unflatten(0, (cross.num_heads, cross.head_dim)),
-        cross_value=cross.value.weight.unflatten(0, (cross.num_heads, cross.head_dim)).transpose(1, 2),
+        cross_query=after(layer.pre_cross_attention_layer_norm, cross.query),
+        cross_key=cross.key.weight.unflatten(0, heads),
+        cross_value=cross.value.weight.unflatten(0, heads).transpose(1, 2),
         cross_out=cross.out.weight,
-        mlp_norm=layer.pre_mlp_layer_norm.weight,
-        mlp_in=torch.cat([getattr(mlp, gate).weight for gate in mlp.gates]),
+        mlp_in=after(layer.pre_mlp_layer_norm, *[getattr(mlp, gate) for gate in mlp.gates]),
         mlp_out=mlp.wo.weight,
     )

@@ -190,6 +190,7 @@ def test_lanes_give_the_logits_of_teacher_forcing(form, num_beams):
 def test_gaps_are_closed_with_few_moves_and_the_old_stay_in_front(model, monkeypatch):
     lanes = stepper.Lanes(stepper.Stepper(model), 9, 1, 7, 20)
     lanes.add(torch.zeros(9, 7, 8))
+    monkeypatch.setattr(stepper, "GROUP_SHARE", 0.67)
     lanes.lengths[:] = [20, 19, 18, 18, 9, 8, 8, 2, 2]
     moves = []
     monkeypatch.setattr(lanes, "_move", lambda source, target, length: moves.append((source, target, length)))
