@@ -4,10 +4,10 @@ The weights are a `Transformer`'s own, joined where several maps read the same i
 and large multiplications. Lanes are places for segments; the occupied ones are always the first ones, so
 every operation works on a leading slice of the caches and none is spent on empty places.
 
-Reading memory is what a step costs, and the keys and values of every layer for every encoder frame would be
-most of it. They are never formed: `q·(K e) = (Kᵀ q)·e` for an encoder frame e, so queries are taken into the
-encoder's space, attend there to the frames themselves, the same for all layers and heads, and the mean
-frames found are mapped to values. Memory is a twelfth, a step takes half the time.
+Reading memory is most of what a step costs, and the keys and values of every layer for every encoder frame
+would be most of that memory. They are never formed: `q·(K e) = (Kᵀ q)·e` for an encoder frame e, so queries
+are taken into the encoder's space, attend there to the frames themselves, the same for all layers, heads and
+beams, and the mean frames found are mapped to values. A segment of `mt3` takes 0.5 MB instead of 6.3 MB.
 """
 
 from __future__ import annotations
