@@ -11,6 +11,8 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[all,dev]"
+	# Renders the demonstration. Without its dependency, which only plays on loudspeakers and has to be compiled.
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps tinysoundfont
 	touch $@
 
 # Renders a short piece, transcribes it with the published weights and scores the result.

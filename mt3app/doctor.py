@@ -18,7 +18,7 @@ from mt3app.backend import PACKAGES, is_installed
 from mt3app.progress import describe
 
 ESSENTIAL = ("numpy", "soundfile", "soxr", "pretty_midi", "safetensors", "tensorstore", "platformdirs")
-OTHERS = ("torch", "jax", "flax", "optax", "orbax-checkpoint", "typer", "rich", "mir_eval", "symusic")
+OTHERS = ("torch", "jax", "flax", "optax", "orbax-checkpoint", "typer", "rich", "mir_eval", "tinysoundfont")
 # What libsndfile reads beyond these nobody asks for.
 COMMON_FORMATS = ("WAV", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "W64")
 

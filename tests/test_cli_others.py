@@ -163,7 +163,7 @@ def test_demo_prefers_the_variable_then_the_shared_folder(folder, monkeypatch):
 
 def test_the_rendered_piece_starts_its_notes_when_they_are_written(tmp_path):
     """The renderer must not delay: the score would blame the network for it."""
-    pytest.importorskip("symusic")
+    pytest.importorskip("tinysoundfont")
     note = demo_piece.piece()[0]
     times = [0.5, 1.25, 2.0, 3.123]
     drums = [type(note)(time, time + 0.1, demo_piece.SNARE, 110, 0, True) for time in times]
