@@ -50,37 +50,43 @@ def generate_stream(
 
 
 class _Stream:
-    """Keeps many short lanes busy, and a few long ones for the segments that outgrow them."""
+    """Keeps many short lanes busy, and a few longer ones for the segments that outgrow them."""
 
     def __init__(self, model: Transformer, decoding: Decoding, batch_size: int) -> None:
         self.model = model
         self.decoding = decoding
         self.group = max(1, batch_size // GROUPS)
-        self.short = _Batch(model, decoding, batch_size, device.MIN_POSITIONS)
-        self.long: _Batch | None = None
+        # Each batch has twice the positions of the one before; the longer ones are made when they are needed.
+        self.batches = [_Batch(model, decoding, batch_size, device.MIN_POSITIONS)]
 
     def run(self, log_mels: Iterable[np.ndarray]) -> Iterator[tuple[int, Generated]]:
         waiting = enumerate(log_mels)
         group = list(itertools.islice(waiting, self.group))
-        while group or self.short.occupied():
-            while group and len(self.short.free()) >= len(group):
-                self.short.admit(group, self.group)
+        first = self.batches[0]
+        while group or first.occupied():
+            while group and len(first.free()) >= len(group):
+                first.admit(group, self.group)
                 group = list(itertools.islice(waiting, self.group))
             # With none waiting there is no reason to stop before all are done.
-            yield from self.short.run(enough_done=len(group) or self.short.size)
-            yield from self._move_full_lanes()
-        while self.long is not None and self.long.occupied():
-            yield from self.long.run(enough_done=self.long.size)
+            yield from self._run(0, enough_done=len(group) or first.size)
+        for number, batch in enumerate(self.batches):  # which grows meanwhile
+            while batch.occupied():
+                yield from self._run(number, enough_done=batch.size)
 
-    def _move_full_lanes(self) -> Iterator[tuple[int, Generated]]:
-        """Long lanes run only when there is no other one free, for a step costs little less with few in use."""
-        for lane in self.short.full():
-            if self.long is None:
-                num_positions = device.positions_for(int(self.short.limits.max_tokens) - 1)
-                self.long = _Batch(self.model, self.decoding, self.group, num_positions)
-            if not self.long.free():
-                yield from self.long.run(enough_done=1)
-            self.long.take(self.short, lane)
+    def _run(self, number: int, enough_done: int) -> Iterator[tuple[int, Generated]]:
+        """Runs one batch, and moves what has filled its lanes to the next batch.
+
+        That runs only when it has no lane free, for a step costs little less when few lanes are in use.
+        """
+        batch = self.batches[number]
+        yield from batch.run(enough_done)
+        for lane in batch.full():
+            if number + 1 == len(self.batches):
+                longer = _Batch(self.model, self.decoding, self.group, 2 * batch.lanes.num_positions)
+                self.batches.append(longer)
+            while not self.batches[number + 1].free():
+                yield from self._run(number + 1, enough_done=1)
+            self.batches[number + 1].take(batch, lane)
 
 
 class _Batch:

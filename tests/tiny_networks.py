@@ -20,7 +20,7 @@ TINY = ModelConfig(
         input_frames=7,
         input_bands=5,
         max_target_tokens=20,
-        max_positions=24,
+        max_positions=40,
     ),
     spectrogram=SpectrogramConfig(mel_bands=5),
 )
