@@ -32,6 +32,7 @@ from mt3core.model_directory import CONFIG_FILE, WEIGHTS_FILE
 SCHEMES = ("gs", "https", "http")
 MANIFEST_FILE = "manifest.json"
 CACHE_VARIABLE = "MT3_CACHE"
+OFFLINE_VARIABLE = "MT3_OFFLINE"  # set to anything: never use the network
 # Called with the number of files done and the number of all.
 Progress = Callable[[int, int], None]
 _FILES_AT_ONCE = 16
@@ -47,6 +48,11 @@ def is_remote(source: str | os.PathLike[str]) -> bool:
     return isinstance(source, str) and source.split("://")[0] in SCHEMES and "://" in source
 
 
+def is_offline() -> bool:
+    """Whether the user has forbidden the network."""
+    return bool(os.environ.get(OFFLINE_VARIABLE))
+
+
 def cache_directory(url: str) -> Path:
     """Where the files of an address lie: below `MT3_CACHE` or the user's cache, by host and path."""
     parts = urllib.parse.urlsplit(_https(url))
@@ -59,9 +65,14 @@ def fetch(url: str, progress: Progress | None = None) -> Path:
     """The local copy of a remote T5X or model directory, fetched or repaired where needed.
 
     Interrupted, it goes on where it stopped when called again. Raises `ModelError` where the address cannot be
-    reached, holds no model, or a file arrives damaged twice.
+    reached, holds no model, or a file arrives damaged twice; and where it would have to be fetched offline.
     """
     directory = cache_directory(url)
+    if is_offline() and not is_complete(url):
+        raise ModelError(
+            f"{url} has not been fetched yet, and {OFFLINE_VARIABLE} is set.",
+            f"Unset it, or give a model that is here with --model; this one would lie in {directory}.",
+        )
     download = _Download(url, directory)
     first = download.first_file()
     if first == TREE_FILE:

@@ -118,7 +118,8 @@ def resolve_model(model: str | os.PathLike[str] | None = None) -> str:
     An address or an existing path is taken as it is. A name is looked for as `models/NAME` in the current
     directory and in the user's data directory; a published name then becomes its address, which `load` fetches once.
     With None: the environment variable `MT3_MODEL` (a path, an address or a name), then `mt3` in the same two
-    places, then the published one if it has been fetched before: nothing is fetched unasked. Raises `ModelError`.
+    places, then the published one. Raises `ModelError`, also where that would have to be fetched and `MT3_OFFLINE`
+    forbids it.
     """
     if model is not None:
         return _resolve_given(os.fspath(model))
@@ -129,9 +130,9 @@ def resolve_model(model: str | os.PathLike[str] | None = None) -> str:
             raise ModelError(f"{MODEL_VARIABLE}: {error.problem}", error.next_step) from None
     if found := _find_installed(DEFAULT_NAME):
         return found
-    if remote.is_complete(PUBLISHED[DEFAULT_NAME]):
-        return PUBLISHED[DEFAULT_NAME]
-    raise ModelError("There is no model yet.", _GET_ONE)
+    if remote.is_offline() and not remote.is_complete(PUBLISHED[DEFAULT_NAME]):
+        raise ModelError("There is no model yet.", _GET_ONE)
+    return PUBLISHED[DEFAULT_NAME]
 
 
 def installed_models() -> list[Path]:

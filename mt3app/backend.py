@@ -51,6 +51,7 @@ def load_transcriber(
     model: str | None, backend: str, device: str, decoding: Decoding, batch_size: int | None, reporter: Reporter
 ) -> BaseTranscriber:
     """Reads the weights and builds the network on its device. Raises `ModelError`, `UsageError`."""
+    from mt3convert.remote import cache_directory, is_complete, is_remote
     from mt3convert.sources import load, resolve_model
 
     started = time.perf_counter()
@@ -58,6 +59,8 @@ def load_transcriber(
     network = importlib.import_module(f"mt3{backend}")
     importlib.import_module(f"mt3{backend}.loading").choose_device(device)
     imported = time.perf_counter()
+    if is_remote(source) and not is_complete(source):
+        reporter.line(f"Fetching {source} into {cache_directory(source)}, once.")
     with reporter.file_bar(f"Fetching {source}") as progress:
         weights = load(source, progress)
     for note in weights.notes:

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import shape_checks
 
+os.environ["MT3_OFFLINE"] = "1"  # no test reaches beyond this machine
+os.environ.pop("MT3_MODEL", None)
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in mt3torch; some tests import torch first
 shape_checks.install()
 # Machines are noisy, so no example has a deadline; the same examples every time, so a failure can be repeated.

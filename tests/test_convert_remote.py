@@ -64,6 +64,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(tmp_path, tiny_model, monkeypatch):
     monkeypatch.setenv("MT3_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MT3_OFFLINE", raising=False)
     monkeypatch.setattr(remote, "_RETRIES", {"max_retries": 1, "initial_delay": "1ms", "max_delay": "1ms"})
     write_t5x(tmp_path / "served", *tiny_model)
     with Server(tmp_path / "served") as running:
@@ -185,6 +186,7 @@ def test_nothing_there(server):
 
 def test_offline(monkeypatch, tmp_path):
     monkeypatch.setenv("MT3_CACHE", str(tmp_path))
+    monkeypatch.delenv("MT3_OFFLINE", raising=False)
     monkeypatch.setattr(remote, "_RETRIES", {"max_retries": 1, "initial_delay": "1ms", "max_delay": "1ms"})
     with pytest.raises(ModelError) as caught:
         remote.fetch("http://127.0.0.1:9/checkpoints/mt3")

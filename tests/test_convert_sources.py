@@ -146,7 +146,8 @@ def test_unknown_destination_kind(home, t5x):
         convert(t5x, home / "model", to="onnx")
 
 
-def test_no_model(home):
+def test_no_model(home, monkeypatch):
+    monkeypatch.setenv("MT3_OFFLINE", "1")
     with pytest.raises(ModelError) as caught:
         resolve_model()
     assert caught.value.problem == "There is no model yet."
@@ -168,7 +169,12 @@ def test_places_in_their_order(home, t5x, monkeypatch):
     assert len(installed_models()) == 2
 
 
-def test_a_published_model_in_the_cache_is_used_unasked(home, monkeypatch):
+def test_without_a_model_the_published_one_is_meant(home, monkeypatch):
+    monkeypatch.delenv("MT3_OFFLINE", raising=False)
+    assert resolve_model() == "gs://mt3/checkpoints/mt3"
+    monkeypatch.setenv("MT3_OFFLINE", "1")
+    with pytest.raises(ModelError, match=r"has not been fetched yet, and MT3_OFFLINE is set\..* --model"):
+        load("gs://mt3/checkpoints/mt3")
     monkeypatch.setattr(sources.remote, "is_complete", lambda url: True)
     assert resolve_model() == "gs://mt3/checkpoints/mt3"
 

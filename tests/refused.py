@@ -1,0 +1,14 @@
+"""What every refusal of audio has in common."""
+
+import pytest
+
+from mt3core.audio import load_audio
+from mt3core.errors import AudioError
+
+
+def assert_refused(source, sentence):
+    with pytest.raises(AudioError, match=sentence) as caught:
+        load_audio(source)
+    assert caught.value.next_step
+    if not isinstance(source, tuple):
+        assert str(source) in str(caught.value)
