@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 from mt3convert.sources import load
+from mt3core.midi import midi_bytes
 from mt3core.notes import Note
 from mt3core.onset_score import onset_score
 
@@ -57,7 +58,8 @@ def run(transcriber, folder: Path) -> dict[str, dict]:
             "real_time": result.duration_seconds / seconds,
             "pitched": None if only_drums else onset_score(reference, result.notes, drums=False),
             "drums": onset_score(reference, result.notes, drums=True),
-            "midi_notes": [(n.onset, n.offset, n.pitch, n.velocity, n.program, n.is_drum) for n in result.notes],
+            "tokens": [segment.tokens for segment in result.segments],
+            "midi": midi_bytes(result.notes),
         }
         print(f"{clip['id']}: {result.duration_seconds / seconds:.1f}x real time", flush=True)
     return rows
@@ -83,14 +85,15 @@ def markdown(results: dict[str, dict[str, dict]]) -> str:
     first, *others = results
     lines = [
         "| clip | s | pitched notes | onset P | R | F1 | drum hits | onset P | R | F1 | "
-        + " | ".join(f"{other} finds the same notes" for other in others)
+        + " | ".join(f"{other}: same tokens, same MIDI bytes" for other in others)
         + (" |" if others else ""),
     ]
     lines.append("|---" * (lines[0].count("|") - 1) + "|")
     for clip, row in results[first].items():
         cells = [f"`{clip}`", f"{row['seconds']:.1f}", *score_cells(row["pitched"]), *score_cells(row["drums"])]
         for other in others:
-            cells.append("yes" if results[other][clip]["midi_notes"] == row["midi_notes"] else "no")
+            theirs = results[other][clip]
+            cells.append(", ".join("yes" if theirs[part] == row[part] else "no" for part in ("tokens", "midi")))
         lines.append("| " + " | ".join(cells) + " |")
     for part in ("pitched", "drums"):
         scores = [row[part].f1 for row in results[first].values() if row[part] and row[part].reference_notes]

@@ -20,6 +20,9 @@ from mt3core.config import ModelConfig, NetworkConfig
 from mt3core.positions import position_table
 
 NORM_EPSILON = 1e-6
+# Logits are summed over so many parts of the width: in one float32 sum of 512 products the rounding is most of what
+# the two frameworks differ by, 1.1e-4 on a real recording; in four it is 4e-5.
+LOGIT_PARTS = 4
 # What a place that may not be seen scores before the softmax, as in Magenta's masks; finite, so that nothing is NaN.
 MASKED_SCORE = -1e10
 ACTIVATIONS = {
@@ -238,9 +241,10 @@ class Decoder(nnx.Module):
         return self.logits(self.decoder_norm(x))[:, 0]
 
     def logits(self, x: Float[Array, "*places emb"]) -> Float[Array, "*places vocab"]:
-        if self.logits_via_embedding:
-            return x @ self.token_embedder.embedding.T / x.shape[-1] ** 0.5
-        return self.logits_dense(x)
+        kernel = self.token_embedder.embedding[...].T if self.logits_via_embedding else self.logits_dense.kernel[...]
+        scale = x.shape[-1] ** -0.5 if self.logits_via_embedding else 1.0
+        parts = zip(jnp.array_split(x, LOGIT_PARTS, axis=-1), jnp.array_split(kernel, LOGIT_PARTS), strict=True)
+        return scale * sum(part @ rows for part, rows in parts)
 
 
 class Transformer(nnx.Module):

@@ -19,6 +19,9 @@ from mt3core.config import ModelConfig, NetworkConfig
 from mt3core.positions import position_table
 
 NORM_EPSILON = 1e-6
+# Logits are summed over so many parts of the width: in one float32 sum of 512 products the rounding is most of what
+# the two frameworks differ by, 1.1e-4 on a real recording; in four it is 4e-5.
+LOGIT_PARTS = 4
 ACTIVATIONS = {
     "gelu": lambda x: F.gelu(x, approximate="tanh"),
     "relu": F.relu,
@@ -235,9 +238,10 @@ class Decoder(nn.Module):
         return self.logits(self.decoder_norm(x))[:, 0]
 
     def logits(self, x: Float[Tensor, "*places emb"]) -> Float[Tensor, "*places vocab"]:
-        if self.logits_via_embedding:
-            return x @ self.token_embedder.weight.T / x.shape[-1] ** 0.5
-        return self.logits_dense(x)
+        kernel = self.token_embedder.weight.T if self.logits_via_embedding else self.logits_dense.weight.T
+        scale = x.shape[-1] ** -0.5 if self.logits_via_embedding else 1.0
+        parts = zip(x.tensor_split(LOGIT_PARTS, dim=-1), kernel.tensor_split(LOGIT_PARTS), strict=True)
+        return scale * sum(part @ rows for part, rows in parts)
 
 
 class Transformer(nn.Module):
