@@ -9,6 +9,8 @@ neither mean nor bias, and positions are added from one fixed table.
 from __future__ import annotations
 
 import dataclasses
+from functools import reduce
+from operator import add
 
 import jax
 import jax.numpy as jnp
@@ -244,7 +246,7 @@ class Decoder(nnx.Module):
         kernel = self.token_embedder.embedding[...].T if self.logits_via_embedding else self.logits_dense.kernel[...]
         scale = x.shape[-1] ** -0.5 if self.logits_via_embedding else 1.0
         parts = zip(jnp.array_split(x, LOGIT_PARTS, axis=-1), jnp.array_split(kernel, LOGIT_PARTS), strict=True)
-        return scale * sum(part @ rows for part, rows in parts)
+        return scale * reduce(add, (part @ rows for part, rows in parts))
 
 
 class Transformer(nnx.Module):

@@ -9,6 +9,8 @@ neither mean nor bias, and positions are added from one fixed table.
 from __future__ import annotations
 
 import dataclasses
+from functools import reduce
+from operator import add
 
 import torch
 import torch.nn.functional as F
@@ -241,7 +243,7 @@ class Decoder(nn.Module):
         kernel = self.token_embedder.weight.T if self.logits_via_embedding else self.logits_dense.weight.T
         scale = x.shape[-1] ** -0.5 if self.logits_via_embedding else 1.0
         parts = zip(x.tensor_split(LOGIT_PARTS, dim=-1), kernel.tensor_split(LOGIT_PARTS), strict=True)
-        return scale * sum(part @ rows for part, rows in parts)
+        return scale * reduce(add, (part @ rows for part, rows in parts))
 
 
 class Transformer(nn.Module):
