@@ -4,7 +4,7 @@
 
 Each run is a process of its own, so that peak memory is its own. The music is a folder of recordings, joined
 and repeated to the length asked for (default shared/realdata beside the checkout); without it, a piece that
-the project renders. Loading the model and compiling are timed apart.
+the project renders. Loading the model, starting processes and compiling are timed apart.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from mt3app.backend import default_processes
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 RATE_HZ = 16_000
 
@@ -36,40 +38,45 @@ def main() -> None:
     parser.add_argument("--backend", action="append", choices=["torch", "jax"])
     parser.add_argument("--decoding", action="append", choices=["greedy", "t5x"], help="default: t5x")
     parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--processes", type=int, action="append", help="for PyTorch; default: 1 and the processors")
     parser.add_argument("--run", nargs=3, metavar=("BACKEND", "DECODING", "FILE"), help=argparse.SUPPRESS)
+    parser.add_argument("--only", action="append", default=[], help="recordings whose names contain this")
     options = parser.parse_args()
     if options.run:
-        print(json.dumps(one_run(options.model, *options.run, batch_size=options.batch_size)))
+        print(json.dumps(one_run(options.model, *options.run, options.batch_size, (options.processes or [1])[0])))
         return
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    print("backend decoding  minutes  load s  compile s  transcribe s  x real time  memory before/after MiB  tokens")
+    print("backend processes decoding  minutes  load s  compile s  transcribe s  x real time  peak memory MiB  tokens")
+    runs = [("torch", processes) for processes in options.processes or [1, default_processes()]] + [("jax", 1)]
     with tempfile.TemporaryDirectory() as folder:
         for minutes in options.minutes or [3, 30]:
             file = Path(folder) / f"{minutes:g}.wav"
-            soundfile.write(file, music(options.music, minutes * 60), RATE_HZ, subtype="PCM_16")
+            soundfile.write(file, music(options.music, options.only, minutes * 60), RATE_HZ, subtype="PCM_16")
             for decoding in options.decoding or ["t5x"]:
-                for backend in options.backend or ["torch", "jax"]:
-                    report(backend, decoding, minutes, child(options, backend, decoding, file))
+                for backend, processes in runs:
+                    if backend in (options.backend or ["torch", "jax"]):
+                        run = child(options, backend, processes, decoding, file)
+                        report(backend, processes, decoding, minutes, run)
 
 
-def child(options: argparse.Namespace, backend: str, decoding: str, file: Path) -> dict:
+def child(options: argparse.Namespace, backend: str, processes: int, decoding: str, file: Path) -> dict:
     command = [sys.executable, __file__, "--model", options.model, "--run", backend, decoding, str(file)]
+    command += ["--processes", str(processes)]
     if options.batch_size:
         command += ["--batch-size", str(options.batch_size)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
-def report(backend: str, decoding: str, minutes: float, run: dict) -> None:
+def report(backend: str, processes: int, decoding: str, minutes: float, run: dict) -> None:
     print(
-        f"{backend:7} {decoding:8} {minutes:8g} {run['load']:7.1f} {run['compile']:10.1f} {run['transcribe']:13.1f} "
-        f"{minutes * 60 / run['transcribe']:12.1f} {run['memory_before']:11.0f} / {run['memory_after']:.0f} "
-        f"{run['tokens']:>16}",
+        f"{backend:7} {processes:9} {decoding:8} {minutes:8g} {run['load']:7.1f} {run['compile']:10.1f} "
+        f"{run['transcribe']:13.1f} {minutes * 60 / run['transcribe']:12.1f} {run['memory']:16.0f} {run['tokens']:>16}",
         flush=True,
     )
 
 
-def one_run(model: str, backend: str, decoding: str, file: str, batch_size: int | None) -> dict:
-    """Loads, warms up on two seconds, transcribes; seconds, MiB, and a check sum of all tokens."""
+def one_run(model: str, backend: str, decoding: str, file: str, batch_size: int | None, processes: int) -> dict:
+    """Loads, warms up on some seconds, transcribes; seconds, MiB of all processes, and a check sum of all tokens."""
     from mt3convert.sources import load
     from mt3core.decoding import Decoding
 
@@ -77,37 +84,41 @@ def one_run(model: str, backend: str, decoding: str, file: str, batch_size: int 
     network = importlib.import_module(f"mt3{backend}")
     weights = load(model)
     built = network.build_model(weights.config, weights.arrays, "auto")
-    transcriber = network.Transcriber(built, Decoding(method=decoding), batch_size)  # type: ignore[arg-type]
+    options = {"processes": processes} if backend == "torch" else {}
+    transcriber = network.Transcriber(built, Decoding(method=decoding), batch_size, **options)  # type: ignore[arg-type]
     del weights
-    loaded = time.perf_counter()
-    transcriber.transcribe((np.zeros(RATE_HZ * 2, np.float32), RATE_HZ))
-    memory_before = peak_mib()
+    if processes > 1:
+        transcriber.start_processes()
+    transcriber.transcribe((np.zeros(RATE_HZ * 4 * processes, np.float32), RATE_HZ))
     compiled = getattr(transcriber, "compile_seconds", 0.0)
     started = time.perf_counter()
     result = transcriber.transcribe(file)
     seconds = time.perf_counter() - started
     compiling = getattr(transcriber, "compile_seconds", 0.0)
     tokens = [token for segment in result.segments for token in segment.tokens]
+    transcriber.close()
+    children = processes * peak_mib(resource.RUSAGE_CHILDREN) if processes > 1 else 0
     return {
-        "load": loaded - start,
+        "load": started - start,
         "compile": compiling,
         # What was compiled on the way is no part of the run.
         "transcribe": seconds - (compiling - compiled),
-        "memory_before": memory_before,
-        "memory_after": peak_mib(),
+        "memory": peak_mib(resource.RUSAGE_SELF) + children,
         "tokens": f"{len(tokens)}:{hash(tuple(tokens)) & 0xFFFFFF:06x}",
     }
 
 
-def peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
+def peak_mib(who: int) -> float:
+    """Of this process, or of the largest of its children."""
+    return resource.getrusage(who).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
 
 
-def music(folder: Path, seconds: float) -> np.ndarray:
+def music(folder: Path, only: list[str], seconds: float) -> np.ndarray:
     """Mono float32 at 16 kHz: the folder's recordings in alphabetical order, repeated as needed."""
     from mt3core.audio import load_audio
 
     files = sorted(p for p in folder.glob("*") if p.suffix in {".flac", ".wav", ".ogg", ".mp3"})
+    files = [file for file in files if not only or any(name in file.name for name in only)]
     if files:
         pieces = [load_audio(file) for file in files]
     else:

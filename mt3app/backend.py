@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 # What each backend needs; the extra of `pip install "mt3kit[...]"` has the backend's own name.
 PACKAGES = {"torch": ("torch",), "jax": ("jax", "flax")}
 DEFAULT_NUM_BEAMS = 4
+# A process takes up to 1.8 GB with the published network. More than four have not been measured.
+MOST_PROCESSES = 4
+BYTES_OF_A_PROCESS = 2 * 10**9
 
 
 def choose_backend(name: str | None) -> str:
@@ -47,8 +51,24 @@ def choose_decoding(method: str | None, num_beams: int | None) -> Decoding:
     return Decoding(method=chosen, num_beams=beams)
 
 
+def default_processes() -> int:
+    """Processes to decode with on a CPU: as many as there are processors to run them and memory to hold them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    names = os.sysconf_names if hasattr(os, "sysconf_names") else {}
+    if "SC_AVPHYS_PAGES" not in names:
+        return min(cores, MOST_PROCESSES)
+    free_bytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(cores, MOST_PROCESSES, free_bytes // BYTES_OF_A_PROCESS))
+
+
 def load_transcriber(
-    model: str | None, backend: str, device: str, decoding: Decoding, batch_size: int | None, reporter: Reporter
+    model: str | None,
+    backend: str,
+    device: str,
+    decoding: Decoding,
+    reporter: Reporter,
+    batch_size: int | None = None,
+    processes: int | None = None,
 ) -> BaseTranscriber:
     """Reads the weights and builds the network on its device. Raises `ModelError`, `UsageError`."""
     from mt3convert.remote import cache_directory, is_complete, is_remote
@@ -67,6 +87,10 @@ def load_transcriber(
         reporter.line(f"Note: {note}")
     built = network.build_model(weights.config, weights.arrays, device)
     sizes = {} if batch_size is None else {"batch_size": batch_size}
+    if backend == "torch":
+        sizes["processes"] = processes or default_processes()
+    elif (processes or 1) > 1:
+        raise UsageError("Only PyTorch decodes in several processes.", "Leave --processes out.")
     decoding = dataclasses.replace(decoding, max_tokens=weights.config.network.max_target_tokens)
     transcriber = network.Transcriber(built, decoding, **sizes)
     loaded = time.perf_counter()

@@ -51,6 +51,9 @@ def transcribe(
     backend: Annotated[str | None, typer.Option(help="torch or jax. [default: torch where installed]")] = None,
     device: Device = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Segments side by side.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="For PyTorch on a CPU. [default: by processors and memory]")
+    ] = None,
     decoding: Annotated[
         str | None, typer.Option(help="greedy, t5x (as the original) or beam. [default: t5x; beam with --num-beams]")
     ] = None,
@@ -70,6 +73,7 @@ def transcribe(
         backend=backend,
         device=device,
         batch_size=batch_size,
+        processes=processes,
         decoding=decoding,
         num_beams=num_beams,
         overwrite=overwrite,

@@ -42,7 +42,7 @@ def run_demo(folder: Path, model: str | None, backend: str | None, device: str, 
     print(f"Rendered {len(notes)} notes, {len(samples) / SAMPLE_RATE_HZ:.1f} s ({renderer}).")
 
     try:
-        transcriber = load_transcriber(source, chosen, device, choose_decoding(None, None), None, reporter)
+        transcriber = load_transcriber(source, chosen, device, choose_decoding(None, None), reporter)
     except ModelError as error:
         raise ModelError(error.problem, error.next_step if model else WITHOUT_MODEL) from error
     print(f"Transcribing with {source} ({chosen}).")

@@ -30,6 +30,7 @@ class Options:
     backend: str | None = None
     device: str = "auto"
     batch_size: int | None = None
+    processes: int | None = None
     decoding: str | None = None
     num_beams: int | None = None
     overwrite: bool = False
@@ -51,8 +52,13 @@ def transcribe_files(options: Options, reporter: Reporter) -> int:
     batch = Batch(reporter, stdout_format=(formats or ("mid",))[0], names_recordings=len(jobs) > 1)
     pending = batch.probe([job for job in jobs if not job.is_finished])
     if pending:
-        transcriber = load_transcriber(options.model, backend, options.device, decoding, options.batch_size, reporter)
-        batch.run(transcriber, pending)
+        transcriber = load_transcriber(
+            options.model, backend, options.device, decoding, reporter, options.batch_size, options.processes
+        )
+        try:
+            batch.run(transcriber, pending)
+        finally:
+            transcriber.close()
     return batch.finish(len(jobs))
 
 

@@ -24,6 +24,10 @@ class ModelError(MT3Error):
     """A model that is missing, incomplete, broken or of another kind."""
 
 
+class DecodingError(MT3Error):
+    """Decoding that broke off for a reason outside it, such as a process that was ended."""
+
+
 class OutputError(MT3Error):
     """A result that cannot be written where it was asked for."""
 

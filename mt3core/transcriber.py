@@ -38,6 +38,9 @@ class BaseTranscriber(abc.ABC):
     def generate_stream(self, log_mels: Iterable[np.ndarray]) -> Iterator[tuple[int, Generated]]:
         """Takes log-mel segments (frames, mel), yields (number of the segment, its tokens) in any order."""
 
+    def close(self) -> None:  # noqa: B027 - most hold nothing
+        """Lets go of what lives outside this object, such as other processes."""
+
     def transcribe(self, audio: AudioSource, progress: Progress | None = None) -> Transcription:
         """Transcribes a file, or `(samples, sample_rate_hz)`.
 

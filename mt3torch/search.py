@@ -81,28 +81,47 @@ class SingleSearch:
         self,
         tokens: Int[np.ndarray, "lanes beams candidates"],
         log_probs: Float[np.ndarray, "lanes beams candidates"],
+        lanes: Int[np.ndarray, " lanes"] | None = None,
     ) -> tuple[Int[np.ndarray, "lanes beams"] | None, Bool[np.ndarray, " lanes"]]:
-        occupied = slice(0, self.count)
-        lanes = np.arange(self.count)
-        totals = self._log_probs[occupied, None] + log_probs[:, 0]
+        """As `Search` has it; here also for some of the lanes only."""
+        lanes = np.arange(self.count) if lanes is None else lanes
+        totals = self._log_probs[lanes, None] + log_probs[:, 0]
         tokens = tokens[:, 0]
-        self.lengths[occupied] += 1
-        lengths = self.lengths[occupied]
+        self.lengths[lanes] += 1
+        lengths = self.lengths[lanes]
 
         is_end = tokens == END_TOKEN
         scores = np.where(is_end, totals, -np.inf).max(axis=1) / self._penalty(lengths)
-        kept = scores > self._kept_scores[occupied]
-        self._kept_scores[occupied][kept] = scores[kept]
-        self._kept_lengths[occupied][kept] = lengths[kept]
+        kept = scores > self._kept_scores[lanes]
+        self._kept_scores[lanes[kept]] = scores[kept]
+        self._kept_lengths[lanes[kept]] = lengths[kept]
 
         # Greedy, which sees one continuation only, is done where that is the end.
         chosen = np.where(is_end[:, 0], self.num_candidates - 1, 0)
-        self._tokens[lanes, lengths - 1] = tokens[lanes, chosen]
-        self._log_probs[occupied] = totals[lanes, chosen]
+        rows = np.arange(len(lanes))
+        self._tokens[lanes, lengths - 1] = tokens[rows, chosen]
+        self._log_probs[lanes] = totals[rows, chosen]
         done = lengths >= self._decoding.max_tokens
         if self.num_candidates == 1:
             return None, done | is_end[:, 0]
-        return None, done | (self._kept_scores[occupied] > self._log_probs[occupied] / self._last_penalty)
+        return None, done | (self._kept_scores[lanes] > self._log_probs[lanes] / self._last_penalty)
+
+    def guesses(self, width: int) -> Int[np.ndarray, "lanes width"] | None:
+        """What each lane may go on with: what followed when it last wrote its two latest tokens, over and over.
+
+        None where no lane has written its latest two before, or where there is no room for so many tokens.
+        """
+        if self.lengths[: self.count].max() + width >= self._decoding.max_tokens:
+            return None
+        guesses = np.full((self.count, width), END_TOKEN, np.int32)
+        found = False
+        for lane in range(self.count):
+            tokens = self._tokens[lane, : self.lengths[lane]]
+            earlier = np.flatnonzero((tokens[1:-1] == tokens[-1:]) & (tokens[:-2] == tokens[-2:-1]))
+            if len(earlier):
+                guesses[lane] = np.resize(tokens[earlier[-1] + 2 :], width)
+                found = True
+        return guesses if found else None
 
     def result(self, lane: int) -> Generated:
         length = self._kept_lengths[lane]

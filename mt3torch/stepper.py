@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from mt3torch.model import ACTIVATIONS, NORM_EPSILON, DecoderLayer, Transformer
 
-# Room for tokens at the start; most segments need fewer. It doubles when a segment needs more.
-FIRST_CAPACITY = 256
+# Room for tokens at the start, which most segments do not need, and by how much it grows when one needs more.
+CAPACITY_STEP = 256
 # With so many rows MKL multiplies faster, up to twice, where the product is asked for transposed.
 TRANSPOSED_ROWS = range(8, 33)
 # Lanes are alike, and attend to their tokens together, unless one has read less than this share of the
@@ -74,7 +74,7 @@ class Lanes:
         # Tokens each occupied lane has read so far. The older are in front, though not in strict order.
         self.lengths = np.zeros(0, np.int64)
         self._device = stepper.device
-        self._capacity = min(FIRST_CAPACITY, max_tokens)
+        self._capacity = min(CAPACITY_STEP, max_tokens)
         # Zeros, not uninitialised: what a mask hides must still be finite.
         self._self = [self._empty(num_lanes) for _ in stepper.layers]
         self._encoded = torch.zeros((num_lanes, num_frames, stepper.network.emb_dim), device=self._device)
@@ -117,27 +117,38 @@ class Lanes:
             for part in cache[..., :used, :]:  # keys, values
                 part[lanes[:, 0]] = part[lanes, chosen]
 
-    def step(self, tokens: Int[np.ndarray, "lanes beams"]) -> Float[Tensor, "rows vocab"]:
-        """Logits after one more token. Rows are lanes times beams, beams inside."""
-        length = int(self.lengths.max()) + 1
+    def step(self, tokens: Int[np.ndarray, "lanes width"]) -> Float[Tensor, "rows vocab"]:
+        """Logits after one more token of every beam; without beams also after several, each seeing those before it.
+
+        Rows are lanes times beams, or lanes times tokens, lanes outside.
+        """
+        num_sequences = len(self.lengths) * self.num_beams
+        width = tokens.size // num_sequences
+        length = int(self.lengths.max()) + width
         self._reserve(length)
-        place = torch.as_tensor(np.repeat(self.lengths, self.num_beams)).to(self._device)
-        self.lengths += 1
-        hidden = torch.arange(length, device=self._device) > place[:, None]
-        mask = torch.zeros(hidden.shape, device=self._device).masked_fill_(hidden, -torch.inf)[:, None, None, :]
+        places = np.repeat(self.lengths, self.num_beams)[:, None] + np.arange(width)
+        place = torch.as_tensor(places).to(self._device)
+        self.lengths += width
+        hidden = torch.arange(length, device=self._device) > place[:, :, None]
+        mask = torch.zeros(hidden.shape, device=self._device).masked_fill_(hidden, -torch.inf)[:, None]
         decoder = self.stepper.model.decoder
-        x = decoder.token_embedder(torch.as_tensor(tokens.reshape(-1)).to(self._device)) + decoder.positions[place]
+        x = decoder.token_embedder(torch.as_tensor(tokens.reshape(-1)).to(self._device))
+        x = x + decoder.positions[place.flatten()]
         where = _Place(self._cache_rows(place), mask, self._groups())
         for index in range(len(self.stepper.layers)):
             x = self._layer(index, x, where)
         return decoder.logits(decoder.decoder_norm(x))
 
-    def _cache_rows(self, place: Int[Tensor, " rows"]) -> Int[Tensor, " entries"]:
+    def take_back(self, counts: Int[np.ndarray, " lanes"]) -> None:
+        """Forgets so many of each lane's last tokens."""
+        self.lengths -= counts
+
+    def _cache_rows(self, place: Int[Tensor, "sequences width"]) -> Int[Tensor, " entries"]:
         """Where a step's keys and values go, in a cache seen as a table of single heads' vectors."""
         cache = self._self[0]
         heads = torch.arange(2 * cache[0].shape[:3].numel(), device=self._device) * cache.shape[-2]
-        heads = heads.view(2, -1, cache.shape[3])[:, : len(place)]
-        return (heads + place[:, None]).flatten()
+        heads = heads.view(2, -1, 1, cache.shape[3])[:, : len(place)]
+        return (heads + place[:, :, None]).flatten()
 
     def _layer(self, index: int, x: Tensor, where: _Place) -> Tensor:
         weights, network = self.stepper.layers[index], self.stepper.network
@@ -156,9 +167,10 @@ class Lanes:
         query, new = joined[0], joined[1:].view(-1, network.head_dim)
         self._self[index].view(-1, network.head_dim).index_copy_(0, where.cache_rows, new)
         keys, values = self._self[index].flatten(1, 2)
+        query = query.view(len(where.mask), -1, *query.shape[1:]).transpose(1, 2)
         attended = [
             F.scaled_dot_product_attention(
-                query[rows, :, None],
+                query[rows],
                 keys[rows, :, :length],
                 values[rows, :, :length],
                 attn_mask=where.mask[rows, ..., :length],
@@ -166,13 +178,13 @@ class Lanes:
             )
             for rows, length in where.groups
         ]
-        return _linear(torch.cat(attended).flatten(1), weights.self_out)
+        return _linear(torch.cat(attended).transpose(1, 2).reshape(len(y), -1), weights.self_out)
 
     def _attend_to_frames(self, weights: StepWeights, y: Tensor) -> Tensor:
         network = self.stepper.network
         query = _linear(y, weights.cross_query).unflatten(-1, (network.num_heads, network.head_dim))
         query = torch.bmm(query.transpose(0, 1), weights.cross_key).transpose(0, 1)
-        # All beams and heads of a lane attend to its frames together.
+        # All rows and heads of a lane attend to its frames together.
         query = query.reshape(len(self.lengths), 1, -1, network.emb_dim)
         frames = self._encoded[: len(self.lengths), None]
         mean = F.scaled_dot_product_attention(query, frames, frames, scale=1.0)
@@ -181,7 +193,7 @@ class Lanes:
         return _linear(attended.reshape(len(y), -1), weights.cross_out)
 
     def _groups(self) -> list[tuple[slice, int]]:
-        """Slices of rows that have read about equally much, and how much: what an attention goes through at once."""
+        """Slices of sequences that have read about equally much, and how much: what one attention goes through."""
         if self._device.type != "cpu":  # elsewhere a call costs more than what it saves
             return [(slice(0, len(self.lengths) * self.num_beams), int(self.lengths.max()))]
         starts = [0]
@@ -197,7 +209,7 @@ class Lanes:
     def _reserve(self, length: int) -> None:
         if length <= self._capacity:
             return
-        old, self._capacity = self._capacity, min(max(2 * self._capacity, length), self.max_tokens)
+        old, self._capacity = self._capacity, min(-(-length // CAPACITY_STEP) * CAPACITY_STEP, self.max_tokens)
         for index, cache in enumerate(self._self):
             self._self[index] = self._empty(cache.shape[1])
             self._self[index][..., :old, :] = cache
@@ -213,7 +225,7 @@ class _Place:
     """Where a step's tokens stand, the same for all layers."""
 
     cache_rows: Int[Tensor, " entries"]
-    mask: Float[Tensor, "rows 1 1 positions"]
+    mask: Float[Tensor, "sequences 1 width positions"]
     groups: list[tuple[slice, int]]
 
 

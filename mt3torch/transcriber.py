@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 
@@ -9,23 +10,37 @@ import numpy as np
 
 from mt3core.decoding import Decoding, Generated
 from mt3core.transcriber import BaseTranscriber
-from mt3torch.decoding import generate_stream
+from mt3torch.decoding import default_batch_size, generate_stream
 from mt3torch.loading import load_model
 from mt3torch.model import Transformer
+from mt3torch.processes import Processes
 from mt3torch.stepper import Stepper
+
+# Segments of the shortest recording (a little over two minutes for `mt3`) that is worth starting processes for.
+LEAST_SEGMENTS_FOR_PROCESSES = 64
 
 
 class Transcriber(BaseTranscriber):
     """Transcribes with a network on CPU, CUDA or MPS.
 
-    `batch_size` is the number of segments decoded side by side; by default it suits the device.
+    `batch_size` is the number of segments decoded side by side (in each process); by default it suits the device.
+    With `processes` above 1 and on a CPU long recordings are decoded in that many processes, which are started at
+    the first one and end with `close`, or with the transcriber.
     """
 
-    def __init__(self, model: Transformer, decoding: Decoding = Decoding(), batch_size: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Transformer,
+        decoding: Decoding = Decoding(),
+        batch_size: int | None = None,
+        processes: int = 1,
+    ) -> None:
         super().__init__(model.config, decoding)
         self.model = model
         self.batch_size = batch_size
+        self.processes = processes
         self._stepper = Stepper(model)
+        self._started: Processes | None = None
 
     @classmethod
     def from_pretrained(
@@ -34,9 +49,29 @@ class Transcriber(BaseTranscriber):
         device: str = "auto",
         decoding: Decoding = Decoding(),
         batch_size: int | None = None,
+        processes: int = 1,
     ) -> Transcriber:
         """Loads a model directory. Raises `ModelError` where it is none, `UsageError` for an unknown device."""
-        return cls(load_model(directory, device), decoding, batch_size)
+        return cls(load_model(directory, device), decoding, batch_size, processes)
 
     def generate_stream(self, log_mels: Iterable[np.ndarray]) -> Iterator[tuple[int, Generated]]:
-        return generate_stream(self._stepper, log_mels, self.decoding, self.batch_size)
+        segments = iter(log_mels)
+        if self.processes > 1 and self._stepper.device.type == "cpu":
+            first = list(itertools.islice(segments, LEAST_SEGMENTS_FOR_PROCESSES))
+            segments = itertools.chain(first, segments)
+            if len(first) == LEAST_SEGMENTS_FOR_PROCESSES:
+                self.start_processes()
+            if self._started is not None and self._started.is_open:
+                return self._started.generate_stream(segments)
+        return generate_stream(self._stepper, segments, self.decoding, self.batch_size)
+
+    def start_processes(self) -> None:
+        """Starts the processes if they do not run, so that they get ready while something else is done."""
+        if self._started is None or not self._started.is_open:
+            lanes = self.batch_size or default_batch_size(self._stepper.device, self.decoding.num_beams)
+            self._started = Processes(self.model, self.decoding, self.processes, lanes)
+
+    def close(self) -> None:
+        """Ends the processes, if there are any."""
+        if self._started is not None:
+            self._started.close()

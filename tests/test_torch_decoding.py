@@ -38,7 +38,7 @@ def log_mel():
 @pytest.fixture(autouse=True)
 def small_beginnings(monkeypatch):
     """Caches that must grow, and lanes of different ages that are not attended to together."""
-    monkeypatch.setattr(stepper, "FIRST_CAPACITY", 4)
+    monkeypatch.setattr(stepper, "CAPACITY_STEP", 4)
     monkeypatch.setattr(stepper, "SHORT_TOKENS", 1)
 
 

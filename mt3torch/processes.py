@@ -1,0 +1,150 @@
+"""Decoding in several processes, for CPUs.
+
+A decoder step is hundreds of short operations. Divided among all processors each has to be started and waited for;
+left to one processor it just runs, and while one process reads memory another multiplies. Threads would do as well
+if they did not have to take turns between operations. Segments are dealt out in turn, so what a process computes
+does not depend on how fast the others are: the same input gives the same result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from mt3core.decoding import Decoding, Generated
+from mt3core.errors import DecodingError
+from mt3core.model_directory import save_model_directory
+from mt3torch.model import Transformer
+
+# Segments a process may hold besides those in its lanes: always enough for its next batch of the encoder.
+HELD_BACK = 16
+# In place of a segment's number.
+END_OF_STREAM = -1
+WORKER_MODULE = "mt3torch.worker_process"
+
+Message = tuple[int, dict | None]
+
+
+class Processes:
+    """`num_processes` that decode; they start at once and live until `close`."""
+
+    def __init__(self, model: Transformer, decoding: Decoding, num_processes: int, num_lanes: int) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="mt3-")
+        self._most_held = num_lanes + HELD_BACK
+        self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._children: list[subprocess.Popen[bytes]] = []
+        folder = Path(self._folder.name)
+        arrays = {name: value.numpy(force=True) for name, value in model.state_dict().items()}
+        save_model_directory(folder / "model", model.config, arrays)
+        options = json.dumps(dataclasses.asdict(decoding))
+        command = [sys.executable, "-m", WORKER_MODULE, str(folder / "model"), options, str(num_lanes)]
+        for number in range(num_processes):
+            self._start(command, num_processes, number)
+
+    def generate_stream(self, log_mels: Iterable[np.ndarray]) -> Iterator[tuple[int, Generated]]:
+        """Like `mt3torch.decoding.generate_stream`. Given up half-way, it closes the processes.
+
+        Raises `DecodingError` where a process ends by itself.
+        """
+        finished = False
+        try:
+            yield from self._generate_stream(enumerate(log_mels))
+            finished = True
+        finally:
+            if not finished:
+                self.close()
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._children)
+
+    def close(self) -> None:
+        """Ends the processes and removes their files."""
+        children, self._children = self._children, []
+        for child in children:
+            child.kill()
+            child.wait()
+            for pipe in (child.stdin, child.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):  # what was still to be written has no reader any more
+                        pipe.close()
+        self._folder.cleanup()
+
+    def _start(self, command: list[str], num_processes: int, number: int) -> None:
+        threads = max(1, (os.cpu_count() or 1) // num_processes)
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(sys.path)}
+        with self._errors_file(number).open("wb") as errors:
+            child = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment
+            )
+        self._children.append(child)
+        threading.Thread(target=self._listen, args=(number, child), daemon=True).start()
+
+    def _listen(self, number: int, child: subprocess.Popen[bytes]) -> None:
+        assert child.stdout is not None
+        try:
+            for line in child.stdout:
+                self._messages.put((number, json.loads(line)))
+        except ValueError:
+            pass  # closed while it was read
+        self._messages.put((number, None))
+
+    def _generate_stream(self, segments: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[int, Generated]]:
+        held = [0] * len(self._children)
+        turns = itertools.cycle(range(len(self._children)))
+        turn = next(turns)
+        at_work = len(self._children)
+        ended = False
+        while at_work:
+            while not ended and held[turn] < self._most_held:
+                number, log_mel = next(segments, (END_OF_STREAM, None))
+                if log_mel is None:
+                    ended = True
+                    for child in range(len(self._children)):
+                        self._send(child, END_OF_STREAM)
+                else:
+                    self._send(turn, number, np.ascontiguousarray(log_mel, "<f4"))
+                    held[turn] += 1
+                    turn = next(turns)
+            sender, message = self._messages.get()
+            if message is None:
+                raise self._failure(sender)
+            if not message:
+                at_work -= 1
+                continue
+            held[sender] -= 1
+            yield message["number"], Generated(np.array(message["tokens"], np.int32), message["score"])
+
+    def _send(self, child: int, number: int, log_mel: np.ndarray | None = None) -> None:
+        pipe = self._children[child].stdin
+        assert pipe is not None
+        try:
+            pipe.write(number.to_bytes(8, "little", signed=True))
+            if log_mel is not None:
+                pipe.write(log_mel.data)
+            pipe.flush()
+        except OSError:
+            raise self._failure(child) from None
+
+    def _failure(self, number: int) -> DecodingError:
+        code = self._children[number].wait()
+        lines = self._errors_file(number).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        reason = f": {lines[-1]}" if lines else ", perhaps for want of memory"
+        return DecodingError(
+            f"A decoding process ended with code {code}{reason}.", "Try again with one process (--processes 1)."
+        )
+
+    def _errors_file(self, number: int) -> Path:
+        return Path(self._folder.name) / f"errors_{number}.txt"

@@ -1,0 +1,81 @@
+"""A process that decodes for another one: segments come in on standard input, tokens go out on standard output.
+
+    python -m mt3torch.worker_process MODEL_DIRECTORY DECODING_AS_JSON LANES
+
+In: frames of an 8-byte number and, unless it is `END_OF_STREAM`, one segment's float32 log-mel; any number of
+streams after each other. Out: a line of JSON for each segment that is done, and an empty object after each stream.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import BinaryIO, TextIO
+
+import numpy as np
+
+from mt3core.decoding import Decoding
+from mt3torch.decoding import generate_stream
+from mt3torch.loading import load_model
+from mt3torch.processes import END_OF_STREAM
+from mt3torch.stepper import Stepper
+
+
+def main() -> None:
+    directory, decoding, lanes = sys.argv[1:]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Control-C is for the other process, which then closes the input
+    # Whatever a library prints must not come between the results.
+    results = os.fdopen(os.dup(1), "w", encoding="ascii")
+    os.dup2(2, 1)
+    stepper = Stepper(load_model(directory, "cpu"))
+    config = stepper.model.config
+    shape = (config.network.input_frames, config.spectrogram.mel_bands)
+    frames: queue.SimpleQueue[tuple[int, np.ndarray | None]] = queue.SimpleQueue()
+    # Read at once, so that the other process never waits for this one's decoding.
+    threading.Thread(target=_read, args=(sys.stdin.buffer, shape, frames), daemon=True).start()
+    serve(stepper, Decoding(**json.loads(decoding)), int(lanes), frames, results)
+
+
+def serve(
+    stepper: Stepper,
+    decoding: Decoding,
+    num_lanes: int,
+    frames: queue.SimpleQueue[tuple[int, np.ndarray | None]],
+    results: TextIO,
+) -> None:
+    """Decodes stream after stream until the input ends."""
+    while True:
+        numbers: list[int] = []
+        for index, generated in generate_stream(stepper, _one_stream(frames, numbers), decoding, num_lanes):
+            line = {"number": numbers[index], "tokens": generated.tokens.tolist(), "score": generated.score}
+            print(json.dumps(line), file=results, flush=True)
+        print("{}", file=results, flush=True)
+
+
+def _one_stream(frames: queue.SimpleQueue[tuple[int, np.ndarray | None]], numbers: list[int]) -> Iterator[np.ndarray]:
+    while True:
+        number, log_mel = frames.get()
+        if log_mel is None:
+            return
+        numbers.append(number)
+        yield log_mel
+
+
+def _read(source: BinaryIO, shape: tuple[int, int], frames: queue.SimpleQueue[tuple[int, np.ndarray | None]]) -> None:
+    size = shape[0] * shape[1] * 4
+    while header := source.read(8):
+        number = int.from_bytes(header, "little", signed=True)
+        if number == END_OF_STREAM:
+            frames.put((number, None))
+        else:
+            frames.put((number, np.frombuffer(source.read(size), "<f4").reshape(shape)))
+    os._exit(0)  # the other process is gone or has closed: nobody waits for what is being decoded
+
+
+if __name__ == "__main__":
+    main()
