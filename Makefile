@@ -19,8 +19,10 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/mt3 demo
 
+# Two at a time: most of the wait is for compiling, on one processor. A file's tests stay together, for what they share.
+TEST_PROCESSES ?= 2
 test: $(READY)
-	$(BIN)/pytest --cov --cov-report=term:skip-covered
+	$(BIN)/pytest --cov --cov-report=term:skip-covered --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 # Without the slow tests, for the time between two edits.
 quick: $(READY)
