@@ -1,0 +1,1 @@
+"""Audio from MIDI: synthesizers, and data sets rendered in the layouts of real ones."""
