@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from mt3app.cli_data import register
 from mt3app.progress import Reporter
 from mt3core.errors import MT3Error
 
@@ -197,3 +198,6 @@ def _run_command(arguments: list[str]) -> int:
 
 def main() -> None:
     sys.exit(run(sys.argv[1:]))
+
+
+register(app)

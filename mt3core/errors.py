@@ -20,6 +20,10 @@ class MidiError(MT3Error):
     """A MIDI file that cannot be read, or notes that cannot be written as MIDI."""
 
 
+class DatasetError(MT3Error):
+    """A data set that cannot be found or read, or a prepared one that is incomplete or broken."""
+
+
 class ModelError(MT3Error):
     """A model that is missing, incomplete, broken or of another kind."""
 
