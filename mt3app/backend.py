@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt3app.progress import Reporter
@@ -54,11 +55,19 @@ def choose_decoding(method: str | None, num_beams: int | None) -> Decoding:
 def default_processes() -> int:
     """Processes to decode with on a CPU: as many as there are processors to run them and memory to hold them."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    names = os.sysconf_names if hasattr(os, "sysconf_names") else {}
-    if "SC_AVPHYS_PAGES" not in names:
-        return min(cores, MOST_PROCESSES)
-    free_bytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(cores, MOST_PROCESSES, free_bytes // BYTES_OF_A_PROCESS))
+    most = min(cores, MOST_PROCESSES)
+    available = available_bytes()
+    return most if available is None else max(1, min(most, available // BYTES_OF_A_PROCESS))
+
+
+def available_bytes() -> int | None:
+    """Memory that programs can still get, where the system says so (Linux)."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    kilobytes = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(kilobytes[0]) * 1024 if kilobytes else None
 
 
 def load_transcriber(

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mt3app.backend import choose_backend, choose_decoding
+from mt3app import backend
+from mt3app.backend import choose_backend, choose_decoding, default_processes
 from mt3app.jobs import Output, check_writable, parse_formats, plan
 from mt3core.decoding import Decoding
 from mt3core.errors import AudioError, MissingExtraError, OutputError, UsageError
@@ -140,3 +141,13 @@ def test_decoding_follows_from_either_option():
     assert choose_decoding("beam", 1) == Decoding("beam", num_beams=1)
     with pytest.raises(UsageError, match=r"has one beam, not 3\. Say --decoding beam"):
         choose_decoding("greedy", 3)
+
+
+def test_processes_follow_processors_and_memory(monkeypatch):
+    monkeypatch.setattr(backend.os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    for available, expected in [(None, 4), (100 * 10**9, 4), (5 * 10**9, 2), (10**9, 1)]:
+        monkeypatch.setattr(backend, "available_bytes", lambda available=available: available)
+        assert default_processes() == expected
+    monkeypatch.setattr(backend, "available_bytes", lambda: None)
+    monkeypatch.setattr(backend.os, "sched_getaffinity", lambda _: {0}, raising=False)
+    assert default_processes() == 1
