@@ -40,10 +40,12 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--processes", type=int, action="append", help="for PyTorch; default: 1 and the processors")
     parser.add_argument("--run", nargs=3, metavar=("BACKEND", "DECODING", "FILE"), help=argparse.SUPPRESS)
+    parser.add_argument("--max-tokens", type=int, default=1024, help="fewer: a quick look at memory, not at speed")
     parser.add_argument("--only", action="append", default=[], help="recordings whose names contain this")
     options = parser.parse_args()
     if options.run:
-        print(json.dumps(one_run(options.model, *options.run, options.batch_size, (options.processes or [1])[0])))
+        processes = (options.processes or [1])[0]
+        print(json.dumps(one_run(options.model, *options.run, options.batch_size, processes, options.max_tokens)))
         return
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     print("backend processes decoding  minutes  load s  compile s  transcribe s  x real time  peak memory MiB  tokens")
@@ -61,7 +63,7 @@ def main() -> None:
 
 def child(options: argparse.Namespace, backend: str, processes: int, decoding: str, file: Path) -> dict:
     command = [sys.executable, __file__, "--model", options.model, "--run", backend, decoding, str(file)]
-    command += ["--processes", str(processes)]
+    command += ["--processes", str(processes), "--max-tokens", str(options.max_tokens)]
     if options.batch_size:
         command += ["--batch-size", str(options.batch_size)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
@@ -75,7 +77,9 @@ def report(backend: str, processes: int, decoding: str, minutes: float, run: dic
     )
 
 
-def one_run(model: str, backend: str, decoding: str, file: str, batch_size: int | None, processes: int) -> dict:
+def one_run(
+    model: str, backend: str, method: str, file: str, batch_size: int | None, processes: int, max_tokens: int
+) -> dict:
     """Loads, warms up on some seconds, transcribes; seconds, MiB of all processes, and a check sum of all tokens."""
     from mt3convert.sources import load
     from mt3core.decoding import Decoding
@@ -85,7 +89,8 @@ def one_run(model: str, backend: str, decoding: str, file: str, batch_size: int 
     weights = load(model)
     built = network.build_model(weights.config, weights.arrays, "auto")
     options = {"processes": processes} if backend == "torch" else {}
-    transcriber = network.Transcriber(built, Decoding(method=decoding), batch_size, **options)  # type: ignore[arg-type]
+    decoding = Decoding(method=method, max_tokens=max_tokens)  # type: ignore[arg-type]
+    transcriber = network.Transcriber(built, decoding, batch_size, **options)
     del weights
     if processes > 1:
         transcriber.start_processes()
