@@ -94,3 +94,9 @@ def tiny_model():
 def realdata() -> Path:
     """The folder of real recordings with note truth."""
     return shared_path("realdata")
+
+
+@pytest.fixture(scope="session")
+def dataset_layouts() -> Path:
+    """The folder of true metadata and layouts of MAESTRO and SLAKH2100."""
+    return shared_path("metadata")

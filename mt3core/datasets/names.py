@@ -1,0 +1,79 @@
+"""Names of files, tracks and splits: what may stand in a message, in a table and in a file name."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+# In order of preference where one recording is there in several: unchanged and whole ones first.
+AUDIO_SUFFIXES = (".wav", ".flac", ".aiff", ".aif", ".w64", ".caf", ".au", ".ogg", ".opus", ".mp3", ".m4a", ".wma")
+MIDI_SUFFIXES = (".mid", ".midi")
+SPLITS = ("train", "validation", "test")
+_SPLIT_OF_FOLDER = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_MOST_NAME_BYTES = 160
+
+
+def printable(text: str | os.PathLike[str]) -> str:
+    """Text that can be printed and stored as UTF-8: bytes of a file name that are none show as `\\xNN`."""
+    return os.fspath(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def track_name(relative: str) -> str:
+    """A valid file name for a track at this place in its data set: folders joined by `__`, at most 160 bytes.
+
+    Characters that some file system or shell takes amiss become `_`. Where a name had to be changed so, a few
+    digits of a hash keep it apart from others that would become the same.
+    """
+    text = unicodedata.normalize("NFC", printable(relative))
+    name = "".join(char if _is_harmless(char) else "_" for char in text.replace("/", "__")).strip(". ")
+    if name and len(name.encode()) <= _MOST_NAME_BYTES and name == text.replace("/", "__"):
+        return name
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return name.encode()[: _MOST_NAME_BYTES - 9].decode(errors="ignore") + f"-{digest}"
+
+
+def split_of_folder(name: str) -> str | None:
+    """train, validation or test where a folder is called so (or valid, val, dev, ...)."""
+    return _SPLIT_OF_FOLDER.get(name.lower())
+
+
+def split_by_name(name: str) -> str:
+    """A split that depends on the name alone, so that more pieces never move the others: 80, 10 and 10 of 100."""
+    number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % 100
+    return "train" if number < 80 else "validation" if number < 90 else "test"
+
+
+def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
+    """The files of a folder with one of these suffixes (in any case), by name without it, preferred ones first.
+
+    The names are in Unicode's composed form, so that a copy made on a Mac is found too. A folder that is not
+    there or cannot be read has none. Hidden files are passed over.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in _files(folder):
+        if path.suffix.lower() in suffixes:
+            found.setdefault(unicodedata.normalize("NFC", path.stem), []).append(path)
+    for paths in found.values():
+        paths.sort(key=lambda path: (suffixes.index(path.suffix.lower()), path.name))
+    return found
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from sorted(
+                Path(entry.path) for entry in entries if not entry.name.startswith(".") and not entry.is_dir()
+            )
+    except OSError:
+        return
+
+
+def _is_harmless(char: str) -> bool:
+    return char.isprintable() and char not in '\\:*?"<>|'
