@@ -20,7 +20,7 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int16
+from jaxtyping import Bool, Float, Int16
 
 from mt3core.errors import DatasetError
 from mt3core.notes import NOTE_DTYPE, NoteTable
@@ -61,26 +61,36 @@ class Chunk:
 
 def to_int16(audio: Float[np.ndarray, " samples"]) -> tuple[Int16[np.ndarray, " samples"], int]:
     """Audio rounded to int16, and how many samples lay outside its range by more than rounding and were clipped."""
-    scaled = np.rint(audio * np.float32(FULL_SCALE))
-    # +1.0 itself has no int16; one step less than full scale is no clipping that anyone could hear.
-    num_clipped = int(np.count_nonzero((scaled > FULL_SCALE) | (scaled < -FULL_SCALE)))
-    return np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16), num_clipped
+    result = np.empty(len(audio), np.int16)
+    num_clipped = 0
+    for start in range(0, len(audio), CHUNK_SAMPLES):  # in parts: an hour's intermediate results would be 500 MB
+        scaled = np.rint(audio[start : start + CHUNK_SAMPLES] * np.float32(FULL_SCALE))
+        # +1.0 itself has no int16; one step less than full scale is no clipping that anyone could hear.
+        num_clipped += int(np.count_nonzero((scaled > FULL_SCALE) | (scaled < -FULL_SCALE)))
+        result[start : start + CHUNK_SAMPLES] = np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1)
+    return result, num_clipped
 
 
 def notes_between(notes: NoteTable, start_seconds: float, end_seconds: float, margin: float = 0.0) -> NoteTable:
     """The notes that sound between two times of the piece, `margin` seconds more at either side, in their order."""
-    start, end = start_seconds - margin, end_seconds + margin
-    # A note without length sounds where it starts.
-    return notes[(notes["onset"] < end) & ((notes["offset"] > start) | (notes["onset"] >= start))]
+    return notes[_sounds_between(notes, start_seconds - margin, end_seconds + margin)]
 
 
 def cut_chunks(audio: Int16[np.ndarray, " samples"], notes: NoteTable) -> list[Chunk]:
-    """All chunks of a recording in order, each with its notes and those within MARGIN_SECONDS of it."""
+    """All chunks of a recording in order, each with its notes and those within MARGIN_SECONDS of it.
+
+    With a note that goes on from before a chunk come all notes of its pitch, program and drum flag that met it,
+    though they have ended: to the codec the first offset of a pitch ends it, so without them a note that is over
+    would be tied.
+    """
     chunks = []
     for start in range(0, len(audio), CHUNK_SAMPLES):
         part = audio[start : start + CHUNK_SAMPLES]
         first, last = start / SAMPLE_RATE_HZ, (start + len(part)) / SAMPLE_RATE_HZ
-        chunks.append(Chunk(part, notes_between(notes, first, last, MARGIN_SECONDS), start))
+        is_wanted = _sounds_between(notes, first - MARGIN_SECONDS, last + MARGIN_SECONDS)
+        begun = notes["onset"] < first + MARGIN_SECONDS
+        is_wanted |= begun & _met(notes, is_wanted & begun)
+        chunks.append(Chunk(part, notes[is_wanted], start))
     return chunks
 
 
@@ -112,12 +122,13 @@ def decode_chunk(data: bytes) -> Chunk:
     return Chunk(_unpack(header, data, 0, header.num_samples), _notes(header, data), header.start_sample)
 
 
-def decode_segment(data: bytes, start_sample: int, num_samples: int) -> Chunk:
+def decode_segment(data: bytes, start_sample: int, num_samples: int, all_notes: bool = False) -> Chunk:
     """A part of a chunk: `num_samples` from `start_sample` (within the chunk), zeros where the chunk is over.
 
-    Its notes are those of the part and those within MARGIN_SECONDS of it. Audio that is stored as it is is not
-    copied unless it has to be padded, and its checksum is not compared (ArrayRecord has compared its own); header
-    and notes are checked. Raises `DatasetError` for a damaged or newer record.
+    Its notes are those of the part and those within MARGIN_SECONDS of it, or with `all_notes` those of the whole
+    chunk: where notes of one pitch overlap, the codec asks for those that have ended, too. Audio that is stored as
+    it is is not copied unless it has to be padded, and its checksum is not compared (ArrayRecord has compared its
+    own); header and notes are checked. Raises `DatasetError` for a damaged or newer record.
     """
     header = _read_header(data)
     if start_sample < 0 or num_samples < 1:
@@ -126,8 +137,23 @@ def decode_segment(data: bytes, start_sample: int, num_samples: int) -> Chunk:
     if len(audio) < num_samples:
         audio = np.concatenate([audio, np.zeros(num_samples - len(audio), np.int16)])
     first = header.start_sample + start_sample
+    if all_notes:
+        return Chunk(audio, _notes(header, data), first)
     seconds = first / SAMPLE_RATE_HZ, (first + num_samples) / SAMPLE_RATE_HZ
     return Chunk(audio, notes_between(_notes(header, data), *seconds, MARGIN_SECONDS), first)
+
+
+def _sounds_between(notes: NoteTable, start: float, end: float) -> Bool[np.ndarray, " notes"]:
+    # A note without length sounds where it starts.
+    return (notes["onset"] < end) & ((notes["offset"] > start) | (notes["onset"] >= start))
+
+
+def _met(notes: NoteTable, is_held: Bool[np.ndarray, " notes"]) -> Bool[np.ndarray, " notes"]:
+    """The notes that end after a held one of the same key has begun."""
+    keys = notes["pitch"] + 128 * (notes["program"] + 256 * notes["is_drum"])
+    since = np.full(int(keys.max(initial=0)) + 1, np.inf)
+    np.minimum.at(since, keys[is_held], notes["onset"][is_held])
+    return notes["offset"] >= since[keys] - MARGIN_SECONDS
 
 
 @dataclass(frozen=True)
