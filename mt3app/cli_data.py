@@ -27,6 +27,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what takes h
 def register(app: typer.Typer) -> None:
     """Adds the commands of this file to `mt3`."""
     app.add_typer(data)
+    app.command()(prepare)
 
 
 @data.command()
@@ -53,3 +54,31 @@ def verify(
 
     reporter = Reporter(quiet, verbose)
     raise typer.Exit(verify_dataset(kind, directory, output, processes, not quick, reporter))
+
+
+def prepare(
+    kind: Kind,
+    directory: Folder = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the shards and their manifest.")] = Path("cache"),
+    splits: Annotated[
+        str | None, typer.Option(help="With commas between them. [default: train,validation,test]")
+    ] = None,
+    sustain: Annotated[bool, typer.Option(help="Hold notes as long as the sustain pedal does.")] = True,
+    flac: Annotated[bool, typer.Option("--flac", help="Pack the audio: smaller, slower to read.")] = False,
+    name: Annotated[str | None, typer.Option(help="Of the data set in the manifest. [default: its kind]")] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Shards side by side. [default: all cores]")] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Do part I (from 0) of N only, without a manifest.")
+    ] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Only make the manifest, when all parts are done.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make a data set ready for training: 16 kHz chunks with their notes, in shards with a manifest.
+
+    A run that was broken off goes on where it was. Exit code 1 when something could not be used; the rest is ready.
+    """
+    from mt3app.prepare import Options, prepare_dataset
+
+    options = Options(kind, directory, out, name, shard, merge, flac, processes, sustain, splits)
+    raise typer.Exit(prepare_dataset(options, Reporter(quiet, verbose)))
