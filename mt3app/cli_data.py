@@ -27,6 +27,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what takes h
 def register(app: typer.Typer) -> None:
     """Adds the commands of this file to `mt3`."""
     app.add_typer(data)
+    app.command()(render)
     app.command()(prepare)
 
 
@@ -82,3 +83,36 @@ def prepare(
 
     options = Options(kind, directory, out, name, shard, merge, flac, processes, sustain, splits)
     raise typer.Exit(prepare_dataset(options, Reporter(quiet, verbose)))
+
+
+def render(
+    midi_dir: Annotated[Path, typer.Argument(metavar="MIDI_DIR", help="Folder that is searched for MIDI files.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the data set.")],
+    layout: Annotated[str, typer.Option(help="slakh, maestro or folder.")],
+    sound_fonts: Annotated[
+        list[Path] | None,
+        typer.Option("--sound-font", help="A .sf2 file; several by repeating. [default: TimGM6mb, of pretty_midi]"),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="auto, tinysoundfont, fluidsynth or pretty_midi.")] = "auto",
+    programs: Annotated[
+        str, typer.Option(help="Instruments: keep, class (others of their class), or any (but drums).")
+    ] = "class",
+    seed: Annotated[int, typer.Option(min=0, help="Draws instruments, sound fonts and levels.")] = 0,
+    rate: Annotated[int, typer.Option(min=8000, max=192_000, help="Samples a second.")] = 44_100,
+    max_minutes: Annotated[float, typer.Option(min=0.01, max=150, help="Cut longer pieces.")] = 20,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many files, spread over the folder.")] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Files side by side. [default: all cores]")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Render again what is there.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make a data set of audio and labels from MIDI files, laid out like SLAKH, MAESTRO or plain pairs.
+
+    Pieces that are finished are skipped; files that cannot be rendered are named and left out, with exit code 1.
+    """
+    from mt3app.render import render_files
+    from mt3core.rendering.dataset import Rendering
+
+    rendering = Rendering(layout, engine, tuple(sound_fonts or ()), seed, programs, rate, max_minutes)
+    reporter = Reporter(quiet, verbose)
+    raise typer.Exit(render_files(midi_dir, out, rendering, processes, limit, overwrite, reporter))

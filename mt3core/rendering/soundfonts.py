@@ -1,0 +1,164 @@
+"""Which presets a SoundFont 2 file holds and which keys sound in them, read from its `pdta` chunk.
+
+A rendered note that the font has no sample for would be a label without sound, so labels are checked against this.
+The layout is that of the SoundFont 2.04 specification, section 7. SoundFont 3 differs only in how samples are packed.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from jaxtyping import Bool
+
+from mt3core.errors import AudioError
+
+DRUM_BANK = 128  # where sound fonts keep General MIDI's drum kits
+NUM_KEYS = 128
+
+_PRESET = np.dtype([("name", "S20"), ("preset", "<u2"), ("bank", "<u2"), ("bag", "<u2"), ("unused", "V12")])
+_INSTRUMENT = np.dtype([("name", "S20"), ("bag", "<u2")])
+_BAG = np.dtype([("generator", "<u2"), ("modulator", "<u2")])
+_GENERATOR = np.dtype([("operator", "<u2"), ("amount", "<u2")])
+_RECORDS = {
+    b"phdr": _PRESET,
+    b"pbag": _BAG,
+    b"pgen": _GENERATOR,
+    b"inst": _INSTRUMENT,
+    b"ibag": _BAG,
+    b"igen": _GENERATOR,
+}
+# Generators: what a zone leads to ends its list; the key range, where there is one, begins it.
+_LEADS_TO_INSTRUMENT, _KEY_RANGE, _LEADS_TO_SAMPLE = 41, 43, 53
+
+
+@dataclass(frozen=True)
+class SoundFont:
+    """A sound font's file and its presets: (bank, preset number) -> which of the 128 keys sound."""
+
+    path: Path
+    presets: dict[tuple[int, int], Bool[np.ndarray, " 128"]]
+
+    def sounds(self, bank: int, preset: int) -> Bool[np.ndarray, " 128"]:
+        """Which keys of a preset sound; none of a preset that is not there."""
+        return self.presets.get((bank, preset), np.zeros(NUM_KEYS, bool))
+
+
+@lru_cache(maxsize=32)
+def read_sound_font(path: Path) -> SoundFont:
+    """The presets of a sound font. Raises `AudioError` for a file that is missing or is no sound font."""
+    try:
+        with path.open("rb") as file:
+            records = _preset_records(file)
+            is_whole = _has_its_size(file)
+    except OSError as error:
+        raise AudioError(
+            f"The sound font {path} cannot be read: {error.strerror or error}.", "Check --sound-font."
+        ) from error
+    if records is None:
+        raise AudioError(f"{path} is not a sound font.", "Give a SoundFont 2 file (.sf2) with --sound-font.")
+    try:
+        if not is_whole:
+            raise ValueError("it ends too early")
+        presets = _presets(records)
+    except (IndexError, ValueError) as error:
+        raise AudioError(f"The sound font {path} is damaged ({error}).", "Fetch it again, or take another.") from error
+    return SoundFont(path, presets)
+
+
+def default_sound_font() -> Path:
+    """TimGM6mb, a General MIDI sound font of 6 MB, as pretty_midi brings it."""
+    import pretty_midi
+
+    return Path(str(pretty_midi.__file__)).with_name("TimGM6mb.sf2")
+
+
+def _preset_records(file: BinaryIO) -> dict[bytes, np.ndarray] | None:
+    """The tables of the `pdta` list without reading the samples; None for what is no sound font."""
+    head = file.read(12)
+    if len(head) < 12 or head[:4] != b"RIFF" or head[8:] != b"sfbk":
+        return None
+    for name, size in _chunks(file):
+        if name == b"LIST" and file.read(4) == b"pdta":
+            end = file.tell() + size - 4
+            return _tables(file, end)
+    return None
+
+
+def _has_its_size(file: BinaryIO) -> bool:
+    file.seek(4)
+    (size,) = struct.unpack("<I", file.read(4))
+    return file.seek(0, os.SEEK_END) >= size + 8
+
+
+def _tables(file: BinaryIO, end: int) -> dict[bytes, np.ndarray] | None:
+    found = {}
+    for name, size in _chunks(file):
+        if name in _RECORDS:
+            data = file.read(size)
+            found[name] = np.frombuffer(data[: len(data) - len(data) % _RECORDS[name].itemsize], _RECORDS[name])
+        if file.tell() >= end:
+            break
+    return found if set(found) == set(_RECORDS) else None
+
+
+def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Name and size of each RIFF chunk from here on; chunks begin at even places."""
+    while len(head := file.read(8)) == 8:
+        name, size = struct.unpack("<4sI", head)
+        start = file.tell()
+        yield name, size
+        file.seek(start + size + size % 2)
+
+
+def _presets(records: dict[bytes, np.ndarray]) -> dict[tuple[int, int], np.ndarray]:
+    # The last record of each header table only says where the one before it ends.
+    instruments = records[b"inst"]["bag"]
+    instrument_keys = []
+    for first, last in pairwise(instruments):
+        zones = _zones(records[b"ibag"], records[b"igen"], int(first), int(last), _LEADS_TO_SAMPLE)
+        instrument_keys.append(_union(keys for keys, _ in zones))
+    presets = {}
+    headers = records[b"phdr"]
+    for header, following in pairwise(headers):
+        zones = _zones(
+            records[b"pbag"], records[b"pgen"], int(header["bag"]), int(following["bag"]), _LEADS_TO_INSTRUMENT
+        )
+        presets[int(header["bank"]), int(header["preset"])] = _union(
+            keys & instrument_keys[target] for keys, target in zones
+        )
+    return presets
+
+
+def _zones(
+    bags: np.ndarray, generators: np.ndarray, first: int, last: int, leads_to: int
+) -> Iterator[tuple[np.ndarray, int]]:
+    """(keys, what it leads to) of each zone. A first zone that leads nowhere holds the defaults of the others."""
+    default = np.ones(NUM_KEYS, bool)
+    for bag in range(first, last):
+        rows = generators[int(bags["generator"][bag]) : int(bags["generator"][bag + 1])]
+        keys, target = default, None
+        for operator, amount in rows.tolist():
+            if operator == _KEY_RANGE:
+                keys = np.zeros(NUM_KEYS, bool)
+                keys[amount & 0xFF : (amount >> 8) + 1] = True
+            elif operator == leads_to:
+                target = amount
+        if target is not None:
+            yield keys, target
+        elif bag == first:
+            default = keys
+
+
+def _union(masks: Iterator[np.ndarray]) -> np.ndarray:
+    result = np.zeros(NUM_KEYS, bool)
+    for mask in masks:
+        result |= mask
+    return result
