@@ -85,6 +85,13 @@ def test_a_part_does_not_hear_the_one_before(engine):
     np.testing.assert_array_equal(play(engine, notes), alone)
 
 
+def test_the_last_note_rings_on(engine):
+    """A vibraphone's release takes a second; pretty_midi's sines end with the note."""
+    audio = play(engine, [(0.0, 0.5, 60, 100)], 11, seconds=2)
+    after = np.abs(audio[round(0.52 * RATE) : round(0.6 * RATE)]).max()
+    assert after > 0.01 * np.abs(audio).max() or not engine.uses_sound_fonts
+
+
 def test_length_is_as_asked(engine):
     assert len(play(engine, [(0.0, 5.0, 60, 100)], seconds=0.5)) == RATE // 2
     assert not play(engine, [(0.0, 0.1, 60, 100)], seconds=20)[-RATE:].any()

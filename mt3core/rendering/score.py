@@ -87,8 +87,8 @@ def quantised(part: Part) -> Part:
     return replace(part, notes=instrument.notes, pedal=_pedal(instrument))
 
 
-def score_midi(parts: Sequence[Part], presets: Sequence[int] | None = None) -> bytes:
-    """A MIDI file of type 1 with a track a part; drums on channel 10. `presets` stand in for the parts' programs."""
+def score_midi(parts: Sequence[Part], tail_seconds: float = 0.0) -> bytes:
+    """A MIDI file of type 1 with a track a part; drums on channel 10. It ends `tail_seconds` after the last note."""
     midi = mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_QUARTER, charset="utf-8")
     conductor = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=_MICROSECONDS_PER_QUARTER)])
     conductor.append(mido.MetaMessage("time_signature", numerator=4, denominator=4))
@@ -96,13 +96,15 @@ def score_midi(parts: Sequence[Part], presets: Sequence[int] | None = None) -> b
     channels = [channel for channel in range(16) if channel != DRUM_CHANNEL]
     for number, part in enumerate(parts):
         channel = DRUM_CHANNEL if part.is_drum else channels[number % len(channels)]
-        midi.tracks.append(_track(part, channel, part.program if presets is None else presets[number]))
+        track = _track(part, channel)
+        track.append(mido.MetaMessage("end_of_track", time=round(tail_seconds / _TICK_SECONDS)))
+        midi.tracks.append(track)
     data = io.BytesIO()
     midi.save(file=data)
     return data.getvalue()
 
 
-def _track(part: Part, channel: int, program: int) -> mido.MidiTrack:
+def _track(part: Part, channel: int) -> mido.MidiTrack:
     onsets = np.rint(part.notes["onset"] / _TICK_SECONDS).astype(np.int64)
     offsets = np.maximum(np.rint(part.notes["offset"] / _TICK_SECONDS).astype(np.int64), onsets + 1)
     # At one instant a key is released before it is struck again, and the pedal moves before either.
@@ -115,7 +117,7 @@ def _track(part: Part, channel: int, program: int) -> mido.MidiTrack:
     track = mido.MidiTrack(
         [
             mido.MetaMessage("track_name", name=part.name, time=0),
-            mido.Message("program_change", channel=channel, program=program, time=0),
+            mido.Message("program_change", channel=channel, program=part.program, time=0),
         ]
     )
     now = 0
