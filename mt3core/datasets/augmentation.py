@@ -141,7 +141,7 @@ def reverberate(
         comb.reshape(-1)[: len(samples)] = samples
         for row in range(1, rows):
             comb[row] += feedback * comb[row - 1]
-        tail[delay:] += comb.reshape(-1)[: len(samples) - delay]
+        tail[delay:] += comb.reshape(-1)[: max(len(samples) - delay, 0)]
     power, tail_power = np.dot(samples, samples), np.dot(tail, tail)
     if tail_power > 0:
         tail *= np.float32(np.sqrt(power / tail_power) * _factor(level_db))
