@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import abc
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, nullcontext
 
 import numpy as np
 
@@ -59,12 +60,15 @@ class BaseTranscriber(abc.ABC):
         ready: dict[int, Generated] = {}
         decoder = NoteDecoder(self.config.vocabulary)
         written: list[SegmentTokens] = []
-        for index, generated in self.generate_stream(log_mels):
-            ready[index] = generated
-            while len(written) in ready:
-                written.append(self._decode_notes(decoder, pieces, len(written), ready.pop(len(written))))
-            if progress is not None:
-                progress(len(written) + len(ready), len(pieces))
+        stream = self.generate_stream(log_mels)
+        # Closed at once where something fails, not when the error and with it this frame are forgotten.
+        with closing(stream) if isinstance(stream, Generator) else nullcontext():
+            for index, generated in stream:
+                ready[index] = generated
+                while len(written) in ready:
+                    written.append(self._decode_notes(decoder, pieces, len(written), ready.pop(len(written))))
+                if progress is not None:
+                    progress(len(written) + len(ready), len(pieces))
         return Transcription(
             notes=to_notes(decoder.finish()),
             segments=written,

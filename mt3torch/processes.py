@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -38,26 +39,34 @@ Message = tuple[int, dict | None]
 
 
 class Processes:
-    """`num_processes` that decode; they start at once and live until `close`."""
+    """`num_processes` that decode one stream at a time; they start at once and live until `close`, or with the object.
+
+    Raises `OSError` or `OutputError` where they cannot be started, for want of room for temporary files for instance.
+    """
 
     def __init__(self, model: Transformer, decoding: Decoding, num_processes: int, num_lanes: int) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="mt3-")
         self._most_held = num_lanes + HELD_BACK
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._children: list[subprocess.Popen[bytes]] = []
-        folder = Path(self._folder.name)
-        arrays = {name: value.numpy(force=True) for name, value in model.state_dict().items()}
-        save_model_directory(folder / "model", model.config, arrays)
-        options = json.dumps(dataclasses.asdict(decoding))
-        command = [sys.executable, "-m", WORKER_MODULE, str(folder / "model"), options, str(num_lanes)]
-        for number in range(num_processes):
-            self._start(command, num_processes, number)
+        self._in_use = threading.Lock()
+        self._end = weakref.finalize(self, _end, self._children, self._folder)
+        try:
+            self._start_all(model, decoding, num_processes, num_lanes)
+        except BaseException:
+            self.close()
+            raise
 
     def generate_stream(self, log_mels: Iterable[np.ndarray]) -> Iterator[tuple[int, Generated]]:
         """Like `mt3torch.decoding.generate_stream`. Given up half-way, it closes the processes.
 
-        Raises `DecodingError` where a process ends by itself.
+        Raises `DecodingError` where a process ends by itself, or another stream is not finished yet.
         """
+        if not self._in_use.acquire(blocking=False):
+            raise DecodingError(
+                "The processes are decoding another recording.",
+                "Use a Transcriber for each that runs at the same time.",
+            )
         finished = False
         try:
             yield from self._generate_stream(enumerate(log_mels))
@@ -65,41 +74,35 @@ class Processes:
         finally:
             if not finished:
                 self.close()
+            self._in_use.release()
 
     @property
     def is_open(self) -> bool:
-        return bool(self._children)
+        return self._end.alive
 
     def close(self) -> None:
         """Ends the processes and removes their files."""
-        children, self._children = self._children, []
-        for child in children:
-            child.kill()
-            child.wait()
-            for pipe in (child.stdin, child.stdout):
-                if pipe is not None:
-                    with contextlib.suppress(OSError):  # what was still to be written has no reader any more
-                        pipe.close()
-        self._folder.cleanup()
+        self._end()
+
+    def _start_all(self, model: Transformer, decoding: Decoding, num_processes: int, num_lanes: int) -> None:
+        folder = Path(self._folder.name)
+        arrays = {name: value.numpy(force=True) for name, value in model.state_dict().items()}
+        save_model_directory(folder / "model", model.config, arrays)
+        options = json.dumps(dataclasses.asdict(decoding))
+        # -P: what lies in the current folder must not be taken for a module.
+        command = [sys.executable, "-P", "-m", WORKER_MODULE, str(folder), options, str(num_lanes)]
+        for number in range(num_processes):
+            self._start(command, num_processes, number)
 
     def _start(self, command: list[str], num_processes: int, number: int) -> None:
-        threads = max(1, (os.cpu_count() or 1) // num_processes)
+        threads = max(1, _num_processors() // num_processes)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(sys.path)}
         with self._errors_file(number).open("wb") as errors:
             child = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment
             )
         self._children.append(child)
-        threading.Thread(target=self._listen, args=(number, child), daemon=True).start()
-
-    def _listen(self, number: int, child: subprocess.Popen[bytes]) -> None:
-        assert child.stdout is not None
-        try:
-            for line in child.stdout:
-                self._messages.put((number, json.loads(line)))
-        except ValueError:
-            pass  # closed while it was read
-        self._messages.put((number, None))
+        threading.Thread(target=_listen, args=(number, child, self._messages), daemon=True).start()
 
     def _generate_stream(self, segments: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[int, Generated]]:
         held = [0] * len(self._children)
@@ -139,12 +142,43 @@ class Processes:
             raise self._failure(child) from None
 
     def _failure(self, number: int) -> DecodingError:
+        if not self.is_open:
+            return DecodingError("The decoding processes were closed.", "Start again.")
         code = self._children[number].wait()
         lines = self._errors_file(number).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        reason = f": {lines[-1]}" if lines else ", perhaps for want of memory"
+        reason = f": {lines[-1].rstrip('.')}" if lines else ", perhaps for want of memory"
         return DecodingError(
             f"A decoding process ended with code {code}{reason}.", "Try again with one process (--processes 1)."
         )
 
     def _errors_file(self, number: int) -> Path:
         return Path(self._folder.name) / f"errors_{number}.txt"
+
+
+# The following know nothing of a `Processes`, which would otherwise live for as long as they need it.
+
+
+def _listen(number: int, child: subprocess.Popen[bytes], messages: queue.SimpleQueue[Message]) -> None:
+    assert child.stdout is not None
+    try:
+        for line in child.stdout:
+            messages.put((number, json.loads(line)))
+    except ValueError:
+        pass  # closed while it was read
+    messages.put((number, None))
+
+
+def _end(children: list[subprocess.Popen[bytes]], folder: tempfile.TemporaryDirectory[str]) -> None:
+    for child in children:
+        child.kill()
+        child.wait()
+        for pipe in (child.stdin, child.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):  # what was still to be written has no reader any more
+                    pipe.close()
+    folder.cleanup()
+
+
+def _num_processors() -> int:
+    """Those this process may use; batch systems grant a few of a machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from mt3core.decoding import Decoding, Generated
+from mt3core.errors import MT3Error
 from mt3core.transcriber import BaseTranscriber
 from mt3torch.decoding import default_batch_size, generate_stream
 from mt3torch.loading import load_model
@@ -60,7 +62,7 @@ class Transcriber(BaseTranscriber):
             first = list(itertools.islice(segments, LEAST_SEGMENTS_FOR_PROCESSES))
             segments = itertools.chain(first, segments)
             if len(first) == LEAST_SEGMENTS_FOR_PROCESSES:
-                self.start_processes()
+                self._start_processes_if_possible()
             if self._started is not None and self._started.is_open:
                 return self._started.generate_stream(segments)
         return generate_stream(self._stepper, segments, self.decoding, self.batch_size)
@@ -70,6 +72,13 @@ class Transcriber(BaseTranscriber):
         if self._started is None or not self._started.is_open:
             lanes = self.batch_size or default_batch_size(self._stepper.device, self.decoding.num_beams)
             self._started = Processes(self.model, self.decoding, self.processes, lanes)
+
+    def _start_processes_if_possible(self) -> None:
+        try:
+            self.start_processes()
+        except (OSError, MT3Error) as error:
+            warnings.warn(f"Decoding in one process, others cannot be started: {error}", RuntimeWarning, stacklevel=2)
+            self.processes = 1
 
     def close(self) -> None:
         """Ends the processes, if there are any."""

@@ -1,6 +1,9 @@
 """A process that decodes for another one: segments come in on standard input, tokens go out on standard output.
 
-    python -m mt3torch.worker_process MODEL_DIRECTORY DECODING_AS_JSON LANES
+    python -m mt3torch.worker_process FOLDER DECODING_AS_JSON LANES
+
+FOLDER is the other process's temporary one, with the model directory `model` in it. Whoever is left when that process
+ends without a word removes it.
 
 In: frames of an 8-byte number and, unless it is `END_OF_STREAM`, one segment's float32 log-mel; any number of
 streams after each other. Out: a line of JSON for each segment that is done, and an empty object after each stream.
@@ -11,10 +14,13 @@ from __future__ import annotations
 import json
 import os
 import queue
+import shutil
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO, TextIO
 
 import numpy as np
@@ -27,17 +33,24 @@ from mt3torch.stepper import Stepper
 
 
 def main() -> None:
-    directory, decoding, lanes = sys.argv[1:]
+    try:
+        _main(*sys.argv[1:])
+    except BaseException:
+        _fail()
+
+
+def _main(folder: str, decoding: str, lanes: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Control-C is for the other process, which then closes the input
     # Whatever a library prints must not come between the results.
     results = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)
-    stepper = Stepper(load_model(directory, "cpu"))
+    stepper = Stepper(load_model(Path(folder, "model"), "cpu"))
     config = stepper.model.config
     shape = (config.network.input_frames, config.spectrogram.mel_bands)
     frames: queue.SimpleQueue[tuple[int, np.ndarray | None]] = queue.SimpleQueue()
     # Read at once, so that the other process never waits for this one's decoding.
-    threading.Thread(target=_read, args=(sys.stdin.buffer, shape, frames), daemon=True).start()
+    reading = (sys.stdin.buffer, shape, frames, folder)
+    threading.Thread(target=_read_until_alone, args=reading, daemon=True).start()
     serve(stepper, Decoding(**json.loads(decoding)), int(lanes), frames, results)
 
 
@@ -66,15 +79,36 @@ def _one_stream(frames: queue.SimpleQueue[tuple[int, np.ndarray | None]], number
         yield log_mel
 
 
+def _read_until_alone(
+    source: BinaryIO, shape: tuple[int, int], frames: queue.SimpleQueue[tuple[int, np.ndarray | None]], folder: str
+) -> None:
+    """Ends the process with its input: the other one is gone then, perhaps in the middle of a segment."""
+    try:
+        _read(source, shape, frames)
+    except BaseException:
+        _fail()
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)  # nobody waits for what is being decoded
+
+
 def _read(source: BinaryIO, shape: tuple[int, int], frames: queue.SimpleQueue[tuple[int, np.ndarray | None]]) -> None:
     size = shape[0] * shape[1] * 4
-    while header := source.read(8):
+    while len(header := source.read(8)) == 8:
         number = int.from_bytes(header, "little", signed=True)
         if number == END_OF_STREAM:
             frames.put((number, None))
-        else:
-            frames.put((number, np.frombuffer(source.read(size), "<f4").reshape(shape)))
-    os._exit(0)  # the other process is gone or has closed: nobody waits for what is being decoded
+            continue
+        values = source.read(size)
+        if len(values) < size:
+            return
+        frames.put((number, np.frombuffer(values, "<f4").reshape(shape)))
+
+
+def _fail() -> None:
+    """Says why and ends: the usual way would wait for the thread that reads, and end in an error of its own."""
+    traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Reading guessed tokens ahead, and decoding in several processes: faster, and the same tokens."""
 
+import io
 import itertools
 import os
+import queue
 import signal
 
 import numpy as np
@@ -13,7 +15,7 @@ from tiny_networks import random_arrays, random_log_mel, tiny  # noqa: E402
 
 from mt3core.decoding import Decoding  # noqa: E402
 from mt3core.errors import DecodingError  # noqa: E402
-from mt3torch import Transcriber, build_model, decoding, processes, transcriber  # noqa: E402
+from mt3torch import Transcriber, build_model, decoding, processes, transcriber, worker_process  # noqa: E402
 from mt3torch.search import SingleSearch  # noqa: E402
 from mt3torch.stepper import Lanes, Stepper  # noqa: E402
 
@@ -118,11 +120,53 @@ def test_processes_give_the_same_tokens_stream_after_stream(in_processes, model,
     assert len(read) <= 30 + 2 * (4 + processes.HELD_BACK)
 
 
+def test_processes_end_with_their_object(model):
+    made = processes.Processes(model, Decoding(max_tokens=LONG), num_processes=2, num_lanes=4)
+    children, folder = made._children, made._folder.name
+    assert os.path.exists(folder)
+    del made
+    assert [child.returncode for child in children] == [-signal.SIGKILL] * 2
+    assert not os.path.exists(folder)
+
+
+def test_a_process_left_alone_ends_and_tidies_up(tmp_path, monkeypatch):
+    """Also where the other one was killed in the middle of a segment."""
+    ends = []
+    monkeypatch.setattr(os, "_exit", ends.append)
+    folder = tmp_path / "mt3-abc"
+    (folder / "model").mkdir(parents=True)
+    segment = np.arange(6, dtype="<f4")
+    frames = queue.SimpleQueue()
+    sent = b"".join(number.to_bytes(8, "little") + segment.tobytes() for number in (4, 5))
+    worker_process._read_until_alone(io.BytesIO(sent[:-3]), (2, 3), frames, str(folder))
+    assert ends == [0]
+    assert not folder.exists()
+    number, log_mel = frames.get_nowait()
+    assert number == 4
+    np.testing.assert_array_equal(log_mel, segment.reshape(2, 3))
+    assert frames.empty()
+
+
+def test_where_no_processes_can_be_started_one_does_it_all(model, log_mel, monkeypatch):
+    def fail(*arguments, **options):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(transcriber, "LEAST_SEGMENTS_FOR_PROCESSES", 10)
+    monkeypatch.setattr(processes.subprocess, "Popen", fail)
+    options = Decoding(max_tokens=LONG)
+    with_two, alone = Transcriber(model, options, processes=2), Transcriber(model, options)
+    with pytest.warns(RuntimeWarning, match="cannot be started: No space left"):
+        stream = with_two.generate_stream(log_mel)
+    assert outcomes(stream) == dict_of(alone.generate_stream(log_mel))
+
+
 @pytest.mark.integration
 def test_a_process_that_dies_is_reported(in_processes, log_mel):
     folder = in_processes._folder.name
     stream = in_processes.generate_stream(itertools.cycle(log_mel))
     next(stream)
+    with pytest.raises(DecodingError, match="are decoding another recording"):
+        next(in_processes.generate_stream(log_mel))
     os.kill(in_processes._children[1].pid, signal.SIGKILL)
     with pytest.raises(DecodingError, match=r"ended with code -9, perhaps for want of memory.*--processes 1"):
         for _ in stream:
