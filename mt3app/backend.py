@@ -83,6 +83,8 @@ def load_transcriber(
     from mt3convert.remote import cache_directory, is_complete, is_remote
     from mt3convert.sources import load, resolve_model
 
+    if backend != "torch" and (processes or 1) > 1:
+        raise UsageError("Only PyTorch decodes in several processes.", "Leave --processes out.")
     started = time.perf_counter()
     source = resolve_model(model)  # says at once, before a framework is imported, when there is no model
     network = importlib.import_module(f"mt3{backend}")
@@ -98,8 +100,6 @@ def load_transcriber(
     sizes = {} if batch_size is None else {"batch_size": batch_size}
     if backend == "torch":
         sizes["processes"] = processes or default_processes()
-    elif (processes or 1) > 1:
-        raise UsageError("Only PyTorch decodes in several processes.", "Leave --processes out.")
     decoding = dataclasses.replace(decoding, max_tokens=weights.config.network.max_target_tokens)
     transcriber = network.Transcriber(built, decoding, **sizes)
     loaded = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -197,7 +198,16 @@ def _run_command(arguments: list[str]) -> int:
 
 
 def main() -> None:
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # SIGHUP, when a terminal is closed, is unknown to Windows
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(number, _end_in_order)
     sys.exit(run(sys.argv[1:]))
+
+
+def _end_in_order(number: int, _: object) -> None:
+    """An end like any other, so that temporary files go and other processes with them."""
+    raise SystemExit(128 + number)
 
 
 register(app)

@@ -151,9 +151,12 @@ def _refuse_collisions(jobs: list[Job]) -> None:
                     f"{output.path} is a recording and would be overwritten.", "Choose another place with -o."
                 )
             if place in written:
+                other = written[place]
                 raise UsageError(
-                    f"{written[place]} and {job.audio} would both be written to {output.path}.",
-                    "Give the folder that holds both (its structure is kept), or transcribe them one at a time.",
+                    f"{other} and {job.audio} would both be written to {output.path}.",
+                    "Rename one of them, or transcribe them one at a time with -o."
+                    if other.parent == job.audio.parent
+                    else "Give the folder that holds both (its structure is kept), or transcribe them one at a time.",
                 )
             written[place] = job.audio
 

@@ -85,10 +85,10 @@ def _run(
     model: str, audio: Path | None, tolerance: float, seconds: float | None, device: str, reporter: Reporter
 ) -> ParityReport:
     from mt3convert.parity import run_parity, synthetic_samples
-    from mt3convert.sources import load
+    from mt3convert.sources import load, resolve_model
     from mt3core.audio import load_audio
 
-    weights = load(model)
+    weights = load(resolve_model(model))
     rate_hz = weights.config.spectrogram.sample_rate_hz
     if audio is None:
         samples = synthetic_samples(seconds or SYNTHETIC_SECONDS, rate_hz)

@@ -77,14 +77,16 @@ class Transcription:
 
             return midi_bytes(self.notes)
         if format == "json":
-            return (json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+            text = json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
+            # Names of files need not be UTF-8; what Python puts for such bytes, JSON can only write with a backslash.
+            return f"{text}\n".encode(errors="backslashreplace")
         if format == "jsonl":
             return "".join(json.dumps(_rounded(note), allow_nan=False) + "\n" for note in self.notes).encode()
-        text = io.StringIO()
-        writer = csv.DictWriter(text, NOTE_COLUMNS, lineterminator="\n")
+        table = io.StringIO()
+        writer = csv.DictWriter(table, NOTE_COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows({**_rounded(note), "is_drum": int(note.is_drum)} for note in self.notes)
-        return text.getvalue().encode()
+        return table.getvalue().encode()
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary of everything; `version` is that of this schema."""

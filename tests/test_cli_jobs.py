@@ -63,7 +63,7 @@ def test_two_recordings_never_share_an_output(music):
     with pytest.raises(UsageError, match=r"a/song\.wav and b/song\.flac would both be written to out/song\.mid"):
         plan([Path("a/song.wav"), Path("b/song.flac")], "out", None, False)
     Path("song.mp3").touch()
-    with pytest.raises(UsageError, match=r"song\.mp3 and song\.wav would both be written to song\.mid"):
+    with pytest.raises(UsageError, match=r"song\.mp3 and song\.wav would both be written to song\.mid\. Rename one"):
         plan([Path(".")], None, None, False)
 
 

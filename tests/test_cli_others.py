@@ -67,11 +67,11 @@ def test_convert_names_what_is_wrong(folder, capsys):
 
 @needs_both
 def test_parity_prints_a_table_and_json(folder, tiny_model, capsys):
-    model = save_model(folder / "tiny", tiny_model)
+    model = save_model(folder / "models/tiny", tiny_model)
     write_wav(folder / "song.wav", seconds=3)
     # Random weights make large logits, which float32 rounds coarsely.
     options = ["--seconds", "0.5", "--tolerance", "1e-2", "--json", "report.json"]
-    assert run(["parity", model, "song.wav", *options]) == 0
+    assert run(["parity", "tiny", "song.wav", *options]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[0].startswith("tiny: 1 segments, ")
     assert "equal in all segments" in out

@@ -160,6 +160,12 @@ def test_wrong_options_have_a_sentence_and_an_exit_code(folder, capsys, monkeypa
     assert not (folder / "song.mid").exists()
 
 
+@pytest.mark.skipif(not is_installed("jax"), reason="needs jax")
+def test_processes_for_jax_are_refused_before_weights_are_looked_for(folder, capsys):
+    assert run(["transcribe", "song.wav", "--backend", "jax", "--processes", "2", "--model", "nothing"]) == 2
+    assert "Only PyTorch decodes in several processes." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("backend", PACKAGES)
 def test_each_backend_transcribes(folder, model, backend, capsys):
     if not is_installed(backend):
@@ -192,6 +198,26 @@ def test_an_interrupt_exits_with_130_and_leaves_nothing(tmp_path, model):
         assert process.wait(timeout=60) == 130
     assert rest == "mt3: Interrupted.\n"
     assert [path.name for path in tmp_path.iterdir()] == ["long.wav"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no such signals")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_other_ends_from_outside_are_tidy_too(name, tmp_path):
+    program = f"""
+import os, signal, tempfile
+from mt3app import cli, doctor
+def examine(as_json):
+    with tempfile.TemporaryDirectory(dir="."):
+        os.kill(os.getpid(), signal.{name})
+        signal.pause()
+doctor.examine = examine
+cli.main()
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program, "doctor"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (128 + getattr(signal, name), b"", b"")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_reader_that_goes_away_is_no_error():

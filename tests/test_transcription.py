@@ -1,8 +1,10 @@
 """The stored forms of a result."""
 
 import csv
+import dataclasses
 import io
 import json
+import os
 import sys
 
 import pytest
@@ -42,6 +44,12 @@ def test_json_round_trip_is_exact(result, tmp_path):
     result.save(tmp_path / "song.json")
     assert Transcription.load(tmp_path / "song.json") == result
     assert "Wörter" in (tmp_path / "song.json").read_text(encoding="utf-8")
+
+
+def test_json_of_a_file_whose_name_is_not_utf_8(result, tmp_path):
+    odd = dataclasses.replace(result, audio=os.fsdecode(b"caf\xe9 \xc3\xa9.wav"))
+    odd.save(tmp_path / "a.json")
+    assert Transcription.load(tmp_path / "a.json") == odd
 
 
 def test_midi_holds_the_notes(result, tmp_path):
