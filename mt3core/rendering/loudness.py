@@ -6,6 +6,8 @@ within 0.1 LU, which is far below what levels are varied by.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from jaxtyping import Float
 
@@ -20,10 +22,7 @@ _OFFSET_LUFS = -0.691
 def integrated_loudness(audio: Float[np.ndarray, " samples"], sample_rate_hz: int) -> float:
     """Loudness of mono audio in LUFS over its parts that are not silent; -70 where all is."""
     hop = round(_HOP_SECONDS * sample_rate_hz)
-    weights = _k_weighting(np.fft.rfftfreq(hop, 1 / sample_rate_hz), sample_rate_hz) * 2 / hop**2
-    weights[0] /= 2  # Parseval: every bin stands for two but the first, and the last of an even length
-    if hop % 2 == 0:
-        weights[-1] /= 2
+    weights = _power_weights(hop, sample_rate_hz)
     energies = np.zeros(max(-(-len(audio) // hop), _HOPS_A_BLOCK))
     for first in range(0, -(-len(audio) // hop), _HOPS_TOGETHER):
         piece = audio[first * hop : (first + _HOPS_TOGETHER) * hop]
@@ -41,6 +40,16 @@ def integrated_loudness(audio: Float[np.ndarray, " samples"], sample_rate_hz: in
 
 def _lufs(mean_square: np.ndarray) -> np.ndarray:
     return _OFFSET_LUFS + 10 * np.log10(np.maximum(mean_square, 1e-12))
+
+
+@lru_cache(maxsize=4)
+def _power_weights(hop_samples: int, sample_rate_hz: int) -> np.ndarray:
+    """By what the power spectrum of a stretch is weighted so that its sum is the filtered signal's mean square."""
+    weights = _k_weighting(np.fft.rfftfreq(hop_samples, 1 / sample_rate_hz), sample_rate_hz) * 2 / hop_samples**2
+    weights[0] /= 2  # Parseval: every bin stands for two but the first, and the last of an even length
+    if hop_samples % 2 == 0:
+        weights[-1] /= 2
+    return weights
 
 
 def _k_weighting(frequencies_hz: np.ndarray, sample_rate_hz: int) -> np.ndarray:
