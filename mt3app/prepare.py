@@ -94,8 +94,8 @@ def _prepare_units(
         show(0.0, total, settings.name)
 
         def done(unit: Unit, report: Report) -> None:
-            for failure in report.failures:
-                reporter.line(_sentence(failure))
+            for one in report.left_out:
+                reporter.line(_sentence(one))
             progress.add(seconds[unit.name])
             show(progress.done_seconds, total, f"{settings.name} {progress.count}/{len(waiting)}")
 

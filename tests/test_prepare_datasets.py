@@ -6,6 +6,8 @@ import small_datasets
 import soundfile
 from preparing import chunks_of, run
 
+from mt3app.prepare import Options, prepare_dataset
+from mt3app.progress import Reporter
 from mt3core.datasets.manifest import check_shards, read_manifest
 from mt3core.errors import DatasetError
 from mt3core.midi import write_midi
@@ -13,7 +15,7 @@ from mt3core.midi import write_midi
 pytestmark = pytest.mark.integration
 
 
-def test_what_does_not_fit_the_audio_is_noted(tmp_path):
+def test_what_does_not_fit_the_audio_is_noted(tmp_path, capsys):
     root = tmp_path / "pieces"
     small_datasets.write_pair(root / "train", "loud", 2.0, 1)
     soundfile.write(root / "train/loud.wav", 5 * small_datasets.tone(2.0), 16_000, subtype="FLOAT")
@@ -24,12 +26,17 @@ def test_what_does_not_fit_the_audio_is_noted(tmp_path):
     )
     small_datasets.write_pair(root / "train", "nothing", 2.0, 3)
     soundfile.write(root / "train/nothing.wav", np.zeros(32_000), 16_000)
-    assert run(root, tmp_path / "cache") == 0
+    small_datasets.write_pair(root / "train", "rest", 2.0, 3)
+    soundfile.write(root / "train/rest.wav", np.zeros(32_000), 16_000)
+    write_midi([], root / "train/rest.mid")
+    assert prepare_dataset(Options("folder", root, tmp_path / "cache", processes=1), Reporter()) == 0
+    assert "nothing.wav is silent all through, though it has 4 notes." in capsys.readouterr().err
     manifest = read_manifest(tmp_path / "cache")
     words = dict(zip(manifest["track"].tolist(), manifest["defects"].tolist(), strict=True))
     assert words["train__loud"].startswith("clipped:")
     assert words["train__long_notes"] == "notes_past_audio:1"
-    assert words["train__nothing"] == "silent"
+    assert words["train__rest"] == "silent"
+    assert "train__nothing" not in words
     (chunk,) = chunks_of(tmp_path / "cache", track="train__long_notes")
     assert chunk.notes["offset"].tolist() == [9.0, 5.0]
 

@@ -95,7 +95,7 @@ def test_only_what_this_copy_lacks_is_a_fault():
     assert [one.kind for one in faults(everything, SETTINGS)] == ["missing_midi"]
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"unit": "train-00000", "failures": [{}]}'])
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"unit": "train-00000", "left_out": [{}]}'])
 def test_a_report_that_makes_no_sense_is_as_good_as_none(tmp_path, text):
     (tmp_path / "train-00000.json").write_text(text)
     assert read_report("train-00000", tmp_path) is None

@@ -1,7 +1,7 @@
 """One unit becomes one shard: reading, cutting, writing. The unit is finished when its report is there.
 
 The report is a small JSON file beside the shard, written last. It has the manifest's rows in short, the sentences
-on what failed, the digest of the unit and the size of the shard, by which a shard that does not belong to it shows.
+on what was left out, and the digest of the unit and the size of the shard, by which it shows what belongs to it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from mt3core.files import atomic_output
 from mt3core.notes import NoteTable
 
 _SHARD_SUFFIX, _REPORT_SUFFIX = ".array_record", ".json"
+_UNREADABLE, _CLIPPED, _PAST_AUDIO, _SILENT = "unreadable", "clipped", "notes_past_audio", "silent"
+_FOUND_HERE = (_CLIPPED, _PAST_AUDIO, _SILENT)
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,12 @@ class Report:
     digest: str
     shard_bytes: int
     recordings: tuple[dict[str, Any], ...]
-    failures: tuple[Defect, ...]
+    left_out: tuple[Defect, ...]
+
+    @property
+    def failures(self) -> tuple[Defect, ...]:
+        """What was left out because it could not be read; it is tried again by the next run."""
+        return tuple(one for one in self.left_out if one.kind == _UNREADABLE)
 
     @property
     def seconds(self) -> float:
@@ -48,7 +55,8 @@ class Report:
 
 
 def write_unit(unit: Unit, settings: Settings, folder: Path) -> Report:
-    """Prepares a unit into `folder`. What cannot be read is left out and becomes one of the report's failures.
+    """Prepares a unit into `folder`. What cannot be read is left out and named in the report; so is silence that
+    has notes, which would teach the network to hear them in silence.
 
     The same unit gives the same bytes. Holds the audio of one recording at a time. Raises `OutputError` where the
     shard cannot be written; then nothing of it is there.
@@ -57,20 +65,24 @@ def write_unit(unit: Unit, settings: Settings, folder: Path) -> Report:
     _remove_leftovers(folder, unit)
     report_path.unlink(missing_ok=True)
     recordings: list[dict[str, Any]] = []
-    failures: list[Defect] = []
+    left_out: list[Defect] = []
     with atomic_output(shard) as temporary:
         writer = _ShardWriter(temporary, shard)
         for recording in unit.recordings:
             try:
                 audio, notes, words = _read(recording, settings)
             except Exception as error:  # one file must not stop thousands of others
-                failures.append(defect(recording.track.name, recording.stem_name, "unreadable", error))
+                left_out.append(defect(recording.track.name, recording.stem_name, _UNREADABLE, error))
+                continue
+            if len(notes) and not audio.any():
+                problem = f"{recording.audio} is silent all through, though it has {len(notes)} notes."
+                left_out.append(defect(recording.track.name, recording.stem_name, _SILENT, problem))
                 continue
             recordings.append(_describe(recording, len(audio), words, writer.num_records))
             recordings[-1]["chunks"] = [writer.write(chunk, settings.flac) for chunk in cut_chunks(audio, notes)]
         writer.close()
         shard_bytes = temporary.stat().st_size
-    report = Report(unit.name, unit.digest, shard_bytes, tuple(recordings), tuple(failures))
+    report = Report(unit.name, unit.digest, shard_bytes, tuple(recordings), tuple(left_out))
     with atomic_output(report_path) as temporary:
         try:
             temporary.write_text(json.dumps(asdict(report), ensure_ascii=True) + "\n", encoding="utf-8")
@@ -83,8 +95,8 @@ def read_report(unit_name: str, folder: Path) -> Report | None:
     """The report of a unit whose shard is there in its full size; None otherwise."""
     try:
         content = json.loads((folder / (unit_name + _REPORT_SUFFIX)).read_text(encoding="utf-8"))
-        failures = tuple(Defect(**one) for one in content.pop("failures"))
-        report = Report(**{**content, "recordings": tuple(content["recordings"])}, failures=failures)
+        left_out = tuple(Defect(**one) for one in content.pop("left_out"))
+        report = Report(**{**content, "recordings": tuple(content["recordings"])}, left_out=left_out)
         return report if shard_path(folder, unit_name).stat().st_size == report.shard_bytes else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -124,13 +136,13 @@ def _read(recording: Recording, settings: Settings) -> tuple[np.ndarray, NoteTab
         notes = labels.stem_notes(recording.track, recording.stem, apply_sustain=settings.sustain)
     audio, num_clipped = to_int16(load_audio(recording.audio, SAMPLE_RATE_HZ))
     heard = notes[notes["onset"] < len(audio) / SAMPLE_RATE_HZ]
-    words = [word for word in recording.defects if word not in ("clipped", "notes_past_audio", "silent")]
+    words = [word for word in recording.defects if word not in _FOUND_HERE]
     if num_clipped:
-        words.append(f"clipped:{num_clipped}")
+        words.append(f"{_CLIPPED}:{num_clipped}")
     if len(heard) < len(notes):
-        words.append(f"notes_past_audio:{len(notes) - len(heard)}")
+        words.append(f"{_PAST_AUDIO}:{len(notes) - len(heard)}")
     if not audio.any():
-        words.append("silent")
+        words.append(_SILENT)
     return audio, heard, words
 
 
