@@ -116,3 +116,23 @@ def render(
     rendering = Rendering(layout, engine, tuple(sound_fonts or ()), seed, programs, rate, max_minutes)
     reporter = Reporter(quiet, verbose)
     raise typer.Exit(render_files(midi_dir, out, rendering, processes, limit, overwrite, reporter))
+
+
+@data.command()
+def show(
+    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="chunk_manifest.parquet, or its folder.")],
+    number: Annotated[int, typer.Argument(metavar="N", min=0, help="Which example, from 0.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("examples_shown"),
+    preset: Annotated[str, typer.Option(help="mt3, ismir2021 or multitrack: segment length and tokens.")] = "mt3",
+    dataset: Annotated[str | None, typer.Option(help="Only of this data set. [default: all, mixed]")] = None,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "train",
+    seed: Annotated[int, typer.Option(min=0, help="Draws the examples of training.")] = 0,
+    evaluation: Annotated[bool, typer.Option("--evaluation", help="Segment N of the recordings in order.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write one example as WAV, MIDI and picture, as the network is fed it: its notes are read from its tokens."""
+    from mt3app.data_show import show_example
+
+    reporter = Reporter(quiet, verbose)
+    show_example(manifest, number, output, preset, dataset, split, seed, evaluation, reporter)
