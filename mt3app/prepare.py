@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -120,7 +121,7 @@ class _Progress:
         left = (now - self._started) * (self._total - self.done_seconds) / self.done_seconds
         self._reporter.line(
             f"{self.count} of {self._num_units} shards, {self.done_seconds / 3600:.1f} of {self._total / 3600:.1f} "
-            f"hours of audio; about {left / 60:.0f} min left."
+            f"hours of audio; about {math.ceil(left / 60)} min left."
         )
 
 
