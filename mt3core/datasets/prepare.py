@@ -24,7 +24,7 @@ from pathlib import Path
 from mt3core.audio import probe_audio
 from mt3core.datasets.chunks import SAMPLE_RATE_HZ
 from mt3core.datasets.manifest import MANIFEST_NAME, write_manifest
-from mt3core.datasets.shards import Report, manifest_rows, read_report, shard_path, write_unit
+from mt3core.datasets.shards import Report, manifest_rows, read_report, remove_leftovers, shard_path, write_unit
 from mt3core.datasets.units import Settings, Unit
 from mt3core.errors import DatasetError, MT3Error, OutputError
 from mt3core.files import atomic_output
@@ -120,6 +120,9 @@ def run_units(
     except KeyboardInterrupt:
         for child in active_children():  # what they were writing is done again anyway
             child.terminate()
+            child.join()
+        for unit in units:
+            remove_leftovers(folder, unit)
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

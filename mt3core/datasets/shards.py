@@ -62,7 +62,7 @@ def write_unit(unit: Unit, settings: Settings, folder: Path) -> Report:
     shard cannot be written; then nothing of it is there.
     """
     shard, report_path = shard_path(folder, unit.name), folder / (unit.name + _REPORT_SUFFIX)
-    _remove_leftovers(folder, unit)
+    remove_leftovers(folder, unit)
     report_path.unlink(missing_ok=True)
     recordings: list[dict[str, Any]] = []
     left_out: list[Defect] = []
@@ -100,6 +100,13 @@ def read_report(unit_name: str, folder: Path) -> Report | None:
         return report if shard_path(folder, unit_name).stat().st_size == report.shard_bytes else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def remove_leftovers(folder: Path, unit: Unit) -> None:
+    """What a process that was killed left of this unit: the hidden folders of `atomic_output`."""
+    for suffix in (_SHARD_SUFFIX, _REPORT_SUFFIX):
+        for leftover in folder.glob(f".{unit.name}{suffix}.*"):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def shard_path(folder: Path, unit_name: str) -> Path:
@@ -203,10 +210,3 @@ def _cannot_write(path: Path, error: BaseException) -> OutputError:
     # The library appends where in its file it stood; its first words are the reason.
     reason = str(error).split(";")[0].rstrip(".")
     return OutputError(f"{path} cannot be written: {reason}.", "Run again when it can; finished shards are kept.")
-
-
-def _remove_leftovers(folder: Path, unit: Unit) -> None:
-    """What a process that was killed left of this unit: the hidden folders of `atomic_output`."""
-    for suffix in (_SHARD_SUFFIX, _REPORT_SUFFIX):
-        for leftover in folder.glob(f".{unit.name}{suffix}.*"):
-            shutil.rmtree(leftover, ignore_errors=True)
