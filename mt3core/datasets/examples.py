@@ -42,6 +42,7 @@ class ExampleConfig:
             has no end token, and `Example.num_tokens` tells how long it was.
         stale_ties: list notes that have ended after the last event of a piece, as the original does.
         one_tie_section: merge the tie sections of mixed parts; else each stays, as the original does.
+        load_tokens: whether there are targets; without, `tokens` are empty.
         part_gain_db: parts of a mix across tracks are made softer by up to so many decibels.
     """
 
@@ -50,6 +51,7 @@ class ExampleConfig:
     too_long: TooLong = "redraw"
     stale_ties: bool = False
     one_tie_section: bool = True
+    load_tokens: bool = True
     part_gain_db: float = 0.0
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
 
@@ -152,6 +154,8 @@ class ExampleMaker:
         self, parts: list[Chunk], first_frames: list[int], ends: list[bool], same_place: bool
     ) -> Int[np.ndarray, " tokens"]:
         encoder, length = self._encoder, self.config.model.network.input_frames
+        if not self.config.load_tokens:
+            return np.zeros(0, np.int32)
         if same_place or len(parts) == 1:
             notes = np.concatenate([part.piece_notes for part in parts]) if len(parts) > 1 else parts[0].piece_notes
             return encoder.tokens(encoder.segment(notes, first_frames[0], length, all(ends)))

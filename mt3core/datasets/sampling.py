@@ -5,7 +5,7 @@ Data sets are mixed by weight, each with some of four variants:
     mix      a chunk of a whole recording
     stem     a chunk of one stem
     subset   some of the stems that play at one place of one track
-    across   1 to `max_examples_per_mix` stems of any tracks and places
+    across   1 to `max_examples_per_mix` stems of any tracks and places; recordings in a data set without stems
 
 A fixed pattern of slots says which data set and variant an example belongs to, so shares hold at every moment and the
 examples before n of one kind are counted without drawing them. Each kind goes through all its chunks in an order
@@ -34,7 +34,7 @@ class DatasetChoice:
     """A data set and the shares of its variants; those it has no chunks for are left out.
 
     `weight` None means by size: the number of its chunks to the power of 1 / temperature. `instrument_classes`, where
-    given, are the stems to use; they apply to stem, subset and across.
+    given, are the stems to use; they apply to stem, subset and across. `across` None means 1, or 0 without stems.
     """
 
     name: str
@@ -42,11 +42,12 @@ class DatasetChoice:
     mix: float = 1.0
     stem: float = 1.0
     subset: float = 1.0
-    across: float = 1.0
+    across: float | None = None
     instrument_classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        shares = [getattr(self, variant) for variant in VARIANTS]
+        shares = [getattr(self, variant) or 0.0 for variant in VARIANTS]
+        shares[-1] = 1.0 if self.across is None else self.across
         if min(shares) < 0 or sum(shares) <= 0 or (self.weight is not None and self.weight < 0):
             raise UsageError(
                 f"The data set {self.name} has shares {shares}, weight {self.weight}.", "Give positive ones."
@@ -140,11 +141,12 @@ def _components(
     if choice.instrument_classes:
         is_stem &= np.isin(manifest["instrument_class"].astype(str), choice.instrument_classes)
     stems = np.flatnonzero(is_stem)
+    across = (1.0 if len(stems) else 0.0) if choice.across is None else choice.across
     found = [
         _Component("mix", choice.mix, mixes),
         _Component("stem", choice.stem, stems),
         _subsets(choice.subset, stems, table),
-        _Component("across", choice.across, stems),
+        _Component("across", across, stems if len(stems) else mixes),
     ]
     found = [component for component in found if component.weight > 0 and len(component.anchors)]
     size = len(mixes) or len(np.unique(np.stack([table.piece[stems], table.start_sample[stems]]), axis=1).T)
