@@ -42,10 +42,11 @@ def plucked(notes, seconds, rate_hz=16_000, shift_semitones=0, shift_seconds=0.0
     for onset, offset, pitch in notes:
         first = max(0, round((onset + shift_seconds) * rate_hz))
         time = np.arange(min(round((offset - onset) * rate_hz), max(0, len(samples) - first))) / rate_hz
+        fade = np.minimum(1.0, (time[-1:] - time) / 0.03) if len(time) else time  # no click where it ends
         hz = 440.0 * 2.0 ** ((pitch + shift_semitones - 69) / 12)
         for harmonic in range(1, 7):
             if harmonic * hz < rate_hz / 2:
-                tone = np.sin(2 * np.pi * harmonic * hz * time) * np.exp(-4.0 * time) / harmonic
+                tone = np.sin(2 * np.pi * harmonic * hz * time) * np.exp(-4.0 * time) * fade / harmonic
                 samples[first : first + len(time)] += 0.1 * tone
     return np.float32(samples)
 
@@ -75,7 +76,7 @@ def slakh_track(root, name="Track00001", split="train", stems=None, seed=0, suff
         notes = melody(seed=seed * 100 + number, lowest=36 if is_drum else 55, highest=50 if is_drum else 80)
         midi_of(notes, folder / "MIDI" / f"{stem}.mid", 0 if is_drum else program, is_drum)
         audio = plucked(notes, notes[-1][1] + 0.5, rate_hz)
-        audio = np.pad(audio, (0, max(0, 20 * rate_hz - len(audio))))[: 20 * rate_hz]
+        audio = np.pad(audio, (0, max(0, 16 * rate_hz - len(audio))))[: 16 * rate_hz]
         write_audio(folder / "stems" / f"{stem}{suffix}", audio, rate_hz)
         total = total + audio
         lines += [f"  {stem}:", "    audio_rendered: true", f"    inst_class: {instrument_class}"]

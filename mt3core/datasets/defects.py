@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mt3core.datasets.names import printable
-from mt3core.datasets.tracks import MIX, Defect
+from mt3core.datasets.tracks import MIX, Dataset, Defect
 from mt3core.errors import DatasetError, MissingExtraError, MT3Error
 from mt3core.files import atomic_output
 
@@ -69,6 +70,22 @@ def read_defects(path: Path) -> tuple[Defect, ...]:
         return tuple(Defect(**{name: row[name] for name in _COLUMNS}) for row in rows)
     except Exception as error:  # pyarrow has errors of its own for each way of being broken
         raise DatasetError(f"{path} is no readable table of defects.", "Run mt3 data verify again.") from error
+
+
+def with_defects(dataset: Dataset, path: Path) -> Dataset:
+    """A data set with the defects of a table beside its reader's, so that its preparation leaves out what they name.
+
+    Raises `DatasetError` for a table that cannot be read, or that is of a data set without these tracks.
+    """
+    more = read_defects(path)
+    names = {track.name for track in dataset.tracks} | {one.track for one in dataset.defects}
+    strangers = sorted({one.track for one in more} - names)
+    if strangers:
+        raise DatasetError(
+            f"{path} is not of this data set: it names {strangers[0]}.",
+            "Run mt3 data verify on the folder that is prepared.",
+        )
+    return replace(dataset, defects=in_order([*dataset.defects, *more]))
 
 
 def _as_text(dataset: str, rows: tuple[Defect, ...]) -> str:
