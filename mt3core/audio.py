@@ -42,7 +42,7 @@ def load_audio(source: AudioSource, sample_rate_hz: int = 16_000) -> Float[np.nd
 
     Raises `AudioError` for everything that is no whole, finite audio of at least one sample.
     """
-    if isinstance(source, tuple):
+    if not isinstance(source, str | os.PathLike):
         return _collect(_open_array(source), sample_rate_hz)
     with open_audio(Path(source)) as stream:
         return _collect(stream, sample_rate_hz)
@@ -109,7 +109,8 @@ class _GrowingArray:
 
 
 def _open_array(source: tuple[Any, ...]) -> AudioStream:
-    if len(source) != 2 or np.ndim(source[1]) != 0 or not isinstance(source[1], numbers.Real):
+    is_pair = isinstance(source, tuple) and len(source) == 2 and np.ndim(source[1]) == 0
+    if not is_pair or not isinstance(source[1], numbers.Real):
         raise AudioError(
             "Audio that is no file must be (samples, sample_rate_hz).", "Give an array and its rate in Hz."
         )

@@ -37,7 +37,8 @@ def open_audio(path: Path) -> Iterator[AudioStream]:
     """Opens an audio file; raises `AudioError` where it is missing, a folder, empty, cut off or no audio."""
     _check_path(path)
     try:
-        file = _SequentialFile(path)
+        # As bytes, since names need not be UTF-8; Windows has names of characters.
+        file = _SequentialFile(path if os.name == "nt" else os.fsencode(path))
     except (soundfile.SoundFileError, TypeError):  # TypeError: a name like x.raw, whose samples have no header
         file = None
     if file is None and not needs_ffmpeg(path):

@@ -1,6 +1,8 @@
 """Audio files and arrays: what can be read is read right, everything else says what is wrong."""
 
+import os
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -146,6 +148,12 @@ def test_mp3_of_variable_bit_rate_without_header_is_not_read_in_part(written, mo
     assert_refused(path, "variable bit rate and no length in its header: it needs ffmpeg")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are UTF-8 here")
+def test_a_name_that_is_not_utf_8(written):
+    path = written("a.flac", np.zeros(1600))
+    assert len(load_audio(path.rename(path.with_name(os.fsdecode(b"caf\xe9.flac"))))) == 1600
+
+
 def test_mp3_with_a_long_tag_in_front(written):
     path = written("a.mp3", tone(3.0, 48000), 48000)
     tag = b"ID3\x04\x00\x00" + bytes([0, 0, 16, 0]) + bytes(2048)
@@ -282,6 +290,8 @@ def test_flac_damaged_in_the_middle(written):
         ((16000, np.zeros(100)), "samples, sample_rate_hz"),
         ((np.zeros(100), "16000"), "samples, sample_rate_hz"),
         ((np.zeros(100),), "samples, sample_rate_hz"),
+        (np.zeros(100), "samples, sample_rate_hz"),
+        ([np.zeros(100), 16000], "samples, sample_rate_hz"),
     ],
 )
 def test_arrays_that_are_refused(source, sentence):
