@@ -48,8 +48,9 @@ def verify(
 ) -> None:
     """Look for what is missing, broken or wrongly labelled in a data set.
 
-    Exit code 0 when `mt3 prepare` can use everything, perhaps mended; 1 when it will leave something out, or when
-    the data set cannot be read at all.
+    Exit code 0 when everything can be used, perhaps mended; 1 when some of it should be left out, or when the data
+    set cannot be read at all. mt3 prepare leaves out by itself what is missing or cannot be read, and with --defects
+    FILE all that is found here.
     """
     from mt3app.data import verify_dataset
 
@@ -72,6 +73,10 @@ def prepare(
         str | None, typer.Option(metavar="I/N", help="Do part I (from 0) of N only, without a manifest.")
     ] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Only make the manifest, when all parts are done.")] = False,
+    defects: Annotated[
+        Path | None,
+        typer.Option(help="defects.parquet of mt3 data verify: leave out what it names. The same for all parts."),
+    ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -81,7 +86,7 @@ def prepare(
     """
     from mt3app.prepare import Options, prepare_dataset
 
-    options = Options(kind, directory, out, name, shard, merge, flac, processes, sustain, splits)
+    options = Options(kind, directory, out, name, shard, merge, flac, processes, sustain, splits, defects)
     raise typer.Exit(prepare_dataset(options, Reporter(quiet, verbose)))
 
 

@@ -40,7 +40,7 @@ def verify_dataset(
     if not reporter.quiet:
         print(_summary(dataset, defects, seconds))
     table, text = write_defects(output or Path("cache") / f"{kind}-defects", kind, defects)
-    reporter.line(f"Written: {table} and {text.name}; mt3 prepare --defects {table} goes by it.")
+    reporter.line(f"Written: {table} and {text.name}; mt3 prepare {kind} --defects {table} goes by it.")
     return 1 if skipped(defects) else 0
 
 
@@ -76,7 +76,7 @@ def _summary(dataset: Dataset, defects: tuple[Defect, ...], seconds: float) -> s
     out = skipped(defects)
     mixes = sum(stem == MIX for _, stem in out)
     lines.append(
-        f"mt3 prepare will leave out {mixes} recordings and {len(out) - mixes} single stems, and use or mend the rest."
+        f"To be left out by mt3 prepare: {mixes} recordings and {len(out) - mixes} single stems. The rest can be used."
         if out
         else "mt3 prepare can use all of it, mended where the table says so."
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mt3app.progress import Reporter
+from mt3core.datasets.defects import with_defects
 from mt3core.datasets.find import find_dataset, read_dataset
 from mt3core.datasets.manifest import MANIFEST_NAME, array_record_module
 from mt3core.datasets.prepare import (
@@ -49,6 +50,7 @@ class Options:
     processes: int | None = None
     sustain: bool = True
     splits: str | None = None
+    defects: Path | None = None
 
 
 def prepare_dataset(options: Options, reporter: Reporter) -> int:
@@ -67,6 +69,8 @@ def prepare_dataset(options: Options, reporter: Reporter) -> int:
         splits=_parse_splits(options.splits),
     )
     dataset = read_dataset(options.kind, root)
+    if options.defects is not None:
+        dataset = with_defects(dataset, options.defects)
     units = plan_units(dataset, settings)
     if not any(unit.recordings for unit in units):
         raise DatasetError(

@@ -15,6 +15,7 @@ from mt3core.datasets import folder, slakh
 from mt3core.datasets.defects import defect, read_defects, skipped, with_defects, write_defects
 from mt3core.datasets.label_checks import check_pedal
 from mt3core.datasets.labels import track_notes
+from mt3core.datasets.manifest import read_manifest
 from mt3core.datasets.tracks import MIX
 from mt3core.datasets.verify import check_track, verify
 from mt3core.errors import DatasetError
@@ -258,7 +259,9 @@ def test_a_table_belongs_to_its_data_set(tmp_path):
     pair(tmp_path)
     dataset = folder.read(tmp_path)
     table, _ = write_defects(tmp_path / "out", "folder", [defect("train__a", MIX, "noise", "noise")])
-    assert skipped(with_defects(dataset, table).defects) == {("train__a", MIX)}
+    told = with_defects(dataset, table)
+    assert skipped(told.defects) == {("train__a", MIX)}
+    assert with_defects(told, table).defects == told.defects
     table, _ = write_defects(tmp_path / "out", "folder", [defect("other", MIX, "noise", "noise")])
     with pytest.raises(DatasetError, match="is not of this data set: it names other"):
         with_defects(dataset, table)
@@ -278,6 +281,11 @@ def test_the_command_tells_writes_and_ends_as_it_says(tmp_path, monkeypatch, cap
     assert capsys.readouterr() == ("", "")
     assert [one.kind for one in read_defects(Path("found/defects.parquet"))] == ["empty_audio"]
     assert run(["data", "verify", "set", "--processes", "1", "-q", "--quick"]) == 1
+    Path("set/train/a.flac").write_bytes(Path("set/test/b.flac").read_bytes())  # not its notes
+    assert run(["data", "verify", "set", "-o", "found", "--processes", "1", "-q"]) == 1
+    assert "train__a" in {one.track for one in read_defects(Path("found/defects.parquet"))}
+    assert run(["prepare", "folder", "set", "--processes", "1", "-q", "--defects", "found/defects.parquet"]) == 1
+    assert set(read_manifest(Path("cache/chunk_manifest.parquet"))["track"].tolist()) == {"test__b"}
     assert run(["data", "verify", "nowhere"]) == 2
     assert "nowhere is neither a kind of data set nor a folder. Give one of maestro" in capsys.readouterr().err
 

@@ -85,7 +85,10 @@ def with_defects(dataset: Dataset, path: Path) -> Dataset:
             f"{path} is not of this data set: it names {strangers[0]}.",
             "Run mt3 data verify on the folder that is prepared.",
         )
-    return replace(dataset, defects=in_order([*dataset.defects, *more]))
+    # The reader has found its part again, perhaps under another spelling of the folder.
+    known = {(one.track, one.stem, one.kind) for one in dataset.defects}
+    new = [one for one in more if (one.track, one.stem, one.kind) not in known]
+    return replace(dataset, defects=in_order([*dataset.defects, *new]))
 
 
 def _as_text(dataset: str, rows: tuple[Defect, ...]) -> str:
