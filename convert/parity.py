@@ -29,7 +29,7 @@ AS_THE_ORIGINAL = Decoding()
 # float32 against float64, an order of magnitude up.
 LOG_MEL_BOUNDS = ((-4.0, 2e-3), (-8.0, 2e-2))
 _SEGMENTS_AT_ONCE = 4
-_TOKENS_MULTIPLE = 64  # few different shapes, so that JAX compiles few programs
+_TOKENS_MULTIPLE = 128
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,9 @@ def _compare_stages(
 ) -> np.ndarray:
     """Walks both networks through some segments; returns PyTorch's logits."""
     length = -(-max(map(len, tokens)) // _TOKENS_MULTIPLE) * _TOKENS_MULTIPLE
-    inputs = np.full((len(tokens), length), START_TOKEN, np.int32)
+    # Always as many segments, and few different lengths, so that JAX compiles few programs.
+    log_mel = np.concatenate([log_mel, np.zeros_like(log_mel[:1]).repeat(_SEGMENTS_AT_ONCE - len(log_mel), axis=0)])
+    inputs = np.full((len(log_mel), length), START_TOKEN, np.int32)
     is_token = np.zeros(inputs.shape, bool)
     for row, own in enumerate(tokens):
         inputs[row, 1 : len(own)] = own[:-1]
@@ -198,11 +200,14 @@ def _compare_stages(
             meter.add(torch_side.numpy(torch_values), jax_side.numpy(jax_values), valid, first)
         return torch_values, jax_values
 
-    every_frame = np.ones(log_mel.shape[:2], bool)
-    walk = zip(encoder_stages(torch_side, log_mel), encoder_stages(jax_side, log_mel), strict=True)
+    every_frame = np.zeros(log_mel.shape[:2], bool)
+    every_frame[: len(tokens)] = True
+    walk = zip(torch_side.run(encoder_stages, log_mel), jax_side.run(encoder_stages, log_mel), strict=True)
     torch_encoded, jax_encoded = compare(walk, every_frame)
     walk = zip(
-        decoder_stages(torch_side, torch_encoded, inputs), decoder_stages(jax_side, jax_encoded, inputs), strict=True
+        torch_side.run(decoder_stages, torch_encoded, inputs),
+        jax_side.run(decoder_stages, jax_encoded, inputs),
+        strict=True,
     )
     return torch_side.numpy(compare(walk, is_token)[0])
 

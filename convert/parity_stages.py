@@ -6,8 +6,9 @@ The twins have the same attribute names, so one walk serves both; `Framework` ho
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -93,9 +94,35 @@ class Framework:
         self.device = importlib.import_module(f"mt3{name}.loading").choose_device(device)
         dropout = importlib.import_module(f"mt3{name}.model").Dropout
         self.no_dropout = dropout(0.0, None)
+        self._compiled: dict[Any, tuple[Any, list[str]]] = {}
+
+    def run(self, walk: Callable[..., Iterator[tuple[str, Any]]], *arrays: Any) -> Iterator[tuple[str, Any]]:
+        """The stages that `walk(self, *arrays)` yields; with JAX compiled as one program, once a shape."""
+        if self.name == "torch":
+            yield from walk(self, *arrays)
+            return
+        import jax
+        from flax import nnx
+
+        if walk not in self._compiled:
+            names: list[str] = []
+            graph, state = nnx.split(self.model)
+
+            def compute(state: Any, *arrays: Any) -> list[Any]:
+                inside = copy.copy(self)
+                inside.model = nnx.merge(graph, state)
+                stages = list(walk(inside, *arrays))
+                names[:] = [name for name, _ in stages]
+                return [values for _, values in stages]
+
+            self._compiled[walk] = partial(jax.jit(compute), state), names
+        program, names = self._compiled[walk]
+        yield from zip(names, program(*arrays), strict=True)
 
     def array(self, values: np.ndarray) -> Any:
-        """A NumPy array on the framework's device."""
+        """A NumPy array on the framework's device; what is one of the framework's already stays."""
+        if not isinstance(values, np.ndarray):
+            return values
         if self.name == "torch":
             import torch
 
