@@ -68,7 +68,7 @@ class Stems:
     @property
     def overall_gain(self) -> float:
         """What brings the mix to its target peak, and leaves no stem beyond full scale."""
-        peak = max([float(np.abs(self._mix).max(initial=0.0)), *(stem.peak for stem in self.stems)])
+        peak = max([_peak(self._mix), *(stem.peak for stem in self.stems)])
         return 10 ** (TARGET_PEAK_DB / 20) / peak if peak else 1.0
 
     def play(self, part: Part, voice: Voice, engine: Engine) -> Stem | None:
@@ -82,12 +82,12 @@ class Stems:
         if self._format.channels == 1:
             samples = mono[:, np.newaxis]
         level = NORMALISED_LUFS + voice.level_db
-        samples = samples * np.float32(10 ** ((level - loudness) / 20))
+        samples *= np.float32(10 ** ((level - loudness) / 20))
         raw = self._folder / f"{len(self.stems)}.raw"
         with writing(raw):
             samples.tofile(raw)
         self._mix += samples
-        stem = Stem(part, voice, raw, level, float(np.abs(samples).max()))
+        stem = Stem(part, voice, raw, level, _peak(samples))
         self.stems.append(stem)
         return stem
 
@@ -113,6 +113,10 @@ class Stems:
         return soundfile.SoundFile(
             path, "w", self._format.sample_rate_hz, self._format.channels, "PCM_16", format=self._format.container
         )
+
+
+def _peak(samples: np.ndarray) -> float:
+    return float(max(samples.max(initial=0.0), -samples.min(initial=0.0)))  # abs() would need a copy
 
 
 @contextmanager
