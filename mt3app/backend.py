@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.util
@@ -60,14 +61,21 @@ def default_processes() -> int:
     return most if available is None else max(1, min(most, available // BYTES_OF_A_PROCESS))
 
 
-def available_bytes() -> int | None:
-    """Memory that programs can still get, where the system says so (Linux)."""
+def available_bytes(root: Path = Path("/")) -> int | None:
+    """Memory that programs can still get, where the system says so (Linux), within a container its own limit."""
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        lines = (root / "proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
         return None
     kilobytes = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(kilobytes[0]) * 1024 if kilobytes else None
+    if not kilobytes:
+        return None
+    available = int(kilobytes[0]) * 1024
+    with contextlib.suppress(OSError, ValueError):  # no container, or one without a limit, which is called "max"
+        group = root / "sys/fs/cgroup"
+        limit, used = (int((group / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
+        available = min(available, max(0, limit - used))
+    return available
 
 
 def load_transcriber(

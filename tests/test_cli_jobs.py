@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mt3app import backend
-from mt3app.backend import choose_backend, choose_decoding, default_processes
+from mt3app.backend import available_bytes, choose_backend, choose_decoding, default_processes
 from mt3app.jobs import Output, check_writable, parse_formats, plan
 from mt3core.decoding import Decoding
 from mt3core.errors import AudioError, MissingExtraError, OutputError, UsageError
@@ -151,3 +151,16 @@ def test_processes_follow_processors_and_memory(monkeypatch):
     monkeypatch.setattr(backend, "available_bytes", lambda: None)
     monkeypatch.setattr(backend.os, "sched_getaffinity", lambda _: {0}, raising=False)
     assert default_processes() == 1
+
+
+def test_available_memory_is_read_from_the_system(tmp_path):
+    assert available_bytes(tmp_path) is None
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemAvailable:  8 kB\n")
+    assert available_bytes(tmp_path) == 8 * 1024
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (group / "memory.current").write_text("1000\n")
+    for limit, expected in [("max", 8 * 1024), ("5000", 4000), ("500", 0)]:
+        (group / "memory.max").write_text(limit + "\n")
+        assert available_bytes(tmp_path) == expected
