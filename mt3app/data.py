@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from mt3app.progress import Reporter
-from mt3core.datasets.defects import skipped, summary, write_defects
+from mt3core.datasets.defects import parquet_modules, skipped, summary, write_defects
 from mt3core.datasets.find import KINDS, find_dataset, read_dataset, recognise
+from mt3core.datasets.names import printable
 from mt3core.datasets.tracks import MIX, Dataset, Defect
 from mt3core.datasets.verify import TrackReport, verify
 from mt3core.errors import UsageError
@@ -23,9 +24,10 @@ def verify_dataset(
     reporter: Reporter,
 ) -> int:
     """Checks a data set, prints a table of what it found and writes all of it; returns the exit code."""
+    parquet_modules()  # before anything slow: is it installed?
     kind, root = _choose(kind_or_directory, directory)
     dataset = read_dataset(kind, root)
-    reporter.detail(f"{dataset.root}: {len(dataset.tracks)} tracks")
+    reporter.detail(f"{printable(dataset.root)}: {len(dataset.tracks)} tracks")
     seconds = 0.0
     with reporter.file_bar(f"Checking {kind}") as show:
 
@@ -40,7 +42,9 @@ def verify_dataset(
     if not reporter.quiet:
         print(_summary(dataset, defects, seconds))
     table, text = write_defects(output or Path("cache") / f"{kind}-defects", kind, defects)
-    reporter.line(f"Written: {table} and {text.name}; mt3 prepare {kind} --defects {table} goes by it.")
+    reporter.line(
+        f"Written: {printable(table)} and {text.name}; mt3 prepare {kind} --defects {printable(table)} goes by it."
+    )
     return 1 if skipped(defects) else 0
 
 
@@ -66,9 +70,8 @@ def _choose(kind_or_directory: str, directory: Path | None) -> tuple[str, Path |
 def _summary(dataset: Dataset, defects: tuple[Defect, ...], seconds: float) -> str:
     splits = [f"{name} {len(dataset.split(name))}" for name in ("train", "validation", "test", "omitted")]
     shown = ", ".join(one for one in splits if not one.endswith(" 0"))
-    lines = [
-        f"{dataset.kind} in {dataset.root}: {len(dataset.tracks)} tracks ({shown}), {seconds / 3600:.1f} h of audio"
-    ]
+    size = f"{len(dataset.tracks)} tracks ({shown}), {seconds / 3600:.1f} h of audio"
+    lines = [f"{dataset.kind} in {printable(dataset.root)}: {size}"]
     if not defects:
         return "\n".join([*lines, "Nothing is wrong; mt3 prepare can use all of it."])
     lines.append(f"{'defect':24}{'left out':>10}{'used':>8}")

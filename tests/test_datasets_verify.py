@@ -112,7 +112,7 @@ def test_notes_past_the_end_are_counted(tmp_path):
 def test_midi_that_ends_late_and_audio_that_goes_on(tmp_path):
     pair(tmp_path, notes=[*NOTES, (15.0, 25.0, 50)])
     assert the_only(folder.read(tmp_path), "midi_longer") == (
-        "The notes of train__a end at 25.0 s, its audio at 16.0 s; they are cut off there.",
+        "The notes of train__a end at 25.0 s, its audio at 16.0 s; they keep their ends.",
         False,
     )
     more = np.concatenate([plucked(NOTES, SECONDS), plucked(NOTES * 1, SECONDS), plucked(NOTES, SECONDS)])
@@ -288,6 +288,19 @@ def test_the_command_tells_writes_and_ends_as_it_says(tmp_path, monkeypatch, cap
     assert set(read_manifest(Path("cache/chunk_manifest.parquet"))["track"].tolist()) == {"test__b"}
     assert run(["data", "verify", "nowhere"]) == 2
     assert "nowhere is neither a kind of data set nor a folder. Give one of maestro" in capsys.readouterr().err
+
+
+def test_a_folder_whose_name_is_no_utf8(tmp_path, capsys):
+    root = tmp_path / os.fsdecode(b"M\xfcnchen")
+    audio, _ = pair(root, os.fsdecode(b"train/gr\xfc\xdfe"))
+    audio.write_bytes(audio.read_bytes()[:1000])
+    out = tmp_path / "out"
+    assert run(["data", "verify", "folder", str(root), "-o", str(out), "--processes", "1"]) == 1
+    said, _ = capsys.readouterr()
+    assert said.startswith(f"folder in {tmp_path}/M\\xfcnchen: 1 tracks")
+    (one,) = read_defects(out / "defects.parquet")
+    assert one.kind == "truncated_audio"
+    assert r"M\xfcnchen/train/gr\xfc\xdfe.flac is cut off" in one.message
 
 
 def test_the_true_layouts_are_verified(dataset_layouts, tmp_path, capsys):

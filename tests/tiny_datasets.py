@@ -1,6 +1,7 @@
 """Small data sets in the true layouts, for tests of their readers, checks and preparation."""
 
 import io
+import os
 from pathlib import Path
 
 import mido
@@ -55,7 +56,8 @@ def write_audio(path, samples, rate_hz=16_000):
     """Writes samples as the suffix says."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, samples, rate_hz, subtype="PCM_16")
+    # As bytes, since soundfile takes names that are UTF-8 only as text.
+    soundfile.write(os.fsencode(path), samples, rate_hz, subtype="PCM_16", format=path.suffix[1:].upper())
     return path
 
 

@@ -48,7 +48,7 @@ def write_defects(folder: Path, dataset: str, defects: Iterable[Defect]) -> tupl
     The Parquet file has the columns dataset, track, stem, kind, message and skips. Raises `OutputError`, and
     `MissingExtraError` without pyarrow.
     """
-    parquet, pyarrow = _parquet()
+    parquet, pyarrow = parquet_modules()
     rows = in_order(defects)
     columns: dict[str, Any] = {"dataset": pyarrow.array([dataset] * len(rows), pyarrow.string())}
     for name in _COLUMNS:
@@ -64,7 +64,7 @@ def write_defects(folder: Path, dataset: str, defects: Iterable[Defect]) -> tupl
 
 def read_defects(path: Path) -> tuple[Defect, ...]:
     """The table that `write_defects` wrote. Raises `DatasetError` where it is none."""
-    parquet, _ = _parquet()
+    parquet, _ = parquet_modules()
     try:
         rows = parquet.read_table(path, columns=list(_COLUMNS)).to_pylist()
         return tuple(Defect(**{name: row[name] for name in _COLUMNS}) for row in rows)
@@ -99,7 +99,8 @@ def _as_text(dataset: str, rows: tuple[Defect, ...]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _parquet() -> tuple[Any, Any]:
+def parquet_modules() -> tuple[Any, Any]:
+    """(pyarrow.parquet, pyarrow); raises `MissingExtraError` where they are not installed."""
     try:
         import pyarrow
         import pyarrow.parquet

@@ -52,7 +52,7 @@ def check_notes(track: str, stem: str, notes: NoteTable, duration_seconds: float
     elif end > duration_seconds + _END_TOLERANCE_SECONDS:
         problem = (
             f"The notes of {_place(track, stem)} end at {end:.1f} s, its audio at {duration_seconds:.1f} s;"
-            " they are cut off there."
+            " they keep their ends."
         )
         found.append(defect(track, stem, "midi_longer", problem, skips=False))
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -168,7 +169,7 @@ def _run(
         return
     # Spawned, not forked: the parent may have threads of its own (BLAS, JAX).
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, context, _leave_interrupts_to_parent) as pool:
         waiting = {pool.submit(check, track): track for track in tracks}
         try:
             for future in as_completed(waiting):
@@ -179,3 +180,8 @@ def _run(
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _leave_interrupts_to_parent() -> None:
+    """A terminal's Ctrl-C reaches every process; the parent ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
