@@ -139,7 +139,11 @@ def _draw(pyplot: Any, example: Example, notes: NoteTable, model: ModelConfig, t
     rows = segment_log_mel(waveform(example.samples), example.num_frames, model.spectrogram)[: example.num_frames]
     seconds = example.num_frames / model.spectrogram.frames_per_second
     figure, (above, below) = pyplot.subplots(2, 1, figsize=(10, 7), sharex=True, height_ratios=[3, 2])
-    extent = (0, seconds, 0, model.spectrogram.mel_bands)
+    # A frame shows the window that begins with it; it is drawn where the window's middle is.
+    spectrogram = model.spectrogram
+    delay = (spectrogram.fft_samples - spectrogram.hop_samples) / 2 / spectrogram.sample_rate_hz
+    extent = (delay, seconds + delay, 0, spectrogram.mel_bands)
+    above.set_facecolor("black")
     above.imshow(np.maximum(rows.T, LOWEST_LOG_MEL), origin="lower", aspect="auto", extent=extent, cmap="magma")
     above.set(ylabel="mel band", title=f"{title}: log-mel with the fundamentals of the notes", ylim=extent[2:])
     names = dict.fromkeys(notes["program"][~notes["is_drum"]].tolist())
@@ -148,6 +152,7 @@ def _draw(pyplot: Any, example: Example, notes: NoteTable, model: ModelConfig, t
         span, colour = [note["onset"], note["offset"]], colours[int(note["program"])]
         above.plot(span, [_band(int(note["pitch"]), model)] * 2, color=colour, linewidth=1.5)
         below.plot(span, [note["pitch"]] * 2, color=colour, linewidth=3, solid_capstyle="butt")
+        below.plot(span[0], note["pitch"], "|", color=colour, markersize=8)
     hits = notes[notes["is_drum"]]
     if len(hits):
         above.plot(hits["onset"], np.full(len(hits), 6), "|", color="white")

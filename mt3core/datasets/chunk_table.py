@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int, Shaped
 
 from mt3core.datasets.chunks import SAMPLE_RATE_HZ
 from mt3core.datasets.manifest import READER_OPTIONS, Manifest, array_record_module
+from mt3core.datasets.process_memory import keep_freed_memory
 from mt3core.datasets.tracks import MIX
 from mt3core.errors import DatasetError
 
@@ -82,7 +83,8 @@ def _unique(column: Shaped[np.ndarray, " chunks"]) -> tuple[np.ndarray, np.ndarr
 class ShardReader:
     """Reads records by shard and number; opens shards when they are needed. Threads may share one.
 
-    It can be sent to another process, where it opens its own.
+    It can be sent to another process, where it opens its own. The first one opened changes how the process keeps
+    memory, see `keep_freed_memory`.
     """
 
     paths: tuple[str, ...]
@@ -118,6 +120,7 @@ class ShardReader:
                     f"The shard {path} is missing.",
                     "Run mt3 prepare again: it makes what is missing and keeps the rest.",
                 )
+            keep_freed_memory()
             reader = array_record_module().ArrayRecordReader(path, options=READER_OPTIONS)
             self._open[shard] = reader
             while len(self._open) > MAX_OPEN_SHARDS:
