@@ -157,6 +157,15 @@ def test_the_stems_of_a_place_are_encoded_as_one_piece(tmp_path):
     assert whole.samples.tolist() == np.sum(audio, axis=0)[12800 : 12800 + 32768].tolist()
 
 
+def test_stems_of_the_same_instrument_are_trimmed_as_a_mix_is(tmp_path):
+    audio = NOISE[: 4 * SAMPLE_RATE_HZ]
+    stems = [[[0.5, 1.5, 60, 90, 24, False]], [[1.0, 1.8, 60, 90, 24, False]]]
+    trimmed = [[0.5, 1.0, 60, 90, 24, False], [1.0, 1.8, 60, 90, 24, False]]
+    parts = [Recording("t", audio, notes, f"S{number}") for number, notes in enumerate(stems)]
+    maker = maker_of(prepare(tmp_path, [Recording("t", audio, trimmed), *parts]))
+    assert maker.make([1, 2], [0, 0], True).tokens.tolist() == maker.make([0], [0], True).tokens.tolist()
+
+
 def test_audio_and_valid_frames_at_the_end_of_a_piece(tmp_path):
     samples = 131072 + 32768 + 1000
     path = prepare(tmp_path, [Recording("a", NOISE[:samples]), Recording("b", NOISE[:131072], split="test")])

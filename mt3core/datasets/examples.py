@@ -23,6 +23,7 @@ from mt3core.datasets.mixing import mix_audio
 from mt3core.datasets.segment_tokens import SegmentEncoder
 from mt3core.errors import UsageError
 from mt3core.note_encoding import remove_redundant_changes
+from mt3core.notes import NoteTable, trim_overlapping
 from mt3core.token_mixing import mix_events
 from mt3core.vocabulary import NUM_SPECIAL_TOKENS, Vocabulary
 
@@ -40,7 +41,8 @@ class ExampleConfig:
         too_long: what happens to a target of more than the network's `max_target_tokens`. `redraw` draws another
             example and counts it; where that fails, too, or with `cut`, the target keeps its first whole events and
             has no end token, and `Example.num_tokens` tells how long it was.
-        stale_ties: list notes that have ended after the last event of a piece, as the original does.
+        stale_ties: list notes that have ended after the last event of a piece, as the original does - where the chunk
+            holds them: in a last chunk without any notes there are none to list.
         one_tie_section: merge the tie sections of mixed parts; else each stays, as the original does.
         load_tokens: whether there are targets; without, `tokens` are empty.
         part_gain_db: parts of a mix across tracks are made softer by up to so many decibels.
@@ -157,7 +159,7 @@ class ExampleMaker:
         if not self.config.load_tokens:
             return np.zeros(0, np.int32)
         if same_place or len(parts) == 1:
-            notes = np.concatenate([part.piece_notes for part in parts]) if len(parts) > 1 else parts[0].piece_notes
+            notes = parts[0].piece_notes if len(parts) == 1 else _join_stems([part.piece_notes for part in parts])
             return encoder.tokens(encoder.segment(notes, first_frames[0], length, all(ends)))
         segments = [
             encoder.segment(part.piece_notes, first, length, end)
@@ -185,6 +187,13 @@ class ExampleMaker:
             return samples
         # Full scale is one step less upwards than downwards; the samples lie within +-1.
         return np.rint(samples * np.float32(FULL_SCALE - 1)).astype(np.int16)
+
+
+def _join_stems(stems: list[NoteTable]) -> NoteTable:
+    """The notes of several stems; where two are the same instrument, overlaps are trimmed as those of a mix are."""
+    kinds = [(int(notes["program"][0]), bool(notes["is_drum"][0])) for notes in stems if len(notes)]
+    notes = np.concatenate(stems)
+    return notes if len(set(kinds)) == len(kinds) else trim_overlapping(notes)
 
 
 def fit_tokens(
