@@ -33,6 +33,7 @@ from mt3core.datasets.example_streams import (
 )
 from mt3core.datasets.examples import ExampleConfig, ExampleMaker
 from mt3core.datasets.manifest import Manifest, check_shards, read_manifest
+from mt3core.datasets.process_memory import keep_freed_memory
 from mt3core.datasets.sampling import DatasetChoice, Sampler
 from mt3core.errors import DatasetError, MissingExtraError, UsageError
 
@@ -156,6 +157,7 @@ class Pipeline:
         dataset = grain.MapDataset.source(source).to_iter_dataset(options)
         if config.num_workers:
             _let_grain_read_its_flags()
+            keep_freed_memory()  # for the batches copied out of the workers' memory
             dataset = dataset.mp_prefetch(
                 grain.MultiprocessingOptions(config.num_workers, per_worker_buffer_size=config.batches_ahead)
             )
