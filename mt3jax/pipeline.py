@@ -9,13 +9,19 @@ interruption can change what comes.
         for batch in batches:
             ...  # a dictionary of NumPy arrays, this host's share; see `example_streams.make_batch`
             state = batches.get_state()  # JSON-ready; batches.set_state(state) goes on with the next batch
+
+With `num_workers` a program needs `if __name__ == "__main__":` around this, since its workers import it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
+import multiprocessing
+import os
+import select
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -156,6 +162,7 @@ class Pipeline:
         options = grain.ReadOptions(config.num_threads, max(ahead, config.num_threads))
         dataset = grain.MapDataset.source(source).to_iter_dataset(options)
         if config.num_workers:
+            _refuse_to_start_twice()
             _let_grain_read_its_flags()
             keep_freed_memory()  # for the batches copied out of the workers' memory
             dataset = dataset.mp_prefetch(
@@ -240,6 +247,27 @@ class PipelineIterator(grain.DatasetIterator):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _refuse_to_start_twice() -> None:
+    """Ends a worker that imports a program without a guard, which starts workers as it is imported.
+
+    The process that started it may still be writing to it (the table of chunks is larger than a pipe holds) and
+    would wait for ever, so that is read until no more comes.
+    """
+    if not getattr(multiprocessing.current_process(), "_inheriting", False):
+        return
+    frame = inspect.currentframe()
+    while frame is not None and "from_parent" not in frame.f_locals:  # of multiprocessing.spawn
+        frame = frame.f_back
+    if frame is not None and os.name == "posix":
+        pipe = frame.f_locals["from_parent"].fileno()
+        while select.select([pipe], [], [], 1.0)[0] and os.read(pipe, 1 << 20):
+            pass
+    raise UsageError(
+        "The processes of num_workers import your program, which starts them again.",
+        'Put what the program does below a line: if __name__ == "__main__":',
+    )
 
 
 def _let_grain_read_its_flags() -> None:

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -81,6 +83,22 @@ def test_workers_change_nothing(band, num_workers):
     with iter(training_pipeline(config_of(band, num_workers=num_workers), 0, 1)) as batches:
         for number in range(5):
             assert_equal(next(batches), pipeline.batch(number))
+
+
+def test_a_program_without_a_guard_is_told_so_and_ends(band, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from mt3jax.pipeline import PipelineConfig, training_pipeline\n"
+        f"config = PipelineConfig({str(band)!r}, global_batch_size=4, num_workers=1)\n"
+        # More than a pipe holds, as the table of a real data set is.
+        "pipeline = training_pipeline(config, 0, 1)\n"
+        "pipeline.stream.ballast = bytes(1 << 20)\n"
+        "with iter(pipeline) as batches:\n"
+        "    next(batches)\n"
+    )
+    ended = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=90)
+    assert ended.returncode == 1
+    assert 'if __name__ == "__main__":' in ended.stderr
 
 
 @pytest.mark.parametrize("taken", [0, 1, 5])
