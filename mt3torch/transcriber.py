@@ -57,28 +57,30 @@ class Transcriber(BaseTranscriber):
         return cls(load_model(directory, device), decoding, batch_size, processes)
 
     def generate_stream(self, log_mels: Iterable[np.ndarray]) -> Iterator[tuple[int, Generated]]:
+        if self._started is not None and self._started.is_open:
+            return self._started.generate_stream(log_mels)
         segments = iter(log_mels)
         if self.processes > 1 and self._stepper.device.type == "cpu":
             first = list(itertools.islice(segments, LEAST_SEGMENTS_FOR_PROCESSES))
             segments = itertools.chain(first, segments)
-            if len(first) == LEAST_SEGMENTS_FOR_PROCESSES:
-                self._start_processes_if_possible()
-            if self._started is not None and self._started.is_open:
-                return self._started.generate_stream(segments)
+            if len(first) == LEAST_SEGMENTS_FOR_PROCESSES and (started := self._start_processes_if_possible()):
+                return started.generate_stream(segments)
         return generate_stream(self._stepper, segments, self.decoding, self.batch_size)
 
-    def start_processes(self) -> None:
+    def start_processes(self) -> Processes:
         """Starts the processes if they do not run, so that they get ready while something else is done."""
         if self._started is None or not self._started.is_open:
             lanes = self.batch_size or default_batch_size(self._stepper.device, self.decoding.num_beams)
             self._started = Processes(self.model, self.decoding, self.processes, lanes)
+        return self._started
 
-    def _start_processes_if_possible(self) -> None:
+    def _start_processes_if_possible(self) -> Processes | None:
         try:
-            self.start_processes()
+            return self.start_processes()
         except (OSError, MT3Error) as error:
             warnings.warn(f"Decoding in one process, others cannot be started: {error}", RuntimeWarning, stacklevel=2)
             self.processes = 1
+            return None
 
     def close(self) -> None:
         """Ends the processes, if there are any."""
