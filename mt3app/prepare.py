@@ -99,8 +99,9 @@ def _prepare_units(
         show(0.0, total, settings.name)
 
         def done(unit: Unit, report: Report) -> None:
+            failed = set(report.failures)
             for one in report.left_out:
-                reporter.line(_sentence(one))
+                (reporter.failure if one in failed else reporter.line)(_sentence(one))
             progress.add(seconds[unit.name])
             show(progress.done_seconds, total, f"{settings.name} {progress.count}/{len(waiting)}")
 
@@ -139,7 +140,7 @@ def _finish(dataset: Dataset, units: Sequence[Unit], settings: Settings, out: Pa
     reports = merge(units, settings, out)
     lost = faults(dataset, settings)
     for fault in lost:
-        reporter.line(_sentence(fault))
+        reporter.failure(_sentence(fault))
     failures = [failure for report in reports for failure in report.failures]
     num_chunks = sum(len(recording["chunks"]) for report in reports for recording in report.recordings)
     num_recordings = sum(len(report.recordings) for report in reports)
@@ -150,7 +151,9 @@ def _finish(dataset: Dataset, units: Sequence[Unit], settings: Settings, out: Pa
         f"chunks, {len(reports)} shards of {size / 1e9:.2f} GB together."
     )
     if lost or failures:
-        reporter.line(f"{len(lost) + len(failures)} recordings could not be used and are left out; the rest is ready.")
+        reporter.failure(
+            f"{len(lost) + len(failures)} recordings could not be used and are left out; the rest is ready."
+        )
         return 1
     return 0
 

@@ -31,6 +31,10 @@ class Reporter:
         if not self.quiet:
             self._write(text)
 
+    def failure(self, text: str) -> None:
+        """A line on what went wrong in a run that goes on; also with `--quiet`."""
+        self._write(text)
+
     def detail(self, text: str) -> None:
         """Only with `--verbose`."""
         if self.verbose:

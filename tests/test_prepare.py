@@ -139,7 +139,10 @@ def test_files_that_fail_are_left_out_and_done_when_they_are_mended(pieces, undi
     assert "3 recordings could not be used" in said
     assert set(read_manifest(out)["track"]) == {"train__piece1", "train__piece2", "train__piece4"}
     check_shards(read_manifest(out))
-    assert run(broken, out) == 1  # still broken
+    assert run(broken, out) == 1  # still broken, and said with --quiet too
+    said = capsys.readouterr().err
+    assert "piece0.wav is empty (0 bytes)." in said
+    assert "hours in" not in said
     for name in ("test/last.flac", "train/piece0.wav", "train/piece3.mid"):
         shutil.copy(pieces / name, broken / name)
     assert run(broken, out) == 0
