@@ -32,6 +32,10 @@ class DecodingError(MT3Error):
     """Decoding that broke off for a reason outside it, such as a process that was ended."""
 
 
+class TrainingError(MT3Error):
+    """A training run that cannot go on, or a checkpoint of one that cannot be used."""
+
+
 class OutputError(MT3Error):
     """A result that cannot be written where it was asked for."""
 
