@@ -6,13 +6,13 @@ import contextlib
 import dataclasses
 import importlib
 import importlib.util
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt3app.progress import Reporter
 from mt3core.errors import MissingExtraError, UsageError
+from mt3core.processors import num_processors
 
 if TYPE_CHECKING:
     from mt3core.decoding import Decoding
@@ -55,8 +55,7 @@ def choose_decoding(method: str | None, num_beams: int | None) -> Decoding:
 
 def default_processes() -> int:
     """Processes to decode with on a CPU: as many as there are processors to run them and memory to hold them."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    most = min(cores, MOST_PROCESSES)
+    most = min(num_processors(), MOST_PROCESSES)
     available = available_bytes()
     return most if available is None else max(1, min(most, available // BYTES_OF_A_PROCESS))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import sys
 import time
@@ -28,6 +27,7 @@ from mt3core.datasets.shards import Report
 from mt3core.datasets.tracks import MIX, Dataset, Defect
 from mt3core.datasets.units import Settings, Unit, faults, plan_units
 from mt3core.errors import DatasetError, UsageError
+from mt3core.processors import num_processors
 
 # SLAKH's redux release has a fourth split: pieces it omits because they are in the others already.
 DEFAULT_SPLITS = ("train", "validation", "test")
@@ -105,7 +105,7 @@ def _prepare_units(
             progress.add(seconds[unit.name])
             show(progress.done_seconds, total, f"{settings.name} {progress.count}/{len(waiting)}")
 
-        run_units(waiting, settings, folder, options.processes or _processors(), done)
+        run_units(waiting, settings, folder, options.processes or num_processors(), done)
 
 
 class _Progress:
@@ -190,7 +190,3 @@ def _checked_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise UsageError(f"{name!r} cannot name a data set.", "Use letters, digits, '-', '_' and '.'.")
     return name
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mt3app.progress import Reporter
+from mt3core.processors import num_processors
 
 if TYPE_CHECKING:
     from mt3core.rendering.dataset import Outcome, Rendering
@@ -27,7 +27,7 @@ def render_files(
 
     rendering = check_rendering(rendering)
     fonts = ", ".join(font.name for font in rendering.sound_fonts) or "sine waves"
-    processes = processes or _num_cores()
+    processes = processes or num_processors()
     reporter.line(f"Rendering {midi_dir} with {rendering.engine} ({fonts}), {processes} processes")
     started = time.perf_counter()
     with reporter.file_bar("rendering") as show:
@@ -50,11 +50,6 @@ def render_files(
     if failed:
         reporter.line(f"Failed and left out: {', '.join(failed)}")
     return 1 if failed else 0
-
-
-def _num_cores() -> int:
-    """The cores that this process may use, which on a cluster are fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _say(outcome: Outcome, reporter: Reporter) -> None:

@@ -27,6 +27,7 @@ import numpy as np
 from mt3core.decoding import Decoding, Generated
 from mt3core.errors import DecodingError
 from mt3core.model_directory import save_model_directory
+from mt3core.processors import num_processors
 from mt3torch.model import Transformer
 
 # Segments a process may hold besides those in its lanes: always enough for its next batch of the encoder.
@@ -95,7 +96,7 @@ class Processes:
             self._start(command, num_processes, number)
 
     def _start(self, command: list[str], num_processes: int, number: int) -> None:
-        threads = max(1, _num_processors() // num_processes)
+        threads = max(1, num_processors() // num_processes)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(sys.path)}
         with self._errors_file(number).open("wb") as errors:
             child = subprocess.Popen(
@@ -177,8 +178,3 @@ def _end(children: list[subprocess.Popen[bytes]], folder: tempfile.TemporaryDire
                 with contextlib.suppress(OSError):  # what was still to be written has no reader any more
                     pipe.close()
     folder.cleanup()
-
-
-def _num_processors() -> int:
-    """Those this process may use; batch systems grant a few of a machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -25,6 +24,7 @@ from mt3core.datasets.slakh_problems import mix_defect
 from mt3core.datasets.tracks import MIX, Dataset, Defect, Stem, Track
 from mt3core.errors import DatasetError, MT3Error
 from mt3core.notes import NoteTable
+from mt3core.processors import num_processors
 
 # Where a stem's own audio says less than its notes do, the mix is wrong too.
 _SPOILS_MIX = ("unreadable_midi", "silent_audio", "no_notes")
@@ -162,8 +162,7 @@ def _run(
     check: Callable[[Track], TrackReport], tracks: tuple[Track, ...], processes: int | None
 ) -> Iterator[TrackReport]:
     """Reports as they come; in this process where one is enough."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(processes or available, len(tracks))
+    workers = min(processes or num_processors(), len(tracks))
     if workers <= 1:
         yield from map(check, tracks)
         return
