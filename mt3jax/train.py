@@ -1,0 +1,313 @@
+"""The training loop, read top to bottom: hosts, data, state, forecast, steps.
+
+    mt3 train --config multitrack_test             or, without the command line's comforts:
+    python -m mt3jax.train --config multitrack_test --set batch.examples=64
+
+The same command goes on where a run was stopped or killed: parameters, optimizer, counters and the place in the data
+come from the newest whole checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mt3core.config_files import load_config_file, override
+from mt3core.datasets.examples import ExampleConfig
+from mt3core.errors import MT3Error, TrainingError, UsageError
+from mt3core.model_directory import is_model_directory, load_model_directory
+from mt3core.training_config import TrainingConfig, check_training_config
+from mt3jax.compilation import keep_compiled_programs
+from mt3jax.pipeline import Pipeline, PipelineConfig, training_pipeline
+from mt3jax.training.checkpoints import Checkpoints
+from mt3jax.training.estimate import describe
+from mt3jax.training.hosts import join_hosts
+from mt3jax.training.run_log import Console, Meter, RunLog
+from mt3jax.training.sharding import make_mesh
+from mt3jax.training.state import TrainState, abstract_state, init_state
+from mt3jax.training.step import make_train_step
+from mt3jax.training.step_input import StepBatch, StepInput, chunk_names
+from mt3jax.training.stopping import EXIT_FINISHED, StopSignals
+from mt3jax.training.validation import Validator
+
+BAD_BATCHES_FILE = "bad_batches.jsonl"
+REASONS = {1: "the loss or the gradient was not finite", 2: "the gradient's norm was a spike"}
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a run ended. `exit_code` is 0 when it is finished, 75 when a signal stopped it and 130 after Ctrl-C."""
+
+    run_directory: Path
+    step: int
+    exit_code: int
+    validation: dict[str, float] = field(default_factory=dict)
+
+
+def train(
+    config: TrainingConfig,
+    run_directory: str | Path,
+    arrays: Mapping[str, np.ndarray] | None = None,
+    say: Say = print,
+) -> TrainingResult:
+    """Trains until `config.num_steps`, from the newest checkpoint in `run_directory` where there is one.
+
+    Args:
+        config: the run.
+        run_directory: for checkpoints, `metrics.jsonl`, TensorBoard's files and pictures.
+        arrays: weights to start a new run from, by PyTorch name in PyTorch's shape; None draws them.
+        say: takes lines for the user; only the first process says anything.
+
+    Raises `UsageError` and `DatasetError` for what cannot be trained, `TrainingError` where training has to stop.
+    """
+    # ---- Hosts and devices
+    check_training_config(config)
+    join_hosts()
+    keep_compiled_programs()
+    is_writer = jax.process_index() == 0
+    say = say if is_writer else _say_nothing
+    mesh = make_mesh(config.compute, config.batch)
+    run_directory = Path(run_directory)
+    say(f"{mesh.devices.size} x {mesh.devices.flat[0].device_kind}, {jax.process_count()} hosts; {_versions()}")
+
+    # ---- Data, and the folder of the run
+    pipeline = training_pipeline(_pipeline_config(config))
+    validator = Validator(config, mesh, say)
+    with (
+        Checkpoints(run_directory, config, say) as checkpoints,
+        RunLog(run_directory, config.report, is_writer, say, dataclasses.asdict(config)) as log,
+    ):
+        # ---- State: the newest checkpoint, or given weights, or drawn ones
+        restored = checkpoints.restore(abstract_state(config, mesh))
+        state = restored.state if restored else init_state(config, mesh, arrays)
+        first_step = int(state.step)
+        log.go_on_after(first_step)
+        if restored:
+            say(f"Going on after step {first_step:,} of {run_directory}")
+        if first_step >= config.num_steps:
+            say(f"{run_directory} has {first_step:,} steps already; ask for more with --set num_steps=N.")
+            return TrainingResult(run_directory, first_step, EXIT_FINISHED)
+
+        with StepInput(pipeline, config, mesh, restored.data_state if restored else None) as batches:
+            # ---- What it will take
+            for line in describe(config, mesh, batches.rows):
+                say(line)
+
+            # ---- Steps
+            run = _Run(config, pipeline, checkpoints, log, validator, say, run_directory)
+            with StopSignals(say) as stop, Console(config, first_step, is_writer, say) as console:
+                run.console = console
+                state = run.steps(state, batches, make_train_step(config, mesh), stop)
+            checkpoints.wait()
+    if stop.exit_code != EXIT_FINISHED:
+        say(f"Stopped after step {run.step:,}, everything saved in {run_directory}. The same command goes on.")
+    return TrainingResult(run_directory, run.step, stop.exit_code, run.validation)
+
+
+@dataclass
+class _Dispatched:
+    """A step that the devices may still be computing."""
+
+    step: int
+    metrics: dict[str, jax.Array]
+    batch: StepBatch
+
+
+class _Run:
+    """The loop and what it does besides stepping: accounting, validation, checkpoints."""
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        pipeline: Pipeline,
+        checkpoints: Checkpoints,
+        log: RunLog,
+        validator: Validator,
+        say: Say,
+        run_directory: Path,
+    ) -> None:
+        self.config, self.pipeline, self.checkpoints = config, pipeline, checkpoints
+        self.log, self.validator, self.say, self.run_directory = log, validator, say, run_directory
+        self.console: Console
+        self.meter = Meter(config)
+        self.step = 0
+        self.validation: dict[str, float] = {}
+
+    def steps(
+        self,
+        state: TrainState,
+        batches: StepInput,
+        train_step: Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]],
+        stop: StopSignals,
+    ) -> TrainState:
+        config = self.config
+        self.step = int(state.step)
+        last: _Dispatched | None = None
+        must_stop = False
+        self.meter.start()
+        while self.step < config.num_steps and not must_stop:
+            batch = batches.next()
+            state, metrics = train_step(state, batch.arrays)
+            self.step += 1
+            # The numbers of the step before are read only now, while the devices compute this one.
+            trouble = self._account(last)
+            last = _Dispatched(self.step, metrics, batch)
+
+            must_stop = stop.must_stop(self.step)
+            is_last = must_stop or self.step == config.num_steps
+            validates = _is_due(self.step, config.validation.every_steps) or (
+                self.step == config.num_steps and config.validation.every_steps > 0
+            )
+            saves = _is_due(self.step, config.checkpoint.every_steps) or is_last
+            reports = _is_due(self.step, config.report.every_steps) or saves
+            if reports or validates or trouble:
+                trouble = self._account(last) or trouble
+                last = None
+            if trouble:
+                self._save(state, batch, None)
+                self.checkpoints.wait()
+                raise trouble
+            if reports:
+                self._report(batch)
+            found = self._validate(state) if validates and not must_stop else None
+            if saves:
+                self._save(state, batch, found)
+            if found or saves:
+                self.meter.pause()
+        return state
+
+    def _account(self, dispatched: _Dispatched | None) -> TrainingError | None:
+        """Reads a step's numbers, waiting for them; returns why training must not go on, if so."""
+        if dispatched is None:
+            return None
+        metrics = jax.device_get(dispatched.metrics)
+        self.meter.add(dispatched.step, metrics, dispatched.batch)
+        self.console.step(dispatched.step, metrics)
+        reason = int(metrics["is_bad"])
+        if not reason:
+            return None
+        names = self._note_bad_batch(dispatched, metrics, reason)
+        safety = self.config.safety
+        rule = safety.not_finite if reason == 1 else safety.spike
+        problem = (
+            f"Step {dispatched.step:,} was not applied: {REASONS[reason]} "
+            f"(loss {float(metrics['loss']):.4g}, gradient norm {float(metrics['gradient_norm']):.4g}). "
+            f"Its batch began with {names[0] if names else 'nothing'}; all chunks are in {BAD_BATCHES_FILE}."
+        )
+        if rule == "stop":
+            which = "safety.not_finite" if reason == 1 else "safety.spike"
+            return TrainingError(problem, f"The state before is saved; to leave such batches out: --set {which}=skip.")
+        if int(metrics["skipped_in_row"]) > safety.most_skipped:
+            return TrainingError(
+                f"{problem} It was the {int(metrics['skipped_in_row'])}th in a row.",
+                "Go back to an earlier checkpoint with a lower learning rate.",
+            )
+        self.say(problem)
+        return None
+
+    def _note_bad_batch(self, dispatched: _Dispatched, metrics: dict[str, Any], reason: int) -> list[str]:
+        """Appends this host's chunks of the batch to the run's list of bad ones."""
+        names = chunk_names(self.pipeline, dispatched.batch.host)
+        entry = {
+            "step": dispatched.step,
+            "reason": REASONS[reason],
+            "host": jax.process_index(),
+            "loss": repr(float(metrics["loss"])),
+            "gradient_norm": repr(float(metrics["gradient_norm"])),
+            "chunks": names,
+        }
+        with (self.run_directory / BAD_BATCHES_FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        return names
+
+    def _report(self, batch: StepBatch) -> None:
+        scalars = self.meter.take(self.step)
+        self.log.scalars(self.step, scalars)
+        self.console.report(self.step, scalars)
+
+    def _validate(self, state: TrainState) -> dict[str, float]:
+        started = time.perf_counter()
+        result = self.validator.run(state.ema or state.params, self.step, self.run_directory)
+        self.validation = result.metrics
+        self.log.scalars(self.step, result.metrics)
+        if result.picture is not None:
+            self.log.picture(self.step, "validation", result.picture)
+        self.say(f"Validation after step {self.step:,} ({time.perf_counter() - started:.0f} s): {result.summary}")
+        if result.table:
+            self.say(result.table)
+        return result.metrics
+
+    def _save(self, state: TrainState, batch: StepBatch, metrics: dict[str, float] | None) -> None:
+        self.checkpoints.save(state, batch.data_state, metrics)
+
+
+def _is_due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _pipeline_config(config: TrainingConfig) -> PipelineConfig:
+    data = config.data
+    return PipelineConfig(
+        manifest=data.manifest,
+        datasets=data.datasets,
+        temperature=data.temperature,
+        max_examples_per_mix=data.max_examples_per_mix,
+        seed=config.seed,
+        global_batch_size=config.batch.examples,
+        example=ExampleConfig(
+            model=config.model, part_gain_db=data.part_gain_db, augmentation=data.augmentation, too_long="redraw"
+        ),
+        num_workers=data.num_workers,
+        num_threads=data.num_threads,
+        batches_ahead=data.batches_ahead,
+    )
+
+
+def _versions() -> str:
+    import flax
+
+    return f"jax {jax.__version__}, flax {flax.__version__}"
+
+
+def _say_nothing(line: str) -> None:
+    pass
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python -m mt3jax.train`: like `mt3 train`, with what needs other packages left out."""
+    parser = argparse.ArgumentParser(prog="python -m mt3jax.train", description="Train a model.")
+    parser.add_argument("--config", required=True, help="name of a file in configs/, or its path")
+    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="change a field")
+    parser.add_argument("--output", type=Path, help="folder of the run [checkpoint/NAME]")
+    options = parser.parse_args(arguments)
+    try:
+        config = override(load_config_file(options.config), options.set)
+        arrays = None
+        if config.init:
+            if not is_model_directory(config.init):
+                raise UsageError(
+                    f"{config.init} is no model directory.",
+                    f"Make one with mt3 convert {config.init} models/NAME, or use mt3 train, which reads other forms.",
+                )
+            arrays = load_model_directory(config.init)[1]
+        output = options.output or Path("checkpoint") / config.name
+        return train(config, output, arrays, lambda line: print(line, file=sys.stderr, flush=True)).exit_code
+    except MT3Error as error:
+        print(f"mt3: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

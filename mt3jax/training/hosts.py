@@ -1,0 +1,71 @@
+"""Several processes that train together: finding each other, and agreeing on what one of them knows.
+
+SLURM, Open MPI, TPU pods and Kubernetes are found by JAX itself. Elsewhere three environment variables say it:
+JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+"""
+
+from __future__ import annotations
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mt3core.errors import UsageError
+
+COORDINATOR, NUM_PROCESSES, PROCESS_ID = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
+
+
+def join_hosts() -> None:
+    """Joins the other processes of the job, where there are any. To be called before JAX computes anything.
+
+    Raises `UsageError` where the environment names some of them but not all that is needed.
+    """
+    if jax.distributed.is_initialized():
+        return
+    if os.environ.get(NUM_PROCESSES) or os.environ.get(PROCESS_ID):
+        try:
+            address = os.environ[COORDINATOR]
+            count, number = int(os.environ[NUM_PROCESSES]), int(os.environ[PROCESS_ID])
+        except (KeyError, ValueError) as error:
+            raise UsageError(
+                f"The other processes cannot be found: {error}.",
+                f"Set {COORDINATOR} (host:port of process 0), {NUM_PROCESSES} and {PROCESS_ID}, or none of them.",
+            ) from None
+        # Each process has all devices that it sees: whatever else is in the environment names no others.
+        jax.distributed.initialize(address, count, number, cluster_detection_method="deactivate")
+        return
+    try:
+        jax.distributed.initialize()
+    except ValueError:  # no cluster: this process is alone
+        return
+    except RuntimeError as error:
+        if "before any JAX" in str(error):  # a program that has computed already, so it has no others
+            return
+        raise
+
+
+class Agreement:
+    """The largest of one number of each process, found on the devices while they do other things.
+
+    `ask` starts it and `answer` waits for it. All processes must ask in the same order.
+    """
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._is_alone = jax.process_count() == 1
+        self._shape = (mesh.devices.size,)
+        self._split = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+        self._num_local = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
+        self._largest = jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+    def ask(self, number: int) -> int | Array:
+        if self._is_alone:
+            return number
+        local = np.full(self._num_local, number, np.int32)
+        return self._largest(jax.make_array_from_process_local_data(self._split, local, self._shape))
+
+    def answer(self, question: int | Array) -> int:
+        return int(question)
