@@ -46,6 +46,20 @@ def onset_score(reference: Iterable[Note], estimate: Iterable[Note], drums: bool
     return OnsetScore(float(precision), float(recall), float(f1), len(expected), len(found))
 
 
+def matched_onsets(reference: list[Note], estimate: list[Note]) -> list[tuple[int, int]]:
+    """Pairs (place in `reference`, place in `estimate`) of notes that count as found; drums included."""
+    if not reference or not estimate:
+        return []
+    intervals, pitches_hz = _intervals_and_hz(reference)
+    return mir_eval.transcription.match_notes(
+        intervals,
+        pitches_hz,
+        *_intervals_and_hz(estimate),
+        onset_tolerance=ONSET_TOLERANCE_SECONDS,
+        offset_ratio=None,
+    )
+
+
 def _intervals_and_hz(notes: list[Note]) -> tuple[np.ndarray, np.ndarray]:
     """mir_eval's form. Its intervals must have a length; onsets alone are scored, so any length will do."""
     onsets = np.array([note.onset for note in notes])
