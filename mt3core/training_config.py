@@ -23,10 +23,12 @@ RULES = ("skip", "stop")
 class DataConfig:
     """Which examples; see `mt3jax.pipeline.PipelineConfig`, which is made of this.
 
-    `manifest` is a `chunk_manifest.parquet` or its folder. `datasets` empty means all that it lists.
+    `manifest` is a `chunk_manifest.parquet` or its folder. `datasets` empty means all that it lists. With
+    `composed_pieces` so many short pieces are made up and rendered instead, once (see `rendering/compose.py`).
     """
 
     manifest: str = "cache/chunk_manifest.parquet"
+    composed_pieces: int = 0
     datasets: tuple[DatasetChoice, ...] = ()
     temperature: float = 10 / 3
     max_examples_per_mix: int = 4
@@ -164,6 +166,22 @@ class ReportConfig:
 
 
 @dataclass(frozen=True)
+class FinishConfig:
+    """What `mt3 train` does after the last step.
+
+    Attributes:
+        transcribe: convert the newest checkpoint, transcribe a piece of `split` by every back end, and score it.
+        piece_seconds: how much of the piece; 0 all of it.
+        curve: JSON beside the configs: the loss curve that this one has to follow; empty for none.
+    """
+
+    transcribe: bool = False
+    split: str = "test"
+    piece_seconds: float = 60.0
+    curve: str = ""
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """A training run. `init` names weights to start from; empty draws them from `seed`."""
 
@@ -181,6 +199,7 @@ class TrainingConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
+    finish: FinishConfig = field(default_factory=FinishConfig)
 
 
 def check_training_config(config: TrainingConfig) -> None:
@@ -205,6 +224,8 @@ def check_training_config(config: TrainingConfig) -> None:
     }
     at_least_zero = {
         "seed": config.seed,
+        "data.composed_pieces": config.data.composed_pieces,
+        "finish.piece_seconds": config.finish.piece_seconds,
         "batch.rows": batch.rows,
         "optimizer.warmup_steps": optimizer.warmup_steps,
         "optimizer.weight_decay": optimizer.weight_decay,
