@@ -1,0 +1,200 @@
+"""How targets lie in decoder rows: several short ones share a row, each in whole blocks of tokens.
+
+A packed batch has E examples and R decoder rows of T tokens. A *segment* of a row is one example's target. It begins
+at a multiple of `block_tokens`, so each block belongs to one example, and what the decoder needs of an example is
+fetched once a block instead of once a token. Examples and rows come in equally many *groups*, one a device, and a row
+holds only examples of its own group, so that nothing is fetched from another device.
+
+The padded form is the same with R = E: a row for every example, one block long.
+
+    decoder_inputs  int32 (R, T)             each segment's targets shifted right, beginning with 0
+    targets         int32 (R, T)             0 where there is nothing to learn
+    positions       int32 (R, T)             from 0 in each segment
+    segments        int32 (R, T)             1, 2, ... within a row; 0 where there is none
+    block_examples  int32 (R, T // block)    number of the example within its group; 0 for blocks without one
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+from mt3core.training_config import TrainingConfig
+
+Arrays = dict[str, Shaped[np.ndarray, "*shape"]]
+
+INPUTS = ("audio", "log_mel", "num_frames")  # of a pipeline's batch, what the network is computed from
+# Of drawn groups, whose rows are counted to choose how many a step has.
+DRAWS, PACKED_DRAWS = 2048, 64
+
+
+def split_batch(batch: Arrays, config: TrainingConfig, num_groups: int, rows: int) -> Arrays:
+    """A pipeline's batch as a step takes it: split into parts and its targets laid into rows.
+
+    Args:
+        batch: as of `example_streams.make_batch`; whatever is not for the network is left out.
+        config: its `batch` says how.
+        num_groups: of this host, one a device.
+        rows: of a group and part. A batch that needs more gets as many as a group has examples, so there are but two
+            shapes. Hosts that share a step must agree on one: ask each for `rows_of_batch` before.
+
+    Returns:
+        `audio` or `log_mel`, `num_frames` and the packed targets, all with a leading axis of `accumulation` parts.
+    """
+    parts = config.batch.accumulation
+    split = {name: _in_parts(batch[name], parts) for name in INPUTS if name in batch}
+    targets = _in_parts(batch["targets"], parts)
+    if config.batch.packed:
+        if rows < rows_of_batch(batch, config, num_groups):
+            rows = targets.shape[1] // num_groups
+        packed = [pack(part, num_groups, rows, config.batch.block_tokens) for part in targets]
+    else:
+        packed = [pad(part, num_groups) for part in targets]
+    return split | {name: np.stack([part[name] for part in packed]) for name in packed[0]}
+
+
+def rows_of_batch(batch: Arrays, config: TrainingConfig, num_groups: int) -> int:
+    """Rows a group that every part of a pipeline's batch can be packed into."""
+    targets = _in_parts(batch["targets"], config.batch.accumulation)
+    row_tokens = targets.shape[-1]
+    return max(rows_needed(_lengths(part), num_groups, row_tokens, config.batch.block_tokens) for part in targets)
+
+
+def pack(
+    targets: Int[np.ndarray, "examples tokens"], num_groups: int, rows_per_group: int, block_tokens: int
+) -> Arrays:
+    """Targets in shared rows of the width of `targets`. A target ends with its last token that is not 0.
+
+    Raises `ValueError` where they do not fit; with a row for every example they always do.
+    """
+    row_tokens = targets.shape[1]
+    lengths = _lengths(targets)
+    row, first_block, number = _place(lengths, num_groups, row_tokens, block_tokens)
+    group_size = _group_size(len(lengths), num_groups)
+    if len(row) and row.max() >= rows_per_group:
+        raise ValueError(f"{row.max() + 1} rows are needed and only {rows_per_group} given.")
+    example = np.arange(len(lengths))
+    first_token = ((example // group_size * rows_per_group + row) * row_tokens) + first_block * block_tokens
+
+    place, within = _runs(first_token, lengths)
+    tokens = targets[np.arange(row_tokens) < lengths[:, None]]
+    flat = {name: np.zeros(num_groups * rows_per_group * row_tokens, np.int32) for name in _ROW_ARRAYS}
+    flat["targets"][place] = tokens
+    flat["decoder_inputs"][place] = np.where(within == 0, 0, np.roll(tokens, 1))
+    flat["positions"][place] = within
+    flat["segments"][place] = np.repeat(number, lengths)
+
+    blocks = np.zeros(num_groups * rows_per_group * (row_tokens // block_tokens), np.int32)
+    num_blocks = -(-lengths // block_tokens)
+    blocks[_runs(first_token // block_tokens, num_blocks)[0]] = np.repeat(example % group_size, num_blocks)
+    packed = {name: array.reshape(-1, row_tokens) for name, array in flat.items()}
+    return packed | {"block_examples": blocks.reshape(-1, row_tokens // block_tokens)}
+
+
+def pad(targets: Int[np.ndarray, "examples tokens"], num_groups: int = 1) -> Arrays:
+    """Every target in a row of its own, in the form of `pack`."""
+    num_examples, row_tokens = targets.shape
+    is_target = np.arange(row_tokens) < _lengths(targets)[:, None]
+    inputs = np.zeros_like(targets, np.int32)
+    inputs[:, 1:] = targets[:, :-1]
+    return {
+        "targets": targets.astype(np.int32),
+        "decoder_inputs": np.where(is_target, inputs, 0),
+        "positions": np.where(is_target, np.arange(row_tokens, dtype=np.int32), 0),
+        "segments": is_target.astype(np.int32),
+        "block_examples": (np.arange(num_examples, dtype=np.int32) % _group_size(num_examples, num_groups))[:, None],
+    }
+
+
+def rows_needed(num_tokens: Int[np.ndarray, " examples"], num_groups: int, row_tokens: int, block_tokens: int) -> int:
+    """Rows a group that targets of these lengths are packed into; at least 1."""
+    row, _, _ = _place(np.minimum(num_tokens, row_tokens), num_groups, row_tokens, block_tokens)
+    return int(row.max(initial=0)) + 1
+
+
+def choose_rows(
+    num_tokens: Int[np.ndarray, " sample"],
+    group_examples: int,
+    row_tokens: int,
+    block_tokens: int,
+    groups_per_step: int = 1,
+    overflow: float = 1e-3,
+    seed: int = 0,
+) -> int:
+    """Rows a group that suffice but for a share `overflow` of the steps, judged by a sample of targets' lengths.
+
+    Groups are drawn from the sample. The number of their blocks is nearly normal, which gives the rare large ones that
+    were not drawn; how many rows more than that is lost between the segments is seen by packing the largest.
+
+    Args:
+        num_tokens: lengths of some hundred targets or more, drawn as in training.
+        group_examples: examples of a group.
+        groups_per_step: parts times devices of all hosts: so many groups must all fit.
+    """
+    random = np.random.default_rng(seed)
+    lengths = np.minimum(random.choice(num_tokens, (DRAWS, group_examples)), row_tokens)
+    blocks = np.sum(-(-lengths // block_tokens), axis=1)
+    row_blocks = row_tokens // block_tokens
+    deviations = NormalDist().inv_cdf(1 - overflow / groups_per_step)
+    rare = max(blocks.mean() + deviations * blocks.std(), blocks.max())
+    largest = np.argsort(blocks)[-PACKED_DRAWS:]
+    lost = max(rows_needed(lengths[d], 1, row_tokens, block_tokens) - -(-blocks[d] // row_blocks) for d in largest)
+    return min(math.ceil(rare / row_blocks) + int(lost), group_examples)
+
+
+_ROW_ARRAYS = ("targets", "decoder_inputs", "positions", "segments")
+
+
+def _place(
+    lengths: Int[np.ndarray, " examples"], num_groups: int, row_tokens: int, block_tokens: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """First fit, the longest first: each example's row in its group, first block there, and number in the row from 1.
+
+    Empty targets lie nowhere; theirs is row 0.
+    """
+    if row_tokens % block_tokens:
+        raise ValueError(f"Rows of {row_tokens} tokens are not whole blocks of {block_tokens}.")
+    row_blocks = row_tokens // block_tokens
+    needed = -(-lengths // block_tokens)
+    group_size = _group_size(len(lengths), num_groups)
+    row, first_block, number = (np.zeros(len(lengths), np.int64) for _ in range(3))
+    for group in range(num_groups):
+        first = group * group_size
+        free = np.full(group_size, row_blocks)
+        counts = [0] * group_size
+        for example in (first + np.argsort(-needed[first : first + group_size], kind="stable")).tolist():
+            blocks = needed[example]
+            if blocks == 0:
+                break
+            chosen = int(np.argmax(free >= blocks))  # the first
+            counts[chosen] += 1
+            row[example], first_block[example], number[example] = chosen, row_blocks - free[chosen], counts[chosen]
+            free[chosen] -= blocks
+    return row, first_block, number
+
+
+def _runs(starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of runs of consecutive ones, joined, and how far each number is into its run."""
+    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return np.repeat(starts, lengths) + within, within
+
+
+def _lengths(targets: Int[np.ndarray, "examples tokens"]) -> Int[np.ndarray, " examples"]:
+    """Tokens up to the last that is not 0."""
+    is_token = targets != 0
+    return np.where(is_token.any(axis=1), targets.shape[1] - np.argmax(is_token[:, ::-1], axis=1), 0)
+
+
+def _group_size(num_examples: int, num_groups: int) -> int:
+    if num_examples % num_groups:
+        raise ValueError(f"{num_examples} examples cannot be shared equally by {num_groups} groups.")
+    return num_examples // num_groups
+
+
+def _in_parts(array: np.ndarray, parts: int) -> np.ndarray:
+    if len(array) % parts:
+        raise ValueError(f"{len(array)} examples cannot be computed in {parts} equal parts.")
+    return array.reshape(parts, len(array) // parts, *array.shape[1:])
