@@ -1,0 +1,92 @@
+"""The update rule: gradients in, directions out; the learning rate by step; the moving average of the parameters.
+
+    directions, opt_state = make_optimizer(config).update(gradients, opt_state, params)
+    params = params - learning_rate(config)(step) * directions
+
+The rate is kept out of the Optax transformation, so that it follows the run's step even where updates were skipped.
+
+Adafactor is T5X's with the settings of MT3 (t5x/adafactor.py): second moments factored over two dimensions of at
+least 128, decaying with 1 - step ** -0.8 without an offset; 1e-30 added to squared gradients; each array's direction
+clipped to a root mean square of 1, then multiplied by the array's own, of at least 1e-3; no momentum. Optax's parts
+do the same in the same order (T5X multiplies rate and parameter scale first: the same product). Two things differ on
+purpose. A global norm is clipped only where asked for, before the statistics, as in T5X. Weight decay, which MT3 has
+not, is multiplied by the learning rate for both rules, where T5X and `optax.adafactor` take it as it is, and leaves
+the norms' scales alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from mt3core.training_config import OptimizerConfig, TrainingConfig
+
+MIN_FACTORED_SIZE = 128
+SQUARE_EPSILON = 1e-30
+MIN_PARAMETER_SCALE = 1e-3
+UPDATE_RMS = 1.0
+
+Step = Int[Array, ""] | int
+
+
+def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Turns gradients into what is subtracted from the parameters, times the learning rate."""
+    parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    if config.kind == "adafactor":
+        parts += [
+            optax.scale_by_factored_rms(
+                decay_rate=config.adafactor_decay,
+                min_dim_size_to_factor=MIN_FACTORED_SIZE,
+                epsilon=SQUARE_EPSILON,
+            ),
+            optax.clip_by_block_rms(UPDATE_RMS),
+            optax.scale_by_param_block_rms(MIN_PARAMETER_SCALE),
+        ]
+    else:
+        parts += [optax.scale_by_adam(config.adam_b1, config.adam_b2, config.adam_epsilon)]
+    if config.weight_decay:
+        parts += [optax.add_decayed_weights(config.weight_decay, mask=_is_matrix)]
+    return optax.chain(*parts)
+
+
+def learning_rate(config: TrainingConfig) -> Callable[[Step], Float[Array, ""]]:
+    """The rate of an update by the number of updates before it.
+
+    The warm-up rises by steps of peak / warmup_steps from 0 at the first update, as T5X's does: that update only forms
+    statistics. `cosine` reaches its end at the last of `num_steps`.
+    """
+    optimizer = config.optimizer
+    peak, warmup = optimizer.learning_rate, optimizer.warmup_steps
+
+    def rate(step: Step) -> Float[Array, ""]:
+        now = jnp.asarray(step, jnp.float32)
+        if optimizer.schedule == "cosine":
+            progress = jnp.clip((now - warmup) / max(config.num_steps - 1 - warmup, 1), 0.0, 1.0)
+            factor = optimizer.end_factor + (1 - optimizer.end_factor) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+        elif optimizer.schedule == "rsqrt":
+            factor = jnp.sqrt(max(warmup, 1) / jnp.maximum(now, max(warmup, 1)))
+        else:
+            factor = jnp.ones(())
+        return peak * jnp.minimum(now / warmup if warmup else 1.0, factor)
+
+    return rate
+
+
+def apply_directions(params: Any, directions: Any, rate: Float[Array, ""]) -> Any:
+    return jax.tree.map(lambda p, d: (p - rate * d).astype(p.dtype), params, directions)
+
+
+def update_average(average: Any, params: Any, decay: float, step: Step) -> Any:
+    """The moving average after an update. It starts faster, with (1 + step) / (10 + step), as TensorFlow's does."""
+    now = jnp.asarray(step, jnp.float32)
+    keep = jnp.minimum(decay, (1 + now) / (10 + now))
+    return jax.tree.map(lambda a, p: keep * a + (1 - keep) * p, average, params)
+
+
+def _is_matrix(params: Any) -> Any:
+    return jax.tree.map(lambda p: p.ndim > 1, params)
