@@ -6,6 +6,7 @@ Each field can be changed on the command line: `--set optimizer.learning_rate=3e
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -205,6 +206,8 @@ class TrainingConfig:
 def check_training_config(config: TrainingConfig) -> None:
     """Raises `UsageError` for values that cannot work together, before anything is loaded or compiled."""
     network, batch, optimizer = config.model.network, config.batch, config.optimizer
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", config.name):
+        raise UsageError(f"{config.name!r} cannot name a run.", "Use letters, digits, '-', '_' and '.'.")
     _choice("optimizer.kind", optimizer.kind, OPTIMIZERS)
     _choice("optimizer.schedule", optimizer.schedule, SCHEDULES)
     _choice("loss.normalise", config.loss.normalise, ("tokens", "sum"))

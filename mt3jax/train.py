@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mt3core.config_files import load_config_file, override
+from mt3core.config_files import load_config
 from mt3core.datasets.examples import ExampleConfig
 from mt3core.errors import MT3Error, TrainingError, UsageError
 from mt3core.model_directory import is_model_directory, load_model_directory
@@ -293,7 +293,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="folder of the run [checkpoint/NAME]")
     options = parser.parse_args(arguments)
     try:
-        config = override(load_config_file(options.config), options.set)
+        config = load_config(options.config, options.set)
         arrays = None
         if config.init:
             if not is_model_directory(config.init):

@@ -1,0 +1,48 @@
+"""The recipe by which the published `mt3` checkpoint was trained.
+
+Aim: the published model again (Gardner et al., "MT3: Multi-Task Multitrack Music Transcription", 2022), as far as the
+data at hand allow.
+
+Data: the original mixes six data sets. Of these MAESTRO and SLAKH can be prepared here; `mt3 prepare folder` takes
+others. They are mixed with temperature 10/3.
+
+    mt3 prepare maestro datasets/maestro-v3.0.0 --out cache
+    mt3 prepare slakh datasets/slakh2100_flac_redux --out cache
+
+Command:
+
+    mt3 train --config mt3
+    mt3 convert checkpoint/mt3 models/mt3_again
+
+The recipe: 8 + 8 layers, 256 frames in and up to 1,024 tokens out; Adafactor with decay exponent 0.8, a constant rate
+of 1e-3 after 1,000 steps of warm-up, 1,000,000 steps of 256 examples, the loss summed over tokens with a z-loss of
+1e-4, dropout 0.1, float32. Targets are packed here, which leaves loss and gradients as they are. For speed at nearly
+the same result: compute.dtype=bfloat16.
+
+Expected time, memory and result: not yet run; the original took 2.8 days on 16 TPUs of the third version.
+"""
+
+from mt3core.config import MT3
+from mt3core.training_config import (
+    BatchConfig,
+    CheckpointConfig,
+    DataConfig,
+    LossConfig,
+    OptimizerConfig,
+    TrainingConfig,
+    ValidationConfig,
+)
+
+config = TrainingConfig(
+    name="mt3",
+    model=MT3,
+    num_steps=1_000_000,
+    data=DataConfig(temperature=10 / 3, num_workers=12, num_threads=4, batches_ahead=4),
+    batch=BatchConfig(examples=256),
+    optimizer=OptimizerConfig(
+        kind="adafactor", learning_rate=1e-3, schedule="constant", warmup_steps=1_000, adafactor_decay=0.8
+    ),
+    loss=LossConfig(z_loss=1e-4, normalise="sum"),
+    checkpoint=CheckpointConfig(every_steps=5_000),
+    validation=ValidationConfig(every_steps=5_000),
+)
