@@ -1,0 +1,70 @@
+"""Checksums of a checkpoint's files: recorded as it is written, looked at before it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+RECORD_FILE = "checksums.json"
+
+
+def record_checksums(directory: Path) -> None:
+    """Writes size and SHA-256 of every file of a checkpoint's items into `checksums.json`, and all to the disk.
+
+    To be called while the checkpoint still has its temporary name, so that it has a record as soon as it is there.
+    Files beside the items are Orbax's notes, which it goes on writing to, and are left out.
+    """
+    files = {}
+    for path in _files(directory):
+        with path.open("rb") as file:
+            # What the file system still holds in memory would be lost, under its final name, with the power.
+            os.fsync(file.fileno())
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        files[path.relative_to(directory).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
+    temporary = directory / f".{RECORD_FILE}"
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump({"files": files}, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(directory / RECORD_FILE)
+
+
+def find_damage(directory: Path, items: tuple[str, ...] = ()) -> str:
+    """What is wrong with a checkpoint, in a few words without a full stop; empty where nothing is or no record tells.
+
+    Args:
+        directory: the checkpoint.
+        items: only these of its folders; all of them where empty.
+    """
+    try:
+        files = json.loads((directory / RECORD_FILE).read_text(encoding="utf-8"))["files"]
+        expected = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"{RECORD_FILE} cannot be read"
+    wanted = {name: entry for name, entry in expected.items() if not items or name.split("/")[0] in items}
+    for name, (num_bytes, _) in wanted.items():  # sizes first: quick, and what a full disk or a broken copy changes
+        try:
+            found = (directory / name).stat().st_size
+        except OSError:
+            return f"{name} is missing"
+        if found != num_bytes:
+            return f"{name} has {found:,} bytes instead of {num_bytes:,}"
+    for name, (_, digest) in wanted.items():
+        try:
+            with (directory / name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                    return f"{name} has other contents than were written"
+        except OSError as error:
+            return f"{name} cannot be read: {error.strerror or error}"
+    return ""
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    for item in sorted(directory.iterdir()):
+        if item.is_dir():
+            yield from sorted(path for path in item.rglob("*") if path.is_file())
