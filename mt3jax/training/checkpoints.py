@@ -1,11 +1,13 @@
 """A run's folder: numbered checkpoints, each written aside and then renamed, and what they are restored to.
 
-    run.json                    the run's configuration and program (`run_record.py`)
-    3000/params/                what is validated and converted: the moving average where there is one, else the parameters
-    3000/train/                 optimizer state, counters, and the parameters themselves where `params` is the average
-    3000/config/, data/, metrics/    as JSON: the model's configuration, place in the data, validation
-    3000/checksums.json         sizes and checksums of all that (`integrity.py`)
-    3000.broken/                a checkpoint that could not be read and was passed over
+    run.json          the run's configuration and program (`run_record.py`)
+    3000/params/      what is validated and converted: the moving average, or the parameters where there is none
+    3000/train/       optimizer state, counters, and the parameters themselves where `params` is the average
+    3000/config/      the model's configuration, as JSON
+    3000/data/        the place in the data, as JSON
+    3000/metrics/     of the validation, as JSON
+    3000/checksums.json    sizes and checksums of all that (`integrity.py`)
+    3000.broken/      a checkpoint that could not be read and was passed over
 
 Random keys need no saving: they are made of the seed, which is in the configuration, and the step.
 """
@@ -15,7 +17,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,10 +26,10 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
 from mt3core.errors import MT3Error, TrainingError
 from mt3core.training_config import TrainingConfig
+from mt3jax.training.hosts import first_process_does, said_by_first_process, true_for_all_processes
 from mt3jax.training.integrity import find_damage, record_checksums
 from mt3jax.training.retention import LastAndBest, read_metrics
 from mt3jax.training.run_record import RUN_FILE, check_folder, write_run_record
@@ -66,7 +68,7 @@ class Checkpoints:
         self._config, self._say = config, say
         self._lock: Any = None
         changes = check_folder(self.directory, config)
-        _first_process_does(self._open_folder)
+        first_process_does(self._open_folder)
         if not (self.directory / RUN_FILE).exists():
             raise TrainingError(
                 f"{self.directory} is not the same folder for all processes.",
@@ -106,7 +108,7 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        _first_process_does(lambda: self._check_room(state, 1, f"for checkpoint {step:,}"))
+        first_process_does(lambda: self._check_room(state, 1, f"for checkpoint {step:,}"))
         figures = {name: float(value) for name, value in (metrics or {}).items()}
         self._retention.metrics[step] = figures
         self._saving = step
@@ -140,7 +142,7 @@ class Checkpoints:
         self.wait()
         steps = sorted(self._manager.all_steps(), reverse=True)
         # The old ones are deleted only when the new one is there, so the first two need room side by side.
-        _first_process_does(lambda: self._check_room(abstract_state, 1 if steps else 2, "for checkpoints"))
+        first_process_does(lambda: self._check_room(abstract_state, 1 if steps else 2, "for checkpoints"))
         broken: dict[int, str] = {}
         for step in steps:
             restored, problem = self._try(step, abstract_state)
@@ -232,14 +234,14 @@ class Checkpoints:
     def _try(self, step: int, abstract_state: TrainState) -> tuple[Restored | None, str]:
         """A checkpoint, or what is wrong with it; all processes come to the same."""
         problem = find_damage(self.directory / str(step)) if jax.process_index() == 0 else ""
-        if _of_first_process(bool(problem)):
+        if said_by_first_process(bool(problem)):
             return None, problem or "the first process found it broken"
         restored = None
         try:
             restored = self._read(step, abstract_state)
         except Exception as error:  # Orbax and TensorStore raise many kinds for broken files
             problem = (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".")
-        if not _all_processes(restored is not None):
+        if not true_for_all_processes(restored is not None):
             return None, problem or "another process could not read it"
         return restored, ""
 
@@ -262,7 +264,7 @@ class Checkpoints:
             return
         for step, problem in broken.items():
             self._say(f"Checkpoint {step} is broken ({problem}); it is set aside as {step}.broken.")
-        _first_process_does(lambda: [_rename(self.directory / str(step)) for step in broken])
+        first_process_does(lambda: _set_aside(self.directory, broken))
         self._manager.reload()
 
 
@@ -303,10 +305,11 @@ def _steps(directory: Path) -> list[int]:
     return [int(entry.name) for entry in directory.iterdir() if entry.name.isdigit()] if directory.is_dir() else []
 
 
-def _rename(directory: Path) -> None:
-    aside = directory.with_name(f"{directory.name}.broken")
-    shutil.rmtree(aside, ignore_errors=True)
-    directory.rename(aside)
+def _set_aside(directory: Path, steps: Iterable[int]) -> None:
+    for step in steps:
+        aside = directory / f"{step}.broken"
+        shutil.rmtree(aside, ignore_errors=True)
+        (directory / str(step)).rename(aside)
 
 
 def _shown(num_bytes: int) -> str:
@@ -327,23 +330,3 @@ def _take_lock(path: Path) -> Any:
     except (ImportError, OSError):  # a file system or platform without locks
         pass
     return file
-
-
-def _first_process_does(action: Callable[[], Any]) -> None:
-    """Runs `action` in the first process only; where it fails, all processes stop."""
-    trouble: MT3Error | None = None
-    if jax.process_index() == 0:
-        try:
-            action()
-        except MT3Error as error:
-            trouble = error
-    if _of_first_process(trouble is not None):
-        raise trouble or TrainingError("The first process had to stop.", "Its message says why.")
-
-
-def _of_first_process(flag: bool) -> bool:
-    return flag if jax.process_count() == 1 else bool(multihost_utils.broadcast_one_to_all(np.int32(flag)))
-
-
-def _all_processes(flag: bool) -> bool:
-    return flag if jax.process_count() == 1 else bool(np.all(multihost_utils.process_allgather(np.int32(flag))))

@@ -7,14 +7,16 @@ JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROC
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mt3core.errors import UsageError
+from mt3core.errors import MT3Error, TrainingError, UsageError
 
 COORDINATOR, NUM_PROCESSES, PROCESS_ID = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
@@ -69,3 +71,24 @@ class Agreement:
 
     def answer(self, question: int | Array) -> int:
         return int(question)
+
+
+def first_process_does(action: Callable[[], None]) -> None:
+    """Runs `action` in the first process only, the others waiting; where it raises an `MT3Error`, all of them stop."""
+    trouble: MT3Error | None = None
+    if jax.process_index() == 0:
+        try:
+            action()
+        except MT3Error as error:
+            trouble = error
+    if said_by_first_process(trouble is not None):
+        raise trouble or TrainingError("The first process had to stop.", "Its message says why.")
+
+
+def said_by_first_process(flag: bool) -> bool:
+    """The first process's value, in all of them."""
+    return flag if jax.process_count() == 1 else bool(multihost_utils.broadcast_one_to_all(np.int32(flag)))
+
+
+def true_for_all_processes(flag: bool) -> bool:
+    return flag if jax.process_count() == 1 else bool(np.all(multihost_utils.process_allgather(np.int32(flag))))
