@@ -3,7 +3,7 @@
 What is written is one checkpoint with two items: `params`, a nested dictionary of arrays in Flax's names and
 shapes, and `config`, the model's configuration as JSON. What is read, besides:
 
-    a run's folder of numbered steps              the last step is taken
+    a run's folder of numbered steps              the last step is taken, also while the run goes on writing
     an item `params`, `state` or `default`        or the bare folder of such an item
     a tree of parameters, or one with `params`    `{"params": ..., "opt_state": ..., ...}`: the rest is not read
     an item `config`, or `config.json` beside     with neither, the arrays tell (`recognise.py`)
@@ -65,22 +65,43 @@ def read_orbax(path: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, np.
     Raises `ModelError` where there is none, or arrays are missing, surplus, misshapen or broken.
     """
     tree_directory = _find_tree(Path(path))
-    if tree_directory is None:
-        raise ModelError(
-            f"{path} is no Orbax checkpoint: it has no item {', '.join(_TREE_ITEMS)} and no numbered step.",
-            "Give the folder of a checkpoint, or of a run with numbered steps.",
-        )
-    found = dict(_flatten(_restore_parameters(tree_directory.resolve())))
-    shapes = {name: array.shape for name, array in found.items()}
-    config = _read_config(tree_directory) or recognise_config(shapes, str(path))
-    table = parameters(config.network)
-    check_arrays({p.flax_name: p.shape for p in table}, shapes, str(path))
-    return config, {p.torch_name: p.flip(np.require(found[p.flax_name], np.float32, "W")) for p in table}
+    while tree_directory is not None:
+        try:
+            return _read_tree(tree_directory, str(path))
+        except (ModelError, FileNotFoundError):
+            newer = _find_tree(Path(path))
+            # A run that goes on training may have put a newer step into the place of the one that was being read.
+            if newer == tree_directory:
+                raise
+            tree_directory = newer
+    raise ModelError(
+        f"{path} is no Orbax checkpoint: it has no item {', '.join(_TREE_ITEMS)} and no numbered step.",
+        "Give the folder of a checkpoint, or of a run with numbered steps.",
+    )
 
 
 def is_orbax_directory(path: str | os.PathLike[str]) -> bool:
     """Whether `path` looks like an Orbax checkpoint or a run's folder of them, without reading it."""
     return _find_tree(Path(path)) is not None
+
+
+def _read_tree(tree_directory: Path, path: str) -> tuple[ModelConfig, dict[str, np.ndarray]]:
+    _check_files(tree_directory)
+    found = dict(_flatten(_restore_parameters(tree_directory.resolve())))
+    shapes = {name: array.shape for name, array in found.items()}
+    config = _read_config(tree_directory) or recognise_config(shapes, path)
+    table = parameters(config.network)
+    check_arrays({p.flax_name: p.shape for p in table}, shapes, path)
+    return config, {p.torch_name: p.flip(np.require(found[p.flax_name], np.float32, "W")) for p in table}
+
+
+def _check_files(tree_directory: Path) -> None:
+    """Compares with the checksums that training has recorded, where there are any."""
+    _import_orbax()
+    from mt3jax.training.integrity import find_damage
+
+    if damage := find_damage(tree_directory.parent, (tree_directory.name, CONFIG_ITEM)):
+        raise ModelError(f"The Orbax checkpoint {tree_directory.parent} is broken: {damage}.", "Use an earlier step.")
 
 
 def _import_orbax() -> Any:
