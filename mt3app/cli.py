@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from mt3app.cli_data import register
+from mt3app import cli_data, cli_train
 from mt3app.progress import Reporter
 from mt3core.errors import MT3Error
 
@@ -210,4 +210,5 @@ def _end_in_order(number: int, _: object) -> None:
     raise SystemExit(128 + number)
 
 
-register(app)
+cli_data.register(app)
+cli_train.register(app)

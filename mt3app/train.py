@@ -1,0 +1,150 @@
+"""`mt3 train`: settles config, data and first weights, trains, and does at the end what the config asks for."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mt3app.progress import Reporter
+from mt3core.config import ModelConfig
+from mt3core.config_files import list_configs, load_config
+from mt3core.datasets.manifest import MANIFEST_NAME
+from mt3core.errors import DatasetError, MissingExtraError, ModelError
+from mt3core.training_config import TrainingConfig, check_training_config
+
+RUNS_FOLDER = Path("checkpoint")
+# What `mt3 train` imports sooner or later, by the names of modules.
+PACKAGES = ("jax", "flax", "optax", "orbax", "grain", "pyarrow", "array_record")
+# Of a network, what may differ between weights and config: it changes no array and no array's meaning.
+FREE_FIELDS = ("dropout_rate", "input_frames", "max_target_tokens", "max_positions")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; None where it says nothing."""
+
+    config: str
+    changes: tuple[str, ...] = ()
+    output: Path | None = None
+    init: str | None = None
+    data: Path | None = None
+
+
+def print_configs() -> None:
+    """Each config's name and the first line of its docstring, on standard output."""
+    configs = list_configs()
+    width = max((len(path.stem) for path, _ in configs), default=0)
+    for path, about in configs:
+        print(f"{path.stem:{width}}  {about}")
+
+
+def run_training(options: Options, reporter: Reporter) -> int:
+    """Trains and returns the exit code: 0 finished, 75 stopped by a signal with everything saved.
+
+    Raises `UsageError`, `DatasetError` or `ModelError` for what cannot be, before anything slow where it can be told.
+    """
+    config = settled_config(options)
+    output = options.output or RUNS_FOLDER / config.name
+    _check_installed()
+    if not config.data.composed_pieces:
+        check_manifest(config.data.manifest)
+    arrays = None
+    if config.init and not has_checkpoints(output):
+        arrays = initial_arrays(config, reporter)
+
+    from mt3core.rendering.compose import with_composed_data
+    from mt3jax.train import train
+
+    config = with_composed_data(config, reporter.line)
+    started = time.perf_counter()
+    result = train(config, output, arrays, reporter.line)
+    reporter.detail(f"Took {time.perf_counter() - started:.0f} s.")
+    if result.exit_code:
+        reporter.line(f"Stopped after step {result.step:,}; everything is saved. The same command goes on from there.")
+    elif config.finish.transcribe or config.finish.curve:
+        from mt3app.train_finish import finish_run
+
+        finish_run(config, output, reporter)
+    return result.exit_code
+
+
+def settled_config(options: Options) -> TrainingConfig:
+    """The config with all changes; `--data` and `--init` stand for fields of it, too."""
+    config = load_config(options.config, options.changes)
+    if options.init is not None:
+        config = dataclasses.replace(config, init=options.init)
+    if options.data is not None:
+        data = dataclasses.replace(config.data, manifest=str(options.data), composed_pieces=0)
+        config = dataclasses.replace(config, data=data)
+    check_training_config(config)
+    return config
+
+
+def check_manifest(manifest: str) -> None:
+    """Whether prepared data lie there, told before any framework is loaded. Raises `DatasetError`."""
+    path = Path(manifest)
+    if not path.is_file() and not (path / MANIFEST_NAME).is_file():
+        raise DatasetError(
+            f"There are no prepared data at {path}.",
+            "Prepare a data set first (mt3 prepare maestro DIR --out cache), or say where one is: --data MANIFEST.",
+        )
+
+
+def has_checkpoints(run_directory: Path) -> bool:
+    """Whether a run is to be gone on with, so that the weights it began with do not matter any more."""
+    return run_directory.is_dir() and any(entry.name.isdigit() for entry in run_directory.iterdir())
+
+
+def initial_arrays(config: TrainingConfig, reporter: Reporter) -> Mapping[str, np.ndarray]:
+    """The weights that `config.init` names, by PyTorch name. Raises `ModelError` where they do not fit the config."""
+    from mt3convert.sources import load, resolve_model
+
+    source = resolve_model(config.init)
+    with reporter.file_bar(f"Fetching {source}") as progress:
+        weights = load(source, progress)
+    check_fit(weights.config, config.model, config.init)
+    for note in weights.notes:
+        reporter.line(f"Note: {note}")
+    reporter.line(f"Starting from {source} ({weights.config.name}, {len(weights.arrays)} arrays)")
+    return weights.arrays
+
+
+def check_fit(found: ModelConfig, wanted: ModelConfig, source: str) -> None:
+    """Raises `ModelError` naming every difference that makes weights of one model useless to another."""
+    differences = []
+    for part in ("network", "spectrogram", "vocabulary"):
+        theirs, ours = _fields(getattr(found, part)), _fields(getattr(wanted, part))
+        differences += [
+            f"{part}.{name} {_shown(theirs[name])} instead of {_shown(ours[name])}"
+            for name in ours
+            if theirs[name] != ours[name] and name not in FREE_FIELDS
+        ]
+    if differences:
+        raise ModelError(
+            f"The weights {source} do not fit the config: they have {', '.join(differences)}.",
+            "Train the model they belong to (--set model=PRESET, or --set model.network.NAME=VALUE), or start from "
+            "others with --init.",
+        )
+
+
+def _fields(values: Any) -> dict[str, Any]:
+    return {field.name: getattr(values, field.name) for field in dataclasses.fields(values)}
+
+
+def _shown(value: Any) -> str:
+    return "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _check_installed() -> None:
+    missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
+    if missing:
+        raise MissingExtraError(
+            f"Training needs {', '.join(missing)}, not installed here.", 'Install it: pip install "mt3kit[train]".'
+        )

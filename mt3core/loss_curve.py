@@ -1,0 +1,89 @@
+"""A run's loss curve beside a stored one: does training still learn as it did when the curve was recorded?
+
+Stored are means over equal stretches of the run and a band around them, wide enough for another processor's rounding
+and narrow enough that a mistake in the loss, the optimizer or the data shows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mt3core.errors import UsageError
+from mt3core.files import atomic_output
+
+NUM_STRETCHES = 20
+
+
+@dataclass(frozen=True)
+class LossCurve:
+    """`losses` are means over equal stretches of `num_steps`; `band` is how far one may lie off, as a share of it."""
+
+    config: str
+    num_steps: int
+    band: float
+    losses: tuple[float, ...]
+    about: str = ""  # what it was recorded with
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a run followed a curve. `worst_step` ends the stretch farthest off; `deviation` is how far, as a share."""
+
+    is_inside: bool
+    worst_step: int
+    loss: float
+    stored_loss: float
+
+    @property
+    def deviation(self) -> float:
+        return self.loss / self.stored_loss - 1
+
+
+def record_curve(
+    config: str, num_steps: int, reports: Iterable[tuple[int, float]], band: float, about: str = ""
+) -> LossCurve:
+    """The curve of a whole run, given as (step, loss of the steps up to there). Raises `UsageError` for gaps in it."""
+    means = _means(num_steps, reports, NUM_STRETCHES)
+    if np.isnan(means).any():
+        raise UsageError("The run has stretches without a report.", "Report more often: --set report.every_steps=5.")
+    return LossCurve(config, num_steps, band, tuple(round(float(mean), 4) for mean in means), about)
+
+
+def compare_curve(curve: LossCurve, reports: Iterable[tuple[int, float]]) -> Comparison | None:
+    """A run beside the curve; None where they share no stretch."""
+    means = _means(curve.num_steps, reports, len(curve.losses))
+    deviations = np.abs(means / np.array(curve.losses) - 1)
+    if np.isnan(deviations).all():
+        return None
+    worst = int(np.nanargmax(deviations))
+    step = round(curve.num_steps * (worst + 1) / len(curve.losses))
+    return Comparison(bool(deviations[worst] <= curve.band), step, float(means[worst]), curve.losses[worst])
+
+
+def read_curve(path: Path) -> LossCurve:
+    """Raises `UsageError` for a file that is missing or no curve."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        curve = LossCurve(**{**values, "losses": tuple(map(float, values["losses"]))})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} cannot be read as a loss curve ({error}).", "Record it again.") from error
+    return curve
+
+
+def write_curve(path: Path, curve: LossCurve) -> None:
+    with atomic_output(path) as temporary:
+        temporary.write_text(json.dumps(asdict(curve), indent=1) + "\n", encoding="utf-8")
+
+
+def _means(num_steps: int, reports: Iterable[tuple[int, float]], num_stretches: int) -> np.ndarray:
+    """The mean loss of each stretch, NaN where none was reported."""
+    stretches: list[list[float]] = [[] for _ in range(num_stretches)]
+    for step, loss in reports:
+        if 0 < step <= num_steps:
+            stretches[(step - 1) * num_stretches // num_steps].append(loss)
+    return np.array([np.mean(losses) if losses else np.nan for losses in stretches])
