@@ -4,18 +4,23 @@ import io
 import json
 import math
 import struct
+import time
 import zlib
 
 import numpy as np
 import pytest
+from training_runs import training_config
 
 pytest.importorskip("jax")
 
 from mt3core.errors import MissingExtraError, OutputError
 from mt3core.training_config import ReportConfig
+from mt3jax.training import estimate
 from mt3jax.training.console import Console, duration_text, progress_line
-from mt3jax.training.meter import TOKEN_TYPES, Meter
+from mt3jax.training.loss import EVENT_TYPES
+from mt3jax.training.meter import Meter
 from mt3jax.training.run_log import METRICS_NAME, RunLog, read_metrics
+from mt3jax.training.step_input import StepBatch
 
 pytestmark = pytest.mark.unit
 
@@ -23,7 +28,9 @@ pytestmark = pytest.mark.unit
 def open_log(folder, messages=None, first_step=0, is_writer=True, **report):
     config = ReportConfig(**{"tensorboard": False, **report})
     say = (messages if messages is not None else []).append
-    return RunLog(folder, config, is_writer, say, {"name": "tiny", "seed": 3}, first_step)
+    log = RunLog(folder, config, is_writer, say, {"name": "tiny", "seed": 3})
+    log.go_on_after(first_step)
+    return log
 
 
 def losses(folder):
@@ -162,13 +169,16 @@ def test_wandb_goes_on_with_the_same_run_offline(tmp_path, monkeypatch):
     stored = list((run / "wandb").rglob("*.wandb"))
     assert len(stored) == 2
     assert all(identity in path.name for path in stored)
-    assert all(b"train/loss" in path.read_bytes() for path in stored)
+    deadline = time.monotonic() + 10  # its own process writes on for some milliseconds after the run is finished
+    while not all(b"train/loss" in path.read_bytes() for path in stored):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
     assert list((run / "wandb").rglob("media/images/val/*.png"))
     assert losses(run) == [(10, 0.5), (20, 0.25)]
 
 
 def step_metrics(loss=2.0, tokens=100, bad=0, norm=1.5, correct=None, count=None):
-    zeros = np.zeros(len(TOKEN_TYPES), np.float32)
+    zeros = np.zeros(len(EVENT_TYPES), np.float32)
     return {
         "loss": np.float32(loss),
         "cross_entropy": np.float32(loss) - np.float32(0.25),
@@ -182,27 +192,31 @@ def step_metrics(loss=2.0, tokens=100, bad=0, norm=1.5, correct=None, count=None
     }
 
 
-HOST = {
-    "index": np.array([0, 1, 2, -1]),
-    "num_tokens": np.array([50, 200, 60, 0]),
-    "num_rejected": np.array([0, 2, 1, 0]),
-}
+def step_batch(places=400, wait_seconds=0.0):
+    host = {
+        "index": np.array([0, 1, 2, -1]),
+        "num_tokens": np.array([5, 21, 20, 0]),
+        "num_rejected": np.array([0, 2, 1, 0]),
+    }
+    return StepBatch({"targets": np.zeros((2, places // 2))}, 1, host, {}, wait_seconds)
 
 
-def test_meter_adds_steps_up():
-    time = [100.0]
-    meter = Meter(examples_per_step=4, max_target_tokens=128, peak_flops_per_second=1e3, clock=lambda: time[0])
-    time[0] = 150.0
-    meter.restart_clock()
+def test_meter_adds_steps_up(monkeypatch):
+    now = [100.0]
+    config = training_config(batch={"examples": 4})
+    monkeypatch.setattr(estimate, "peak_flops", lambda kind=None: 1e6)
+    meter = Meter(config, num_devices=2, clock=lambda: now[0])
+    now[0] = 150.0
+    meter.start()
     first = {"correct": [10, 20, 0, 0, 0, 0, 4], "count": [20, 40, 0, 0, 0, 0, 4]}
     second = {"correct": [5, 0, 0, 1, 0, 0, 0], "count": [20, 0, 0, 10, 0, 0, 0]}
-    meter.add(step_metrics(2.0, 100, norm=1.0, **first), HOST, places=400, wait_seconds=0.5, flops=600.0)
+    meter.add(step_metrics(2.0, 100, norm=1.0, **first), step_batch(wait_seconds=0.5))
     with meter.paused():
-        time[0] += 70.0
-    meter.add(step_metrics(5.0, 300, norm=3.0, **second), HOST, places=400, flops=600.0)
-    meter.add(step_metrics(math.nan, 100, bad=1, norm=math.inf), HOST, places=400)
-    time[0] += 4.0
-    figures = meter.report()
+        now[0] += 70.0
+    meter.add(step_metrics(5.0, 300, norm=3.0, **second), step_batch())
+    meter.add(step_metrics(math.nan, 100, bad=1, norm=math.inf), step_batch())
+    now[0] += 4.0
+    figures = meter.take()
     assert figures == pytest.approx(
         {
             "train/loss": (2.0 * 100 + 5.0 * 300) / 400,
@@ -220,17 +234,18 @@ def test_meter_adds_steps_up():
             "speed/examples_per_second": 12 / 4,
             "speed/tokens_per_second": 500 / 4,
             "speed/input_wait": 0.125,
-            "speed/mfu": 1200 / 4 / 1e3,
+            "speed/mfu": 3 * estimate.example_flops(config.model, 500 / 12) / 2e6,
             "data/tokens_per_example": 500 / 12,
             "data/padding": 1 - 500 / 1200,
             "data/rejected": 9 / 9,
             "data/cut": 3 / 9,
         }
     )
-    assert meter.report() == {}
-    meter.add(step_metrics(math.nan, 100, bad=1), HOST, places=400)
-    time[0] += 2.0
-    figures = meter.report()
+    assert meter.take() == {}
+    meter.add(step_metrics(math.nan, 100, bad=1), step_batch())
+    now[0] += 2.0
+    monkeypatch.setattr(estimate, "peak_flops", lambda kind=None: None)
+    figures = meter.take()
     assert figures["speed/steps_per_second"] == 0.5
     assert figures["train/skipped_updates"] == 1
     assert not {"train/loss", "train/accuracy", "speed/mfu"} & set(figures)
@@ -265,12 +280,12 @@ def test_duration_text(seconds, text):
 
 
 def test_console_says_a_line_each_report_without_a_terminal():
-    lines, time = [], [0.0]
-    with Console(100, 20, lines.append, is_terminal=False, clock=lambda: time[0]) as console:
+    lines, now = [], [0.0]
+    with Console(100, 20, True, lines.append, is_terminal=False, clock=lambda: now[0]) as console:
         console.step(21)
         console.say("hello")
         console.report(40, FIGURES)
-        time[0] = 10.0
+        now[0] = 10.0
         console.report(60, {})
     assert lines[0] == "hello"
     assert lines[1].startswith("step 40/100  loss 1.234")
@@ -280,7 +295,7 @@ def test_console_says_a_line_each_report_without_a_terminal():
 
 def test_console_shows_one_live_line_on_a_terminal(capsys):
     lines = []
-    with Console(100, 0, lines.append, is_terminal=True) as console:
+    with Console(100, 0, True, lines.append, is_terminal=True) as console:
         console.report(50, FIGURES)
         console.note("validating")
         console.say("[hello]")
@@ -291,7 +306,7 @@ def test_console_shows_one_live_line_on_a_terminal(capsys):
 
 def test_quiet_console_says_messages_only():
     lines = []
-    with Console(100, 0, lines.append, is_terminal=True, is_shown=False) as console:
+    with Console(100, 0, False, lines.append, is_terminal=True) as console:
         console.report(50, FIGURES)
         console.say("hello")
     assert lines == ["hello"]

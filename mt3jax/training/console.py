@@ -57,9 +57,9 @@ class Console:
         self,
         num_steps: int,
         first_step: int,
+        is_shown: bool,
         say: Callable[[str], None],
         is_terminal: bool | None = None,
-        is_shown: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`first_step` is the last step done before, 0 for a new run. Without `is_shown` only messages are said."""
@@ -79,9 +79,11 @@ class Console:
         else:
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def step(self, step: int) -> None:
-        """A step is done (or sent to the device); seen on a terminal only."""
+    def step(self, step: int, loss: float | None = None) -> None:
+        """A step is done, with its loss where it is known; seen on a terminal only."""
         self._step = step
+        if loss is not None:
+            self._figures = {**self._figures, "train/loss": loss}
         self._show()
 
     def note(self, text: str) -> None:

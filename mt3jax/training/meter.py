@@ -1,4 +1,4 @@
-"""What is reported of training: the sums of all steps since the last report, as figures by name.
+"""What is reported of training: figures by name, each over the steps since the last report.
 
     train/loss               per target token: cross entropy and z-loss
     train/cross_entropy      its parts
@@ -11,9 +11,7 @@
     speed/steps_per_second   of the time since the last report, without validation
     speed/examples_per_second
     speed/tokens_per_second  target tokens
-    speed/mfu                floating-point operations that the network needs (those computed again by
-                             rematerialisation and those of padding do not count) as a share of the devices' peak;
-                             only where the peak is known
+    speed/mfu                model FLOPs utilisation, see `estimate.py`; on devices whose peak is known
     speed/input_wait         share of the time in which the loop waited for this host's examples
     data/tokens_per_example  target tokens
     data/padding             share of the decoder's places without a target token
@@ -32,10 +30,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mt3core.vocabulary import EVENT_TYPES
-
-# As `correct` and `count` of a step have them.
-TOKEN_TYPES = (*EVENT_TYPES, "end")
+from mt3core.training_config import TrainingConfig
+from mt3jax.training import estimate
+from mt3jax.training.loss import EVENT_TYPES
+from mt3jax.training.step_input import StepBatch
 
 
 @dataclass
@@ -47,10 +45,9 @@ class _Sums:
     finite_tokens: float = 0.0
     losses: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("loss", "cross_entropy", "z_loss"), 0.0))
     gradient_norm: float = 0.0
-    correct: np.ndarray = field(default_factory=lambda: np.zeros(len(TOKEN_TYPES)))
-    count: np.ndarray = field(default_factory=lambda: np.zeros(len(TOKEN_TYPES)))
+    correct: np.ndarray = field(default_factory=lambda: np.zeros(len(EVENT_TYPES)))
+    count: np.ndarray = field(default_factory=lambda: np.zeros(len(EVENT_TYPES)))
     places: int = 0
-    flops: float = 0.0
     wait_seconds: float = 0.0
     host_examples: int = 0
     rejected: int = 0
@@ -58,26 +55,19 @@ class _Sums:
 
 
 class Meter:
-    """Feed it each step's figures by `add`, take them by `report`, which begins anew."""
+    """Feed it each step's figures by `add`, take them by `take`, which begins anew."""
 
     def __init__(
-        self,
-        examples_per_step: int,
-        max_target_tokens: int,
-        peak_flops_per_second: float | None = None,
-        clock: Callable[[], float] = time.perf_counter,
+        self, config: TrainingConfig, num_devices: int = 1, clock: Callable[[], float] = time.perf_counter
     ) -> None:
-        """`examples_per_step` and the peak are of all hosts together; a peak of None means that it is not known."""
-        self._examples_per_step, self._max_target_tokens = examples_per_step, max_target_tokens
-        self._peak = peak_flops_per_second
-        self._clock = clock
+        """`num_devices` are those of the mesh."""
+        self._config, self._num_devices, self._clock = config, num_devices, clock
         self._sums = _Sums()
         self._learning_rate = np.nan
-        self._paused_seconds = 0.0
-        self._started = clock()
+        self.start()
 
-    def restart_clock(self) -> None:
-        """Leaves the time until now out of the next report, such as that of compiling."""
+    def start(self) -> None:
+        """Leaves the time until now out of the next figures, such as that of compiling."""
         self._started, self._paused_seconds = self._clock(), 0.0
 
     @contextlib.contextmanager
@@ -89,34 +79,20 @@ class Meter:
         finally:
             self._paused_seconds += self._clock() - begun
 
-    def add(
-        self,
-        metrics: Mapping[str, np.ndarray | float],
-        host: Mapping[str, np.ndarray],
-        places: int,
-        wait_seconds: float = 0.0,
-        flops: float = 0.0,
-    ) -> None:
-        """One step.
-
-        Args:
-            metrics: what the train step returned, fetched from the device.
-            host: what the pipeline said of this host's examples: `index`, `num_tokens`, `num_rejected`.
-            places: for tokens, in the decoder rows of all hosts.
-            flops: that the step needs.
-        """
+    def add(self, metrics: Mapping[str, np.ndarray | float], batch: StepBatch) -> None:
+        """One step: what it returned, fetched from the device, and what it was fed."""
         sums, tokens = self._sums, float(metrics["num_tokens"])
         sums.steps += 1
         sums.skipped += int(metrics["is_bad"]) > 0
         sums.tokens += tokens
-        sums.places += places
-        sums.flops += flops
-        sums.wait_seconds += wait_seconds
+        sums.places += batch.arrays["targets"].size
+        sums.wait_seconds += batch.wait_seconds
         self._learning_rate = float(metrics["learning_rate"])
+        host, most = batch.host, self._config.model.network.max_target_tokens
         real = host["index"] >= 0
         sums.host_examples += int(np.count_nonzero(real))
         sums.rejected += int(host["num_rejected"][real].sum())
-        sums.cut += int(np.count_nonzero(host["num_tokens"][real] > self._max_target_tokens))
+        sums.cut += int(np.count_nonzero(host["num_tokens"][real] > most))
         if not (np.isfinite(metrics["loss"]) and np.isfinite(metrics["gradient_norm"])):
             return
         sums.finite_steps += 1
@@ -127,13 +103,14 @@ class Meter:
         sums.correct += np.asarray(metrics["correct"], np.float64)
         sums.count += np.asarray(metrics["count"], np.float64)
 
-    def report(self) -> dict[str, float]:
-        """The figures since the last report, by name; see above. Empty without a step."""
+    def take(self) -> dict[str, float]:
+        """The figures since the last time, by name; see above. Empty without a step."""
         sums, now = self._sums, self._clock()
         seconds = max(now - self._started - self._paused_seconds, 1e-9)
         self._sums, self._started, self._paused_seconds = _Sums(), now, 0.0
         if not sums.steps:
             return {}
+        examples = sums.steps * self._config.batch.examples
         figures = {}
         if sums.finite_steps:
             figures = {f"train/{name}": _ratio(total, sums.finite_tokens) for name, total in sums.losses.items()}
@@ -143,23 +120,24 @@ class Meter:
             "train/learning_rate": self._learning_rate,
             "train/skipped_updates": sums.skipped,
             "speed/steps_per_second": sums.steps / seconds,
-            "speed/examples_per_second": sums.steps * self._examples_per_step / seconds,
+            "speed/examples_per_second": examples / seconds,
             "speed/tokens_per_second": sums.tokens / seconds,
             "speed/input_wait": min(sums.wait_seconds / seconds, 1.0),
-            "data/tokens_per_example": sums.tokens / (sums.steps * self._examples_per_step),
+            "data/tokens_per_example": sums.tokens / examples,
             "data/padding": 1.0 - _ratio(sums.tokens, sums.places),
             "data/rejected": _ratio(sums.rejected, sums.host_examples),
             "data/cut": _ratio(sums.cut, sums.host_examples),
         }
-        if self._peak and sums.flops:
-            figures["speed/mfu"] = sums.flops / seconds / self._peak
+        mfu = estimate.mfu(examples / seconds, self._config.model, sums.tokens / examples, self._num_devices)
+        if mfu is not None:
+            figures["speed/mfu"] = mfu
         return figures
 
 
 def accuracies(prefix: str, correct: np.ndarray, count: np.ndarray) -> dict[str, float]:
     """`PREFIXaccuracy` of all tokens and `PREFIXaccuracy_TYPE` of the types that occur."""
     figures = {f"{prefix}accuracy": _ratio(correct.sum(), count.sum())}
-    for kind, right, total in zip(TOKEN_TYPES, correct.tolist(), count.tolist(), strict=True):
+    for kind, right, total in zip(EVENT_TYPES, correct.tolist(), count.tolist(), strict=True):
         if total:
             figures[f"{prefix}accuracy_{kind}"] = right / total
     return figures

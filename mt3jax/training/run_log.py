@@ -41,33 +41,36 @@ class RunLog:
         is_writer: bool,
         say: Callable[[str], None],
         run_config: Mapping[str, Any],
-        first_step: int = 0,
     ) -> None:
-        """Opens them all, so that what is missing is known before anything is compiled.
+        """`run_config`: JSON-ready, stored with the run at Weights & Biases; its `name` is the run's there.
 
-        Args:
-            run_config: JSON-ready, stored with the run at Weights & Biases; `name` names it there.
-            first_step: the last step that is done, 0 for a new run.
-
-        Raises `MissingExtraError` for Weights & Biases without its package, `UsageError` where it does not start,
-        `OutputError` where nothing can be written.
+        Nothing is opened yet. Raises `MissingExtraError` for Weights & Biases without its package.
         """
+        self._directory, self._config, self._is_writer = directory, config, is_writer
+        self._say, self._run_config = say, run_config
         self._outputs: list[_Output] = []
-        if not is_writer:
+        if is_writer and config.wandb:
+            _import_wandb()
+
+    def go_on_after(self, step: int) -> None:
+        """Opens everything, once, before the first report. `step` is the last that is done, 0 for a new run.
+
+        Raises `UsageError` where Weights & Biases does not start, `OutputError` where nothing can be written.
+        """
+        if not self._is_writer:
             return
-        # Before any file is changed, since this is what may be missing.
-        wandb = _WeightsAndBiases(directory, config.wandb_project, run_config) if config.wandb else None
-        self._outputs.append(_JsonLines(directory / METRICS_NAME, first_step))
+        config, directory = self._config, self._directory
+        if config.wandb:  # before any file is changed, since this is what may fail
+            self._outputs.append(_WeightsAndBiases(directory, config.wandb_project, self._run_config))
+        self._outputs.append(_JsonLines(directory / METRICS_NAME, step))
         if config.tensorboard:
             try:
-                self._outputs.append(_TensorBoard(directory / TENSORBOARD_FOLDER, first_step))
+                self._outputs.append(_TensorBoard(directory / TENSORBOARD_FOLDER, step))
             except ModuleNotFoundError as error:
-                say(
+                self._say(
                     f"{error.name} is not installed, so there are no figures for TensorBoard (they are in "
                     f'{METRICS_NAME} in any case). Install it: pip install "mt3kit[train]".'
                 )
-        if wandb is not None:
-            self._outputs.append(wandb)
 
     def scalars(self, step: int, values: Scalars) -> None:
         """One report: figures by name, at the end of a step. Raises `OutputError` where the disk takes no more."""
@@ -169,13 +172,7 @@ class _WeightsAndBiases:
     """
 
     def __init__(self, directory: Path, project: str, run_config: Mapping[str, Any]) -> None:
-        try:
-            import wandb
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(
-                "Weights & Biases is not installed, which report.wandb asks for.",
-                'Install it: pip install "mt3kit[wandb]", or set report.wandb=false.',
-            ) from error
+        wandb = _import_wandb()
         self._wandb = wandb
         directory.mkdir(parents=True, exist_ok=True)
         try:
@@ -206,6 +203,17 @@ class _WeightsAndBiases:
 
     def close(self) -> None:
         self._run.finish()
+
+
+def _import_wandb() -> Any:
+    try:
+        import wandb
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "Weights & Biases is not installed, which report.wandb asks for.",
+            'Install it: pip install "mt3kit[wandb]", or set report.wandb=false.',
+        ) from error
+    return wandb
 
 
 def png_size(data: bytes) -> tuple[int, int]:
