@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from mt3core.config_files import load_config
 from mt3core.datasets.examples import ExampleConfig
@@ -30,10 +31,12 @@ from mt3core.training_config import TrainingConfig, check_training_config
 from mt3jax.compilation import keep_compiled_programs
 from mt3jax.pipeline import Pipeline, PipelineConfig, training_pipeline
 from mt3jax.training.checkpoints import Checkpoints
-from mt3jax.training.estimate import describe
+from mt3jax.training.console import Console
+from mt3jax.training.forecast import forecast_lines
 from mt3jax.training.hosts import join_hosts
-from mt3jax.training.run_log import Console, Meter, RunLog
-from mt3jax.training.sharding import make_mesh
+from mt3jax.training.meter import Meter
+from mt3jax.training.run_log import RunLog
+from mt3jax.training.sharding import check_batch, make_mesh
 from mt3jax.training.state import TrainState, abstract_state, init_state
 from mt3jax.training.step import make_train_step
 from mt3jax.training.step_input import StepBatch, StepInput, chunk_names
@@ -78,38 +81,41 @@ def train(
     keep_compiled_programs()
     is_writer = jax.process_index() == 0
     say = say if is_writer else _say_nothing
-    mesh = make_mesh(config.compute, config.batch)
+    mesh = make_mesh(config.compute)
+    check_batch(config, mesh)
     run_directory = Path(run_directory)
     say(f"{mesh.devices.size} x {mesh.devices.flat[0].device_kind}, {jax.process_count()} hosts; {_versions()}")
 
     # ---- Data, and the folder of the run
     pipeline = training_pipeline(_pipeline_config(config))
     validator = Validator(config, mesh, say)
-    with (
-        Checkpoints(run_directory, config, say) as checkpoints,
-        RunLog(run_directory, config.report, is_writer, say, dataclasses.asdict(config)) as log,
-    ):
+    with Checkpoints(run_directory, config, say) as checkpoints:
         # ---- State: the newest checkpoint, or given weights, or drawn ones
         restored = checkpoints.restore(abstract_state(config, mesh))
         state = restored.state if restored else init_state(config, mesh, arrays)
         first_step = int(state.step)
-        log.go_on_after(first_step)
         if restored:
             say(f"Going on after step {first_step:,} of {run_directory}")
         if first_step >= config.num_steps:
-            say(f"{run_directory} has {first_step:,} steps already; ask for more with --set num_steps=N.")
+            say(f"{run_directory} has {first_step:,} steps already; for more: --set num_steps=N.")
             return TrainingResult(run_directory, first_step, EXIT_FINISHED)
 
-        with StepInput(pipeline, config, mesh, restored.data_state if restored else None) as batches:
+        with (
+            RunLog(run_directory, config.report, is_writer, say, dataclasses.asdict(config)) as log,
+            StepInput(pipeline, config, mesh, restored.data_state if restored else None) as batches,
+        ):
             # ---- What it will take
-            for line in describe(config, mesh, batches.rows):
+            log.go_on_after(first_step)
+            for line in forecast_lines(config, mesh, batches.rows, batches.mean_tokens, first_step):
                 say(line)
 
             # ---- Steps
-            run = _Run(config, pipeline, checkpoints, log, validator, say, run_directory)
-            with StopSignals(say) as stop, Console(config, first_step, is_writer, say) as console:
-                run.console = console
-                state = run.steps(state, batches, make_train_step(config, mesh), stop)
+            with (
+                StopSignals(say) as stop,
+                Console(config.num_steps, first_step, is_writer, say) as console,
+            ):
+                run = _Run(config, pipeline, checkpoints, log, validator, console, run_directory, mesh)
+                run.steps(state, batches, make_train_step(config, mesh), stop)
             checkpoints.wait()
     if stop.exit_code != EXIT_FINISHED:
         say(f"Stopped after step {run.step:,}, everything saved in {run_directory}. The same command goes on.")
@@ -135,13 +141,13 @@ class _Run:
         checkpoints: Checkpoints,
         log: RunLog,
         validator: Validator,
-        say: Say,
+        console: Console,
         run_directory: Path,
+        mesh: Mesh,
     ) -> None:
         self.config, self.pipeline, self.checkpoints = config, pipeline, checkpoints
-        self.log, self.validator, self.say, self.run_directory = log, validator, say, run_directory
-        self.console: Console
-        self.meter = Meter(config)
+        self.log, self.validator, self.console, self.run_directory = log, validator, console, run_directory
+        self.meter = Meter(config, mesh.size)
         self.step = 0
         self.validation: dict[str, float] = {}
 
@@ -151,12 +157,11 @@ class _Run:
         batches: StepInput,
         train_step: Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]],
         stop: StopSignals,
-    ) -> TrainState:
+    ) -> None:
         config = self.config
         self.step = int(state.step)
         last: _Dispatched | None = None
         must_stop = False
-        self.meter.start()
         while self.step < config.num_steps and not must_stop:
             batch = batches.next()
             state, metrics = train_step(state, batch.arrays)
@@ -166,35 +171,28 @@ class _Run:
             last = _Dispatched(self.step, metrics, batch)
 
             must_stop = stop.must_stop(self.step)
-            is_last = must_stop or self.step == config.num_steps
-            validates = _is_due(self.step, config.validation.every_steps) or (
-                self.step == config.num_steps and config.validation.every_steps > 0
-            )
-            saves = _is_due(self.step, config.checkpoint.every_steps) or is_last
-            reports = _is_due(self.step, config.report.every_steps) or saves
-            if reports or validates or trouble:
-                trouble = self._account(last) or trouble
+            is_end = self.step == config.num_steps
+            validates = config.validation.every_steps > 0 and (is_end or self.step % config.validation.every_steps == 0)
+            saves = must_stop or is_end or self.step % config.checkpoint.every_steps == 0
+            if validates or saves or trouble or self.step % config.report.every_steps == 0:
+                trouble = trouble or self._account(last)
                 last = None
+                self._report()
             if trouble:
-                self._save(state, batch, None)
+                self.checkpoints.save(state, batch.data_state)
                 self.checkpoints.wait()
                 raise trouble
-            if reports:
-                self._report(batch)
             found = self._validate(state) if validates and not must_stop else None
             if saves:
-                self._save(state, batch, found)
-            if found or saves:
-                self.meter.pause()
-        return state
+                self.checkpoints.save(state, batch.data_state, found)
 
     def _account(self, dispatched: _Dispatched | None) -> TrainingError | None:
         """Reads a step's numbers, waiting for them; returns why training must not go on, if so."""
         if dispatched is None:
             return None
         metrics = jax.device_get(dispatched.metrics)
-        self.meter.add(dispatched.step, metrics, dispatched.batch)
-        self.console.step(dispatched.step, metrics)
+        self.meter.add(metrics, dispatched.batch)
+        self.console.step(dispatched.step, float(metrics["loss"]))
         reason = int(metrics["is_bad"])
         if not reason:
             return None
@@ -214,7 +212,7 @@ class _Run:
                 f"{problem} It was the {int(metrics['skipped_in_row'])}th in a row.",
                 "Go back to an earlier checkpoint with a lower learning rate.",
             )
-        self.say(problem)
+        self.console.say(problem)
         return None
 
     def _note_bad_batch(self, dispatched: _Dispatched, metrics: dict[str, Any], reason: int) -> list[str]:
@@ -232,29 +230,26 @@ class _Run:
             file.write(json.dumps(entry) + "\n")
         return names
 
-    def _report(self, batch: StepBatch) -> None:
-        scalars = self.meter.take(self.step)
-        self.log.scalars(self.step, scalars)
-        self.console.report(self.step, scalars)
+    def _report(self) -> None:
+        figures = self.meter.take()
+        self.log.scalars(self.step, figures)
+        self.console.report(self.step, figures)
 
     def _validate(self, state: TrainState) -> dict[str, float]:
         started = time.perf_counter()
-        result = self.validator.run(state.ema or state.params, self.step, self.run_directory)
+        self.console.note("validating")
+        with self.meter.paused():
+            result = self.validator.run(state.ema or state.params, self.step, self.run_directory)
+        self.console.note("")
         self.validation = result.metrics
         self.log.scalars(self.step, result.metrics)
         if result.picture is not None:
             self.log.picture(self.step, "validation", result.picture)
-        self.say(f"Validation after step {self.step:,} ({time.perf_counter() - started:.0f} s): {result.summary}")
+        seconds = time.perf_counter() - started
+        self.console.say(f"Validation after step {self.step:,} ({seconds:.0f} s): {result.summary}")
         if result.table:
-            self.say(result.table)
+            self.console.say(result.table)
         return result.metrics
-
-    def _save(self, state: TrainState, batch: StepBatch, metrics: dict[str, float] | None) -> None:
-        self.checkpoints.save(state, batch.data_state, metrics)
-
-
-def _is_due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
 
 
 def _pipeline_config(config: TrainingConfig) -> PipelineConfig:

@@ -62,7 +62,7 @@ class StepInput:
     ) -> None:
         self._config, self._mesh = config, mesh
         self._num_groups = mesh.devices.size // pipeline.num_hosts
-        self.rows, self.most_rows = choose_rows(pipeline, config, mesh)
+        self.mean_tokens, self.rows, self.most_rows = choose_rows(pipeline, config, mesh)
         self._batches = iter(pipeline)
         if data_state is not None:
             self._batches.set_state(data_state)
@@ -123,31 +123,28 @@ class StepInput:
         """Rows that the fullest group of any part needs."""
         if self.rows == self.most_rows:
             return self.rows
-        network, parts = self._config.model.network, self._config.batch.accumulation
-        lengths = np.minimum(batch["num_tokens"], network.max_target_tokens).reshape(parts, -1)
-        block = self._config.batch.block_tokens
-        return max(packing.rows_needed(part, self._num_groups, network.max_target_tokens, block) for part in lengths)
+        return packing.rows_of_batch(batch, self._config, self._num_groups)
 
     def _pack(self, batch: Batch, rows: int) -> dict[str, np.ndarray]:
         return packing.split_batch(batch, self._config, self._num_groups, rows)
 
 
-def choose_rows(pipeline: Pipeline, config: TrainingConfig, mesh: Mesh) -> tuple[int, int]:
-    """Decoder rows of a device and part: as many as nearly all batches need, and the most that one can need.
+def choose_rows(pipeline: Pipeline, config: TrainingConfig, mesh: Mesh) -> tuple[float, int, int]:
+    """Tokens of a target on average; decoder rows of a device and part that nearly all batches need, and the most.
 
     The same on every host, as it depends on the configuration and the data only.
     """
     batch = config.batch
-    most = batch.examples // batch.accumulation // mesh.devices.size
-    if not batch.packed:
-        return most, most
-    if batch.rows:
-        return min(batch.rows, most), most
-    examples = (pipeline.stream.example(number) for number in range(SAMPLED_EXAMPLES))
+    most = batch.examples // batch.accumulation // mesh.size
     limit = config.model.network.max_target_tokens
+    examples = (pipeline.stream.example(number) for number in range(SAMPLED_EXAMPLES))
     lengths = np.minimum([example.num_tokens for example in examples], limit)
-    groups = batch.accumulation * mesh.devices.size
-    return min(packing.choose_rows(lengths, most, groups, limit, batch.block_tokens), most), most
+    if not batch.packed:
+        return float(lengths.mean()), most, most
+    rows = batch.rows or packing.choose_rows(
+        lengths, most, limit, batch.block_tokens, groups_per_step=batch.accumulation * mesh.size
+    )
+    return float(lengths.mean()), min(rows, most), most
 
 
 def chunk_names(pipeline: Pipeline, host: dict[str, np.ndarray]) -> list[str]:

@@ -49,7 +49,9 @@ class StopSignals:
     @property
     def exit_code(self) -> int:
         """What the program should end with."""
-        return {None: EXIT_FINISHED, signal.SIGINT: EXIT_INTERRUPTED}.get(self._received, EXIT_SAVED)
+        if self._received is None:
+            return EXIT_FINISHED
+        return EXIT_INTERRUPTED if self._received == signal.SIGINT else EXIT_SAVED
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._received is not None:

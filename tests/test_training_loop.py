@@ -1,0 +1,114 @@
+"""The loop as a whole: what is learned can be heard in both frameworks, and what goes wrong is said."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from sine_runs import piece, piece_audio, sine_pieces, small_run
+
+from mt3core.datasets.chunks import SAMPLE_RATE_HZ
+from mt3core.decoding import Decoding
+from mt3core.errors import DatasetError, TrainingError, UsageError
+from mt3core.notes import note_table, to_notes
+from mt3core.onset_score import onset_score
+from mt3jax.train import main, train
+
+pytestmark = pytest.mark.integration
+NUM_PIECES = 6
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory):
+    return sine_pieces(tmp_path_factory.mktemp("pieces"), NUM_PIECES)
+
+
+def history(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_what_is_learned_by_heart_is_transcribed_in_both_frameworks(pieces, tmp_path):
+    import mt3jax
+    import mt3torch
+    from mt3convert.sources import convert, load
+
+    changes = ("model.network.dropout_rate=0", "batch.examples=6", "checkpoint.every_steps=300")
+    result = train(small_run(pieces, 300, *changes), tmp_path / "run", say=lambda line: None)
+    assert (result.step, result.exit_code) == (300, 0)
+    losses = [line["train/loss"] for line in history(tmp_path / "run")]
+    assert losses[-1] < 0.1 * losses[0]
+
+    convert(tmp_path / "run", tmp_path / "model")
+    loaded = load(tmp_path / "model")
+    transcribers = [
+        network.Transcriber(network.build_model(loaded.config, loaded.arrays, "cpu"), Decoding(max_tokens=64))
+        for network in (mt3jax, mt3torch)
+    ]
+    scores = []
+    for seed in range(NUM_PIECES):
+        notes = piece(seed)
+        samples = piece_audio(notes) / np.float32(32768)
+        heard = [t.transcribe((samples, SAMPLE_RATE_HZ)).notes for t in transcribers]
+        assert heard[0] == heard[1]
+        scores.append(onset_score(to_notes(note_table(notes)), heard[1], drums=False).f1)
+    assert np.mean(scores) > 0.95
+
+
+def test_a_run_that_diverges_names_the_batch_and_keeps_the_state_before(pieces, tmp_path):
+    config = small_run(pieces, 50, "optimizer.learning_rate=1e30", "optimizer.warmup_steps=0")
+    with pytest.raises(
+        TrainingError, match=r"not applied: the loss or the gradient was not finite.*folder/train/piece"
+    ):
+        train(config, tmp_path / "run", say=lambda line: None)
+    bad = [json.loads(line) for line in (tmp_path / "run" / "bad_batches.jsonl").read_text().splitlines()]
+    assert len(bad[0]["chunks"]) == 4
+
+
+def test_bad_batches_are_left_out_where_the_rule_says_so_but_not_for_ever(pieces, tmp_path):
+    said = []
+    changes = ("optimizer.learning_rate=1e30", "optimizer.warmup_steps=0", "safety.not_finite=skip")
+    with pytest.raises(TrainingError, match=r"4th in a row.*lower learning rate"):
+        train(small_run(pieces, 50, *changes, "safety.most_skipped=3"), tmp_path / "run", say=said.append)
+    assert sum("was not applied" in line for line in said) == 3
+
+
+def test_a_shard_that_vanishes_is_named(tmp_path):
+    manifest = sine_pieces(tmp_path / "pieces")
+    config = small_run(manifest, 5)
+    train(config, tmp_path / "run", say=lambda line: None)
+    shutil.rmtree(manifest.parent / "shards")
+    with pytest.raises(DatasetError, match=r"00000\.array_record"):
+        train(small_run(manifest, 10), tmp_path / "run", say=lambda line: None)
+
+
+def test_a_finished_run_says_so_and_more_steps_go_on(pieces, tmp_path):
+    said = []
+    train(small_run(pieces, 5), tmp_path / "run", say=said.append)
+    assert train(small_run(pieces, 5), tmp_path / "run", say=said.append).step == 5
+    assert "has 5 steps already" in said[-1]
+    assert train(small_run(pieces, 7), tmp_path / "run", say=said.append).step == 7
+    assert [line["step"] for line in history(tmp_path / "run")] == [1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("batch.examples=0", "batch.examples is 0"),
+        ("batch.block_tokens=24", "does not divide"),
+        ("data.manifest=nowhere", "nowhere"),
+        ("compute.data=64", "64"),
+        ("optimizer.learning_rate=nan", "learning_rate is nan"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is_compiled(pieces, tmp_path, change, sentence):
+    with pytest.raises((UsageError, DatasetError), match=sentence):
+        train(small_run(pieces, 5, change), tmp_path / "run", say=lambda line: None)
+
+
+def test_the_module_runs_by_itself_and_says_what_is_wrong(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--config", "no_such_config"]) == 2
+    assert "no_such_config" in capsys.readouterr().err
+    assert main(["--config", "mt3", "--set", f"init={tmp_path}"]) == 2
+    assert "no model directory" in capsys.readouterr().err
