@@ -9,6 +9,7 @@ neither mean nor bias, and positions are added from one fixed table.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import reduce
 from operator import add
 
@@ -16,40 +17,24 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int, Key
 
 from mt3core.config import ModelConfig, NetworkConfig
 from mt3core.positions import position_table
+from mt3jax.attention import attention, wide_matmul
+from mt3jax.packing import Dropout, Packing
 
 NORM_EPSILON = 1e-6
 # Logits are summed over so many parts of the width: in one float32 sum of 512 products the rounding is most of what
 # the two frameworks differ by, 1.1e-4 on a real recording; in four it is 4e-5.
 LOGIT_PARTS = 4
-# What a place that may not be seen scores before the softmax, as in Magenta's masks; finite, so that nothing is NaN.
-MASKED_SCORE = -1e10
 ACTIVATIONS = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=True),
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
     "linear": lambda x: x,
 }
-
-
-class Dropout:
-    """Dropout for one forward pass; inactive without a key. Draws are shared along one axis."""
-
-    def __init__(self, rate: float, key: Key[Array, ""] | None) -> None:
-        self.rate = rate
-        self.key = key
-        self.draws = 0
-
-    def __call__(self, x: Array, shared_axis: int | None) -> Array:
-        if self.key is None or self.rate == 0.0:
-            return x
-        self.draws += 1
-        shape = [1 if axis == shared_axis else size for axis, size in enumerate(x.shape)]
-        keep = jax.random.bernoulli(jax.random.fold_in(self.key, self.draws), 1.0 - self.rate, tuple(shape))
-        return jnp.where(keep, x / (1.0 - self.rate), 0.0)
 
 
 @jax.tree_util.register_dataclass
@@ -69,6 +54,7 @@ class MultiHeadAttention(nnx.Module):
     def __init__(self, config: NetworkConfig, rngs: nnx.Rngs) -> None:
         self.num_heads = config.num_heads
         self.head_dim = config.head_dim
+        self.implementation = "xla"
         # The scale that other transformers apply to queries is in the initial variance of theirs.
         self.query = linear(config.emb_dim, config.num_heads * config.head_dim, rngs, 1.0 / config.head_dim)
         self.key = linear(config.emb_dim, config.num_heads * config.head_dim, rngs)
@@ -82,8 +68,23 @@ class MultiHeadAttention(nnx.Module):
         mask: Bool[Array, "#batch 1 #queries keys"] | None,
         dropout: Dropout,
     ) -> Float[Array, "batch queries emb"]:
+        """Each row's queries and its own memory."""
         key, value = self.keys_and_values(memory)
-        return self.attend(queries, key, value, mask, dropout)
+        # Magenta drops attention weights for all queries at once: the same as dropping values.
+        return self.attend(queries, key, dropout(value, shared_axis=3), mask)
+
+    def attend_in_blocks(
+        self,
+        queries: Float[Array, "rows queries emb"],
+        memory: Float[Array, "examples keys emb"],
+        packing: Packing,
+        dropout: Dropout,
+    ) -> Float[Array, "rows queries emb"]:
+        """Each block's queries and the memory of its example, whose keys and values are computed once."""
+        key, value = self.keys_and_values(memory)
+        value = dropout.of_examples(value, shared_axis=3)
+        queries, key, value = packing.to_blocks(queries), packing.for_blocks(key), packing.for_blocks(value)
+        return packing.to_rows(self.attend(queries, key, value, None))
 
     def keys_and_values(self, memory: Float[Array, "batch keys emb"]) -> tuple[Array, Array]:
         """Both as (batch, heads, keys, head_dim)."""
@@ -95,15 +96,9 @@ class MultiHeadAttention(nnx.Module):
         key: Float[Array, "batch heads keys head_dim"],
         value: Float[Array, "batch heads keys head_dim"],
         mask: Bool[Array, "#batch 1 #queries keys"] | None,
-        dropout: Dropout,
     ) -> Float[Array, "batch queries emb"]:
         query = self._split_heads(self.query(queries))
-        # Magenta drops attention weights for all queries at once: the same as dropping values.
-        value = dropout(value, shared_axis=3)
-        scores = query @ key.mT
-        if mask is not None:
-            scores = jnp.where(mask, scores, MASKED_SCORE)
-        joined = (jax.nn.softmax(scores) @ value).swapaxes(1, 2)
+        joined = attention(query, key, value, mask, self.implementation).swapaxes(1, 2)
         return self.out(joined.reshape(*joined.shape[:2], -1))
 
     def _split_heads(self, x: Float[Array, "batch length joined"]) -> Float[Array, "batch heads length head_dim"]:
@@ -157,23 +152,27 @@ class DecoderLayer(nnx.Module):
 
     def __call__(
         self,
-        x: Float[Array, "batch tokens emb"],
+        x: Float[Array, "rows tokens emb"],
         encoded: Float[Array, "batch frames emb"],
-        self_mask: Bool[Array, "#batch 1 tokens tokens"],
+        self_mask: Bool[Array, "#rows 1 tokens tokens"],
         cross_mask: Bool[Array, "#batch 1 #tokens frames"] | None,
         dropout: Dropout,
-    ) -> Float[Array, "batch tokens emb"]:
+        packing: Packing | None = None,
+    ) -> Float[Array, "rows tokens emb"]:
         y = self.pre_self_attention_layer_norm(x)
         x = x + dropout(self.self_attention(y, y, self_mask, dropout), shared_axis=1)
         y = self.pre_cross_attention_layer_norm(x)
-        x = x + dropout(self.encoder_decoder_attention(y, encoded, cross_mask, dropout), shared_axis=1)
+        if packing is None:
+            y = self.encoder_decoder_attention(y, encoded, cross_mask, dropout)
+        else:
+            y = self.encoder_decoder_attention.attend_in_blocks(y, encoded, packing, dropout)
+        x = x + dropout(y, shared_axis=1)
         return x + dropout(self.mlp(self.pre_mlp_layer_norm(x), dropout), shared_axis=1)
 
     def step(
         self, x: Float[Array, "batch 1 emb"], positions: Int[Array, " batch"], cache: Cache, layer: int
     ) -> Float[Array, "batch 1 emb"]:
         """One token a row at its own position; writes that position's key and value into the cache."""
-        off = Dropout(0.0, None)
         y = self.pre_self_attention_layer_norm(x)
         key, value = self.self_attention.keys_and_values(y)
         rows = jnp.arange(x.shape[0])
@@ -181,15 +180,16 @@ class DecoderLayer(nnx.Module):
         cache.self_values[layer] = cache.self_values[layer].at[rows, :, positions].set(value[:, :, 0])
         length = cache.self_keys[layer].shape[2]
         seen = (jnp.arange(length) <= positions[:, None])[:, None, None, :]
-        x = x + self.self_attention.attend(y, cache.self_keys[layer], cache.self_values[layer], seen, off)
+        x = x + self.self_attention.attend(y, cache.self_keys[layer], cache.self_values[layer], seen)
         y = self.pre_cross_attention_layer_norm(x)
-        x = x + self.encoder_decoder_attention.attend(y, cache.cross_keys[layer], cache.cross_values[layer], None, off)
-        return x + self.mlp(self.pre_mlp_layer_norm(x), off)
+        x = x + self.encoder_decoder_attention.attend(y, cache.cross_keys[layer], cache.cross_values[layer], None)
+        return x + self.mlp(self.pre_mlp_layer_norm(x), Dropout(0.0, None))
 
 
 class Encoder(nnx.Module):
     def __init__(self, config: NetworkConfig, rngs: nnx.Rngs) -> None:
         self.config = config
+        self.remat = False
         self.continuous_inputs_projection = linear(config.input_bands, config.emb_dim, rngs)
         self.layers = nnx.List([EncoderLayer(config, rngs) for _ in range(config.num_encoder_layers)])
         self.encoder_norm = norm(config, rngs)
@@ -200,16 +200,17 @@ class Encoder(nnx.Module):
         mask: Bool[Array, "#batch 1 #frames frames"] | None,
         dropout: Dropout,
     ) -> Float[Array, "batch frames emb"]:
-        x = self.continuous_inputs_projection(log_mel) + fixed_positions(self.config)[: log_mel.shape[1]]
-        x = dropout(x, shared_axis=1)
+        x = self.continuous_inputs_projection(log_mel)
+        x = dropout(x + fixed_positions(self.config, x.dtype)[: x.shape[1]], shared_axis=1)
         for layer in self.layers:
-            x = layer(x, mask, dropout)
+            x = checkpointed(layer, self.remat)(x, mask, dropout)
         return dropout(self.encoder_norm(x), shared_axis=None)
 
 
 class Decoder(nnx.Module):
     def __init__(self, config: NetworkConfig, rngs: nnx.Rngs) -> None:
         self.config = config
+        self.remat = False
         self.token_embedder = nnx.Embed(
             config.vocab_size, config.emb_dim, embedding_init=jax.nn.initializers.normal(1.0), rngs=rngs
         )
@@ -222,17 +223,18 @@ class Decoder(nnx.Module):
     def __call__(
         self,
         encoded: Float[Array, "batch frames emb"],
-        decoder_input_ids: Int[Array, "batch tokens"],
-        positions: Int[Array, "#batch tokens"],
-        self_mask: Bool[Array, "#batch 1 tokens tokens"],
+        decoder_input_ids: Int[Array, "rows tokens"],
+        positions: Int[Array, "#rows tokens"],
+        self_mask: Bool[Array, "#rows 1 tokens tokens"],
         cross_mask: Bool[Array, "#batch 1 #tokens frames"] | None,
         dropout: Dropout,
-    ) -> Float[Array, "batch tokens vocab"]:
-        x = self.token_embedder(decoder_input_ids) + fixed_positions(self.config)[positions]
-        x = dropout(x, shared_axis=1)
+        packing: Packing | None = None,
+    ) -> Float[Array, "rows tokens emb"]:
+        x = self.token_embedder(decoder_input_ids)
+        x = dropout(x + fixed_positions(self.config, x.dtype)[positions], shared_axis=1)
         for layer in self.layers:
-            x = layer(x, encoded, self_mask, cross_mask, dropout)
-        return self.logits(dropout(self.decoder_norm(x), shared_axis=1))
+            x = checkpointed(layer, self.remat)(x, encoded, self_mask, cross_mask, dropout, packing)
+        return dropout(self.decoder_norm(x), shared_axis=1)
 
     def step(
         self, tokens: Int[Array, " batch"], positions: Int[Array, " batch"], cache: Cache
@@ -246,7 +248,7 @@ class Decoder(nnx.Module):
         kernel = self.token_embedder.embedding[...].T if self.logits_via_embedding else self.logits_dense.kernel[...]
         scale = x.shape[-1] ** -0.5 if self.logits_via_embedding else 1.0
         parts = zip(jnp.array_split(x, LOGIT_PARTS, axis=-1), jnp.array_split(kernel, LOGIT_PARTS), strict=True)
-        return scale * reduce(add, (part @ rows for part, rows in parts))
+        return scale * reduce(add, (wide_matmul(part, rows) for part, rows in parts))
 
 
 class Transformer(nnx.Module):
@@ -282,7 +284,23 @@ class Transformer(nnx.Module):
         if self_mask is None:
             self_mask = jnp.tril(jnp.ones((length, length), dtype=bool))[None, None]
         dropout = Dropout(self.config.network.dropout_rate, dropout_key)
-        return self.decoder(encoded, decoder_input_ids, positions, self_mask, cross_mask, dropout)
+        hidden = self.decoder(encoded, decoder_input_ids, positions, self_mask, cross_mask, dropout)
+        return self.decoder.logits(hidden)
+
+    def decode_packed(
+        self,
+        encoded: Float[Array, "examples frames emb"],
+        decoder_input_ids: Int[Array, "rows tokens"],
+        packing: Packing,
+        dropout_key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "rows tokens emb"]:
+        """As `decode` for rows that hold several examples' tokens, each of which sees its own example only.
+
+        Up to the logits, which `decoder.logits` makes of the result: in training they are more than shall be kept.
+        """
+        dropout = Dropout(self.config.network.dropout_rate, dropout_key, packing)
+        mask = packing.self_mask()
+        return self.decoder(encoded, decoder_input_ids, packing.positions, mask, None, dropout, packing)
 
     def start_cache(self, encoded: Float[Array, "batch frames emb"], max_tokens: int) -> Cache:
         """An empty cache for `max_tokens` tokens, the encoder's keys and values already in it."""
@@ -312,5 +330,10 @@ def norm(config: NetworkConfig, rngs: nnx.Rngs) -> nnx.RMSNorm:
     return nnx.RMSNorm(config.emb_dim, epsilon=NORM_EPSILON, rngs=rngs)
 
 
-def fixed_positions(config: NetworkConfig) -> Array:
-    return jnp.asarray(position_table(config.max_positions, config.emb_dim))
+def fixed_positions(config: NetworkConfig, dtype: DTypeLike = jnp.float32) -> Array:
+    return jnp.asarray(position_table(config.max_positions, config.emb_dim), dtype)
+
+
+def checkpointed(layer: Callable, remat: bool) -> Callable:
+    """The layer; with `remat` its activations are computed again for the backward pass instead of being kept."""
+    return (lambda x, *rest: jax.checkpoint(lambda x: layer(x, *rest))(x)) if remat else layer

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mt3core.config import ModelConfig, NetworkConfig
 from mt3core.positions import position_table
+from mt3torch.packing import Dropout, Packing
 
 NORM_EPSILON = 1e-6
 # Logits are summed over so many parts of the width: in one float32 sum of 512 products the rounding is most of what
@@ -30,21 +31,6 @@ ACTIVATIONS = {
     "silu": F.silu,
     "linear": lambda x: x,
 }
-
-
-class Dropout:
-    """Dropout for one forward pass; inactive without a generator. Draws are shared along one axis."""
-
-    def __init__(self, rate: float, generator: torch.Generator | None) -> None:
-        self.rate = rate
-        self.generator = generator
-
-    def __call__(self, x: Tensor, shared_axis: int | None) -> Tensor:
-        if self.generator is None or self.rate == 0.0:
-            return x
-        shape = [1 if axis == shared_axis else size for axis, size in enumerate(x.shape)]
-        keep = torch.rand(shape, generator=self.generator, device=x.device) >= self.rate
-        return torch.where(keep, x / (1.0 - self.rate), 0.0)
 
 
 @dataclasses.dataclass
@@ -76,8 +62,23 @@ class MultiHeadAttention(nn.Module):
         mask: Bool[Tensor, "#batch 1 #queries keys"] | None,
         dropout: Dropout,
     ) -> Float[Tensor, "batch queries emb"]:
+        """Each row's queries and its own memory."""
         key, value = self.keys_and_values(memory)
-        return self.attend(queries, key, value, mask, dropout)
+        # Magenta drops attention weights for all queries at once: the same as dropping values.
+        return self.attend(queries, key, dropout(value, shared_axis=3), mask)
+
+    def attend_in_blocks(
+        self,
+        queries: Float[Tensor, "rows queries emb"],
+        memory: Float[Tensor, "examples keys emb"],
+        packing: Packing,
+        dropout: Dropout,
+    ) -> Float[Tensor, "rows queries emb"]:
+        """Each block's queries and the memory of its example, whose keys and values are computed once."""
+        key, value = self.keys_and_values(memory)
+        value = dropout.of_examples(value, shared_axis=3)
+        queries, key, value = packing.to_blocks(queries), packing.for_blocks(key), packing.for_blocks(value)
+        return packing.to_rows(self.attend(queries, key, value, None))
 
     def keys_and_values(self, memory: Float[Tensor, "batch keys emb"]) -> tuple[Tensor, Tensor]:
         """Both as (batch, heads, keys, head_dim)."""
@@ -89,11 +90,8 @@ class MultiHeadAttention(nn.Module):
         key: Float[Tensor, "batch heads keys head_dim"],
         value: Float[Tensor, "batch heads keys head_dim"],
         mask: Bool[Tensor, "#batch 1 #queries keys"] | None,
-        dropout: Dropout,
     ) -> Float[Tensor, "batch queries emb"]:
         query = self._split_heads(self.query(queries))
-        # Magenta drops attention weights for all queries at once: the same as dropping values.
-        value = dropout(value, shared_axis=3)
         joined = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1.0).transpose(1, 2)
         return self.out(joined.flatten(2))
 
@@ -150,23 +148,27 @@ class DecoderLayer(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "batch tokens emb"],
+        x: Float[Tensor, "rows tokens emb"],
         encoded: Float[Tensor, "batch frames emb"],
-        self_mask: Bool[Tensor, "#batch 1 tokens tokens"],
+        self_mask: Bool[Tensor, "#rows 1 tokens tokens"],
         cross_mask: Bool[Tensor, "#batch 1 #tokens frames"] | None,
         dropout: Dropout,
-    ) -> Float[Tensor, "batch tokens emb"]:
+        packing: Packing | None = None,
+    ) -> Float[Tensor, "rows tokens emb"]:
         y = self.pre_self_attention_layer_norm(x)
         x = x + dropout(self.self_attention(y, y, self_mask, dropout), shared_axis=1)
         y = self.pre_cross_attention_layer_norm(x)
-        x = x + dropout(self.encoder_decoder_attention(y, encoded, cross_mask, dropout), shared_axis=1)
+        if packing is None:
+            y = self.encoder_decoder_attention(y, encoded, cross_mask, dropout)
+        else:
+            y = self.encoder_decoder_attention.attend_in_blocks(y, encoded, packing, dropout)
+        x = x + dropout(y, shared_axis=1)
         return x + dropout(self.mlp(self.pre_mlp_layer_norm(x), dropout), shared_axis=1)
 
     def step(
         self, x: Float[Tensor, "batch 1 emb"], positions: Int[Tensor, " batch"], cache: Cache, layer: int
     ) -> Float[Tensor, "batch 1 emb"]:
         """One token a row at its own position; writes that position's key and value into the cache."""
-        off = Dropout(0.0, None)
         y = self.pre_self_attention_layer_norm(x)
         key, value = self.self_attention.keys_and_values(y)
         rows = torch.arange(x.shape[0], device=x.device)
@@ -174,10 +176,10 @@ class DecoderLayer(nn.Module):
         cache.self_values[layer][rows, :, positions] = value[:, :, 0]
         length = cache.self_keys[layer].shape[2]
         seen = (torch.arange(length, device=x.device) <= positions[:, None])[:, None, None, :]
-        x = x + self.self_attention.attend(y, cache.self_keys[layer], cache.self_values[layer], seen, off)
+        x = x + self.self_attention.attend(y, cache.self_keys[layer], cache.self_values[layer], seen)
         y = self.pre_cross_attention_layer_norm(x)
-        x = x + self.encoder_decoder_attention.attend(y, cache.cross_keys[layer], cache.cross_values[layer], None, off)
-        return x + self.mlp(self.pre_mlp_layer_norm(x), off)
+        x = x + self.encoder_decoder_attention.attend(y, cache.cross_keys[layer], cache.cross_values[layer], None)
+        return x + self.mlp(self.pre_mlp_layer_norm(x), Dropout(0.0, None))
 
 
 class Encoder(nn.Module):
@@ -219,17 +221,18 @@ class Decoder(nn.Module):
     def forward(
         self,
         encoded: Float[Tensor, "batch frames emb"],
-        decoder_input_ids: Int[Tensor, "batch tokens"],
-        positions: Int[Tensor, "#batch tokens"],
-        self_mask: Bool[Tensor, "#batch 1 tokens tokens"],
+        decoder_input_ids: Int[Tensor, "rows tokens"],
+        positions: Int[Tensor, "#rows tokens"],
+        self_mask: Bool[Tensor, "#rows 1 tokens tokens"],
         cross_mask: Bool[Tensor, "#batch 1 #tokens frames"] | None,
         dropout: Dropout,
-    ) -> Float[Tensor, "batch tokens vocab"]:
+        packing: Packing | None = None,
+    ) -> Float[Tensor, "rows tokens emb"]:
         x = self.token_embedder(decoder_input_ids) + self.positions[positions]
         x = dropout(x, shared_axis=1)
         for layer in self.layers:
-            x = layer(x, encoded, self_mask, cross_mask, dropout)
-        return self.logits(dropout(self.decoder_norm(x), shared_axis=1))
+            x = layer(x, encoded, self_mask, cross_mask, dropout, packing)
+        return dropout(self.decoder_norm(x), shared_axis=1)
 
     def step(
         self, tokens: Int[Tensor, " batch"], positions: Int[Tensor, " batch"], cache: Cache
@@ -280,7 +283,23 @@ class Transformer(nn.Module):
         if self_mask is None:
             self_mask = torch.ones((length, length), dtype=torch.bool, device=device).tril()[None, None]
         dropout = Dropout(self.config.network.dropout_rate, dropout_generator)
-        return self.decoder(encoded, decoder_input_ids, positions, self_mask, cross_mask, dropout)
+        hidden = self.decoder(encoded, decoder_input_ids, positions, self_mask, cross_mask, dropout)
+        return self.decoder.logits(hidden)
+
+    def decode_packed(
+        self,
+        encoded: Float[Tensor, "examples frames emb"],
+        decoder_input_ids: Int[Tensor, "rows tokens"],
+        packing: Packing,
+        dropout_generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "rows tokens emb"]:
+        """As `decode` for rows that hold several examples' tokens, each of which sees its own example only.
+
+        Up to the logits, which `decoder.logits` makes of the result: in training they are more than shall be kept.
+        """
+        dropout = Dropout(self.config.network.dropout_rate, dropout_generator, packing)
+        mask = packing.self_mask()
+        return self.decoder(encoded, decoder_input_ids, packing.positions, mask, None, dropout, packing)
 
     def start_cache(self, encoded: Float[Tensor, "batch frames emb"], max_tokens: int) -> Cache:
         """An empty cache for `max_tokens` tokens, the encoder's keys and values already in it."""

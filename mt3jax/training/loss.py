@@ -1,0 +1,152 @@
+"""The loss of a batch, as sums over its target tokens: cross entropy plus a little of logsumexp squared.
+
+Logits are computed for some tokens of every row at a time, and again for the gradient, so that those of all tokens
+never lie in memory: of 256 rows of 1024 tokens they would be 1.6 GB.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int, Key
+
+from mt3core.config import VocabularyConfig
+from mt3core.datasets.chunks import FULL_SCALE
+from mt3core.spectrogram import segment_log_mel
+from mt3core.training_config import TrainingConfig
+from mt3core.vocabulary import EOS_ID, NUM_SPECIAL_TOKENS, Vocabulary
+from mt3core.vocabulary import EVENT_TYPES as VOCABULARY_TYPES
+from mt3jax.attention import choose_implementation
+from mt3jax.model import Decoder, Transformer
+from mt3jax.packing import Packing
+
+EVENT_TYPES = (*VOCABULARY_TYPES, "end")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LossSums:
+    """Sums over target tokens, float32, to be added up over parts and devices.
+
+    `loss` is `cross_entropy` + `z_loss`, which holds its weight already. `count` are the targets of each of
+    `EVENT_TYPES`, `correct` those of them that scored highest.
+    """
+
+    loss: Float[Array, ""]
+    cross_entropy: Float[Array, ""]
+    z_loss: Float[Array, ""]
+    num_tokens: Float[Array, ""]
+    correct: Float[Array, " types"]
+    count: Float[Array, " types"]
+
+
+def loss_sums(
+    model: Transformer,
+    part: Mapping[str, Array],
+    config: TrainingConfig,
+    num_groups: int = 1,
+    dropout_key: Key[Array, ""] | None = None,
+) -> LossSums:
+    """The loss of one part of a batch, to be differentiated by `.loss`.
+
+    Args:
+        model: with float32 parameters. It is not changed; a copy computes in `config.compute.dtype`.
+        part: one part of what `mt3core.packing.split_batch` returns, without the axis of parts.
+        num_groups: that the part was packed in.
+        dropout_key: None for no dropout.
+    """
+    dtype = jnp.dtype(config.compute.dtype)
+    model = for_training(model, config)
+    keys = (None, None) if dropout_key is None else tuple(jax.random.split(dropout_key))
+    encoded = model.encode(network_input(part, config).astype(dtype), dropout_key=keys[0])
+    arrays = (part["segments"], part["positions"], part["block_examples"])
+    packing = Packing(*arrays, num_examples=encoded.shape[0], num_groups=num_groups)
+    hidden = model.decode_packed(encoded, part["decoder_inputs"], packing, keys[1])
+    return sums_of_hidden(model.decoder, hidden, part["targets"], config)
+
+
+def for_training(model: Transformer, config: TrainingConfig) -> Transformer:
+    """A copy that computes as `config.compute` says; gradients pass through the rounding of its parameters."""
+    compute = config.compute
+    graph, params = nnx.split(model)
+    copy = nnx.merge(graph, jax.tree.map(lambda array: array.astype(compute.dtype), params))
+    implementation = choose_implementation(compute.attention, compute.dtype, config.model.network.head_dim)
+    copy.set_attributes(implementation=implementation, remat=compute.remat)
+    return copy
+
+
+def network_input(part: Mapping[str, Array], config: TrainingConfig) -> Float[Array, "examples frames bands"]:
+    """The log-mel of a part, float32, computed here from audio that comes as int16 or float32."""
+    if "log_mel" in part:
+        return part["log_mel"]
+    audio = part["audio"]
+    samples = audio * np.float32(1 / FULL_SCALE) if audio.dtype == jnp.int16 else audio
+    # Short formats of matrix products, the default on accelerators, are far too coarse below a logarithm.
+    with jax.default_matmul_precision("highest"):
+        return segment_log_mel(samples, part["num_frames"], config.model.spectrogram)
+
+
+def sums_of_hidden(
+    decoder: Decoder,
+    hidden: Float[Array, "rows tokens emb"],
+    targets: Int[Array, "rows tokens"],
+    config: TrainingConfig,
+) -> LossSums:
+    """The loss of the decoder's last activations, `config.loss.chunk_tokens` of every row at a time."""
+    length, chunk = targets.shape[1], min(config.loss.chunk_tokens, targets.shape[1])
+    num_chunks = -(-length // chunk)
+    types = jnp.asarray(types_of_tokens(config.model.vocabulary, config.model.network.vocab_size))
+
+    def chunks(array: Array) -> Array:
+        """(chunks, rows, chunk, ...): only the tokens are split, as the rows are spread over devices."""
+        padded = jnp.pad(array, [(0, 0), (0, num_chunks * chunk - length), *[(0, 0)] * (array.ndim - 2)])
+        return padded.reshape(array.shape[0], num_chunks, chunk, *array.shape[2:]).swapaxes(0, 1)
+
+    @jax.checkpoint
+    def add_chunk(sums: LossSums, inputs: tuple[Array, Array]) -> tuple[LossSums, None]:
+        here = sums_of_logits(decoder.logits(inputs[0]), inputs[1], types, config.loss.z_loss)
+        return jax.tree.map(jnp.add, sums, here), None
+
+    zero, zeros = jnp.zeros((), jnp.float32), jnp.zeros(len(EVENT_TYPES), jnp.float32)
+    start = LossSums(zero, zero, zero, zero, zeros, zeros)
+    return jax.lax.scan(add_chunk, start, (chunks(hidden), chunks(targets)))[0]
+
+
+def sums_of_logits(
+    logits: Float[Array, "rows tokens vocab"],
+    targets: Int[Array, "rows tokens"],
+    types: Int[Array, " vocab"],
+    z_weight: float,
+) -> LossSums:
+    """The same of logits; targets 0 count for nothing."""
+    is_target = targets > 0
+    logsumexp = jax.nn.logsumexp(logits, axis=-1)
+    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    cross_entropy = jnp.sum(jnp.where(is_target, logsumexp - chosen, 0.0))
+    z_loss = jnp.sum(jnp.where(is_target, z_weight * logsumexp**2, 0.0))
+    is_type = is_target[..., None] & (types[targets][..., None] == jnp.arange(len(EVENT_TYPES)))
+    is_correct = (jnp.argmax(logits, axis=-1) == targets)[..., None] & is_type
+    return LossSums(
+        loss=cross_entropy + z_loss,
+        cross_entropy=cross_entropy,
+        z_loss=z_loss,
+        num_tokens=jnp.sum(is_target, dtype=jnp.float32),
+        correct=jnp.sum(is_correct, axis=(0, 1), dtype=jnp.float32),
+        count=jnp.sum(is_type, axis=(0, 1), dtype=jnp.float32),
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def types_of_tokens(config: VocabularyConfig, vocab_size: int) -> Int[np.ndarray, " vocab"]:
+    """The place in `EVENT_TYPES` of every token; -1 for tokens that are of no type."""
+    types = np.full(vocab_size, -1, np.int32)
+    for place, (first, last) in enumerate(Vocabulary(config).event_ranges.values()):
+        types[NUM_SPECIAL_TOKENS + first : NUM_SPECIAL_TOKENS + last + 1] = place
+    types[EOS_ID] = EVENT_TYPES.index("end")
+    return types
