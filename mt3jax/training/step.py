@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int, Key
 
 from mt3core.training_config import TrainingConfig
@@ -48,7 +48,8 @@ def make_train_step(
     Returns:
         `f(state, batch) -> (state, metrics)`; the metrics are scalars unless said otherwise: `loss`, `cross_entropy`
         and `z_loss` per target token, `gradient_norm` (before clipping), `learning_rate`, `num_tokens`, `is_bad` (0;
-        1 not finite; 2 a spike), `correct` and `count` (event types,). Raises `UsageError` as `check_batch` does.
+        1 not finite; 2 a spike), `skipped_in_row`, `correct` and `count` (event types,). Raises `UsageError` as
+        `check_batch` does.
     """
     check_batch(config, mesh)
     keep_compiled_programs()
@@ -60,7 +61,7 @@ def make_train_step(
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         # Gathered once for all parts; the gradients are then summed into what each device keeps.
         gathered = lax.with_sharding_constraint(state.params, replicated(mesh))
-        sums, gradients = accumulate(config, gathered, batch, groups, key, shardings.params)
+        sums, gradients = accumulate(config, gathered, batch, groups, key, replicated(mesh), shardings.params)
         per_token = 1.0 / jnp.maximum(sums.num_tokens, 1.0)
         if config.loss.normalise == "tokens":
             gradients = jax.tree.map(lambda g: g * per_token, gradients)
@@ -95,6 +96,7 @@ def make_train_step(
             "learning_rate": rate,
             "num_tokens": sums.num_tokens,
             "is_bad": is_bad,
+            "skipped_in_row": new_state.skipped_in_row,
             "correct": sums.correct,
             "count": sums.count,
         }
@@ -128,7 +130,13 @@ def make_eval_step(
 
 
 def accumulate(
-    config: TrainingConfig, params: Any, batch: Batch, num_groups: int, key: Key[Array, ""], shardings: Any
+    config: TrainingConfig,
+    params: Any,
+    batch: Batch,
+    num_groups: int,
+    key: Key[Array, ""],
+    whole: NamedSharding,
+    shardings: Any,
 ) -> tuple[LossSums, Any]:
     """Loss and gradient summed over the tokens of all parts, one part after the other; gradients in float32."""
 
@@ -139,6 +147,8 @@ def accumulate(
 
         gradients, sums = jax.grad(loss, has_aux=True)(params)
         gradients = jax.tree.map(lambda g: g.astype(jnp.float32), gradients)
+        # First whole: how parameters are split must not decide how the backward pass is.
+        gradients = lax.with_sharding_constraint(gradients, whole)
         return sums, lax.with_sharding_constraint(gradients, shardings)
 
     def add_part(total: tuple[LossSums, Any], numbered: tuple[Int[Array, ""], Batch]) -> tuple[Any, None]:
