@@ -19,10 +19,11 @@ KEYS = (0, 5, 7)  # C, F and G major: ten pitch classes
 QUARTERS_PER_MINUTE = (84.0, 132.0)
 _SCALE = (0, 2, 4, 5, 7, 9, 11)
 _PROGRESSIONS = ((0, 4, 5, 3), (0, 5, 3, 4), (0, 3, 4, 4), (5, 3, 0, 4), (0, 2, 3, 4), (1, 4, 0, 0))
-_LOWEST = {BASS: 36, GUITAR: 52, FLUTE: 72}  # the octave and a half above these
+_LOWEST = {BASS: 38, GUITAR: 55, FLUTE: 74}  # the octave and a half above these
 _BASS_RHYTHMS = ((0, 4), (0, 3, 4, 7), (0, 2, 4, 6), (0, 4, 6))  # eighths of a bar at which a note begins
 _FLUTE_RHYTHMS = ((0, 2, 4), (0, 3, 4, 6), (0, 1, 2, 4), (0, 4), (2, 4, 6), (0, 2, 3, 4, 6))
-_GUITAR_ORDERS = ((0, 1, 2, 1, 0, 1, 2, 1), (0, 2, 1, 2, 0, 2, 1, 2), (0, 1, 2, 3, 2, 1, 2, 1))
+_GUITAR_RHYTHMS = ((0, 2, 4, 6), (0, 1, 2, 4, 6), (0, 2, 3, 4, 6, 7))
+_GUITAR_ORDERS = ((0, 1, 2, 3), (0, 2, 1, 2), (2, 1, 0, 1), (0, 1, 2, 1))  # of the chord's notes
 _SNARES = ((2, 6), (2, 6, 7), (4,))
 _KICKS = ((0, 4), (0, 3, 4), (0, 5))
 _GAP_SECONDS = 0.03  # so that a repeated note is struck anew
@@ -59,7 +60,8 @@ def _bass(rng: np.random.Generator, key: int, root: int) -> _Line:
 def _guitar(rng: np.random.Generator, key: int, root: int) -> _Line:
     order = _GUITAR_ORDERS[rng.integers(len(_GUITAR_ORDERS))]
     chord = (root, root + 2, root + 4, root + 7)
-    return _melody(GUITAR, key, tuple(range(EIGHTHS_PER_BAR)), [chord[place] for place in order])
+    rhythm = _GUITAR_RHYTHMS[rng.integers(len(_GUITAR_RHYTHMS))]
+    return _melody(GUITAR, key, rhythm, [chord[order[place % len(order)]] for place in range(len(rhythm))])
 
 
 def _flute(rng: np.random.Generator, key: int, root: int) -> _Line:
@@ -89,7 +91,7 @@ def _pitch(program: int, key: int, degree: int) -> int:
 
 def _drums(rng: np.random.Generator) -> list[tuple[int, int]]:
     kicks, snares = _KICKS[rng.integers(len(_KICKS))], _SNARES[rng.integers(len(_SNARES))]
-    hats = range(0, EIGHTHS_PER_BAR, int(rng.choice((1, 2))))
+    hats = range(0, EIGHTHS_PER_BAR, int(rng.choice((1, 2, 2, 2))))
     return [*((at, KICK) for at in kicks), *((at, SNARE) for at in snares), *((at, CLOSED_HAT) for at in hats)]
 
 
