@@ -1,0 +1,138 @@
+"""What benchmarks/train.py and benchmarks/gpu_training.py share: runs' configs, batches, and steps timed by the clock."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import numpy as np
+
+from mt3core import packing
+from mt3core.config import MT3, MULTITRACK, ModelConfig, NetworkConfig
+from mt3core.training_config import BatchConfig, ComputeConfig, OptimizerConfig, TrainingConfig
+
+# Two layers of a quarter of the width, but the published lengths of input and target.
+SMALL = ModelConfig(
+    name="small",
+    network=NetworkConfig(
+        num_encoder_layers=2, num_decoder_layers=2, num_heads=2, head_dim=64, emb_dim=128, mlp_dim=256
+    ),
+)
+NETWORKS = {"mt3": MT3, "multitrack": MULTITRACK, "small": SMALL}
+
+# Lengths of 4,000 targets of a rendered SLAKH (24 tracks; mixes, stems, subsets and mixes across tracks in equal
+# shares): each twentieth of them, from the shortest to the longest. Means 111 (2.05 s) and 210 (4.10 s).
+TARGET_LENGTHS = {
+    256: (2, 6, 13, 19, 28, 36, 44, 51, 60, 69, 78, 89, 101, 115, 136, 154, 178, 210, 256, 342, 684),
+    512: (2, 13, 23, 37, 52, 68, 81, 97, 114, 131, 151, 173, 193, 224, 265, 297, 342, 409, 492, 656, 1024),
+}
+
+Batch = dict[str, np.ndarray]
+
+
+def training_config(
+    model: ModelConfig, examples: int, batch: dict[str, Any] | None = None, compute: dict[str, Any] | None = None
+) -> TrainingConfig:
+    """A run of one device with the published rule of updates; `batch` and `compute` change fields of these parts."""
+    return TrainingConfig(
+        name="benchmark",
+        model=model,
+        batch=BatchConfig(examples=examples, **(batch or {})),
+        optimizer=OptimizerConfig(warmup_steps=10),
+        compute=ComputeConfig(data=1, **(compute or {})),
+    )
+
+
+def draw_lengths(model: ModelConfig, count: int, seed: int = 0) -> np.ndarray:
+    """Target lengths distributed like those of rendered SLAKH."""
+    points = TARGET_LENGTHS[512 if model.network.input_frames > 256 else 256]
+    places = np.random.default_rng(seed).uniform(0, len(points) - 1, count)
+    lengths = np.interp(places, np.arange(len(points)), points).astype(np.int64)
+    return np.minimum(lengths, model.network.max_target_tokens)
+
+
+def made_up_batch(model: ModelConfig, lengths: np.ndarray, seed: int = 0) -> Batch:
+    """A pipeline's batch of noise with random tokens: what a step costs depends on the lengths alone."""
+    draw = np.random.default_rng(seed)
+    network, size = model.network, len(lengths)
+    tokens = draw.integers(3, min(network.vocab_size, 1000), (size, network.max_target_tokens))
+    is_target = np.arange(network.max_target_tokens) < lengths[:, None]
+    return {
+        "audio": draw.normal(0, 2000, (size, model.segment_samples)).astype(np.int16),
+        "num_frames": np.full(size, network.input_frames, np.int32),
+        "targets": np.where(is_target, tokens, 0).astype(np.int32),
+        "num_tokens": lengths.astype(np.int32),
+    }
+
+
+def rows_for(config: TrainingConfig, lengths: np.ndarray) -> int:
+    """Decoder rows of a part, as a run on one device would choose them from these lengths."""
+    group = config.batch.examples // config.batch.accumulation
+    if not config.batch.packed:
+        return group
+    limit, block = config.model.network.max_target_tokens, config.batch.block_tokens
+    return packing.choose_rows(lengths, group, limit, block, config.batch.accumulation)
+
+
+class TimedStep:
+    """The run's own step over a few batches, compiled and ready.
+
+    Attributes: `rows` of a part, `padding` (share of the decoder's places without a token), `compile_seconds`,
+    `planned_bytes` (XLA's plan: state, batch and the most that lies beside them at a time).
+    """
+
+    def __init__(self, config: TrainingConfig, batches: list[Batch]) -> None:
+        import jax
+
+        from mt3jax.training.sharding import make_mesh, to_global
+        from mt3jax.training.state import init_state
+        from mt3jax.training.step import make_train_step
+
+        self.config = config
+        mesh = make_mesh(config.compute)
+        lengths = np.concatenate([batch["num_tokens"] for batch in batches])
+        self.rows = max([rows_for(config, lengths), *(packing.rows_of_batch(b, config, 1) for b in batches)])
+        if not config.batch.packed:
+            self.rows = config.batch.examples // config.batch.accumulation
+        split = [packing.split_batch(batch, config, 1, self.rows) for batch in batches]
+        self.padding = 1 - lengths.mean() / np.mean([batch["targets"].size / config.batch.examples for batch in split])
+        self._batches = [to_global(batch, mesh) for batch in split]
+        self._state = init_state(config, mesh)
+        started = time.perf_counter()
+        self._step = make_train_step(config, mesh).lower(self._state, self._batches[0]).compile()
+        self.compile_seconds = time.perf_counter() - started
+        self.planned_bytes = planned_bytes(self._step)
+        self.losses: list[float] = []
+        self._block = jax.block_until_ready
+        self._number = 0
+
+    def run(self, num_steps: int) -> float:
+        """Seconds of so many steps, one dispatched after the other; losses are kept."""
+        found = []
+        started = time.perf_counter()
+        for _ in range(num_steps):
+            self._state, metrics = self._step(self._state, self._batches[self._number % len(self._batches)])
+            self._number += 1
+            found.append(metrics["loss"])
+        self._block(self._state)
+        seconds = time.perf_counter() - started
+        self.losses += [float(loss) for loss in found]
+        return seconds
+
+
+def planned_bytes(compiled: Any) -> int | None:
+    """Memory of a compiled program: arguments, results that share nothing with them, and what it needs beside."""
+    plan = compiled.memory_analysis()
+    if plan is None:
+        return None
+    kept = plan.output_size_in_bytes - plan.alias_size_in_bytes
+    return int(plan.argument_size_in_bytes + kept + plan.temp_size_in_bytes)
+
+
+def with_layers(model: ModelConfig, num_layers: int) -> ModelConfig:
+    """The model with so many layers on each side; 0 leaves it."""
+    if not num_layers:
+        return model
+    network = dataclasses.replace(model.network, num_encoder_layers=num_layers, num_decoder_layers=num_layers)
+    return dataclasses.replace(model, network=network)
