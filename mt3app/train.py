@@ -14,7 +14,7 @@ import numpy as np
 
 from mt3app.progress import Reporter
 from mt3core.config import ModelConfig
-from mt3core.config_files import list_configs, load_config
+from mt3core.config_files import find_config, list_configs, load_config
 from mt3core.datasets.manifest import MANIFEST_NAME
 from mt3core.errors import DatasetError, MissingExtraError, ModelError
 from mt3core.training_config import TrainingConfig, check_training_config
@@ -68,11 +68,19 @@ def run_training(options: Options, reporter: Reporter) -> int:
     reporter.detail(f"Took {time.perf_counter() - started:.0f} s.")
     if result.exit_code:
         reporter.line(f"Stopped after step {result.step:,}; everything is saved. The same command goes on from there.")
-    elif config.finish.transcribe or config.finish.curve:
-        from mt3app.train_finish import finish_run
-
-        finish_run(config, output, reporter)
+    else:
+        _finish(config, options, output, reporter)
     return result.exit_code
+
+
+def _finish(config: TrainingConfig, options: Options, output: Path, reporter: Reporter) -> None:
+    from mt3app.train_finish import finish_run, follows_curve
+
+    if config.finish.transcribe:
+        finish_run(config, output, reporter)
+    if config.finish.curve:
+        curve = find_config(options.config).with_name(config.finish.curve)
+        print(f"Loss curve: {follows_curve(config, load_config(options.config), output, curve)}")
 
 
 def settled_config(options: Options) -> TrainingConfig:
