@@ -14,6 +14,8 @@ Random keys need no saving: they are made of the seed, which is in the configura
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 import os
 import shutil
@@ -85,6 +87,7 @@ class Checkpoints:
             async_options=ocp.AsyncOptions(post_finalization_callback=self._record),
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
+        logging.getLogger("absl").addFilter(_is_not_orbax)
         for step in self._manager.all_steps():
             self._retention.metrics[step] = read_metrics(self.directory / str(step))
 
@@ -216,13 +219,20 @@ class Checkpoints:
                 "checkpoints so far are untouched.",
             )
 
-    def _failures_named(self) -> _Named:
-        return _Named(self._failure)
+    @contextlib.contextmanager
+    def _failures_named(self) -> Iterator[None]:
+        try:
+            yield
+        except MT3Error:
+            raise
+        except Exception as error:  # whatever Orbax, TensorStore and the file system raise
+            raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> TrainingError:
         if jax.process_index() == 0:
             for directory in self._half_written():
                 shutil.rmtree(directory, ignore_errors=True)
+        self._manager.reload()  # it has forgotten old steps that it was going to delete after this one
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         return TrainingError(
             f"Checkpoint {self._saving} could not be written to {self.directory}: {reason.rstrip('.')}.",
@@ -268,22 +278,6 @@ class Checkpoints:
         self._manager.reload()
 
 
-class _Named:
-    """A context in which Orbax's errors become `TrainingError`."""
-
-    def __init__(self, name: Callable[[Exception], TrainingError]) -> None:
-        self._name = name
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if isinstance(error, Exception) and not isinstance(error, MT3Error):
-            raise self._name(error) from error
-
-
 def _to_items(state: TrainState) -> tuple[Any, dict[str, Any]]:
     """What goes into `params` and into `train`."""
     train = {"opt_state": state.opt_state, **{name: getattr(state, name) for name in COUNTERS}}
@@ -295,6 +289,11 @@ def _to_items(state: TrainState) -> tuple[Any, dict[str, Any]]:
 def _to_state(average: Any, train: Mapping[str, Any]) -> TrainState:
     params, ema = (train["params"], average) if "params" in train else (average, None)
     return TrainState(params=params, ema=ema, opt_state=train["opt_state"], **{name: train[name] for name in COUNTERS})
+
+
+def _is_not_orbax(record: logging.LogRecord) -> bool:
+    """Orbax writes whole tracebacks of errors that are raised and named here, and advice on its own use."""
+    return f"{os.sep}orbax{os.sep}" not in record.pathname
 
 
 def _num_bytes(state: TrainState) -> int:
