@@ -16,6 +16,7 @@ from mt3core.onset_score import matched_onsets, onset_score
 _COLOURS = ("#1f6fb4", "#2a9d5c", "#8a5fb0", "#b8860b", "#159aa5", "#c05a9d", "#5a6b7b", "#6a8a1f", "#7a4a2b")
 _WRONG = "#d62728"
 _LEAST_SECONDS = 0.02  # shorter notes are drawn so long, to be seen
+_MOST_NAMED_PROGRAMS = 16  # in the legend, which an untrained network would fill with all there are
 _INCHES_PER_SECOND, _LEAST_INCHES, _MOST_INCHES = 0.6, 8.0, 24.0
 
 
@@ -48,8 +49,8 @@ def draw_piano_rolls(
     for axes, table, is_right, name in ((above, expected, is_found, "reference"), (below, found, is_true, "estimate")):
         _draw_roll(axes, table, is_right, colours, lanes)
         axes.set_ylabel(f"{name}: pitch")
-    for program, colour in colours.items():
-        above.plot([], [], color=colour, linewidth=4, label=_program_name(program))
+    for program in _most_frequent_programs(everything):
+        above.plot([], [], color=colours[program], linewidth=4, label=_program_name(program))
     above.plot([], [], color=_WRONG, linewidth=4, label="missed / invented")
     above.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize="small", frameon=False)
     below.set(xlabel="seconds", xlim=(0, end))
@@ -71,13 +72,20 @@ def _matches(expected: NoteTable, found: NoteTable) -> tuple[np.ndarray, np.ndar
 def _draw_roll(
     axes: Any, table: NoteTable, is_right: np.ndarray, colours: dict[int, str], lanes: dict[int, int]
 ) -> None:
-    for note, right in zip(to_notes(table), is_right.tolist(), strict=True):
-        colour = "black" if note.is_drum else colours[note.program]
-        if note.is_drum:
-            axes.plot(note.onset, lanes[note.pitch], "|", color=colour if right else _WRONG, markersize=7)
-            continue
-        span = (note.onset, max(note.offset - note.onset, _LEAST_SECONDS))
-        axes.broken_barh([span], (note.pitch - 0.4, 0.8), facecolors=colour if right else _WRONG)
+    """All notes as one object, all drum hits as another: an untrained network writes tens of thousands."""
+    from matplotlib.collections import PolyCollection
+
+    is_drum = table["is_drum"]
+    named = ["black" if drum else colours[program] for drum, program in table[["is_drum", "program"]].tolist()]
+    colour = np.where(is_right, np.array(named, dtype=object), _WRONG)
+    notes, hits = table[~is_drum], table[is_drum]
+    left, low = notes["onset"], notes["pitch"] - 0.4
+    right, high = np.maximum(notes["offset"], left + _LEAST_SECONDS), low + 0.8
+    corners = np.stack([left, low, left, high, right, high, right, low], axis=1).reshape(-1, 4, 2)
+    axes.add_collection(PolyCollection(list(corners), facecolors=colour[~is_drum].tolist()))
+    heights = [lanes[pitch] for pitch in hits["pitch"].tolist()]
+    axes.scatter(hits["onset"], heights, marker="|", s=49, linewidths=1, color=colour[is_drum].tolist())
+    axes.autoscale_view()
     if lanes:
         axes.axhline(max(lanes.values()) + 1.5, color="0.8", linewidth=0.8)
     axes.grid(axis="x", color="0.92")
@@ -87,6 +95,11 @@ def _draw_roll(
 def _program_colours(table: NoteTable) -> dict[int, str]:
     programs = np.unique(table["program"][~table["is_drum"]]).tolist()
     return {program: _COLOURS[number % len(_COLOURS)] for number, program in enumerate(programs)}
+
+
+def _most_frequent_programs(table: NoteTable) -> list[int]:
+    programs, counts = np.unique(table["program"][~table["is_drum"]], return_counts=True)
+    return sorted(programs[np.argsort(-counts, kind="stable")[:_MOST_NAMED_PROGRAMS]].tolist())
 
 
 def _drum_lanes(table: NoteTable) -> dict[int, int]:
