@@ -1,12 +1,20 @@
-"""Everything worth knowing on a machine with a GPU, in one run: `make gpu` (or python benchmarks/gpu.py --quick).
+"""Everything worth knowing on a machine with a GPU: `make gpu` (or python benchmarks/gpu.py --quick).
 
-Random weights of the published shape and fixed numbers of steps, so that nothing has to be carried there.
-Sections: CPU against the device for both networks; the networks against each other; decoding speed; training
-step speed with MFU (JAX); the tests marked `device`. A section that fails is reported and the others go on.
-Writes what it printed as JSON to $OUT/gpu.json (or ./gpu.json). `--quick` is the rehearsal on a CPU.
+Random weights of the published shape, made-up input and fixed numbers of steps, so that nothing has to be carried
+there. Sections: CPU against the device for both networks; the networks against each other; training steps with MFU and
+memory; attention by XLA and by cuDNN; some minutes of real training; decoding speed; the tests marked `device`.
 
-Runs on whatever versions are installed. Beside jax, flax, optax and torch it needs array-api-compat, jaxtyping,
-safetensors, soundfile, soxr, pretty_midi and numpy.
+Every section is a process of its own with a limit of time; one that fails is reported, what it had found is kept and
+the others go on. Writes what it printed as JSON to $OUT/gpu.json (or ./gpu.json). `--quick` is the rehearsal on a CPU.
+Where a command may take ten minutes only:
+
+    python benchmarks/gpu.py --limit 570 --only machine --only training
+    python benchmarks/gpu.py --limit 570 --only attention --only training_run
+    python benchmarks/gpu.py --limit 570 --only parity --only decoding_torch --only decoding_jax --only device_tests
+
+Runs on whatever versions are installed. Beside jax, flax, optax, orbax-checkpoint, torch and numpy it needs
+array-api-compat, jaxtyping, safetensors, soundfile, soxr and pretty_midi; `training_run` also grain, array_record,
+pyarrow, pyyaml, platformdirs, mir_eval and matplotlib.
 """
 
 from __future__ import annotations
@@ -16,57 +24,87 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import gpu_training
 import numpy as np
 
 from mt3core.config import MT3
 from mt3core.decoding import Decoding
 from mt3core.parameters import parameters
 
-# bf16 without sparsity, from NVIDIA's data sheets of the H100 SXM and H200 (the same chip).
-PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
+SECTION_SECONDS = 540  # of one section at most, unless --limit leaves less
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="All measurements for a machine with a GPU.")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to rehearse on a CPU")
-    parser.add_argument("--only", action="append", help="names of sections")
+    parser.add_argument("--only", action="append", choices=SECTIONS, help="names of sections")
+    parser.add_argument("--limit", type=float, default=3600, help="seconds for all of it")
+    parser.add_argument("--section", nargs=3, metavar=("NAME", "FILE", "SECONDS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    sections: dict[str, Callable[[bool], dict]] = {
-        "machine": machine,
-        "parity": parity,
-        "decoding_torch": decoding_torch,
-        "decoding_jax": decoding_jax,
-        "training_jax": training_jax,
-        "device_tests": device_tests,
-    }
-    results = {}
-    for name in options.only or sections:
-        start = time.perf_counter()
-        try:
-            results[name] = sections[name](options.quick)
-        except Exception as error:
-            traceback.print_exc()
-            results[name] = {"failed": f"{type(error).__name__}: {error}"[:500]}
-        results[name]["section_seconds"] = round(time.perf_counter() - start, 1)
-        print(name, json.dumps(results[name]), flush=True)
+    if options.section:
+        name, file, seconds = options.section
+        run_section(name, Path(file), options.quick, time.monotonic() + float(seconds))
+        return
+    ends_at = time.monotonic() + options.limit
     target = Path(os.environ.get("OUT", ".")) / "gpu.json"
-    target.write_text(json.dumps(results, indent=1))
+    results: dict[str, dict] = {}
+    for name in options.only or SECTIONS:
+        started = time.monotonic()
+        seconds = min(SECTION_SECONDS, ends_at - started - 5)
+        results[name] = in_a_process(name, options.quick, seconds) if seconds > 20 else {"failed": "no time"}
+        results[name]["section_seconds"] = round(time.monotonic() - started, 1)
+        print(name, json.dumps(results[name]), flush=True)
+        target.write_text(json.dumps(results, indent=1))
     sys.exit(any("failed" in result for result in results.values()))
 
 
-def machine(quick: bool) -> dict:
+def in_a_process(name: str, quick: bool, seconds: float) -> dict:
+    """A section's figures. The device's memory is free again after it."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "figures.json"
+        # A little earlier it should have ended by itself.
+        command = [sys.executable, __file__, "--section", name, str(file), str(seconds - 15)]
+        process = subprocess.Popen([*command, "--quick"] if quick else command)
+        failed = None
+        try:
+            if process.wait(seconds):
+                failed = f"ended with {process.returncode}"
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            failed = f"not done after {seconds:.0f} s"
+        figures = json.loads(file.read_text()) if file.is_file() else {}
+    return {"failed": failed, **figures} if failed else figures
+
+
+def run_section(name: str, file: Path, quick: bool, ends_at: float) -> None:
+    """Writes figures as they come."""
+    figures: dict[str, Any] = {}
+    try:
+        for key, value in SECTIONS[name](quick, ends_at):
+            print(f"  {name}: {key}: {json.dumps(value)}", flush=True)
+            figures[key] = value
+            file.write_text(json.dumps(figures))
+    except Exception as error:
+        traceback.print_exc()
+        file.write_text(json.dumps({"failed": f"{type(error).__name__}: {error}"[:500], **figures}))
+
+
+def machine(quick: bool, ends_at: float) -> Iterator[tuple[str, Any]]:
     import flax
     import jax
     import torch
 
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA"
-    versions = {"jax": jax.__version__, "flax": flax.__version__, "torch": torch.__version__}
-    return {"gpu": name, "jax_devices": str(jax.devices()), **versions}
+    yield "gpu", torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA"
+    yield "jax_devices", str(jax.devices())
+    yield from {"jax": jax.__version__, "flax": flax.__version__, "torch": torch.__version__}.items()
 
 
 def random_arrays(seed: int = 0) -> dict[str, np.ndarray]:
@@ -86,7 +124,7 @@ def random_log_mel(count: int, seed: int = 1) -> np.ndarray:
     return draw.normal(-4.0, 2.0, (count, MT3.network.input_frames, MT3.network.input_bands)).astype(np.float32)
 
 
-def parity(quick: bool) -> dict:
+def parity(quick: bool, ends_at: float) -> Iterator[tuple[str, Any]]:
     """Largest differences of encoder output and logits, each network on the device against itself on the CPU."""
     import jax
     import torch
@@ -110,13 +148,9 @@ def parity(quick: bool) -> dict:
             encoded = model.encode(jax.device_put(log_mel, chosen))
             outputs["jax", device] = np.asarray(encoded), np.asarray(model.decode(encoded, jax.numpy.asarray(tokens)))
     reference = outputs["torch", "cpu"]
-    return {
-        f"{framework} {device}": {
-            part: float(np.abs(value - expected).max())
-            for part, value, expected in zip(("encoder", "logits"), found, reference, strict=True)
-        }
-        for (framework, device), found in outputs.items()
-    }
+    for (framework, device), found in outputs.items():
+        parts = zip(("encoder", "logits"), found, reference, strict=True)
+        yield f"{framework} {device}", {part: float(np.abs(value - other).max()) for part, value, other in parts}
 
 
 def decoding_speed(network, batch_size: int, count: int, max_tokens: int) -> dict:
@@ -139,87 +173,42 @@ def decoding_speed(network, batch_size: int, count: int, max_tokens: int) -> dic
     }
 
 
-def decoding_torch(quick: bool) -> dict:
+def decoding_torch(quick: bool, ends_at: float) -> Iterator[tuple[str, Any]]:
     import mt3torch
 
-    sizes = [2] if quick else [32, 128, 512]
-    runs = [decoding_speed(mt3torch, size, 2 * size, 16 if quick else 128) for size in sizes]
-    return {f"batch_{run['batch_size']}": run for run in runs}
+    for size in [2] if quick else [32, 128, 512]:
+        yield f"batch_{size}", decoding_speed(mt3torch, size, 2 * size, 16 if quick else 128)
 
 
-def decoding_jax(quick: bool) -> dict:
+def decoding_jax(quick: bool, ends_at: float) -> Iterator[tuple[str, Any]]:
     import mt3jax
 
-    sizes = [2] if quick else [32, 128, 512]
-    runs = [decoding_speed(mt3jax, size, 2 * size, 16 if quick else 128) for size in sizes]
-    return {f"batch_{run['batch_size']}": run for run in runs}
+    for size in [2] if quick else [32, 128, 512]:
+        yield f"batch_{size}", decoding_speed(mt3jax, size, 2 * size, 16 if quick else 128)
 
 
-def training_jax(quick: bool) -> dict:
-    """A plain step (no packing, no sharding): forward, backward, Adafactor; float32 and bfloat16 weights."""
-    import jax
-    import jax.numpy as jnp
-    import optax
-    from flax import nnx
-
-    import mt3jax
-
-    batch, length, steps = (1, 16, 1) if quick else (64, 160, 20)
-    log_mel = random_log_mel(batch)
-    tokens = np.random.default_rng(3).integers(3, 1000, (batch, length))
-    results = {}
-    for dtype in ("float32", "bfloat16"):
-        graph, state = nnx.split(mt3jax.build_model(MT3, random_arrays(), "auto"))
-        state = jax.tree.map(lambda x, dtype=dtype: x.astype(dtype), state)
-        optimizer = optax.adafactor(1e-3)
-
-        def loss(state, log_mel, tokens, graph=graph):
-            model = nnx.merge(graph, state)
-            inputs = jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)))
-            logits = model.decode(model.encode(log_mel), inputs).astype(jnp.float32)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, tokens).mean()
-
-        @jax.jit
-        def step(state, opt_state, log_mel, tokens, loss=loss, optimizer=optimizer):
-            value, gradient = jax.value_and_grad(loss)(state, log_mel, tokens)
-            updates, opt_state = optimizer.update(gradient, opt_state, state)
-            return optax.apply_updates(state, updates), opt_state, value
-
-        opt_state = optimizer.init(state)
-        inputs = jnp.asarray(log_mel, dtype), jnp.asarray(tokens)
-        state, opt_state, value = step(state, opt_state, *inputs)
-        value.block_until_ready()
-        start = time.perf_counter()
-        for _ in range(steps):
-            state, opt_state, value = step(state, opt_state, *inputs)
-        value.block_until_ready()
-        per_second = batch * steps / (time.perf_counter() - start)
-        results[dtype] = {"examples_per_second": round(per_second, 1), "loss": float(value), **mfu(per_second, length)}
-    return {"batch": batch, "target_tokens": length, **results}
-
-
-def mfu(examples_per_second: float, target_tokens: int) -> dict:
-    """Model FLOPs utilisation: 6 FLOPs a weight and position (forward and backward), attention left out."""
-    import jax
-
-    encoder = sum(np.prod(p.shape) for p in parameters(MT3.network) if p.path.startswith("encoder"))
-    decoder = sum(np.prod(p.shape) for p in parameters(MT3.network) if p.path.startswith("decoder"))
-    flops = 6 * (encoder * MT3.network.input_frames + decoder * target_tokens) * examples_per_second
-    kind = jax.devices()[0].device_kind
-    peak = next((peak for name, peak in PEAK_FLOPS.items() if name in kind), None)
-    return {"tflops": round(flops / 1e12, 1), "mfu": round(flops / peak, 3) if peak else None}
-
-
-def device_tests(quick: bool) -> dict:
+def device_tests(quick: bool, ends_at: float) -> Iterator[tuple[str, Any]]:
     """The tests marked `device`, on every device that is there."""
     command = [sys.executable, "-m", "pytest", "-m", "device", "-q", "-o", "addopts=--import-mode=importlib"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[1])
     lines = done.stdout.strip().splitlines()
     if done.returncode:
         print(done.stdout[-4000:], done.stderr[-2000:])
-        return {"failed": lines[-1] if lines else done.stderr[-300:]}
-    return {"pytest": lines[-1]}
+        yield "failed", lines[-1] if lines else done.stderr[-300:]
+    else:
+        yield "pytest", lines[-1]
 
+
+SECTIONS: dict[str, Callable[[bool, float], Iterator[tuple[str, Any]]]] = {
+    "machine": machine,
+    "training": gpu_training.training,
+    "attention": gpu_training.attention,
+    "training_run": gpu_training.training_run,
+    "parity": parity,
+    "decoding_torch": decoding_torch,
+    "decoding_jax": decoding_jax,
+    "device_tests": device_tests,
+}
 
 if __name__ == "__main__":
     main()

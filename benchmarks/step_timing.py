@@ -1,4 +1,4 @@
-"""What benchmarks/train.py and benchmarks/gpu_training.py share: runs' configs, batches, and steps timed by the clock."""
+"""What benchmarks/train.py and benchmarks/gpu_training.py share: configs, batches, and steps timed by the clock."""
 
 from __future__ import annotations
 
@@ -121,11 +121,9 @@ class TimedStep:
         return seconds
 
 
-def planned_bytes(compiled: Any) -> int | None:
+def planned_bytes(compiled: Any) -> int:
     """Memory of a compiled program: arguments, results that share nothing with them, and what it needs beside."""
     plan = compiled.memory_analysis()
-    if plan is None:
-        return None
     kept = plan.output_size_in_bytes - plan.alias_size_in_bytes
     return int(plan.argument_size_in_bytes + kept + plan.temp_size_in_bytes)
 

@@ -188,10 +188,10 @@ def report(variants: dict[str, dict[str, Any]]) -> dict[str, float]:
     print("\nvariant   rows  padding  compile s  s a step (best, all)      examples/s  peak MiB  of it planned by XLA")
     for name, run in variants.items():
         steps = " ".join(f"{seconds:.2f}" for seconds in run["step_seconds"])
-        planned = "-" if run["planned_mib"] is None else f"{run['planned_mib']:.0f}"
         print(
             f"{name:8} {run['rows']:5} {run['padding']:8.2f} {run['compile_seconds']:10.1f}  "
-            f"{run['best_step_seconds']:.2f} ({steps}){run['examples_per_second']:12.2f} {run['peak_mib']:9.0f} {planned:>9}"
+            f"{run['best_step_seconds']:.2f} ({steps}) {run['examples_per_second']:11.2f} "
+            f"{run['peak_mib']:9.0f} {run['planned_mib']:9.0f}"
         )
     ratios = {}
     for other in ("padded", "plain"):
@@ -221,7 +221,7 @@ def child(options: argparse.Namespace, variant: str, path: str) -> None:
                 "rows": step.rows,
                 "padding": round(float(step.padding), 4),
                 "compile_seconds": round(step.compile_seconds, 2),
-                "planned_mib": step.planned_bytes and step.planned_bytes / 2**20,
+                "planned_mib": step.planned_bytes / 2**20,
             }
         elif question.strip() == "round":
             answer = {"seconds": step.run(options.steps)}
