@@ -99,7 +99,9 @@ def _check_files(tree_directory: Path) -> None:
     """Compares with the checksums that training has recorded, where there are any."""
     _import_orbax()
     from mt3jax.training.integrity import find_damage
+    from mt3jax.training.orbax_log import quiet_orbax
 
+    quiet_orbax()
     if damage := find_damage(tree_directory.parent, (tree_directory.name, CONFIG_ITEM)):
         raise ModelError(f"The Orbax checkpoint {tree_directory.parent} is broken: {damage}.", "Use an earlier step.")
 

@@ -15,7 +15,6 @@ Random keys need no saving: they are made of the seed, which is in the configura
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import shutil
@@ -33,6 +32,7 @@ from mt3core.errors import MT3Error, TrainingError
 from mt3core.training_config import TrainingConfig
 from mt3jax.training.hosts import first_process_does, said_by_first_process, true_for_all_processes
 from mt3jax.training.integrity import find_damage, record_checksums
+from mt3jax.training.orbax_log import quiet_orbax
 from mt3jax.training.retention import LastAndBest, read_metrics
 from mt3jax.training.run_record import RUN_FILE, check_folder, write_run_record
 from mt3jax.training.state import TrainState
@@ -80,6 +80,7 @@ class Checkpoints:
             say(f"Going on with other values than before: {', '.join(map(str, changes))}.")
         self._retention = LastAndBest(config.checkpoint.keep_last, config.checkpoint.keep_best)
         self._saving: int | None = None
+        self._has_failed = False
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self._retention,
             cleanup_tmp_directories=True,
@@ -87,7 +88,7 @@ class Checkpoints:
             async_options=ocp.AsyncOptions(post_finalization_callback=self._record),
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
-        logging.getLogger("absl").addFilter(_is_not_orbax)
+        quiet_orbax()
         for step in self._manager.all_steps():
             self._retention.metrics[step] = read_metrics(self.directory / str(step))
 
@@ -114,7 +115,7 @@ class Checkpoints:
         first_process_does(lambda: self._check_room(state, 1, f"for checkpoint {step:,}"))
         figures = {name: float(value) for name, value in (metrics or {}).items()}
         self._retention.metrics[step] = figures
-        self._saving = step
+        self._saving, self._has_failed = step, False
         average, train = _to_items(state)
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(average),
@@ -167,6 +168,8 @@ class Checkpoints:
             self.wait()
             self._manager.close()
         finally:
+            if self._has_failed:
+                self._remove_half_written()  # by writes that went on after another had failed
             if self._lock is not None:
                 self._lock.close()
                 self._lock = None
@@ -209,14 +212,17 @@ class Checkpoints:
     def _half_written(self) -> Iterator[Path]:
         return self.directory.glob(f"{self._saving}.orbax-checkpoint-tmp*")
 
+    def _remove_half_written(self) -> None:
+        for directory in self._half_written() if jax.process_index() == 0 else ():
+            shutil.rmtree(directory, ignore_errors=True)
+
     def _check_room(self, state: TrainState, count: int, purpose: str) -> None:
         needed = count * (_num_bytes(state) + SPARE_BYTES)
         free = shutil.disk_usage(self.directory).free
         if free < needed:
             raise TrainingError(
                 f"{self.directory} has too little room {purpose}: {_shown(free)} are free of {_shown(needed)} needed.",
-                "Make room, keep fewer with --set checkpoint.keep_last=1, or choose another disk with --output; "
-                "checkpoints so far are untouched.",
+                "Make room (earlier checkpoints are untouched), or choose another disk with --output.",
             )
 
     @contextlib.contextmanager
@@ -229,9 +235,8 @@ class Checkpoints:
             raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> TrainingError:
-        if jax.process_index() == 0:
-            for directory in self._half_written():
-                shutil.rmtree(directory, ignore_errors=True)
+        self._has_failed = True
+        self._remove_half_written()
         self._manager.reload()  # it has forgotten old steps that it was going to delete after this one
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         return TrainingError(
@@ -289,11 +294,6 @@ def _to_items(state: TrainState) -> tuple[Any, dict[str, Any]]:
 def _to_state(average: Any, train: Mapping[str, Any]) -> TrainState:
     params, ema = (train["params"], average) if "params" in train else (average, None)
     return TrainState(params=params, ema=ema, opt_state=train["opt_state"], **{name: train[name] for name in COUNTERS})
-
-
-def _is_not_orbax(record: logging.LogRecord) -> bool:
-    """Orbax writes whole tracebacks of errors that are raised and named here, and advice on its own use."""
-    return f"{os.sep}orbax{os.sep}" not in record.pathname
 
 
 def _num_bytes(state: TrainState) -> int:
