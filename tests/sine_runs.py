@@ -29,8 +29,8 @@ from mt3core.training_config import (
 SMALL = ModelConfig(
     name="small",
     network=NetworkConfig(
-        num_encoder_layers=2,
-        num_decoder_layers=2,
+        num_encoder_layers=1,
+        num_decoder_layers=1,
         num_heads=2,
         head_dim=32,
         emb_dim=64,

@@ -14,7 +14,7 @@ from sine_runs import sine_pieces
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 PROGRAM = Path(__file__).with_name("sine_runs.py")
-NUM_STEPS = 40
+NUM_STEPS = 24
 CHANGES = ["batch.accumulation=2", "optimizer.ema_decay=0.9"]
 
 
@@ -47,13 +47,6 @@ def arrays(run):
     return read_orbax(run)[1]
 
 
-def assert_same(run, uninterrupted):
-    assert curve(run) == curve(uninterrupted)
-    expected = arrays(uninterrupted)
-    for name, array in arrays(run).items():
-        np.testing.assert_array_equal(array, expected[name], err_msg=name)
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(pieces, tmp_path_factory):
     run = tmp_path_factory.mktemp("whole") / "run"
@@ -72,41 +65,32 @@ def wait_for_step(run, step, process):
     raise AssertionError(f"step {step} was not reached: {process.communicate()[0]}")
 
 
-def test_killed_at_any_step(pieces, uninterrupted, tmp_path):
-    run = tmp_path / "run"
-    for step in (7, 23):  # between two checkpoints, the second time in what has been taken up
-        process = start(pieces, run)
-        wait_for_step(run, step, process)
-        process.send_signal(signal.SIGKILL)
-        finish(process)
-    code, output = finish(start(pieces, run))
-    assert code == 0, output
-    assert "Going on after step" in output
-    assert_same(run, uninterrupted)
-
-
-def test_killed_while_checkpoints_are_written(pieces, uninterrupted, tmp_path):
-    run = tmp_path / "run"
-    for delay_seconds in (0.0, 0.03):  # saving at every step, some checkpoint is being written at any moment
-        process = start(pieces, run, "checkpoint.every_steps=1")
-        wait_for_step(run, 12 if delay_seconds else 3, process)
-        time.sleep(delay_seconds)
-        process.send_signal(signal.SIGKILL)
-        finish(process)
-    code, output = finish(start(pieces, run, "checkpoint.every_steps=1"))
-    assert code == 0, output
-    assert_same(run, uninterrupted)
-
-
-def test_a_signal_saves_and_says_so_by_its_exit_code(pieces, uninterrupted, tmp_path):
+def test_killed_killed_while_writing_and_stopped_by_a_signal(pieces, uninterrupted, tmp_path):
+    """One run after another in the same folder, each going on from what the one before has left."""
     run = tmp_path / "run"
     process = start(pieces, run)
-    wait_for_step(run, 12, process)
+    wait_for_step(run, 7, process)  # between two checkpoints
+    process.send_signal(signal.SIGKILL)
+    assert finish(process)[0] == -signal.SIGKILL
+
+    process = start(pieces, run, "checkpoint.every_steps=1")
+    wait_for_step(run, 12, process)  # some checkpoint is being written at any moment
+    process.send_signal(signal.SIGKILL)
+    code, output = finish(process)
+    assert code == -signal.SIGKILL
+    assert "Going on after step 5" in output
+
+    process = start(pieces, run)
+    wait_for_step(run, 16, process)
     process.send_signal(signal.SIGTERM)
     code, output = finish(process)
     assert code == 75, output
     assert "SIGTERM received" in output
     assert "The same command goes on" in output
+
     code, output = finish(start(pieces, run))
     assert code == 0, output
-    assert_same(run, uninterrupted)
+    assert curve(run) == curve(uninterrupted)
+    expected = arrays(uninterrupted)
+    for name, array in arrays(run).items():
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)

@@ -34,16 +34,11 @@ Batch = Mapping[str, Array]
 Metrics = dict[str, Array]
 
 
-def make_train_step(
-    config: TrainingConfig, mesh: Mesh, num_groups: int | None = None
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+def make_train_step(config: TrainingConfig, mesh: Mesh) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The compiled step; it is compiled when first called, and for each shape of batch.
 
-    Args:
-        config: of the run.
-        mesh: where state and batch lie.
-        num_groups: in which the batch was packed, a multiple of the mesh's devices; by default one a device. What
-            is computed, dropout included, follows the batch and not the mesh.
+    The batch must be packed in one group a device of the mesh. The result does not depend on the mesh but for rounding,
+    dropout included.
 
     Returns:
         `f(state, batch) -> (state, metrics)`; the metrics are scalars unless said otherwise: `loss`, `cross_entropy`
@@ -55,17 +50,16 @@ def make_train_step(
     keep_compiled_programs()
     optimizer, rate_of = make_optimizer(config.optimizer), learning_rate(config)
     shardings = state_shardings_of(config, mesh)
-    groups = num_groups or mesh.size
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         # Gathered once for all parts; the gradients are then summed into what each device keeps.
         gathered = lax.with_sharding_constraint(state.params, replicated(mesh))
-        sums, gradients = accumulate(config, gathered, batch, groups, key, replicated(mesh), shardings.params)
+        sums, gradients = accumulate(config, gathered, batch, mesh.size, key, replicated(mesh), shardings.params)
         per_token = 1.0 / jnp.maximum(sums.num_tokens, 1.0)
         if config.loss.normalise == "tokens":
             gradients = jax.tree.map(lambda g: g * per_token, gradients)
-        norm = optax.global_norm(gradients)
+        norm = optax.tree.norm(gradients)
         is_bad = judge(config, state, sums.loss, norm)
         is_applied = (is_bad == 0) & (sums.num_tokens > 0)
         rate = rate_of(state.step)
@@ -110,16 +104,13 @@ def make_train_step(
     )
 
 
-def make_eval_step(
-    config: TrainingConfig, mesh: Mesh, num_groups: int | None = None
-) -> Callable[[Any, Batch], LossSums]:
+def make_eval_step(config: TrainingConfig, mesh: Mesh) -> Callable[[Any, Batch], LossSums]:
     """The compiled `f(params, batch) -> LossSums` over all of the batch, without dropout; sums, not means."""
     keep_compiled_programs()
-    groups = num_groups or mesh.size
 
     def evaluate(params: Any, batch: Batch) -> LossSums:
         model = network(config.model, lax.with_sharding_constraint(params, replicated(mesh)))
-        parts = lax.map(lambda part: loss_sums(model, part, config, groups, None), dict(batch))
+        parts = lax.map(lambda part: loss_sums(model, part, config, mesh.size, None), dict(batch))
         return jax.tree.map(lambda sums: sums.sum(0), parts)
 
     return jax.jit(
