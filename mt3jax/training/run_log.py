@@ -142,14 +142,13 @@ class _TensorBoard:
 
         # TensorBoard leaves out what earlier files have of later steps. Names tell the second only.
         purge_step = first_step + 1 if first_step else None
-        self._writer = SummaryWriter(
-            str(folder), purge_step=purge_step, flush_secs=30, filename_suffix=f".{first_step}"
-        )
+        self._writer = SummaryWriter(str(folder), purge_step=purge_step, filename_suffix=f".{first_step}")
 
     def scalars(self, step: int, values: Scalars) -> None:
         for name, value in values.items():
             if math.isfinite(value):  # for others it has no place, and tensorboardX a warning
                 self._writer.add_scalar(name, value, step)
+        self._writer.flush()  # a kill would lose what waits, also of steps that are not done again
 
     def picture(self, step: int, name: str, path: Path) -> None:
         from tensorboardX.proto.summary_pb2 import Summary
