@@ -173,7 +173,7 @@ class _Run:
             must_stop = stop.must_stop(self.step)
             is_end = self.step == config.num_steps
             validates = config.validation.every_steps > 0 and (is_end or self.step % config.validation.every_steps == 0)
-            saves = must_stop or is_end or self.step % config.checkpoint.every_steps == 0
+            saves = must_stop or validates or is_end or self.step % config.checkpoint.every_steps == 0
             if validates or saves or trouble or self.step % config.report.every_steps == 0:
                 trouble = trouble or self._account(last)
                 last = None
