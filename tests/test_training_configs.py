@@ -1,0 +1,86 @@
+"""The configs that ship: each loads, fits together, and describes a network that can be built."""
+
+import ast
+import re
+
+import pytest
+
+from mt3core.config import PRESETS
+from mt3core.config_files import list_configs, load_config, shipped_folder
+from mt3core.datasets.examples import ExampleConfig
+from mt3core.loss_curve import read_curve
+from mt3core.training_config import LossConfig, check_training_config
+
+pytestmark = pytest.mark.unit
+
+NAMES = ("finetune", "mt3", "multitrack_a100", "multitrack_full", "multitrack_test", "multitrack_tpu", "piano")
+
+
+def test_all_that_are_promised_are_there():
+    assert tuple(path.stem for path, _ in list_configs()) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_is_named_like_its_file_and_documented(name):
+    config = load_config(name)
+    check_training_config(config)
+    assert config.name == name
+    ExampleConfig(model=config.model)  # segments that divide the chunks
+    text = (shipped_folder() / f"{name}.py").read_text(encoding="utf-8")
+    docstring = ast.get_docstring(ast.parse(text))
+    assert re.search(r"^Aim: ", docstring, re.MULTILINE)
+    assert re.search(r"^Data: ", docstring, re.MULTILINE)
+    assert re.search(rf"^    mt3 train --config {name}\b", docstring, re.MULTILINE)
+    assert re.search(r"^Expected", docstring, re.MULTILINE)
+    assert "ot yet run" in docstring or re.search(r"\d+ (min|hours|h|s)\b", docstring)
+    assert len(text.splitlines()) < 110
+
+
+def test_every_config_describes_a_network():
+    jax = pytest.importorskip("jax")
+    from mt3core.parameters import parameters
+    from mt3jax.training.state import abstract_params
+
+    models = {load_config(name).model for name in NAMES}
+    assert len(models) == 4
+    for model in models:
+        shapes = sorted(leaf.shape for leaf in jax.tree.leaves(abstract_params(model)))
+        assert shapes == sorted(parameter.shape for parameter in parameters(model.network))
+
+
+def test_mt3_is_the_published_recipe():
+    config = load_config("mt3")
+    network, optimizer = config.model.network, config.optimizer
+    assert config.model == PRESETS["mt3"]
+    assert (network.num_encoder_layers, network.num_decoder_layers, network.dropout_rate) == (8, 8, 0.1)
+    assert (optimizer.kind, optimizer.adafactor_decay) == ("adafactor", 0.8)
+    assert (optimizer.learning_rate, optimizer.schedule, optimizer.warmup_steps) == (1e-3, "constant", 1000)
+    assert (optimizer.clip_norm, optimizer.weight_decay, optimizer.ema_decay) == (0.0, 0.0, 0.0)
+    assert (config.num_steps, config.batch.examples) == (1_000_000, 256)
+    assert config.loss == LossConfig(z_loss=1e-4, normalise="sum")
+    assert config.compute.dtype == "float32"
+    assert not config.data.augmentation.is_on
+
+
+def test_the_others_are_what_they_say():
+    full, piano, test = (load_config(name) for name in ("multitrack_full", "piano", "multitrack_test"))
+    assert full.model == PRESETS["multitrack"]
+    assert [choice.name for choice in full.data.datasets] == ["maestro", "slakh"]
+    assert piano.model == PRESETS["ismir2021"]
+    assert [choice.name for choice in piano.data.datasets] == ["maestro"]
+    for name in ("multitrack_a100", "multitrack_tpu"):
+        assert load_config(name).model == full.model
+        assert load_config(name).data == full.data
+    seen = {name: load_config(name).num_steps * load_config(name).batch.examples for name in NAMES}
+    assert seen["multitrack_full"] == seen["multitrack_a100"] == seen["multitrack_tpu"] == 128_000_000
+    assert load_config("finetune").init
+    assert test.data.composed_pieces
+    assert test.finish.transcribe
+
+
+def test_the_stored_curve_belongs_to_its_config():
+    config = load_config("multitrack_test")
+    curve = read_curve(shipped_folder() / config.finish.curve)
+    assert (curve.config, curve.num_steps) == (config.name, config.num_steps)
+    assert 0 < curve.band < 0.5
+    assert curve.losses[0] > 1.5 * curve.losses[-1]  # it learned when it was recorded
