@@ -1,0 +1,1 @@
+"""Scores of a transcription against its reference, by the rules of each published evaluation."""

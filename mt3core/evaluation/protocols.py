@@ -1,0 +1,102 @@
+"""Every published evaluation by name.
+
+A protocol is the rule by which one paper or program counts. Two protocols' values for the same notes differ,
+so a value means something only together with the protocol's name. `PROTOCOLS` holds all of them; the modules
+that define them are imported when it is first looked at.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from mt3core.errors import UsageError
+from mt3core.evaluation.performance import Performance
+
+Scores = dict[str, float]
+
+_MODULES = (
+    "mir_eval_protocols",
+    "mt3_protocols",
+    "mrmt3_protocols",
+    "yourmt3_protocols",
+    "transkun_protocols",
+    "bytedance_protocols",
+    "hft_protocols",
+)
+
+
+def mean_over_files(files: Sequence[Scores]) -> Scores:
+    """The plain mean of each metric over the files that have it; a NaN makes the mean NaN."""
+    names = dict.fromkeys(name for scores in files for name in scores)
+    return {name: _mean([scores[name] for scores in files if name in scores]) for name in names}
+
+
+def mean_without_nan(files: Sequence[Scores]) -> Scores:
+    """The mean of each metric over the files that have a value other than NaN for it; NaN where none has."""
+    names = dict.fromkeys(name for scores in files for name in scores)
+    return {
+        name: _mean([scores[name] for scores in files if name in scores and not math.isnan(scores[name])])
+        for name in names
+    }
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One published way of counting.
+
+    `score(reference, estimate)` gives the values of one file under the original's names (NaN where the original
+    says NaN) and raises `NotDefinedError` where the original stops with an error. `average` makes the value of a
+    set from the values of its files as the original does.
+    """
+
+    name: str
+    summary: str  # one line
+    source: str  # the paper or repository, with its commit
+    score: Callable[[Performance, Performance], Scores]
+    average: Callable[[Sequence[Scores]], Scores] = mean_over_files
+
+
+@cache
+def _protocols() -> dict[str, Protocol]:
+    found: dict[str, Protocol] = {}
+    for module in _MODULES:
+        try:
+            defined = importlib.import_module(f"mt3core.evaluation.{module}").PROTOCOLS
+        except ModuleNotFoundError as error:
+            if error.name != f"mt3core.evaluation.{module}":
+                raise
+            continue
+        for one in defined:
+            assert one.name not in found, f"two protocols are named {one.name}"
+            found[one.name] = one
+    return found
+
+
+def protocol(name: str) -> Protocol:
+    """The protocol of this name; raises `UsageError` listing all names where there is none."""
+    if name not in _protocols():
+        names = ", ".join(_protocols())
+        raise UsageError(f"There is no evaluation protocol named {name!r}.", f"Choose from: {names}.")
+    return _protocols()[name]
+
+
+def list_protocols() -> list[Protocol]:
+    """All protocols, a family after the other."""
+    return list(_protocols().values())
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+PROTOCOLS: dict[str, Protocol]
+
+
+def __getattr__(name: str) -> dict[str, Protocol]:
+    if name == "PROTOCOLS":
+        return _protocols()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
