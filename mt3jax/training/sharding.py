@@ -97,7 +97,8 @@ def place(tree: Any, shardings: Any) -> Any:
 
     def put(array: Any, sharding: NamedSharding) -> jax.Array:
         host = np.asarray(array)
-        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+        # Copies, as JAX may use a host array's memory as it is, and two trees may hold the same one.
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: np.array(host[index]))
 
     return jax.tree.map(put, tree, shardings)
 

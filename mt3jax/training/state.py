@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -57,12 +58,10 @@ def init_state(config: TrainingConfig, mesh: Mesh, arrays: Mapping[str, np.ndarr
     """
     params = drawn_params(config.model, config.seed) if arrays is None else given_params(config.model, arrays)
     shardings = state_shardings_of(config, mesh)
-    placed = place(params, shardings.params)
-    optimizer = make_optimizer(config.optimizer)
     # Each leaf in memory of its own, since all of it is given away to the first step.
     return TrainState(
-        params=placed,
-        opt_state=jax.jit(optimizer.init, out_shardings=shardings.opt_state)(placed),
+        params=place(params, shardings.params),
+        opt_state=place(make_optimizer(config.optimizer).init(params), shardings.opt_state),
         ema=place(params, shardings.ema) if config.optimizer.ema_decay else None,
         step=place(np.zeros((), np.int32), shardings.step),
         norm_mean=place(np.zeros((), np.float32), shardings.norm_mean),
@@ -89,7 +88,8 @@ def state_shardings_of(config: TrainingConfig, mesh: Mesh) -> TrainState:
 
 def abstract_params(config: ModelConfig) -> Any:
     """The parameters as shapes."""
-    return nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: Transformer(config, nnx.Rngs(0)))))
+    flat: dict[str, Any] = {p.flax_name: jax.ShapeDtypeStruct(p.shape, jnp.float32) for p in parameters(config.network)}
+    return nest(flat)
 
 
 def params_shardings(config: ModelConfig, mesh: Mesh) -> Any:
@@ -98,9 +98,15 @@ def params_shardings(config: ModelConfig, mesh: Mesh) -> Any:
 
 def network(config: ModelConfig, params: Any) -> Transformer:
     """The network that holds these parameters; also inside compiled functions."""
-    graph, state = nnx.split(nnx.eval_shape(lambda: Transformer(config, nnx.Rngs(0))))
+    graph, abstract = _abstract_network(config)
+    state = jax.tree.map(lambda leaf: leaf, abstract)  # a copy, as it is about to be changed
     nnx.replace_by_pure_dict(state, params)
     return nnx.merge(graph, state)
+
+
+@functools.lru_cache(maxsize=4)
+def _abstract_network(config: ModelConfig) -> tuple[Any, Any]:
+    return nnx.split(nnx.eval_shape(lambda: Transformer(config, nnx.Rngs(0))))
 
 
 def drawn_params(config: ModelConfig, seed: int) -> Any:
