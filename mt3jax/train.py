@@ -115,6 +115,8 @@ def train(
                 Console(config.num_steps, first_step, is_writer, say) as console,
             ):
                 run = _Run(config, pipeline, checkpoints, log, validator, console, run_directory, mesh)
+                if arrays is not None and first_step == 0 and config.validation.every_steps:
+                    run.validate(state)  # of the weights given, to compare with
                 run.steps(state, batches, make_train_step(config, mesh), stop)
             checkpoints.wait()
     if stop.exit_code != EXIT_FINISHED:
@@ -182,7 +184,7 @@ class _Run:
                 self.checkpoints.save(state, batch.data_state)
                 self.checkpoints.wait()
                 raise trouble
-            found = self._validate(state) if validates and not must_stop else None
+            found = self.validate(state) if validates and not must_stop else None
             if saves:
                 self.checkpoints.save(state, batch.data_state, found)
 
@@ -235,7 +237,8 @@ class _Run:
         self.log.scalars(self.step, figures)
         self.console.report(self.step, figures)
 
-    def _validate(self, state: TrainState) -> dict[str, float]:
+    def validate(self, state: TrainState) -> dict[str, float]:
+        """Looks at the validation sample, reports it, and returns its figures."""
         started = time.perf_counter()
         self.console.note("validating")
         with self.meter.paused():
