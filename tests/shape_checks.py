@@ -10,7 +10,15 @@ from jaxtyping import install_import_hook
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 
-MODULES = ["mt3core.segments", "mt3core.spectrogram", "mt3jax.model", "mt3torch.model"]
+MODULES = [
+    "mt3core.segments",
+    "mt3core.spectrogram",
+    "mt3jax.attention",
+    "mt3jax.model",
+    "mt3jax.packing",
+    "mt3torch.model",
+    "mt3torch.packing",
+]
 
 
 def install() -> None:

@@ -22,7 +22,16 @@ pytestmark = pytest.mark.unit
 ROOT = Path(__file__).resolve().parents[1]
 # The position table: in PyTorch a part of the two stacks that moves with them to a device, in JAX a constant.
 ONLY_TORCH = {"restore_positions", "positions"}
-ONLY_JAX = {("Encoder", "config"), ("Decoder", "config")}
+# How training computes, which PyTorch's network is not made for; its attention chooses by itself.
+ONLY_JAX = {
+    ("Encoder", "config"),
+    ("Decoder", "config"),
+    ("Encoder", "remat"),
+    ("Decoder", "remat"),
+    ("MultiHeadAttention", "implementation"),
+    ("checkpointed",),
+}
+FILES = ("packing.py", "model.py")
 ALIASES = {
     "forward": "__call__",
     "dropout_generator": "dropout_key",
@@ -35,7 +44,7 @@ ALIASES = {
 
 def outline(package):
     """Classes, their methods with arguments, and their attributes, in order, in JAX's words."""
-    tree = ast.parse((ROOT / package / "model.py").read_text())
+    body = [node for name in FILES for node in ast.parse((ROOT / package / name).read_text()).body]
 
     def word(name):
         return ALIASES.get(name, name)
@@ -44,7 +53,7 @@ def outline(package):
         return tuple(word(a.arg) for a in function.args.args if word(a.arg) is not None)
 
     found = []
-    for node in tree.body:
+    for node in body:
         if isinstance(node, ast.FunctionDef):
             found.append((node.name,))
         if not isinstance(node, ast.ClassDef):
@@ -62,7 +71,11 @@ def shapes(function):
     """The shape words of arguments and result."""
     notes = [a.annotation for a in function.args.args if a.annotation is not None] + [function.returns]
     texts = [ast.unparse(n) for n in notes if n is not None]
-    return tuple(text.replace("Tensor", "Array") for text in texts if "[" in text and "batch" in text)
+    return tuple(
+        text.replace("Tensor", "Array")
+        for text in texts
+        if "[" in text and any(word in text for word in ("batch", "rows", "examples"))
+    )
 
 
 def assigned(function):

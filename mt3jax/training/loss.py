@@ -113,8 +113,9 @@ def sums_of_hidden(
         here = sums_of_logits(decoder.logits(inputs[0]), inputs[1], types, config.loss.z_loss)
         return jax.tree.map(jnp.add, sums, here), None
 
-    zero, zeros = jnp.zeros((), jnp.float32), jnp.zeros(len(EVENT_TYPES), jnp.float32)
-    start = LossSums(zero, zero, zero, zero, zeros, zeros)
+    zero = jnp.zeros((), jnp.promote_types(hidden.dtype, jnp.float32))
+    count, counts = jnp.zeros((), jnp.float32), jnp.zeros(len(EVENT_TYPES), jnp.float32)
+    start = LossSums(zero, zero, zero, count, counts, counts)
     return jax.lax.scan(add_chunk, start, (chunks(hidden), chunks(targets)))[0]
 
 
