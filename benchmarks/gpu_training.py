@@ -101,7 +101,8 @@ def measured(case: Case, num_steps: int) -> Figures:
 
     config = config_of(case)
     draws = [draw_lengths(case.model, case.examples, seed) for seed in range(4)]
-    step = TimedStep(config, [made_up_batch(case.model, lengths, seed) for seed, lengths in enumerate(draws)])
+    batches = [made_up_batch(case.model, lengths, seed) for seed, lengths in enumerate(draws)]
+    step = TimedStep(config, batches, draw_lengths(case.model, 1000, seed=4))
     step.run(2)
     seconds = min(step.run(num_steps) for _ in range(2)) / num_steps
     rate, tokens = case.examples / seconds, float(np.mean(draws))

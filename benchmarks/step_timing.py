@@ -82,7 +82,8 @@ class TimedStep:
     `planned_bytes` (XLA's plan: state, batch and the most that lies beside them at a time).
     """
 
-    def __init__(self, config: TrainingConfig, batches: list[Batch]) -> None:
+    def __init__(self, config: TrainingConfig, batches: list[Batch], lengths: np.ndarray) -> None:
+        """`lengths` of many targets decide how many rows a step has."""
         import jax
 
         from mt3jax.training.sharding import make_mesh, to_global
@@ -91,12 +92,11 @@ class TimedStep:
 
         self.config = config
         mesh = make_mesh(config.compute)
-        lengths = np.concatenate([batch["num_tokens"] for batch in batches])
         self.rows = max([rows_for(config, lengths), *(packing.rows_of_batch(b, config, 1) for b in batches)])
         if not config.batch.packed:
             self.rows = config.batch.examples // config.batch.accumulation
         split = [packing.split_batch(batch, config, 1, self.rows) for batch in batches]
-        self.padding = 1 - lengths.mean() / np.mean([batch["targets"].size / config.batch.examples for batch in split])
+        self.padding = float(1 - np.mean([np.mean(batch["targets"] > 0) for batch in split]))
         self._batches = [to_global(batch, mesh) for batch in split]
         self._state = init_state(config, mesh)
         started = time.perf_counter()

@@ -215,7 +215,7 @@ def child(options: argparse.Namespace, variant: str, path: str) -> None:
             if variant == "parts":
                 print(json.dumps(parts(options, model, read_batches(path)[0])), file=answers, flush=True)
                 return
-            step = make_variant(options, model, variant, read_batches(path))
+            step = make_variant(options, model, variant, path)
             step.run(1)
             answer: dict[str, Any] = {
                 "rows": step.rows,
@@ -232,12 +232,15 @@ def child(options: argparse.Namespace, variant: str, path: str) -> None:
             return
 
 
-def make_variant(options: argparse.Namespace, model: ModelConfig, variant: str, batches: list[Batch]) -> Any:
+def make_variant(options: argparse.Namespace, model: ModelConfig, variant: str, path: str) -> Any:
+    batches = read_batches(path)
     if variant == "plain":
         from plain_training import PlainStep
 
         return PlainStep(model, batches)
-    return TimedStep(config_of(options, model, packed=variant == "packed"), batches)
+    with np.load(path) as file:
+        lengths = file["lengths"]
+    return TimedStep(config_of(options, model, packed=variant == "packed"), batches, lengths)
 
 
 def config_of(options: argparse.Namespace, model: ModelConfig, packed: bool):
