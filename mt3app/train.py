@@ -56,7 +56,9 @@ def run_training(options: Options, reporter: Reporter) -> int:
     if not config.data.composed_pieces:
         check_manifest(config.data.manifest)
     arrays = None
-    if config.init and not has_checkpoints(output):
+    if config.init and has_checkpoints(output):
+        reporter.detail(f"{output} is gone on with, so {config.init} is not read again.")
+    elif config.init:
         arrays = initial_arrays(config, reporter)
 
     from mt3core.rendering.compose import with_composed_data
@@ -66,16 +68,18 @@ def run_training(options: Options, reporter: Reporter) -> int:
     started = time.perf_counter()
     result = train(config, output, arrays, reporter.line)
     reporter.detail(f"Took {time.perf_counter() - started:.0f} s.")
-    if result.exit_code:
-        reporter.line(f"Stopped after step {result.step:,}; everything is saved. The same command goes on from there.")
-    else:
+    if not result.exit_code:
         _finish(config, options, output, reporter)
     return result.exit_code
 
 
 def _finish(config: TrainingConfig, options: Options, output: Path, reporter: Reporter) -> None:
+    import jax
+
     from mt3app.train_finish import finish_run, follows_curve
 
+    if jax.process_index():  # of several hosts the first does it
+        return
     if config.finish.transcribe:
         finish_run(config, output, reporter)
     if config.finish.curve:

@@ -83,21 +83,22 @@ def follows_curve(config: TrainingConfig, unchanged: TrainingConfig, run_directo
 
     `unchanged` is the config as its file says; a run that learns from other settings has no curve to follow.
     """
-    from mt3jax.training.run_log import METRICS_NAME, read_metrics
-
     if _learning(config) != _learning(unchanged):
         return "not compared with the stored one, which was recorded with other settings"
     curve = read_curve(curve_path)
-    reports = [
-        (int(report["step"]), float(report[LOSS_NAME]))
-        for report in read_metrics(run_directory / METRICS_NAME)
-        if report.get(LOSS_NAME) is not None
-    ]
-    compared = compare_curve(curve, reports)
+    compared = compare_curve(curve, loss_reports(run_directory))
     if compared is None:
         return "nothing to compare with the stored one"
     where = f"{compared.deviation:+.0%} at most, before step {compared.worst_step:,}; the band is {curve.band:.0%}"
     return f"{'within' if compared.is_inside else 'OUTSIDE'} the stored band ({where})"
+
+
+def loss_reports(run_directory: Path) -> list[tuple[int, float]]:
+    """A run's steps and losses as far as they were reported."""
+    from mt3jax.training.run_log import METRICS_NAME, read_metrics
+
+    reports = read_metrics(run_directory / METRICS_NAME)
+    return [(int(one["step"]), float(one[LOSS_NAME])) for one in reports if one.get(LOSS_NAME) is not None]
 
 
 def _learning(config: TrainingConfig) -> tuple:

@@ -1,0 +1,47 @@
+"""Stores the loss curve of a finished run beside its config, for later runs to be compared with.
+
+    mt3 train --config multitrack_test
+    python benchmarks/record_curve.py checkpoint/multitrack_test --band 0.25
+
+The run must be a whole one of the config as it stands. Choose the band from runs with other seeds
+(`--set seed=1 -o checkpoint/other`), whose largest deviations are printed for every further folder given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from pathlib import Path
+
+from mt3app.train_finish import loss_reports
+from mt3core.config_files import find_config, load_config
+from mt3core.loss_curve import compare_curve, record_curve, write_curve
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of the run")
+    parser.add_argument("others", type=Path, nargs="*", help="runs to compare with it")
+    parser.add_argument("--band", type=float, required=True, help="how far a later run may lie off, such as 0.25")
+    options = parser.parse_args()
+    name = json.loads((options.run / "run.json").read_text(encoding="utf-8"))["config"]["name"]
+    config = load_config(name)
+    about = f"jax {_version('jax')}, {platform.machine()}, {platform.system()}"
+    curve = record_curve(name, config.num_steps, loss_reports(options.run), options.band, about)
+    path = find_config(name).with_name(config.finish.curve)
+    write_curve(path, curve)
+    print(f"{path}: {' '.join(f'{loss:.3f}' for loss in curve.losses)}")
+    for other in options.others:
+        compared = compare_curve(curve, loss_reports(other))
+        print(f"{other}: {f'{compared.deviation:+.1%} before step {compared.worst_step}' if compared else 'nothing'}")
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import version
+
+    return version(package)
+
+
+if __name__ == "__main__":
+    main()
