@@ -53,7 +53,7 @@ def part(results, name):
         ("meshes", "1x4", "plain"),
         ("two", "hosts", "dropout"),
         ("four", "hosts", "plain"),
-        ("alone", "remat", "dropout"),
+        ("alone", "remat", "plain"),
     ],
 )
 def test_the_same_as_on_one_device(runs, program, name, alone):

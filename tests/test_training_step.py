@@ -11,7 +11,7 @@ import training_runs
 from jax.sharding import PartitionSpec
 from tiny_networks import random_arrays
 
-from mt3core.config import ISMIR2021, MT3, MULTITRACK
+from mt3core.config import ISMIR2021, MT3, MULTITRACK, ModelConfig
 from mt3core.errors import ModelError, UsageError
 from mt3core.parameters import parameters
 from mt3core.training_config import BatchConfig, ComputeConfig, OptimizerConfig, TrainingConfig
@@ -63,7 +63,12 @@ def test_optimizers_keep_their_arrays_where_parameters_lie(kind):
 
 
 def test_a_drawn_state_and_a_given_one():
+    # All matrices of one shape: drawing is compiled for each.
+    sizes = {"num_heads": 2, "head_dim": 4, "mlp_dim": 8, "vocab_size": 8, "input_bands": 8}
     config = training_runs.training_config()
+    network = dataclasses.replace(config.model.network, **sizes)
+    spectrogram = dataclasses.replace(config.model.spectrogram, mel_bands=8)
+    config = dataclasses.replace(config, model=ModelConfig("square", network, spectrogram))
     arrays = random_arrays(config.model)
     drawn, given = init_state(config, mesh_of_one()), init_state(config, mesh_of_one(), arrays)
     abstract = abstract_state(config, mesh_of_one())

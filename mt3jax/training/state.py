@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from mt3core.config import ModelConfig
 from mt3core.parameters import check_arrays, parameters
 from mt3core.training_config import TrainingConfig
+from mt3jax.compilation import keep_compiled_programs
 from mt3jax.loading import nest
 from mt3jax.model import Transformer
 from mt3jax.training.optimizer import make_optimizer
@@ -111,6 +112,7 @@ def _abstract_network(config: ModelConfig) -> tuple[Any, Any]:
 
 def drawn_params(config: ModelConfig, seed: int) -> Any:
     """T5's initial weights, as host arrays: the same on every host and any mesh."""
+    keep_compiled_programs()  # drawing is compiled for each shape, which takes seconds
     return jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(Transformer(config, nnx.Rngs(seed)))))
 
 
