@@ -14,8 +14,9 @@ Command; `--init` also takes a model directory, another T5X or Orbax checkpoint,
 Settings: AdamW at a fifth of the rate that training from nothing takes, falling to nothing; 2,000 steps of 32 segments
 of 2 s; the best checkpoint by validation is kept. Where there are only a few pieces: num_steps=300.
 
-Expected on a CPU with 2 cores: about 20 s a step, so num_steps=50 to see an effect; on a GPU minutes. Not yet run in
-full.
+On a CPU add --set compute.dtype=float32 --set batch.examples=8 --set num_steps=100.
+
+Expected time, memory and result: not yet run in full. Time and memory are estimated before the first step.
 """
 
 from mt3core.config import MT3

@@ -2,8 +2,8 @@
 
 Aim: the published MT3's accuracy on MAESTRO and SLAKH from a network that decodes faster; segments of 4.1 s.
 
-Data: MAESTRO v3 (about 200 hours) and slakh2100_flac_redux (about 145 hours of mixes, ten stems each), prepared into
-one folder of about 250 GB:
+Data: MAESTRO v3 (about 200 hours) and slakh2100_flac_redux (1,300 hours, mixes and stems together), prepared into
+one folder of about 175 GB:
 
     mt3 prepare maestro datasets/maestro-v3.0.0 --out cache
     mt3 prepare slakh datasets/slakh2100_flac_redux --out cache

@@ -52,7 +52,7 @@ config = TrainingConfig(
     model=MODEL,
     num_steps=1_000,
     data=DataConfig(composed_pieces=64, datasets=(DatasetChoice("composed", across=0.0),)),
-    batch=BatchConfig(examples=32, block_tokens=8),
+    batch=BatchConfig(examples=32, block_tokens=4),
     optimizer=OptimizerConfig(
         kind="adamw", learning_rate=2e-3, schedule="cosine", warmup_steps=100, end_factor=0.02, clip_norm=1.0
     ),
