@@ -109,11 +109,15 @@ class Comparison:
         intervals = self.reference.intervals, self.estimate.intervals
         return within_offsets(self._onset_hits, *intervals, offset_ratio, offset_min_tolerance)
 
+    def count(self, offset_ratio: float | None = OFFSET_RATIO) -> int:
+        """How many pairs the largest one-to-one matching has."""
+        return count_pairs(self.hits(offset_ratio))
+
     def score(self, offset_ratio: float | None = OFFSET_RATIO, overlap: bool = True) -> Score:
         """`mir_eval.transcription.precision_recall_f1_overlap`; without `overlap` (quicker) that stays 0."""
         if overlap:
             return self.score_pairs(best_pairs(self.hits(offset_ratio)))
-        return self.score_count(count_pairs(self.hits(offset_ratio)))
+        return self.score_count(self.count(offset_ratio))
 
     def velocity_score(self, offset_ratio: float | None = OFFSET_RATIO) -> Score:
         """`mir_eval.transcription_velocity.precision_recall_f1_overlap`."""

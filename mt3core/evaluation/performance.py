@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mt3core.errors import MT3Error
-from mt3core.notes import NoteTable
+from mt3core.notes import NoteTable, validate_notes
 
 
 class NotDefinedError(MT3Error):
@@ -27,12 +27,16 @@ class Performance:
     `notes` keep the order in which they were given: which of several possible partners a note gets depends on
     it. `controls` has rows (time in seconds, controller number, value); controller 64 is the sustain pedal.
     `confidences` (0 to 1, a note each) are there where the system that made the estimate gave them.
+    Raises `MidiError` naming the first note that is impossible, such as one with a negative time.
     """
 
     notes: NoteTable
     controls: Float[np.ndarray, "controls 3"] = field(default_factory=no_controls)
     name: str = ""
     confidences: Float[np.ndarray, " _notes"] | None = None
+
+    def __post_init__(self) -> None:
+        validate_notes(self.notes)
 
     def part(self, keep: Bool[np.ndarray, " _notes"]) -> Performance:
         """The notes where `keep` is true, in their order, with the same control changes."""

@@ -64,13 +64,7 @@ class Protocol:
 def _protocols() -> dict[str, Protocol]:
     found: dict[str, Protocol] = {}
     for module in _MODULES:
-        try:
-            defined = importlib.import_module(f"mt3core.evaluation.{module}").PROTOCOLS
-        except ModuleNotFoundError as error:
-            if error.name != f"mt3core.evaluation.{module}":
-                raise
-            continue
-        for one in defined:
+        for one in importlib.import_module(f"mt3core.evaluation.{module}").PROTOCOLS:
             assert one.name not in found, f"two protocols are named {one.name}"
             found[one.name] = one
     return found
