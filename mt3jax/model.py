@@ -230,8 +230,8 @@ class Decoder(nnx.Module):
         dropout: Dropout,
         packing: Packing | None = None,
     ) -> Float[Array, "rows tokens emb"]:
-        x = self.token_embedder(decoder_input_ids)
-        x = dropout(x + fixed_positions(self.config, x.dtype)[positions], shared_axis=1)
+        x = self.embed(decoder_input_ids, positions)
+        x = dropout(x, shared_axis=1)
         for layer in self.layers:
             x = checkpointed(layer, self.remat)(x, encoded, self_mask, cross_mask, dropout, packing)
         return dropout(self.decoder_norm(x), shared_axis=1)
@@ -239,10 +239,15 @@ class Decoder(nnx.Module):
     def step(
         self, tokens: Int[Array, " batch"], positions: Int[Array, " batch"], cache: Cache
     ) -> Float[Array, "batch vocab"]:
-        x = (self.token_embedder(tokens) + fixed_positions(self.config)[positions])[:, None]
+        x = self.embed(tokens, positions)[:, None]
         for index, layer in enumerate(self.layers):
             x = layer.step(x, positions, cache, index)
         return self.logits(self.decoder_norm(x))[:, 0]
+
+    def embed(self, tokens: Int[Array, "*places"], positions: Int[Array, "*#places"]) -> Float[Array, "*places emb"]:
+        # Not by calling the embedder, which always gives the type that it was made with.
+        table = self.token_embedder.embedding[...]
+        return jnp.take(table, tokens, axis=0) + fixed_positions(self.config, table.dtype)[positions]
 
     def logits(self, x: Float[Array, "*places emb"]) -> Float[Array, "*places vocab"]:
         kernel = self.token_embedder.embedding[...].T if self.logits_via_embedding else self.logits_dense.kernel[...]

@@ -228,7 +228,7 @@ class Decoder(nn.Module):
         dropout: Dropout,
         packing: Packing | None = None,
     ) -> Float[Tensor, "rows tokens emb"]:
-        x = self.token_embedder(decoder_input_ids) + self.positions[positions]
+        x = self.embed(decoder_input_ids, positions)
         x = dropout(x, shared_axis=1)
         for layer in self.layers:
             x = layer(x, encoded, self_mask, cross_mask, dropout, packing)
@@ -237,10 +237,13 @@ class Decoder(nn.Module):
     def step(
         self, tokens: Int[Tensor, " batch"], positions: Int[Tensor, " batch"], cache: Cache
     ) -> Float[Tensor, "batch vocab"]:
-        x = (self.token_embedder(tokens) + self.positions[positions])[:, None]
+        x = self.embed(tokens, positions)[:, None]
         for index, layer in enumerate(self.layers):
             x = layer.step(x, positions, cache, index)
         return self.logits(self.decoder_norm(x))[:, 0]
+
+    def embed(self, tokens: Int[Tensor, "*places"], positions: Int[Tensor, "*#places"]) -> Float[Tensor, "*places emb"]:
+        return self.token_embedder(tokens) + self.positions[positions]
 
     def logits(self, x: Float[Tensor, "*places emb"]) -> Float[Tensor, "*places vocab"]:
         kernel = self.token_embedder.weight.T if self.logits_via_embedding else self.logits_dense.weight.T

@@ -260,3 +260,10 @@ def test_the_given_model_stays_as_it_is():
     assert (copy.encoder.remat, copy.decoder.remat, model.encoder.remat) == (True, True, False)
     assert model.decoder.logits_dense.kernel.dtype == jnp.float32
     assert copy.decoder.logits_dense.kernel.dtype == jnp.bfloat16
+    # What flows through the layers is bfloat16 as well; the logits are not.
+    part, _ = part_of(config, "packed")
+    packing = Packing(part["segments"], part["positions"], part["block_examples"], len(LENGTHS))
+    encoded = jax.eval_shape(copy.encode, part["log_mel"].astype("bfloat16"))
+    hidden = jax.eval_shape(copy.decode_packed, encoded, part["decoder_inputs"], packing)
+    assert encoded.dtype == hidden.dtype == jnp.bfloat16
+    assert jax.eval_shape(copy.decoder.logits, hidden).dtype == jnp.float32
