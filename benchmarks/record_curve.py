@@ -17,6 +17,7 @@ from pathlib import Path
 from mt3app.train_finish import loss_reports
 from mt3core.config_files import find_config, load_config
 from mt3core.loss_curve import compare_curve, record_curve, write_curve
+from mt3core.rendering.compose import composing_engine
 
 
 def main() -> None:
@@ -28,7 +29,8 @@ def main() -> None:
     name = json.loads((options.run / "run.json").read_text(encoding="utf-8"))["config"]["name"]
     config = load_config(name)
     about = f"jax {_version('jax')}, {platform.machine()}, {platform.system()}"
-    curve = record_curve(name, config.num_steps, loss_reports(options.run), options.band, about)
+    engine = composing_engine() if config.data.composed_pieces else ""
+    curve = record_curve(name, config.num_steps, loss_reports(options.run), options.band, engine, about)
     path = find_config(name).with_name(config.finish.curve)
     write_curve(path, curve)
     print(f"{path}: {' '.join(f'{loss:.3f}' for loss in curve.losses)}")

@@ -23,6 +23,7 @@ from mt3core.errors import DatasetError
 from mt3core.files import atomic_output
 from mt3core.loss_curve import compare_curve, read_curve
 from mt3core.notes import Note, to_notes
+from mt3core.rendering.compose import composing_engine
 from mt3core.training_config import TrainingConfig
 
 MODEL_FOLDER, HELD_OUT_FOLDER = "model", "held_out"
@@ -86,6 +87,8 @@ def follows_curve(config: TrainingConfig, unchanged: TrainingConfig, run_directo
     if _learning(config) != _learning(unchanged):
         return "not compared with the stored one, which was recorded with other settings"
     curve = read_curve(curve_path)
+    if config.data.composed_pieces and composing_engine() != curve.engine:
+        return f"not compared with the stored one, which was recorded with the sounds of {curve.engine}"
     compared = compare_curve(curve, loss_reports(run_directory))
     if compared is None:
         return "nothing to compare with the stored one"

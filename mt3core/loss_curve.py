@@ -21,12 +21,16 @@ NUM_STRETCHES = 20
 
 @dataclass(frozen=True)
 class LossCurve:
-    """`losses` are means over equal stretches of `num_steps`; `band` is how far one may lie off, as a share of it."""
+    """`losses` are means over equal stretches of `num_steps`; `band` is how far one may lie off, as a share of it.
+
+    `engine` rendered the composed pieces that the run learned from: other sounds are learned at another speed.
+    """
 
     config: str
     num_steps: int
     band: float
     losses: tuple[float, ...]
+    engine: str = ""
     about: str = ""  # what it was recorded with
 
 
@@ -45,13 +49,13 @@ class Comparison:
 
 
 def record_curve(
-    config: str, num_steps: int, reports: Iterable[tuple[int, float]], band: float, about: str = ""
+    config: str, num_steps: int, reports: Iterable[tuple[int, float]], band: float, engine: str = "", about: str = ""
 ) -> LossCurve:
     """The curve of a whole run, given as (step, loss of the steps up to there). Raises `UsageError` for gaps in it."""
     means = _means(num_steps, reports, NUM_STRETCHES)
     if np.isnan(means).any():
         raise UsageError("The run has stretches without a report.", "Report more often: --set report.every_steps=5.")
-    return LossCurve(config, num_steps, band, tuple(round(float(mean), 4) for mean in means), about)
+    return LossCurve(config, num_steps, band, tuple(round(float(mean), 4) for mean in means), engine, about)
 
 
 def compare_curve(curve: LossCurve, reports: Iterable[tuple[int, float]]) -> Comparison | None:

@@ -11,6 +11,7 @@ from small_models import with_few_tokens
 
 from mt3app import train as mt3app_train
 from mt3app.cli import run
+from mt3app.train_finish import follows_curve
 from mt3convert.orbax import write_orbax
 from mt3core.config import ISMIR2021, MT3
 from mt3core.config_files import shipped_folder
@@ -18,6 +19,7 @@ from mt3core.errors import ModelError, UsageError
 from mt3core.loss_curve import LossCurve, compare_curve, read_curve, record_curve, write_curve
 from mt3core.midi import read_midi
 from mt3core.model_directory import save_model_directory
+from mt3core.training_config import DataConfig, TrainingConfig
 
 pytestmark = pytest.mark.integration
 
@@ -222,3 +224,10 @@ def test_a_curve_is_stretches_of_the_run_and_a_band(tmp_path):
     (tmp_path / "bad.json").write_text('{"config": "x"}')
     with pytest.raises(UsageError, match="cannot be read as a loss curve"):
         read_curve(tmp_path / "bad.json")
+
+
+def test_other_sounds_have_no_curve_to_follow(tmp_path):
+    config = TrainingConfig("x", data=DataConfig(composed_pieces=2))
+    write_curve(tmp_path / "curve.json", LossCurve("x", 40, 0.1, (1.0,), engine="a church organ"))
+    sentence = follows_curve(config, config, tmp_path, tmp_path / "curve.json")
+    assert sentence == "not compared with the stored one, which was recorded with the sounds of a church organ"

@@ -56,7 +56,7 @@ def composed_manifest(num_pieces: int, say: Callable[[str], None] = print, folde
     written, `DatasetError` where a piece cannot be rendered, `MissingExtraError` without the extra `[datasets]`.
     """
     array_record_module()  # before anything slow: is it installed?
-    rendering = check_rendering(Rendering("slakh", "auto", programs="keep", sample_rate_hz=_SAMPLE_RATE_HZ))
+    rendering = _rendering()
     place = (folder or _cache_folder()) / f"composed-{num_pieces}-{_fingerprint(num_pieces, rendering)}"
     manifest = place / "cache" / MANIFEST_NAME
     if manifest.is_file():
@@ -70,6 +70,15 @@ def composed_manifest(num_pieces: int, say: Callable[[str], None] = print, folde
     took = time.perf_counter() - started
     say(f"Data: {num_pieces} composed pieces, {seconds / 60:.1f} min of music made in {took:.0f} s at {place}")
     return manifest
+
+
+def composing_engine() -> str:
+    """What renders composed pieces here: the best engine that is installed."""
+    return _rendering().engine
+
+
+def _rendering() -> Rendering:
+    return check_rendering(Rendering("slakh", "auto", programs="keep", sample_rate_hz=_SAMPLE_RATE_HZ))
 
 
 def _splits(num_pieces: int) -> Iterable[tuple[str, int]]:
