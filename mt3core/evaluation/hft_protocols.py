@@ -40,10 +40,10 @@ def _numbers_as_hz(table: NoteTable) -> ScoredNotes:
 
 
 PROTOCOLS: tuple[Protocol, ...] = (
-    Protocol("hft_note", "mir_eval's note scores of a piano file, notes without length dropped.", SOURCE, note_scores),
+    Protocol("hft_note", "mir_eval's note scores of a piano file, notes without length dropped", SOURCE, note_scores),
     Protocol(
         "hft_note_velocity",
-        "mir_eval's scores with velocity, note numbers taken for Hz: semitone errors pass (as published).",
+        "mir_eval's scores with velocity, note numbers taken for Hz: semitone errors pass (as published)",
         SOURCE,
         note_velocity_scores,
     ),

@@ -14,6 +14,7 @@ before they are compared (mir_eval's `N_DECIMALS`), and a difference equal to th
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,7 +155,7 @@ def best_pairs(hits: Hits) -> Pairs:
     candidates: dict[int, list[int]] = {}
     for reference, estimate in zip(hits.reference[~alone].tolist(), hits.estimate[~alone].tolist(), strict=True):
         candidates.setdefault(estimate, []).append(reference)
-    contested = np.array(list(_bipartite_match(candidates).items()), dtype=np.int64).reshape(-1, 2)
+    contested = np.array(_search(candidates), dtype=np.int64).reshape(-1, 2)
     pairs = np.concatenate([np.stack([hits.reference[alone], hits.estimate[alone]], axis=1), contested])
     return pairs[np.argsort(pairs[:, 0])]
 
@@ -169,6 +170,17 @@ def count_pairs(hits: Hits) -> int:
     columns, column_of = np.unique(rest.estimate, return_inverse=True)
     graph = csr_array((np.ones(len(row_of), dtype=bool), (row_of, column_of)), shape=(len(rows), len(columns)))
     return int(alone.sum() + (maximum_bipartite_matching(graph, perm_type="column") >= 0).sum())
+
+
+def _search(candidates: dict[int, list[int]]) -> list[tuple[int, int]]:
+    """mir_eval's matching of estimated notes, each with its candidates in the reference."""
+    limit = sys.getrecursionlimit()
+    # The search calls itself once for each note of a chain in which every note changes its partner.
+    sys.setrecursionlimit(limit + 2 * len(candidates))
+    try:
+        return list(_bipartite_match(candidates).items())
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def _without_rivals(hits: Hits) -> np.ndarray:

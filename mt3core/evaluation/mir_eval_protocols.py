@@ -97,7 +97,7 @@ def _protocol(kind: str, part: str, about: str, score: Callable[[NoteTable, Note
     def score_part(reference: Performance, estimate: Performance) -> Scores:
         return score(choose(reference).notes, choose(estimate).notes)
 
-    return Protocol(f"mir_eval_{kind}_{part}", f"{about}: {what}.", SOURCE, score_part)
+    return Protocol(f"mir_eval_{kind}_{part}", f"{about}: {what}", SOURCE, score_part)
 
 
 _NOTES = "mir_eval's note scores with and without offsets, and of onsets and offsets alone"

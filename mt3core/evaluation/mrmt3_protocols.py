@@ -151,16 +151,16 @@ def _named(score: Score, name: str, suffix: str = "") -> Scores:
 PROTOCOLS: tuple[Protocol, ...] = (
     Protocol(
         "mrmt3_program_aware",
-        "MR-MT3's multi-instrument F1: by program, onsets only; its Onset F1 pools drums with pitched notes.",
+        "MR-MT3's multi-instrument F1: by program, onsets only; its Onset F1 pools drums with pitched notes",
         SOURCE,
         program_aware_scores,
     ),
     Protocol(
-        "mrmt3_notes", "MR-MT3: all notes pooled by pitch, drums too, with and without offsets.", SOURCE, pooled_scores
+        "mrmt3_notes", "MR-MT3: all notes pooled by pitch, drums too, with and without offsets", SOURCE, pooled_scores
     ),
     Protocol(
         "mrmt3_tracks",
-        "MR-MT3: the best matching estimated track of each reference track, whatever its program.",
+        "MR-MT3: the best matching estimated track of each reference track, whatever its program",
         SOURCE,
         track_scores,
         # The program has no average of this score; a piece without reference tracks says nothing.
@@ -168,7 +168,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
     ),
     Protocol(
         "mrmt3_instruments",
-        "MR-MT3: which program numbers were found, and the paper's leakage ratio phi.",
+        "MR-MT3: which program numbers were found, and the paper's leakage ratio phi",
         INSTRUMENTS_SOURCE,
         instrument_scores,
     ),

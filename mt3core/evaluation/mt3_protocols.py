@@ -172,22 +172,20 @@ def _named(score: Score, name: str, suffix: str = "") -> Scores:
 
 
 PROTOCOLS: tuple[Protocol, ...] = (
+    Protocol("mt3", "MT3: note, frame and multi-instrument scores (flat, MIDI class, full), sweep", SOURCE, mt3_scores),
+    Protocol("mt3_onsets_only", "MT3's scores for data without offsets and velocities", SOURCE, onsets_only_scores),
     Protocol(
-        "mt3", "MT3: note, frame and multi-instrument scores (flat, MIDI class, full), sweep.", SOURCE, mt3_scores
-    ),
-    Protocol("mt3_onsets_only", "MT3's scores for data without offsets and velocities.", SOURCE, onsets_only_scores),
-    Protocol(
-        "mt3_tracks_cerberus4", "MT3's scores of bass, drums, guitar and piano, each alone.", SOURCE, cerberus4_scores
+        "mt3_tracks_cerberus4", "MT3's scores of bass, drums, guitar and piano, each alone", SOURCE, cerberus4_scores
     ),
     Protocol(
         "mt3_program_aware",
-        "MT3's multi-instrument F1: by program (flat, MIDI class, full) with offsets, drums by onset.",
+        "MT3's multi-instrument F1: by program (flat, MIDI class, full) with offsets, drums by onset",
         SOURCE,
         program_aware_scores,
     ),
     Protocol(
         "mt3_tolerance_sweep",
-        "MT3's onset + offset scores at tolerances from 10 to 500 ms, pitched notes as they are.",
+        "MT3's onset + offset scores at tolerances from 10 to 500 ms, pitched notes as they are",
         SOURCE,
         tolerance_sweep,
     ),
