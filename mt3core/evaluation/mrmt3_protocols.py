@@ -12,8 +12,8 @@ What is counted.
 - `mrmt3_instruments`: the set of program numbers of the reference against that of the estimate. Drums count as the
   program number of their track, mostly 0, the same as the piano.
 
-Notes without length stop the program but for `mrmt3_notes`, an empty side stops `mrmt3_tracks` and
-`mrmt3_instruments`; such files are missing from its averages.
+Notes without length stop `mrmt3_program_aware` and `mrmt3_tracks`, an estimate without notes stops `mrmt3_tracks`, and
+sides without a common instrument stop `mrmt3_instruments`; such files are missing from the averages.
 
 **Not from the program**: `leakage ratio phi` in `mrmt3_instruments` is ours, from the definition in the paper ("MR-MT3:
 Memory Retaining Multi-Track Music Transcription to Mitigate Instrument Leakage", arXiv 2403.10024): the number
@@ -21,8 +21,9 @@ of different instruments in the transcription by that in the reference, then the
 means that instruments leak into others. The program prints the number of instruments only.
 
 Source: gudgud96/MR-MT3, `evaluate.py` and `scripts/instrument_leakage/count_instrument_f1.py`, commit
-826ea84a933f93cd707d11e91af711f1d19c8d79. Ours departs from it where a file has drums on several program numbers of
-different families: `F1 by program drums` is that of the last such group in the order of a Python set there; here too.
+826ea84a933f93cd707d11e91af711f1d19c8d79. Where drums have program numbers of several families, `F1 by program
+drums` is that of the family which comes last in a Python set, there and here. Ours departs from it in the average of
+`mrmt3_tracks`, which the program does not make: files without reference tracks are left out.
 """
 
 from __future__ import annotations
