@@ -26,7 +26,9 @@ def pieces(tmp_path_factory):
 def start(pieces, run, *changes):
     root = PROGRAM.parents[1]
     command = [sys.executable, str(PROGRAM), str(pieces), str(run), str(NUM_STEPS), *CHANGES, *changes]
-    environment = {**os.environ, "PYTHONPATH": f"{root}:{root / 'tests'}"}
+    # Compiled quickly rather than well.
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+    environment = {**os.environ, "PYTHONPATH": f"{root}:{root / 'tests'}", "XLA_FLAGS": flags}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
