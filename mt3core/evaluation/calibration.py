@@ -1,0 +1,77 @@
+"""Whether confidences can be believed: of the notes given 80 %, are four in five right?
+
+Notes are sorted into ten bins of equal width by their confidence. The expected calibration error is the mean, over
+all notes, of the difference between a bin's mean confidence and its share of right notes (Guo, Pleiss, Sun and
+Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, equation 3); the greatest error is that of the
+worst bin (equation 4). The Brier score is the mean squared difference between confidence and outcome (0 or 1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from mt3core.errors import UsageError
+
+BINS = 10
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The notes whose confidences lie from `low` to below `high` (the last bin includes 1)."""
+
+    low: float
+    high: float
+    notes: int
+    mean_confidence: float
+    right: float  # share of the notes
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The reliability table (bins with notes only) and what it comes to."""
+
+    bins: tuple[Bin, ...]
+    expected_error: float
+    greatest_error: float
+    brier_score: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def calibrate(
+    confidences: Float[np.ndarray, " notes"], is_right: Bool[np.ndarray, " notes"], bins: int = BINS
+) -> Calibration | None:
+    """The reliability of confidences from 0 to 1; None without notes.
+
+    Raises `UsageError` where there are not as many confidences as notes, or one is outside 0 to 1 or not a number.
+    """
+    if len(confidences) != len(is_right):
+        raise UsageError(
+            f"There are {len(confidences)} confidences for {len(is_right)} notes.", "Give every note one, or none."
+        )
+    is_bad = ~((confidences >= 0) & (confidences <= 1))
+    if is_bad.any():
+        place = int(np.argmax(is_bad))
+        raise UsageError(f"Note {place} has the confidence {confidences[place]}.", "Give numbers from 0 to 1.")
+    if len(confidences) == 0:
+        return None
+    numbers = np.minimum((confidences * bins).astype(int), bins - 1)
+    found = [_bin(number, bins, confidences[numbers == number], is_right[numbers == number]) for number in range(bins)]
+    filled = tuple(one for one in found if one is not None)
+    errors = np.array([abs(one.mean_confidence - one.right) for one in filled])
+    weights = np.array([one.notes for one in filled]) / len(confidences)
+    return Calibration(
+        filled, float(errors @ weights), float(errors.max()), float(np.mean((confidences - is_right) ** 2))
+    )
+
+
+def _bin(number: int, bins: int, confidences: np.ndarray, is_right: np.ndarray) -> Bin | None:
+    if len(confidences) == 0:
+        return None
+    return Bin(number / bins, (number + 1) / bins, len(confidences), float(confidences.mean()), float(is_right.mean()))
