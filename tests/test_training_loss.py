@@ -177,7 +177,7 @@ def test_targets_are_counted_by_type():
     wanted = np.array([[3, 1, 0], [4, 4, 2]])
     logits[0, 0, 3] = logits[0, 1, 1] = logits[0, 2, 0] = logits[1, 0, 4] = logits[1, 1, 5] = logits[1, 2, 2] = 2.0
     types = np.array([-1, 6, -1, 0, 1, 1], np.int32)  # token 2 is of no type
-    sums = sums_of_logits(jnp.asarray(logits), jnp.asarray(wanted), jnp.asarray(types), 0.5)
+    sums = jax.jit(sums_of_logits, compiler_options=QUICKLY)(logits, wanted, types, 0.5)
     assert sums.count.tolist() == [1, 2, 0, 0, 0, 0, 1]
     assert sums.correct.tolist() == [1, 1, 0, 0, 0, 0, 1]
     assert float(sums.num_tokens) == 5
@@ -225,11 +225,15 @@ def test_attention_is_that_of_jax(dtype):
     random = np.random.default_rng(0)
     query, key, value = (jnp.asarray(random.normal(size=(2, 3, 6, 8)), dtype) for _ in range(3))
     mask = jnp.asarray(random.random((2, 1, 6, 6)) < 0.5).at[0, 0, 2].set(False)
+
+    @functools.partial(jax.jit, compiler_options=QUICKLY)
+    def both(query, key, value, seen):
+        ours = attention.attention(query, key, value, seen)
+        by_place = (x.swapaxes(1, 2) for x in (query, key, value))
+        return ours, jax.nn.dot_product_attention(*by_place, mask=seen, scale=1.0).swapaxes(1, 2)
+
     for seen in (mask, None):
-        found = attention.attention(query, key, value, seen)
-        expected = jax.nn.dot_product_attention(
-            *(x.swapaxes(1, 2) for x in (query, key, value)), mask=seen, scale=1.0
-        ).swapaxes(1, 2)
+        found, expected = both(query, key, value, seen)
         assert found.dtype == expected.dtype == jnp.dtype(dtype)
         np.testing.assert_allclose(found.astype("float32"), expected.astype("float32"), rtol=0, atol=2e-6)
 
