@@ -7,11 +7,15 @@ that define them are imported when it is first looked at.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+
+import numpy as np
+from jaxtyping import Float
 
 from mt3core.errors import UsageError
 from mt3core.evaluation.performance import Performance
@@ -50,7 +54,8 @@ class Protocol:
 
     `score(reference, estimate)` gives the values of one file under the original's names (NaN where the original
     says NaN) and raises `NotDefinedError` where the original stops with an error. `average` makes the value of a
-    set from the values of its files as the original does.
+    set from the values of its files as the original does. `draw_averages` does so for many draws of the files at
+    once, given how often each file is in each draw; a protocol whose average is a mean needs none.
     """
 
     name: str
@@ -58,6 +63,13 @@ class Protocol:
     source: str  # the paper or repository, with its commit
     score: Callable[[Performance, Performance], Scores]
     average: Callable[[Sequence[Scores]], Scores] = mean_over_files
+    draw_averages: (
+        Callable[
+            [Sequence[Scores], Float[np.ndarray, "draws files"]],
+            dict[str, Float[np.ndarray, " draws"]],
+        ]
+        | None
+    ) = None
 
 
 @cache
@@ -71,9 +83,14 @@ def _protocols() -> dict[str, Protocol]:
 
 
 def protocol(name: str) -> Protocol:
-    """The protocol of this name; raises `UsageError` listing all names where there is none."""
+    """The protocol of this name; raises `UsageError` listing all names, the most similar first, where there is none."""
     if name not in _protocols():
-        names = ", ".join(_protocols())
+        nearest = difflib.SequenceMatcher(b=name.lower())
+        likeness = {}
+        for known in _protocols():
+            nearest.set_seq1(known)
+            likeness[known] = nearest.ratio()
+        names = ", ".join(sorted(likeness, key=lambda known: -likeness[known]))
         raise UsageError(f"There is no evaluation protocol named {name!r}.", f"Choose from: {names}.")
     return _protocols()[name]
 

@@ -28,10 +28,12 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
+from mt3core.evaluation.intervals import draw_means
 from mt3core.evaluation.matching import best_pairs, count_pairs
 from mt3core.evaluation.note_scores import Comparison, f1, require_lengths, scored_notes
 from mt3core.evaluation.performance import Performance
@@ -56,6 +58,7 @@ DRUM_SECONDS = 0.008  # the length of every drum hit
 NOTES_THAT_END_THE_FRAMES = 20
 _NO_CLASS = -1
 _EPSILON = sys.float_info.epsilon
+Value = TypeVar("Value", float, Float[np.ndarray, " draws"])
 
 
 @dataclass(frozen=True)
@@ -88,15 +91,31 @@ class Preset:
     def average(self, files: Sequence[Scores]) -> Scores:
         """The values of a set: means over files without NaN, and `micro_..._f` of each class, NaN where none is."""
         means = mean_without_nan(files)
-        classes = list(self.classes or ())
-        names = ["onset_f", "offset_f", "frame_f", "frame_f_pc", "onset_f_drum"]
-        names += ["multi_f"] if self.classes is not None else []
-        names += [f"{kind}_f_{name}" for name in classes for kind in ("onset", "offset")]
-        averages = {name: means.get(name, math.nan) for name in names}
-        for kind, name in [(kind, name) for name in classes for kind in ("onset", "offset")] + [("onset", "drum")]:
+        averages = {name: means.get(name, math.nan) for name in self._mean_names()}
+        for kind, name in self._pooled_names():
             precision, recall = (_weighted_mean(files, f"micro_{kind}_{share}_{name}") for share in ("p", "r"))
             averages[f"micro_{kind}_f_{name}"] = _harmonic_mean(precision, recall)
         return averages
+
+    def draw_averages(
+        self, files: Sequence[Scores], draws: Float[np.ndarray, "draws files"]
+    ) -> dict[str, Float[np.ndarray, " draws"]]:
+        """The same of many draws of the files."""
+        means = draw_means(files, draws, skip_nan=True)
+        nothing = np.full(len(draws), math.nan)
+        averages = {name: means.get(name, nothing) for name in self._mean_names()}
+        for kind, name in self._pooled_names():
+            precision, recall = (_drawn_weighted_means(files, f"micro_{kind}_{p}_{name}", draws) for p in ("p", "r"))
+            averages[f"micro_{kind}_f_{name}"] = _harmonic_mean(precision, recall)
+        return averages
+
+    def _mean_names(self) -> list[str]:
+        names = ["onset_f", "offset_f", "frame_f", "frame_f_pc", "onset_f_drum"]
+        names += ["multi_f"] if self.classes is not None else []
+        return names + [f"{kind}_f_{name}" for name in self.classes or () for kind in ("onset", "offset")]
+
+    def _pooled_names(self) -> list[tuple[str, str]]:
+        return [(kind, name) for name in self.classes or () for kind in ("onset", "offset")] + [("onset", "drum")]
 
 
 @dataclass(frozen=True)
@@ -220,7 +239,7 @@ def _frame_f(both: int, estimate: int, reference: int) -> float:
     return _harmonic_mean(both / estimate if estimate else 0.0, both / reference)
 
 
-def _harmonic_mean(precision: float, recall: float) -> float:
+def _harmonic_mean(precision: Value, recall: Value) -> Value:
     """The original's F1: the harmonic mean of both with machine epsilon added, so that 0 and 0 give 0."""
     precision, recall = precision + _EPSILON, recall + _EPSILON
     return 2 * precision * recall / (precision + recall) - _EPSILON
@@ -232,12 +251,21 @@ def _weighted_mean(files: Sequence[Scores], name: str) -> float:
     return math.fsum(value * weight for value, weight in weights) / total if total else math.nan
 
 
+def _drawn_weighted_means(
+    files: Sequence[Scores], name: str, draws: Float[np.ndarray, "draws files"]
+) -> Float[np.ndarray, " draws"]:
+    weights = np.array([scores.get(f"{name} weight", 0.0) for scores in files])
+    values = np.array([scores[name] if weight else 0.0 for scores, weight in zip(files, weights, strict=True)])
+    with np.errstate(invalid="ignore"):
+        return draws @ (values * weights) / (draws @ weights)
+
+
 _SOURCE = "Chang et al. 2024, YourMT3+; utils/metrics.py in the PyPI package yourmt3 0.1.4"
 
 
 def _protocol(name: str, summary: str, classes: Classes | None, drum_groups: Classes | None = None) -> Protocol:
     preset = Preset(classes, drum_groups)
-    return Protocol(name, f"YourMT3: {summary}", _SOURCE, preset.score, preset.average)
+    return Protocol(name, f"YourMT3: {summary}", _SOURCE, preset.score, preset.average, preset.draw_averages)
 
 
 PROTOCOLS = (

@@ -1,0 +1,79 @@
+"""Which of a protocol's many values are shown first, and the three protocols that a musician is told about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PlainScore:
+    """A value in plain words: its name, which notes count as found, and where it comes from."""
+
+    name: str
+    rule: str
+    protocol: str
+    metric: str
+
+
+PLAIN_SCORES = (
+    PlainScore(
+        "notes",
+        "pitched notes of the right pitch that start within 50 ms; the instrument does not matter",
+        "mir_eval_notes_nondrum",
+        "F-measure_no_offset",
+    ),
+    PlainScore(
+        "notes and their ends",
+        "the same, and they end within 50 ms or a fifth of the note's length",
+        "mir_eval_notes_nondrum",
+        "F-measure",
+    ),
+    PlainScore(
+        "notes and instruments",
+        "pitch, start, end and family of instruments (piano, guitar, bass, ...) are right; drums by their starts",
+        "mt3_program_aware",
+        "Onset + offset + program F1 (midi_class)",
+    ),
+    PlainScore(
+        "drums",
+        "the right drum within 50 ms, similar drums (two kicks, two snares, ...) taken for one; pieces with drums only",
+        "yourmt3_slakh",
+        "onset_f_drum",
+    ),
+)
+DEFAULT_PROTOCOLS = tuple(dict.fromkeys(one.protocol for one in PLAIN_SCORES))
+
+# By the beginning of the protocol's name; the first that fits.
+_HEADLINES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("mir_eval_notes_drum", ("F-measure_no_offset",)),
+    ("mir_eval_counts", ("pairs onset", "pairs onset+offset", "reference notes", "estimated notes")),
+    ("mir_eval", ("F-measure_no_offset", "F-measure")),
+    ("hft", ("F-measure_no_offset", "F-measure")),
+    ("mt3_onsets_only", ("Onset F1", "Frame F1")),
+    ("mt3_tracks", ("bass/Onset F1", "drums/Onset F1", "guitar/Onset F1", "piano/Onset F1")),
+    ("mt3_tolerance_sweep", tuple(f"Onset + offset F1 ({seconds})" for seconds in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5))),
+    ("mt3_program_aware", tuple(f"Onset + offset + program F1 ({one})" for one in ("flat", "midi_class", "full"))),
+    ("mt3", ("Onset F1", "Onset + offset F1", "Onset + offset + program F1 (midi_class)", "Frame F1")),
+    ("mrmt3_program_aware", ("Onset F1", "Onset + program F1 (midi_class)", "Onset + program F1 (full)")),
+    ("mrmt3_notes", ("on_f1", "onoff_f1")),
+    ("mrmt3_tracks", ("mean best track F1",)),
+    ("mrmt3_instruments", ("instruments F1", "leakage ratio phi (from the paper, not in its code)")),
+    ("yourmt3_drums_ksh", ("onset_f_drum",)),
+    ("yourmt3", ("onset_f", "offset_f", "multi_f", "onset_f_drum", "frame_f")),
+    ("transkun", ("note f1", "note+offset f1", "note+velocity+offset f1", "frame f1", "pedal64 f1")),
+    ("bytedance", ("note_f1", "note+offset_f1", "note+offset+velocity_f1", "frame_f1", "pedal_f1")),
+)
+
+
+def headline(protocol: str, metrics: Iterable[str]) -> tuple[str, ...]:
+    """The values of a protocol that are shown first, of those that are there; all where nothing is known of it."""
+    there = list(metrics)
+    wanted = next((names for start, names in _HEADLINES if protocol.startswith(start)), None)
+    return tuple(there) if wanted is None else tuple(name for name in wanted if name in there)
+
+
+def plain_scores(protocols: Iterable[str]) -> tuple[PlainScore, ...]:
+    """The values in plain words that these protocols give."""
+    there = set(protocols)
+    return tuple(one for one in PLAIN_SCORES if one.protocol in there)

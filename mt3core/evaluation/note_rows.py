@@ -1,0 +1,169 @@
+"""Notes from tables and JSON of whatever system: which columns they have and what the values mean.
+
+Columns go by name, in any order; names of several programs are known. Without a header the columns are onset, offset,
+pitch, velocity, program, is_drum, of which the first three must be there. Times are seconds, pitches MIDI numbers.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from mt3core.notes import NOTE_DTYPE, NoteTable
+from mt3core.transcription import SCHEMA_VERSION
+
+COLUMNS = ("onset", "offset", "pitch", "velocity", "program", "is_drum")
+DEFAULT_VELOCITY = 100
+# As written after spaces, underscores and capitals are taken out.
+_COLUMN_NAMES = {
+    "onset": ("onset", "onsettime", "onsetseconds", "start", "starttime", "starttimes", "startseconds"),
+    "offset": ("offset", "offsettime", "offsetseconds", "end", "endtime", "endtimes", "endseconds"),
+    "duration": ("duration", "durationseconds", "length"),
+    "pitch": ("pitch", "midipitch", "pitchmidi", "midinote", "notenumber", "note", "midi"),
+    "velocity": ("velocity", "vel"),
+    "program": ("program", "midiprogram"),
+    "is_drum": ("isdrum", "drum"),
+    "confidence": ("confidence", "probability"),
+}
+_COLUMN_OF = {name: column for column, names in _COLUMN_NAMES.items() for name in names}
+_TRUTH = {"0": False, "1": True, "false": False, "true": True, "no": False, "yes": True}
+
+
+@dataclass(frozen=True, eq=False)
+class NoteRows:
+    """Notes in the order of the file, what came with them, and remarks on what the file does not say."""
+
+    notes: NoteTable
+    controls: Float[np.ndarray, "controls 3"]
+    confidences: Float[np.ndarray, " _notes"] | None
+    remarks: tuple[str, ...] = ()
+
+
+def parse_table(text: str) -> NoteRows:
+    """A table with tabs, semicolons, commas or spaces between its columns. Raises `ValueError`."""
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip() and line[0] != "#"]
+    if not lines:
+        return _rows([])
+    delimiter = next((mark for mark in "\t;," if mark in lines[0][1]), None)
+    cells = [(number, next(csv.reader([line], delimiter=delimiter)) if delimiter else line.split())
+             for number, line in lines]  # fmt: skip
+    first = [cell.strip() for cell in cells[0][1]]
+    names: Sequence[str] = COLUMNS
+    if not _is_number(first[0]):
+        names, cells = first, cells[1:]
+        found = {_column(name) for name in names}
+        missing = [column for column in ("onset", "pitch") if column not in found]
+        missing += ["offset"] if not found & {"offset", "duration"} else []
+        if missing:
+            raise ValueError(f"its header names no column for {' and '.join(missing)}")
+    return _rows((f"line {number}", dict(zip(names, values, strict=False))) for number, values in cells)
+
+
+def parse_json_lines(text: str) -> NoteRows:
+    """One note a line, as an object or a list. Raises `ValueError`."""
+    rows = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                rows.append((f"line {number}", json.loads(line)))
+            except ValueError as error:
+                raise ValueError(f"line {number} is no JSON: {error}") from None
+    return _rows(rows)
+
+
+def parse_json(text: str) -> NoteRows:
+    """A transcription of mt3, or any object with `notes` (and `controls`), or a list of notes. Raises `ValueError`."""
+    values = json.loads(text)
+    controls: Any = []
+    if isinstance(values, dict):
+        if "notes" not in values:
+            raise ValueError("it has no entry 'notes'")
+        if "segments" in values and values.get("version") != SCHEMA_VERSION:
+            raise ValueError(f"it is a transcription of version {values.get('version')!r}, not {SCHEMA_VERSION}")
+        values, controls = values["notes"], values.get("controls", [])
+    if not isinstance(values, list):
+        raise ValueError("its notes are no list")
+    try:
+        table = np.array(controls, dtype=float).reshape(-1, 3)
+    except (TypeError, ValueError):
+        raise ValueError("its controls are no rows of time, controller and value") from None
+    return _rows(((f"note {number}", row) for number, row in enumerate(values, 1)), table)
+
+
+def _rows(rows: Iterable[tuple[str, Any]], controls: Float[np.ndarray, "controls 3"] | None = None) -> NoteRows:
+    notes, confidences, has_velocity = [], [], True
+    for place, row in rows:
+        values = dict(_named(row, place))
+        has_velocity = has_velocity and "velocity" in values
+        notes.append(_note(values, place))
+        confidences.append(values.get("confidence"))
+    table = np.array(notes, dtype=NOTE_DTYPE)
+    sure = None
+    if confidences and None not in confidences:
+        sure = np.array([_number(value, "confidence", "a note") for value in confidences])
+    remarks = () if has_velocity else (f"says nothing of velocities; {DEFAULT_VELOCITY} is taken for all",)
+    return NoteRows(table, np.zeros((0, 3)) if controls is None else controls, sure, remarks)
+
+
+def _named(row: Any, place: str) -> Iterator[tuple[str, Any]]:
+    """The columns that are known and not empty."""
+    if isinstance(row, list | tuple):
+        row = dict(zip(COLUMNS, row, strict=False))
+    if not isinstance(row, Mapping):
+        raise ValueError(f"{place} is no note")
+    for name, value in row.items():
+        column = _column(name)
+        if column is not None and value is not None and value != "":
+            yield column, value
+
+
+def _note(values: Mapping[str, Any], place: str) -> tuple[float, float, int, int, int, bool]:
+    onset = _number(values.get("onset"), "onset", place)
+    if "offset" in values or "duration" not in values:
+        offset = _number(values.get("offset"), "offset", place)
+    else:
+        offset = onset + _number(values["duration"], "duration", place)
+    pitch = _whole(values.get("pitch"), "pitch", place)
+    velocity = _whole(values.get("velocity", DEFAULT_VELOCITY), "velocity", place)
+    program = _whole(values.get("program", 0), "program", place)
+    return onset, offset, pitch, velocity, program, _truth(values.get("is_drum", False), place)
+
+
+def _column(name: Any) -> str | None:
+    return _COLUMN_OF.get(str(name).lower().replace(" ", "").replace("_", ""))
+
+
+def _is_number(text: Any) -> bool:
+    try:
+        float(text)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _number(value: Any, column: str, place: str) -> float:
+    if value is None:
+        raise ValueError(f"{place} has no {column}")
+    if not _is_number(value):
+        raise ValueError(f"{place} has the {column} {value!r}, which is no number")
+    return float(value)
+
+
+def _whole(value: Any, column: str, place: str) -> int:
+    number = _number(value, column, place)
+    if not np.isfinite(number) or number != int(number):
+        raise ValueError(f"{place} has the {column} {value!r}; it has to be a whole number from 0 to 127")
+    return int(np.clip(number, -1, 1000))  # what lies outside is refused with all other impossible notes
+
+
+def _truth(value: Any, place: str) -> bool:
+    name = str(int(value)) if isinstance(value, int | float) else str(value).strip().lower()
+    if name not in _TRUTH:
+        raise ValueError(f"{place} has is_drum {value!r}; it has to be 0 or 1")
+    return _TRUTH[name]

@@ -1,0 +1,174 @@
+"""The result of an evaluation: averages with intervals, all pieces, and their JSON (docs/evaluation.md)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mt3core.evaluation.intervals import Average, Bootstrap, average, difference
+from mt3core.evaluation.protocols import Scores, protocol
+from mt3core.evaluation.runner import Piece
+from mt3core.files import atomic_output
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Against:
+    """A second system on the same references.
+
+    `averages` are its own; `differences` say how much more the first system has, over the pieces for which the
+    protocol is defined for both.
+    """
+
+    estimate: str
+    pieces: list[Piece]
+    averages: dict[str, Average]
+    differences: dict[str, Average]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What was scored. `protocols` are names; `settings` go into the JSON as they are."""
+
+    protocols: tuple[str, ...]
+    pieces: list[Piece]
+    averages: dict[str, Average]
+    bootstrap: Bootstrap
+    against: Against | None = None
+    references_alone: tuple[str, ...] = ()
+    estimates_alone: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary; NaN is None."""
+        against = None
+        if self.against is not None:
+            against = {
+                "estimate": self.against.estimate,
+                "protocols": {
+                    name: {
+                        **_average_json(name, self.against.averages[name]),
+                        "difference": _difference_json(self.against.differences[name]),
+                    }
+                    for name in self.protocols
+                },
+                "pieces": [_piece_json(piece) for piece in self.against.pieces],
+            }
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "protocols": {name: _average_json(name, self.averages[name]) for name in self.protocols},
+            "pieces": [_piece_json(piece) for piece in self.pieces],
+            "against": against,
+            "unmatched": {"reference": list(self.references_alone), "estimate": list(self.estimates_alone)},
+            "settings": {
+                "resamples": self.bootstrap.resamples,
+                "seed": self.bootstrap.seed,
+                "confidence": self.bootstrap.confidence,
+                **self.settings,
+            },
+        }
+
+    def save(self, path: Path) -> None:
+        """Writes the JSON, whole or not at all."""
+        text = json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
+        with atomic_output(path) as temporary:
+            # Names of files need not be UTF-8; what Python puts for such bytes, JSON can only write with a backslash.
+            temporary.write_bytes(f"{text}\n".encode(errors="backslashreplace"))
+
+
+def summarise(
+    protocols: Sequence[str],
+    pieces: list[Piece],
+    bootstrap: Bootstrap | None = None,
+    against: tuple[str, list[Piece]] | None = None,
+    references_alone: tuple[str, ...] = (),
+    estimates_alone: tuple[str, ...] = (),
+    settings: dict[str, Any] | None = None,
+) -> Result:
+    """Averages with intervals of scored pieces; `against` names a second system and has its pieces.
+
+    A piece for which a protocol is not defined stays out of that protocol's average.
+    """
+    bootstrap = bootstrap or Bootstrap()
+    other = None
+    if against is not None:
+        estimate, others = against
+        differences = {name: _difference(name, pieces, others, bootstrap) for name in protocols}
+        other = Against(estimate, others, _averages(protocols, others, bootstrap), differences)
+    averages = _averages(protocols, pieces, bootstrap)
+    alone = references_alone, estimates_alone
+    return Result(tuple(protocols), pieces, averages, bootstrap, other, *alone, settings or {})
+
+
+def _averages(protocols: Sequence[str], pieces: list[Piece], bootstrap: Bootstrap) -> dict[str, Average]:
+    return {name: average(protocol(name), _defined(name, pieces), bootstrap) for name in protocols}
+
+
+def _defined(name: str, pieces: list[Piece]) -> list[Scores]:
+    return [values for piece in pieces if (values := piece.values(name)) is not None]
+
+
+def _difference(name: str, pieces: list[Piece], others: list[Piece], bootstrap: Bootstrap) -> Average:
+    """Over the pieces that both systems have and for which the protocol is defined for both."""
+    by_name = {piece.name: piece.values(name) for piece in others}
+    both = []
+    for piece in pieces:
+        mine, theirs = piece.values(name), by_name.get(piece.name)
+        if mine is not None and theirs is not None:
+            both.append((mine, theirs))
+    return difference(protocol(name), [mine for mine, _ in both], [theirs for _, theirs in both], bootstrap)
+
+
+def _average_json(name: str, one: Average) -> dict[str, Any]:
+    about = protocol(name)
+    return {
+        "summary": about.summary,
+        "source": about.source,
+        "pieces": one.pieces,
+        "average": _numbers(one.values),
+        "intervals": {metric: list(interval) for metric, interval in one.intervals.items()},
+        "counts": one.counts,
+    }
+
+
+def _difference_json(one: Average) -> dict[str, Any]:
+    return {
+        "pieces": one.pieces,
+        "average": _numbers(one.values),
+        "intervals": {metric: list(interval) for metric, interval in one.intervals.items()},
+    }
+
+
+def _piece_json(piece: Piece) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "name": piece.name,
+        "reference": piece.reference,
+        "estimate": piece.estimate,
+        "reference_notes": piece.num_notes[0],
+        "estimated_notes": piece.num_notes[1],
+        "remarks": list(piece.remarks),
+    }
+    if piece.failure:
+        return {**values, "error": piece.failure}
+    scores = {
+        name: {"error": found} if isinstance(found, str) else _numbers(found) for name, found in piece.scores.items()
+    }
+    analysis = {} if piece.analysis is None else {"analysis": _without_nan(piece.analysis.to_json())}
+    return {**values, "scores": scores, **analysis}
+
+
+def _numbers(scores: Scores) -> dict[str, float | None]:
+    return {name: _without_nan(float(value)) for name, value in scores.items()}
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
