@@ -1,8 +1,8 @@
-"""Training configs as Python files: found by name, loaded, and changed by `path=value` with types checked.
+"""Configs as Python files: found by name, loaded, and changed by `path=value` with types checked.
 
-A config file defines `config`, a `TrainingConfig`; its docstring tells aim, data, command and expected result. It is
-looked for in `./configs` first, then among those that ship with mt3kit. Being Python, it is run: load only what you
-would run.
+A config file defines `config`, a `TrainingConfig` or an `EvaluationConfig`; its docstring tells aim, data, command and
+expected result. It is looked for in `./configs` first, then among those that ship with mt3kit. Being Python, it is
+run: load only what you would run.
 """
 
 from __future__ import annotations
@@ -13,50 +13,87 @@ import difflib
 import importlib.util
 import runpy
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mt3core.config_values import parse_value
 from mt3core.errors import MT3Error, UsageError
+from mt3core.evaluation.config import EvaluationConfig, check_evaluation_config
 from mt3core.training_config import TrainingConfig, check_training_config
 
 LOCAL_FOLDER = Path("configs")
 SHIPPED_PACKAGE = "mt3configs"  # `configs/` of the repository under the name it is installed by
 
 
-def load_config(name: str, changes: Iterable[str] = ()) -> TrainingConfig:
-    """The config of a name or a path to a `.py` file, with changes such as `"batch.examples=64"` applied, checked.
+Config = TypeVar("Config", TrainingConfig, EvaluationConfig)
 
-    Raises `UsageError` for what is not there, defines no config, or does not fit.
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a config is for, the command that takes it, and the check of its values."""
+
+    purpose: str
+    command: str
+    check: Callable[[Any], None]
+
+
+_KINDS: dict[type, _Kind] = {
+    TrainingConfig: _Kind("training", "mt3 train", check_training_config),
+    EvaluationConfig: _Kind("evaluation", "mt3 evaluate", check_evaluation_config),
+}
+
+
+def load_config(name: str, changes: Iterable[str] = ()) -> TrainingConfig:
+    """The training config of a name or a path to a `.py` file, with changes such as `"batch.examples=64"` applied.
+
+    Raises `UsageError` for what is not there, defines no config or one of another kind, or does not fit.
     """
-    config = apply_changes(_run_config_file(find_config(name)), changes)
-    check_training_config(config)
+    return _load(name, changes, TrainingConfig)
+
+
+def load_evaluation_config(name: str, changes: Iterable[str] = ()) -> EvaluationConfig:
+    """The same for an evaluation."""
+    return _load(name, changes, EvaluationConfig)
+
+
+def _load(name: str, changes: Iterable[str], kind: type[Config]) -> Config:
+    config = apply_changes(_run_config_file(find_config(name, kind), name, kind), changes)
+    _KINDS[kind].check(config)
     return config
 
 
-def find_config(name: str) -> Path:
-    """The file that a name means. Raises `UsageError` listing the configs there are, the most alike first."""
+def find_config(name: str, kind: type = TrainingConfig) -> Path:
+    """The file that a name means. Raises `UsageError` listing the configs of the kind, the most alike first."""
     if name.endswith(".py"):
         if Path(name).is_file():
             return Path(name)
         raise UsageError(f"There is no config file {name}.", "Check the path, or give a name: mt3 train --list.")
-    files = {path.stem: path for path, _ in list_configs()}
+    files = _files()
     if name not in files:
-        alike = difflib.get_close_matches(name, files, len(files), cutoff=0.0)
+        names = [path.stem for path, _ in list_configs(kind)]
+        alike = difflib.get_close_matches(name, names, len(names), cutoff=0.0)
         raise UsageError(f"There is no config {name!r}.", f"Choose {', '.join(alike) or 'a path to a .py file'}.")
     return files[name]
 
 
-def list_configs() -> list[tuple[Path, str]]:
-    """Every config that can be named, with the first line of its docstring; one in `./configs` hides a shipped one."""
+def list_configs(kind: type = TrainingConfig) -> list[tuple[Path, str]]:
+    """The configs that can be named, each with the first line of its docstring; one in `./configs` hides a shipped one.
+
+    The kind is read from the text of a file, as nothing is run here: what does not say otherwise is for training.
+    """
+    described = {path: _described(path) for _, path in sorted(_files().items())}
+    return [(path, line) for path, (line, described_kind) in described.items() if described_kind is kind]
+
+
+def _files() -> dict[str, Path]:
     files: dict[str, Path] = {}
     for folder in (LOCAL_FOLDER, shipped_folder()):
         for path in sorted(folder.glob("*.py")) if folder is not None and folder.is_dir() else ():
             if not path.stem.startswith("_"):
                 files.setdefault(path.stem, path)
-    return [(files[name], _first_line(files[name])) for name in sorted(files)]
+    return files
 
 
 def shipped_folder() -> Path | None:
@@ -67,13 +104,13 @@ def shipped_folder() -> Path | None:
     return Path(places[0]) if places else beside if beside.is_dir() else None
 
 
-def apply_changes(config: TrainingConfig, changes: Iterable[str]) -> TrainingConfig:
+def apply_changes(config: Config, changes: Iterable[str]) -> Config:
     """The config with fields changed by `path=value` each; a path's parts lead through nested dataclasses.
 
     Of two changes of one field the later holds; fields that have to fit together may be changed in any order.
     Raises `UsageError` for a path that is not there, naming those that are, or a value of another type.
     """
-    return _replaced(config, [_split(change) for change in changes], "")
+    return _replaced(config, [_split(change) for change in changes], "", _KINDS[type(config)].purpose)
 
 
 @dataclass(frozen=True)
@@ -90,7 +127,7 @@ def _split(change: str) -> _Change:
     return _Change(path, tuple(path.split(".")), text)
 
 
-def _replaced(values: Any, changes: Sequence[_Change], where: str) -> Any:
+def _replaced(values: Any, changes: Sequence[_Change], where: str, purpose: str) -> Any:
     """A copy of the dataclass `values`, whose own path is `where`, with all changes made at once."""
     fields = [field.name for field in dataclasses.fields(values)]
     new: dict[str, Any] = {}
@@ -99,7 +136,8 @@ def _replaced(values: Any, changes: Sequence[_Change], where: str) -> Any:
         name, *rest = change.parts
         if name not in fields:
             alike = ", ".join(difflib.get_close_matches(name, fields, len(fields), cutoff=0.0))
-            raise UsageError(f"There is no {change.path!r} in a training config.", f"{where or 'It'} has {alike}.")
+            problem = f"There is no {change.path!r} in a{'n' * (purpose[0] in 'aeiou')} {purpose} config."
+            raise UsageError(problem, f"{where or 'It'} has {alike}.")
         if not rest:
             new[name] = parse_value(type(values), name, change.path, change.text)
         elif dataclasses.is_dataclass(getattr(values, name)):
@@ -108,7 +146,7 @@ def _replaced(values: Any, changes: Sequence[_Change], where: str) -> Any:
             shorter = f"{where}.{name}".lstrip(".")
             raise UsageError(f"There is no {change.path!r}: {shorter} is a value.", f"Write {shorter}={change.text}.")
     for name, inner in deeper.items():
-        new[name] = _replaced(new.get(name, getattr(values, name)), inner, f"{where}.{name}".lstrip("."))
+        new[name] = _replaced(new.get(name, getattr(values, name)), inner, f"{where}.{name}".lstrip("."), purpose)
     try:
         return dataclasses.replace(values, **new)
     except MT3Error as error:  # a dataclass that checks itself
@@ -116,7 +154,7 @@ def _replaced(values: Any, changes: Sequence[_Change], where: str) -> Any:
         raise UsageError(f"{given} does not fit: {error.problem}", error.next_step) from error
 
 
-def _run_config_file(path: Path) -> TrainingConfig:
+def _run_config_file(path: Path, name: str, kind: type[Config]) -> Config:
     try:
         defined = runpy.run_path(str(path), run_name=path.stem)
     except MT3Error:
@@ -129,15 +167,32 @@ def _run_config_file(path: Path) -> TrainingConfig:
             "Correct it.",
         ) from error
     config = defined.get("config")
-    if not isinstance(config, TrainingConfig):
-        raise UsageError(f"{path} defines no config.", "Let it say: config = TrainingConfig(name=..., ...).")
-    return config
+    if isinstance(config, kind):
+        return config
+    if type(config) in _KINDS:
+        other = _KINDS[type(config)]
+        raise UsageError(
+            f"{path} is a config for {other.purpose}, not for {_KINDS[kind].purpose}.",
+            f"Say {other.command} --config {name}.",
+        )
+    raise UsageError(f"{path} defines no config.", f"Let it say: config = {kind.__name__}(name=..., ...).")
 
 
-def _first_line(path: Path) -> str:
-    """Read from the text, so that listing runs nothing."""
+def _described(path: Path) -> tuple[str, type]:
+    """First line of the docstring and kind of a config, read from the text, so that listing runs nothing."""
     try:
-        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        tree = ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError) as error:
-        return f"(cannot be read: {type(error).__name__})"
-    return docstring.splitlines()[0] if docstring else ""
+        return f"(cannot be read: {type(error).__name__})", TrainingConfig
+    docstring = ast.get_docstring(tree)
+    return docstring.splitlines()[0] if docstring else "", _written_kind(tree)
+
+
+def _written_kind(tree: ast.Module) -> type:
+    """The kind that a file says by `config = EvaluationConfig(...)`."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name):
+            targets = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            if "config" in targets and node.value.func.id == EvaluationConfig.__name__:
+                return EvaluationConfig
+    return TrainingConfig
