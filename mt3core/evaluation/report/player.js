@@ -1,0 +1,122 @@
+// Playback of the reference, the estimate and the recording, together or alone, from any position.
+
+const AHEAD_SECONDS = 0.4; // notes are handed over so early; longer than a background tab waits between two rounds is not needed
+const ROUND_MILLISECONDS = 80;
+const START_DELAY_SECONDS = 0.06;
+
+class Player {
+  /** `onChange(isPlaying)` is called at start and end, `onProblem(text)` where the recording cannot be played. */
+  constructor(onChange, onProblem) {
+    this.onChange = onChange;
+    this.onProblem = onProblem;
+    this.synth = null;
+    this.audio = null;
+    this.isPlaying = false;
+    this.from = 0;
+    this.speed = 1;
+    this.volume = 0.7;
+    this.run = 0; // counts the starts: what waited for an earlier one gives up
+  }
+
+  show(notes, audioSource) {
+    this.pause();
+    this.notes = notes;
+    this.from = 0;
+    this.audio = null;
+    if (audioSource) {
+      this.audio = new Audio();
+      this.audio.preload = "metadata";
+      this.audio.src = audioSource;
+      this.audio.addEventListener("error", () => this.onProblem("The recording could not be loaded. It has to lie where it lay, seen from this page, when the page was written."));
+    }
+  }
+
+  /** Seconds from the start of the piece. */
+  get position() {
+    if (!this.isPlaying) return this.from;
+    return this.from + Math.max(0, this.synth.context.currentTime - this.origin) * this.speed;
+  }
+
+  /** Plays what `heard` names: `{reference, estimate, audio}`. */
+  async play(heard) {
+    this.pause();
+    const run = ++this.run;
+    this.synth ??= new Synth();
+    this.setVolume(this.volume);
+    await this.synth.context.resume();
+    if (heard.audio && this.audio) await this.startAudio();
+    if (run !== this.run) return;
+    this.origin = this.synth.context.currentTime + START_DELAY_SECONDS;
+    if (heard.audio && this.audio && !this.audio.paused) {
+      this.origin = this.synth.context.currentTime - (this.audio.currentTime - this.from) / this.speed;
+    }
+    const both = heard.reference && heard.estimate;
+    this.voices = SIDES.filter((name) => heard[name]).map((name) => ({
+      side: this.notes[name],
+      next: firstNotBelow(this.notes[name].onset, this.from),
+      output: this.synth.output(both ? (name === "reference" ? -0.7 : 0.7) : 0),
+    }));
+    this.isPlaying = true;
+    for (const voice of this.voices) this.sustain(voice);
+    this.round();
+    this.timer = setInterval(() => this.round(), ROUND_MILLISECONDS);
+    this.onChange(true);
+  }
+
+  async startAudio() {
+    this.audio.currentTime = this.from;
+    this.audio.playbackRate = this.speed;
+    try {
+      await this.audio.play();
+    } catch (problem) {
+      if (problem.name !== "AbortError") this.onProblem(`The recording cannot be played: ${problem.message}`);
+    }
+  }
+
+  pause() {
+    this.run++;
+    this.from = this.position;
+    if (!this.isPlaying) return;
+    this.isPlaying = false;
+    clearInterval(this.timer);
+    this.synth.silence();
+    this.audio?.pause();
+    this.onChange(false);
+  }
+
+  setVolume(volume) {
+    this.volume = volume;
+    if (this.synth) this.synth.volume.gain.value = 2 * volume ** 2;
+    if (this.audio) this.audio.volume = volume;
+  }
+
+  /** Hands over the notes of the next moments. */
+  round() {
+    const until = this.position + AHEAD_SECONDS * this.speed;
+    for (const voice of this.voices) {
+      const { side } = voice;
+      for (; voice.next < side.count && side.onset[voice.next] < until; voice.next++) this.sound(voice, voice.next);
+    }
+    const audioEnd = this.audio && !this.audio.paused ? this.audio.duration || 0 : 0;
+    if (this.position > Math.max(this.notes.end, audioEnd) + 0.5) {
+      this.pause();
+      this.from = 0;
+    }
+  }
+
+  /** Notes that began before the start and still sound there. */
+  sustain(voice) {
+    const { side } = voice;
+    for (let index = firstNotBelow(side.onset, this.from - side.longest); index < voice.next; index++) {
+      if (side.offset[index] > this.from + 0.05 && !side.drum[index]) this.sound(voice, index);
+    }
+  }
+
+  sound({ side, output }, index) {
+    const start = Math.max(side.onset[index], this.from);
+    const at = Math.max(this.synth.context.currentTime, this.origin + (start - this.from) / this.speed);
+    const seconds = (side.offset[index] - start) / this.speed;
+    if (side.drum[index]) this.synth.drum(output, side.pitch[index], side.velocity[index], at);
+    else this.synth.note(output, side.pitch[index], side.velocity[index], side.program[index], at, seconds);
+  }
+}

@@ -1,0 +1,187 @@
+// The tables of the page, from the data of the whole set or of one piece.
+
+const scored = (scores) => scores && !("error" in scores);
+const settingText = (value) => (value !== null && typeof value === "object" ? JSON.stringify(value) : String(value ?? "–"));
+
+/** Averages of every protocol with their intervals, filtered by the controls above the table. */
+function showAverages() {
+  const words = element("averages-filter").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const onlyF = element("averages-only-f").checked;
+  const rows = [];
+  for (const [name, protocol] of Object.entries(report.protocols)) {
+    const metrics = Object.keys(protocol.average ?? {});
+    const some = onlyF && metrics.some(isFMeasure) ? metrics.filter(isFMeasure) : metrics;
+    for (const metric of some) {
+      const text = `${name} ${metric}`.toLowerCase();
+      if (!words.every((word) => text.includes(word))) continue;
+      const value = protocol.average[metric];
+      const [low, high] = protocol.intervals?.[metric] ?? [null, null];
+      const isShare = typeof value === "number" && value >= 0 && value <= 1;
+      rows.push({
+        metric, protocol: { value: name, hint: protocol.summary }, low, high,
+        average: { value, bar: isShare ? value : null, own: true },
+      });
+    }
+  }
+  const columns = [
+    { key: "metric", title: "Metric", kind: "text" },
+    { key: "protocol", title: "Protocol", kind: "text", hint: "The published rule by which this is counted" },
+    { key: "average", title: "Set", kind: "number", hint: "The value of the set, as the protocol averages" },
+    { key: "low", title: "From", kind: "number", hint: "Lower end of the interval" },
+    { key: "high", title: "To", kind: "number", hint: "Upper end of the interval" },
+  ];
+  const whenEmpty = Object.keys(report.protocols).length ? "No metric contains this." : "No protocol was asked for.";
+  showTable("averages", "Scores of the set", columns, rows, whenEmpty);
+}
+
+function showPieces(openPiece, current) {
+  const name = element("pieces-protocol").value;
+  const protocol = report.protocols[name];
+  element("protocol-summary").textContent = protocol?.summary ?? "";
+  const metrics = [];
+  for (const piece of report.pieces) {
+    if (!scored(piece.scores[name])) continue;
+    for (const metric of Object.keys(piece.scores[name])) if (!metrics.includes(metric)) metrics.push(metric);
+  }
+  const onlyF = element("pieces-only-f").checked && metrics.some(isFMeasure);
+  const shown = onlyF ? metrics.filter(isFMeasure) : metrics;
+  const columns = [
+    { key: "name", title: "Piece", kind: "text" },
+    { key: "reference notes", title: "Reference notes", kind: "number" },
+    { key: "estimated notes", title: "Estimated notes", kind: "number" },
+    { key: "correct share", title: "Correct", kind: "percent", hint: "Share of the reference notes without any error" },
+    ...shown.map((metric) => ({ key: `metric ${metric}`, title: metric, kind: "number" })),
+  ];
+  const rows = report.pieces.map((piece) => {
+    const scores = piece.scores[name] ?? {};
+    const { analysis } = piece;
+    const correct = analysis.pitched.correct.reference + analysis.drums.correct.reference;
+    const row = {
+      current: piece === current,
+      name: { value: piece.name, action: () => openPiece(piece), hint: scores.error },
+      "reference notes": analysis.reference_notes,
+      "estimated notes": analysis.estimated_notes,
+      "correct share": analysis.reference_notes ? correct / analysis.reference_notes : null,
+    };
+    for (const metric of shown) {
+      const value = scores[metric];
+      const isShare = typeof value === "number" && value >= 0 && value <= 1;
+      row[`metric ${metric}`] = { value, bar: isShare ? value : null, hint: scores.error };
+    }
+    return row;
+  });
+  showTable("pieces", "Scores of each piece", columns, rows, "There are no pieces.");
+}
+
+/** Everything that is said of the errors of an analysis. */
+function showErrors(analysis) {
+  showTaxonomy(analysis);
+  showLabels("by-instrument", "Errors by instrument", "Instrument", analysis.by_instrument);
+  showLabels("by-pitch-range", "Errors by pitch range", "Octave", analysis.by_pitch_range);
+  showLabels("by-drum", "Errors by drum", "Drum", analysis.by_drum);
+  showConfusion("confusion", "Which instrument was taken for which", analysis.confusion);
+  showConfusion("drum-confusion", "Which drum was taken for which", analysis.drum_confusion);
+  showDeviations("onset-deviations", "Onsets of the estimate against the reference", analysis.onset_deviations);
+  showDeviations("offset-deviations", "Offsets of the estimate against the reference", analysis.offset_deviations);
+  showCalibration(analysis.calibration);
+}
+
+const swatchOf = (category) => ({ colour: `var(--${category})`, hollow: category === "missed" });
+
+function showTaxonomy(analysis) {
+  const sides = [["reference", "Reference"], ["estimate", "Estimate"]];
+  const columns = [
+    { key: "category", title: "Category", kind: "text" },
+    { key: "meaning", title: "Meaning", kind: "text" },
+  ];
+  const totals = {};
+  for (const part of ["pitched", "drums"]) {
+    for (const [side, title] of sides) {
+      const total = CATEGORIES.reduce((sum, category) => sum + analysis[part][category][side], 0);
+      if (!total) continue;
+      totals[`${part} ${side}`] = total;
+      columns.push({ key: `${part} ${side}`, title: `${title}: ${part === "drums" ? "drum hits" : "pitched notes"}`, kind: "number" });
+    }
+  }
+  const rows = CATEGORIES.map((category) => {
+    const row = { category: { value: category, ...swatchOf(category) }, meaning: MEANINGS[category] };
+    for (const [key, total] of Object.entries(totals)) {
+      const [part, side] = key.split(" ");
+      const value = analysis[part][category][side];
+      row[key] = { value, bar: value / total, text: value ? `${value.toLocaleString("en")} (${percentText(value / total)})` : "0" };
+    }
+    return row;
+  });
+  showTable("taxonomy", "Categories of errors", columns, rows);
+}
+
+/** Scores and errors of each instrument, octave or drum. */
+function showLabels(id, caption, title, labels) {
+  const used = CATEGORIES.filter((category) => labels.some((each) => Math.max(...Object.values(each.categories[category]))));
+  const columns = [
+    { key: "name", title, kind: "text" },
+    { key: "reference_notes", title: "Reference notes", kind: "number" },
+    { key: "estimated_notes", title: "Estimated notes", kind: "number" },
+    { key: "precision", title: "Precision", kind: "number", hint: "Share of the estimated notes whose onset, pitch and instrument agree" },
+    { key: "recall", title: "Recall", kind: "number", hint: "Share of the reference notes that were found so" },
+    { key: "f1", title: "F1", kind: "number" },
+    ...used.map((category) => ({ key: category, title: category, kind: "number", hint: MEANINGS[category] })),
+  ];
+  const rows = labels.map((each) => {
+    const row = { ...each, name: { value: each.name } };
+    for (const key of ["precision", "recall", "f1"]) row[key] = { value: each[key], bar: each[key] };
+    for (const category of used) {
+      // Ghosts are only in the estimate; everything else is counted by reference notes.
+      row[category] = each.categories[category][category === "ghost" ? "estimate" : "reference"];
+    }
+    return row;
+  });
+  showTable(id, caption, columns, rows, "There are no such notes.");
+}
+
+/** Rows are what the reference has, columns what the estimate made of it. */
+function showConfusion(id, caption, { labels, counts }) {
+  const columns = [
+    { key: "name", title: "Reference ↓ Estimate →", kind: "text" },
+    ...labels.map((label, number) => ({ key: `to ${number}`, title: label, kind: "number" })),
+  ];
+  const rows = labels.map((label, from) => {
+    const total = counts[from].reduce((sum, count) => sum + count, 0);
+    const row = { name: { value: label } };
+    counts[from].forEach((count, to) => {
+      row[`to ${to}`] = {
+        value: count, text: count ? count.toLocaleString("en") : "·", heat: total ? count / total : 0, own: from === to,
+        hint: `${label} → ${labels[to]}: ${count} of ${total}`,
+      };
+    });
+    return row;
+  });
+  showTable(id, caption, columns, labels.length > 1 ? rows : [], "There are no such notes.");
+}
+
+function showSettings() {
+  const rows = Object.entries(report.settings).map(([name, value]) => ({ name, value: settingText(value) }));
+  const columns = [{ key: "name", title: "Setting", kind: "text" }, { key: "value", title: "Value", kind: "text" }];
+  showTable("settings", "Settings", columns, rows, "No settings were given.");
+}
+
+/** The set in four numbers. */
+function showCards() {
+  const { pooled } = report;
+  const count = (category, side) => pooled.pitched[category][side] + pooled.drums[category][side];
+  const share = (value, total) => (total ? percentText(value / total) : "–");
+  const found = [...pooled.by_instrument, ...pooled.by_drum].reduce((sum, each) => sum + each.found, 0);
+  const cards = [
+    [share(found, pooled.reference_notes), "of the reference notes found: onset, pitch and instrument agree"],
+    [share(found, pooled.estimated_notes), "of the estimated notes are among them"],
+    [share(count("correct", "reference"), pooled.reference_notes), "of the reference notes without any error"],
+    [share(count("ghost", "estimate"), pooled.estimated_notes), "of the estimated notes are ghosts"],
+  ];
+  element("cards").replaceChildren(
+    ...cards.map(([value, text]) => make("div", { class: "card" }, make("b", { text: value }), make("span", { text }))),
+  );
+  const notes = (number) => number.toLocaleString("en");
+  element("overview").textContent =
+    `${report.pieces.length} ${report.pieces.length === 1 ? "piece" : "pieces"}, ` +
+    `${notes(pooled.reference_notes)} reference notes, ${notes(pooled.estimated_notes)} estimated notes`;
+}
