@@ -63,10 +63,12 @@ def test_classes_are_scored_alone():
 
 def test_programs_in_no_class_are_not_counted():
     reference = performance((0, 1, 60, 0), (1, 2, 62, 118))
-    estimate = performance((0, 1, 60, 0), (1, 2, 70, 97))
-    scores = score("slakh", reference, estimate)
-    assert scores["onset_f"] == 0.5
-    assert scores["multi_f"] == pytest.approx(1)
+    wrong, right = performance((0, 1, 60, 0), (1, 2, 70, 97)), performance((0, 1, 60, 0), (1, 2, 62, 118))
+    for estimate, onset_f in ((wrong, 0.5), (right, 1)):
+        scores = score("slakh", reference, estimate)
+        assert scores["onset_f"] == onset_f
+        assert scores["multi_f"] == pytest.approx(1)
+        assert scores["micro_onset_p_Piano weight"] == 1
 
 
 def test_offsets_count_in_multi_f_but_not_those_of_drums():
@@ -105,17 +107,18 @@ def test_frames_are_of_a_sixteenth_of_a_second():
     scores = score("slakh", performance((0, 1, 60)), performance((0, 0.5, 60), (0.5, 1, 72), (1, 9, 61)))
     assert scores["frame_f"] == pytest.approx(0.5)
     assert scores["frame_f_pc"] == pytest.approx(1)
-    # A note shorter than a frame has one; the second note lets the first one's frame exist.
+    # A note shorter than a frame has one, here one of the reference's nine.
     short = performance((0.07, 0.08, 60), (0.5, 1, 62))
-    assert score("slakh", short, performance((0.07, 0.12, 60), (0.5, 1, 62)))["frame_f"] == pytest.approx(1)
+    assert score("slakh", short, performance((0.5, 1, 62)))["frame_f"] == pytest.approx(2 * 8 / (9 + 8))
 
 
 def test_frames_leave_out_the_lowest_and_highest_pitches():
     edges = performance((0, 1, 15), (0, 1, 110))
     assert math.isnan(score("slakh", edges, edges)["frame_f"])
-    inside = performance((0, 1, 16), (0, 1, 109))
-    assert score("slakh", inside, edges)["frame_f"] == 0
-    assert score("slakh", inside, inside)["frame_f"] == pytest.approx(1)
+    for pitch in (16, 109):
+        inside = performance((0, 1, pitch))
+        assert score("slakh", inside, edges)["frame_f"] == 0
+        assert score("slakh", inside, inside)["frame_f"] == pytest.approx(1)
 
 
 def test_frames_end_with_the_last_twenty_notes_of_the_list():

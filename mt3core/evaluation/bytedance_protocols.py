@@ -26,7 +26,14 @@ import numpy as np
 from jaxtyping import Bool
 
 from mt3core.evaluation.note_scores import Comparison, f1, require_lengths, scored_notes
-from mt3core.evaluation.pedal import Intervals, one_piano, pedal_intervals, pedal_notes, prolong_in_one_pass
+from mt3core.evaluation.pedal import (
+    Intervals,
+    one_piano,
+    pedal_intervals,
+    pedal_notes,
+    prolong_in_one_pass,
+    require_pedal_lengths,
+)
 from mt3core.evaluation.performance import NotDefinedError, Performance
 from mt3core.evaluation.protocols import Protocol, Scores
 from mt3core.notes import NoteTable
@@ -59,6 +66,8 @@ def score_bytedance(reference: Performance, estimate: Performance) -> Scores:
     num_frames = _frame(end) + 1
     scores |= _frame_scores("frame", _key_roll(heard, num_frames), _key_roll(found, num_frames))
     if len(heard_pedals):
+        require_pedal_lengths(heard_pedals, PROGRAM, "reference")
+        require_pedal_lengths(found_pedals, PROGRAM, "estimate")
         scores |= _pedal_scores(heard_pedals, found_pedals)
         scores |= _frame_scores(
             "pedal_frame", _pedal_roll(heard_pedals, num_frames), _pedal_roll(found_pedals, num_frames)

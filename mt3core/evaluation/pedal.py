@@ -50,6 +50,17 @@ def pedal_intervals(
     return times.reshape(-1, 2)
 
 
+def require_pedal_lengths(intervals: Intervals, program: str, side: str) -> None:
+    """Raises `NotDefinedError` where a pedal goes down and up at once, which stops `program`."""
+    empty = np.flatnonzero(intervals[:, 0] >= intervals[:, 1])
+    if len(empty):
+        raise NotDefinedError(
+            f"{program} stops where a pedal goes down and up at the same time, as one of the {side} does at "
+            f"{intervals[empty[0], 0]:.3f} s.",
+            "Leave these control changes out, then try again.",
+        )
+
+
 def pedal_notes(intervals: Intervals) -> ScoredNotes:
     """A pedal's intervals as notes of one pitch, to be scored as notes are."""
     return ScoredNotes(intervals, np.ones(len(intervals)), np.zeros(len(intervals)))

@@ -36,6 +36,7 @@ from mt3core.evaluation.pedal import (
     pedal_intervals,
     pedal_notes,
     prolong_to_pedal,
+    require_pedal_lengths,
 )
 from mt3core.evaluation.performance import NotDefinedError, Performance
 from mt3core.evaluation.protocols import Protocol, Scores
@@ -124,12 +125,8 @@ def _parse(performance: Performance, side: str, prolong: bool) -> _Side:
         raise NotDefinedError(f"{PROGRAM} stops where a side has no notes, as the {side} has none.")
     end = float(notes["offset"].max())
     pedals = {controller: pedal_intervals(performance.controls, end, controller) for controller in (SUSTAIN, SOFT)}
-    for controller, intervals in pedals.items():
-        if np.any(intervals[:, 0] >= intervals[:, 1]):
-            raise NotDefinedError(
-                f"{PROGRAM} stops where a pedal goes down and up at the same time, as controller {controller} of the "
-                f"{side} does."
-            )
+    for intervals in pedals.values():
+        require_pedal_lengths(intervals, PROGRAM, side)
     if prolong:
         notes = prolong_to_pedal(notes, pedals[SUSTAIN])
     return _Side(cut_at_next_of_pitch(notes), pedals)
