@@ -1,0 +1,94 @@
+"""The recordings of a folder and their notes: a list in `index.json`, or a data set that `mt3 prepare` would take."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from mt3core.audio import probe_audio
+from mt3core.datasets.find import read_dataset, recognise
+from mt3core.datasets.labels import track_notes
+from mt3core.errors import DatasetError
+from mt3core.evaluation.performance import Performance
+from mt3core.notes import Note, NoteTable, note_table
+
+PIANO, OTHER, DRUMS = "piano", "other", "drums"
+_PIANOS = range(8)  # General MIDI
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A recording and its truth, whose offsets include the sustain pedal."""
+
+    name: str  # a valid file name
+    audio: Path
+    seconds: float
+    reference: Performance
+    only_drums_labelled: bool = False
+
+    @property
+    def kind(self) -> str:
+        """PIANO, DRUMS (no pitched notes, or none that are labelled) or OTHER."""
+        pitched = self.reference.pitched().notes
+        if self.only_drums_labelled or not len(pitched):
+            return DRUMS
+        only_pianos = len(pitched) == len(self.reference.notes) and all(p in _PIANOS for p in pitched["program"])
+        return PIANO if only_pianos else OTHER
+
+
+def read_clips(folder: Path, split: str = "test", only: tuple[str, ...] = (), limit: int | None = None) -> list[Clip]:
+    """The clips of a folder in its order: those whose names contain one of `only`, and no more than `limit`.
+
+    A folder with `index.json` lists its clips there (`id`, `audio`, `notes`: a TSV, `truth_covers`). MAESTRO, SLAKH
+    (its mixes) and folders of audio and MIDI files of the same names are read as training reads them; of these,
+    the tracks of one split. Raises `DatasetError` where nothing is left.
+    """
+    clips = _listed(folder) if (folder / "index.json").exists() else _of_data_set(folder, split)
+    chosen = [clip for clip in clips if not only or any(part in clip.name for part in only)][:limit]
+    if not chosen:
+        raise DatasetError(f"No clip of {folder} was chosen.", "Check the folder, --split and --only.")
+    return chosen
+
+
+def _listed(folder: Path) -> list[Clip]:
+    return [
+        Clip(
+            row["id"],
+            folder / row["audio"],
+            _seconds(folder / row["audio"]),
+            Performance(_read_notes(folder / row["notes"])),
+            row.get("truth_covers") == "drum onsets only",
+        )
+        for row in json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    ]
+
+
+def _of_data_set(folder: Path, split: str) -> list[Clip]:
+    tracks = read_dataset(recognise(folder), folder).split(split)
+    complete = [track for track in tracks if track.audio and (track.midi or track.stems)]
+    return [
+        Clip(track.name, track.audio, _seconds(track.audio), Performance(track_notes(track)))
+        for track in complete
+        if track.audio
+    ]
+
+
+def _read_notes(path: Path) -> NoteTable:
+    with path.open(encoding="utf-8") as file:
+        return note_table(
+            Note(
+                float(row["onset"]),
+                float(row["offset"]),
+                int(row["pitch"]),
+                int(row["velocity"]),
+                int(row["program"]),
+                row["is_drum"] == "1",
+            )
+            for row in csv.DictReader(file, delimiter="\t")
+        )
+
+
+def _seconds(audio: Path) -> float:
+    return probe_audio(audio).duration_seconds or 0.0

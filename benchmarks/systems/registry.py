@@ -1,0 +1,136 @@
+"""The systems that are compared: what each needs, which adapter runs it, and what it can find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# torch: whatever the index offers for this machine; the others as their own authors ask, but for basic-pitch.
+_MT3_INFER = ("mt3-infer==0.2.0", "transformers>=4.44,<5", "soxr")
+
+
+@dataclass(frozen=True)
+class System:
+    """One row of the registry.
+
+    `adapter` is a module of `workers/`. `requirements` and `without_dependencies` are what pip installs into the
+    system's environment (the second with `--no-deps`); a system without any runs in the environment that runs the
+    comparison. `weights_option` tells that weights come from outside the package: `model`, from `--model`; `port`,
+    made from `--model` unless given; `given`, only by `--weights NAME=PATH`.
+    """
+
+    name: str
+    summary: str
+    adapter: str
+    requirements: tuple[str, ...] = ()
+    without_dependencies: tuple[str, ...] = ()
+    needs_modules: tuple[str, ...] = ()
+    weights_option: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+    finds_drums: bool = False
+    finds_instruments: bool = False
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it runs in the environment that runs the comparison."""
+        return not (self.requirements or self.without_dependencies)
+
+
+SYSTEMS: tuple[System, ...] = (
+    System(
+        "mt3kit-torch",
+        "this project, PyTorch",
+        "run_mt3kit",
+        needs_modules=("torch",),
+        weights_option="model",
+        options={"backend": "torch"},
+        finds_drums=True,
+        finds_instruments=True,
+    ),
+    System(
+        "mt3kit-jax",
+        "this project, JAX",
+        "run_mt3kit",
+        needs_modules=("jax", "flax"),
+        weights_option="model",
+        options={"backend": "jax"},
+        finds_drums=True,
+        finds_instruments=True,
+    ),
+    System(
+        "mt3-infer",
+        "mt3-infer 0.2.0, mt3_pytorch (kunato/mt3-pytorch), with the weights of --model",
+        "run_mt3_infer",
+        requirements=_MT3_INFER,
+        weights_option="port",
+        options={"model": "mt3_pytorch"},
+        finds_drums=True,
+        finds_instruments=True,
+    ),
+    System(
+        "mt3-infer-mr-mt3",
+        "mt3-infer 0.2.0, mr_mt3",
+        "run_mt3_infer",
+        requirements=_MT3_INFER,
+        weights_option="given",
+        options={"model": "mr_mt3"},
+        finds_drums=True,
+        finds_instruments=True,
+    ),
+    System(
+        "mt3-infer-yourmt3",
+        "mt3-infer 0.2.0, yourmt3",
+        "run_mt3_infer",
+        requirements=_MT3_INFER,
+        weights_option="given",
+        options={"model": "yourmt3"},
+        finds_drums=True,
+        finds_instruments=True,
+    ),
+    System(
+        "transkun",
+        "Transkun 2.0.1 (piano only), the weights of its package",
+        "run_transkun",
+        # Its loader asks setuptools for pkg_resources, which newer ones no longer have.
+        requirements=("transkun==2.0.1", "soundfile", "setuptools<80"),
+    ),
+    System(
+        "basic-pitch",
+        "basic-pitch 0.4.0 (notes without instruments), the weights of its package, ONNX Runtime",
+        "run_basic_pitch",
+        # It asks for a TensorFlow that is no longer made for Python 3.11; its ONNX weights do without.
+        requirements=(
+            "librosa",
+            "mir_eval",
+            "numpy<2",
+            "onnxruntime",
+            "pretty_midi",
+            "resampy==0.4.2",
+            "scikit-learn",
+            "scipy",
+            "setuptools<80",
+            "typing-extensions",
+        ),
+        without_dependencies=("basic-pitch==0.4.0",),
+    ),
+)
+
+
+def weights_of(
+    system: System, given: Mapping[str, Path], model: str, make_port: Callable[[], Path]
+) -> tuple[str, str | None]:
+    """The weights for a system ("" where its package has them), and why it cannot run, if it cannot."""
+    if system.name in given:
+        path = given[system.name]
+        return (str(path), None) if path.exists() else ("", f"there are no weights at {path}")
+    if system.weights_option == "given":
+        return "", f"its weights are not part of the package: give them by --weights {system.name}=PATH"
+    if system.weights_option and "://" not in model and not Path(model).exists():
+        return "", f"there is no model {model} (--model)"
+    if system.weights_option == "port":
+        try:
+            return str(make_port()), None
+        except Exception as error:
+            return "", f"the weights of --model cannot be written as the port's: {error}"
+    return (model if system.weights_option == "model" else ""), None

@@ -1,0 +1,22 @@
+"""This project's network on PyTorch or JAX, as `mt3 transcribe` runs it without options."""
+
+from collections.abc import Callable
+from typing import Any
+
+
+def load(options: dict[str, Any]) -> Callable[[str, str], float]:
+    from mt3app.backend import choose_backend, choose_decoding, load_transcriber
+    from mt3app.progress import Reporter
+    from mt3core.midi import write_midi
+
+    backend = choose_backend(options["backend"])
+    transcriber = load_transcriber(
+        options["weights"], backend, "cpu", choose_decoding(None, None), Reporter(quiet=True)
+    )
+
+    def transcribe(audio: str, midi: str) -> float:
+        compiled_before = getattr(transcriber, "compile_seconds", 0.0)
+        write_midi(transcriber.transcribe(audio).notes, midi)
+        return getattr(transcriber, "compile_seconds", 0.0) - compiled_before
+
+    return transcribe
