@@ -59,6 +59,9 @@ def run_training(options: Options, reporter: Reporter) -> int:
     if config.init and has_checkpoints(output):
         reporter.detail(f"{output} is gone on with, so {config.init} is not read again.")
     elif config.init:
+        from mt3jax.training.hosts import join_hosts
+
+        join_hosts()  # first, as reading a checkpoint starts JAX, which then finds no others any more
         arrays = initial_arrays(config, reporter)
 
     from mt3core.rendering.compose import with_composed_data

@@ -216,6 +216,7 @@ def check_training_config(config: TrainingConfig) -> None:
     _choice("safety.not_finite", config.safety.not_finite, RULES)
     _choice("safety.spike", config.safety.spike, RULES)
     at_least_one = {
+        "model.network.max_target_tokens": network.max_target_tokens,
         "num_steps": config.num_steps,
         "batch.examples": batch.examples,
         "batch.accumulation": batch.accumulation,
@@ -223,6 +224,7 @@ def check_training_config(config: TrainingConfig) -> None:
         "loss.chunk_tokens": config.loss.chunk_tokens,
         "checkpoint.every_steps": config.checkpoint.every_steps,
         "checkpoint.keep_last": config.checkpoint.keep_last,
+        "validation.max_tokens": config.validation.max_tokens,
         "report.every_steps": config.report.every_steps,
     }
     at_least_zero = {
@@ -231,6 +233,9 @@ def check_training_config(config: TrainingConfig) -> None:
         "finish.piece_seconds": config.finish.piece_seconds,
         "batch.rows": batch.rows,
         "optimizer.warmup_steps": optimizer.warmup_steps,
+        "optimizer.end_factor": optimizer.end_factor,
+        "optimizer.adafactor_decay": optimizer.adafactor_decay,
+        "optimizer.adam_epsilon": optimizer.adam_epsilon,
         "optimizer.weight_decay": optimizer.weight_decay,
         "optimizer.clip_norm": optimizer.clip_norm,
         "loss.z_loss": config.loss.z_loss,
@@ -240,15 +245,28 @@ def check_training_config(config: TrainingConfig) -> None:
         "validation.every_steps": config.validation.every_steps,
         "validation.loss_examples": config.validation.loss_examples,
         "validation.num_pieces": config.validation.num_pieces,
+        "validation.decoding_batch_size": config.validation.decoding_batch_size,
     }
     for lowest, values in ((1, at_least_one), (0, at_least_zero)):
         for name, value in values.items():
             if not value >= lowest:  # NaN, too
                 raise UsageError(f"{name} is {value}.", f"Give at least {lowest}.")
-    if not optimizer.learning_rate > 0 or not math.isfinite(optimizer.learning_rate):
-        raise UsageError(f"optimizer.learning_rate is {optimizer.learning_rate}.", "Give a positive number.")
-    if not 0 <= optimizer.ema_decay < 1:
-        raise UsageError(f"optimizer.ema_decay is {optimizer.ema_decay}.", "Give at least 0 and less than 1.")
+    positive = {
+        "optimizer.learning_rate": optimizer.learning_rate,
+        "validation.piece_seconds": config.validation.piece_seconds,
+    }
+    for name, value in positive.items():
+        if not value > 0 or not math.isfinite(value):
+            raise UsageError(f"{name} is {value}.", "Give a positive number.")
+    shares = {
+        "optimizer.ema_decay": optimizer.ema_decay,
+        "optimizer.adam_b1": optimizer.adam_b1,
+        "optimizer.adam_b2": optimizer.adam_b2,
+        "model.network.dropout_rate": network.dropout_rate,
+    }
+    for name, value in shares.items():
+        if not 0 <= value < 1:
+            raise UsageError(f"{name} is {value}.", "Give at least 0 and less than 1.")
     if network.max_target_tokens % batch.block_tokens:
         raise UsageError(
             f"batch.block_tokens is {batch.block_tokens}, which does not divide the decoder's "

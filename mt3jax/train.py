@@ -118,7 +118,7 @@ def train(
                 if arrays is not None and first_step == 0 and config.validation.every_steps:
                     run.validate(state)  # of the weights given, to compare with
                 run.steps(state, batches, make_train_step(config, mesh), stop)
-            checkpoints.wait()
+                checkpoints.wait()  # here, where a signal does not end it
     if stop.exit_code != EXIT_FINISHED:
         say(f"Stopped after step {run.step:,}, everything saved in {run_directory}. The same command goes on.")
     return TrainingResult(run_directory, run.step, stop.exit_code, run.validation)
@@ -163,10 +163,13 @@ class _Run:
         config = self.config
         self.step = int(state.step)
         last: _Dispatched | None = None
-        must_stop = False
+        must_stop, is_compiled = False, False
         while self.step < config.num_steps and not must_stop:
             batch = batches.next()
             state, metrics = train_step(state, batch.arrays)
+            if not is_compiled:
+                is_compiled = True
+                self.meter.start()
             self.step += 1
             # The numbers of the step before are read only now, while the devices compute this one.
             trouble = self._account(last)
@@ -186,7 +189,8 @@ class _Run:
                 raise trouble
             found = self.validate(state) if validates and not must_stop else None
             if saves:
-                self.checkpoints.save(state, batch.data_state, found)
+                with self.meter.paused():
+                    self.checkpoints.save(state, batch.data_state, found)
 
     def _account(self, dispatched: _Dispatched | None) -> TrainingError | None:
         """Reads a step's numbers, waiting for them; returns why training must not go on, if so."""

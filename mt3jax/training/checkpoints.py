@@ -18,6 +18,7 @@ import contextlib
 import math
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ from mt3jax.training.state import TrainState
 
 COUNTERS = ("step", "norm_mean", "num_skipped", "skipped_in_row")
 LOCK_FILE = ".lock"
+MOST_SECONDS_UNSEEN = 60.0  # NFS believes for up to half of that that a file is not there
 SPARE_BYTES = 1 << 20  # for Orbax's descriptions and the JSON
 Say = Callable[[str], None]
 
@@ -71,7 +73,7 @@ class Checkpoints:
         self._lock: Any = None
         changes = check_folder(self.directory, config)
         first_process_does(self._open_folder)
-        if not (self.directory / RUN_FILE).exists():
+        if not true_for_all_processes(_appears(self.directory / RUN_FILE)):
             raise TrainingError(
                 f"{self.directory} is not the same folder for all processes.",
                 "Choose one on a file system that all hosts share with --output.",
@@ -191,11 +193,11 @@ class Checkpoints:
     def _open_folder(self) -> None:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
+            self._lock = _take_lock(self.directory / LOCK_FILE)
         except OSError as error:
             raise TrainingError(
                 f"Cannot write to {self.directory}: {error.strerror or error}.", "Choose another place with --output."
             ) from error
-        self._lock = _take_lock(self.directory / LOCK_FILE)
         if self._lock is None:
             raise TrainingError(
                 f"Another process is training in {self.directory}.", "Wait for it, or choose another with --output."
@@ -313,6 +315,14 @@ def _set_aside(directory: Path, steps: Iterable[int]) -> None:
 
 def _shown(num_bytes: int) -> str:
     return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e7 else f"{num_bytes / 1e6:.2f} MB"
+
+
+def _appears(path: Path) -> bool:
+    """Whether a file is there that another host may have just made, which network file systems show late."""
+    ends = time.monotonic() + MOST_SECONDS_UNSEEN
+    while not path.exists() and time.monotonic() < ends:
+        time.sleep(0.2)
+    return path.exists()
 
 
 def _take_lock(path: Path) -> Any:

@@ -16,7 +16,7 @@ from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mt3core.errors import MT3Error, TrainingError, UsageError
+from mt3core.errors import TrainingError, UsageError
 
 COORDINATOR, NUM_PROCESSES, PROCESS_ID = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
@@ -42,8 +42,13 @@ def join_hosts() -> None:
         return
     try:
         jax.distributed.initialize()
-    except ValueError:  # no cluster: this process is alone
-        return
+    except ValueError as error:
+        if os.environ.get(COORDINATOR):  # it has been told that there are others
+            raise UsageError(
+                f"{COORDINATOR} is set, but the other processes cannot be found: {str(error).rstrip('.')}.",
+                f"Set {NUM_PROCESSES} and {PROCESS_ID}, too, or none of the three.",
+            ) from None
+        return  # no cluster: this process is alone
     except RuntimeError as error:
         if "before any JAX" in str(error):  # a program that has computed already, so it has no others
             return
@@ -74,12 +79,12 @@ class Agreement:
 
 
 def first_process_does(action: Callable[[], None]) -> None:
-    """Runs `action` in the first process only, the others waiting; where it raises an `MT3Error`, all of them stop."""
-    trouble: MT3Error | None = None
+    """Runs `action` in the first process only, the others waiting; where it raises anything, all of them stop."""
+    trouble: Exception | None = None
     if jax.process_index() == 0:
         try:
             action()
-        except MT3Error as error:
+        except Exception as error:  # whatever it is, the others must not wait for ever
             trouble = error
     if said_by_first_process(trouble is not None):
         raise trouble or TrainingError("The first process had to stop.", "Its message says why.")

@@ -8,7 +8,7 @@
     train/gradient_norm      global norm before clipping, mean of the steps
     train/learning_rate      of the last step
     train/skipped_updates    steps whose update was not applied: not finite, or a spike
-    speed/steps_per_second   of the time since the last report, without validation
+    speed/steps_per_second   of the time since the last report, without validating and handing over checkpoints
     speed/examples_per_second
     speed/tokens_per_second  target tokens
     speed/mfu                model FLOPs utilisation, see `estimate.py`; on devices whose peak is known
@@ -72,7 +72,7 @@ class Meter:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """The time within counts for no figure: validation."""
+        """The time within counts for no figure: validation and saving."""
         begun = self._clock()
         try:
             yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -18,7 +19,7 @@ class StopSignals:
     """A context in which the first signal asks to stop, to be looked at after each step; the second interrupts at once.
 
     With several processes JAX spreads the notice of a SIGTERM that any of them gets, and names a step that all of
-    them reach.
+    them reach. What Ctrl-C sends is passed on as a SIGTERM, so it stops all of them, too.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -29,7 +30,7 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
             # JAX's own handler for SIGTERM must stay where there are other processes to be told.
-            for number in SIGNALS if jax.process_count() == 1 else ():
+            for number in SIGNALS if jax.process_count() == 1 else (signal.SIGINT,):
                 self._previous[number] = signal.signal(number, self._receive)
         return self
 
@@ -41,7 +42,7 @@ class StopSignals:
         """Whether to save and stop after this step; all processes get the same answer."""
         if jax.process_count() > 1:
             if multihost_utils.reached_preemption_sync_point(step):
-                self._received = signal.SIGTERM
+                self._received = self._received or signal.SIGTERM
                 return True
             return False
         return self._received is not None
@@ -58,3 +59,5 @@ class StopSignals:
             raise KeyboardInterrupt
         self._received = number
         self._say(f"{signal.Signals(number).name} received: saving after this step. Once more stops at once.")
+        if jax.process_count() > 1:
+            os.kill(os.getpid(), signal.SIGTERM)
