@@ -8,10 +8,11 @@ there are no notes to divide by.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from mt3core.evaluation.calibration import calibrate
 from mt3core.evaluation.errors import CATEGORIES, NEAR_ONSET_SECONDS, Analysis
@@ -23,8 +24,34 @@ NO_PARTNER = "no partner"
 HISTOGRAM_BIN_MILLISECONDS = 10
 _OFFSET_HISTOGRAM_MILLISECONDS = 500
 
+_MOST_GROUPS = 128
+
 Counts = dict[str, dict[str, int]]
-Labels = Callable[[NoteTable], list[str]]
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Notes put into at most 128 groups: the number of each note's group, and the name of a group."""
+
+    codes: Callable[[NoteTable], Int[np.ndarray, " _notes"]]
+    name: Callable[[int], str]
+
+
+def _family_name(number: int) -> str:
+    import pretty_midi
+
+    return pretty_midi.program_to_instrument_class(FAMILY_PROGRAMS * number)
+
+
+def _drum_name(pitch: int) -> str:
+    import pretty_midi
+
+    return pretty_midi.note_number_to_drum_name(pitch) or f"Key {pitch}"
+
+
+INSTRUMENTS = Grouping(lambda table: table["program"] // FAMILY_PROGRAMS, _family_name)  # General MIDI families
+DRUMS = Grouping(lambda table: table["pitch"], _drum_name)
+OCTAVES = Grouping(lambda table: table["pitch"] // 12, lambda number: f"C{number - 1} to B{number - 1}")  # 60 is C4
 
 
 def summary(analysis: Analysis) -> dict[str, Any]:
@@ -47,11 +74,11 @@ def summary(analysis: Analysis) -> dict[str, Any]:
         "velocities_compared": dict(zip(("pitched", "drums"), analysis.velocities_compared, strict=True)),
         "pitched": categories(analysis, drums=False),
         "drums": categories(analysis, drums=True),
-        "by_instrument": by_label(analysis, instrument_names, drums=False),
-        "by_pitch_range": by_label(analysis, pitch_range_names, drums=False),
-        "by_drum": by_label(analysis, drum_names, drums=True),
-        "confusion": confusion(analysis, instrument_names, drums=False),
-        "drum_confusion": confusion(analysis, drum_names, drums=True),
+        "by_instrument": by_label(analysis, INSTRUMENTS, drums=False),
+        "by_pitch_range": by_label(analysis, OCTAVES, drums=False),
+        "by_drum": by_label(analysis, DRUMS, drums=True),
+        "confusion": confusion(analysis, INSTRUMENTS, drums=False),
+        "drum_confusion": confusion(analysis, DRUMS, drums=True),
         "onset_deviations": deviations(analysis, "onset", 1000 * NEAR_ONSET_SECONDS),
         "offset_deviations": deviations(analysis, "offset", _OFFSET_HISTOGRAM_MILLISECONDS),
         "calibration": None if calibration is None else calibration.to_json(),
@@ -60,58 +87,60 @@ def summary(analysis: Analysis) -> dict[str, Any]:
 
 def categories(analysis: Analysis, drums: bool) -> Counts:
     """How many notes of either side are in each category, of the pitched notes or of the drum hits."""
-    return _count(
-        analysis.reference_categories[analysis.reference["is_drum"] == drums],
-        analysis.estimate_categories[analysis.estimate["is_drum"] == drums],
-    )
+    return _named(*(np.bincount(codes, minlength=len(CATEGORIES)).tolist() for _, codes in _sides(analysis, drums)))
 
 
-def by_label(analysis: Analysis, labels: Labels, drums: bool) -> list[dict[str, Any]]:
-    """The counts and scores of the notes with each label, in the order of pitch or program."""
-    rows = np.flatnonzero(analysis.reference["is_drum"] == drums)
-    columns = np.flatnonzero(analysis.estimate["is_drum"] == drums)
-    reference, estimate = _names(labels, analysis.reference), _names(labels, analysis.estimate)
+def by_label(analysis: Analysis, grouping: Grouping, drums: bool) -> list[dict[str, Any]]:
+    """The counts and scores of the notes of each group, in the order of pitch or program."""
+    reference, estimate = _sides(analysis, drums)
     found = analysis.found_pairs()
-    found = found[analysis.reference["is_drum"][found[:, 0]] == drums]
+    expected = analysis.reference[found[:, 0]]
+    found_counts = np.bincount(grouping.codes(expected[expected["is_drum"] == drums]), minlength=_MOST_GROUPS)
+    tallies = [
+        np.bincount(grouping.codes(table) * len(CATEGORIES) + codes, minlength=_MOST_GROUPS * len(CATEGORIES)).reshape(
+            _MOST_GROUPS, len(CATEGORIES)
+        )
+        for table, codes in (reference, estimate)
+    ]
     result = []
-    for name in _ordered(labels, analysis, drums):
-        mine, theirs = rows[reference[rows] == name], columns[estimate[columns] == name]
-        pairs = int((reference[found[:, 0]] == name).sum())
-        precision = pairs / len(theirs) if len(theirs) else None
-        recall = pairs / len(mine) if len(mine) else None
+    for group in _groups(grouping, reference[0], estimate[0]).tolist():
+        mine, theirs, pairs = (int(counts[group].sum()) for counts in (*tallies, found_counts))
+        precision = pairs / theirs if theirs else None
+        recall = pairs / mine if mine else None
         result.append(
             {
-                "name": name,
-                "reference_notes": len(mine),
-                "estimated_notes": len(theirs),
+                "name": grouping.name(group),
+                "reference_notes": mine,
+                "estimated_notes": theirs,
                 "found": pairs,
                 "precision": precision,
                 "recall": recall,
                 "f1": None if precision is None or recall is None else f1(precision, recall),
-                "categories": _count(analysis.reference_categories[mine], analysis.estimate_categories[theirs]),
+                "categories": _named(*(tally[group].tolist() for tally in tallies)),
             }
         )
     return result
 
 
-def confusion(analysis: Analysis, labels: Labels, drums: bool) -> dict[str, Any]:
+def confusion(analysis: Analysis, grouping: Grouping, drums: bool) -> dict[str, Any]:
     """Which instrument (or drum) of the reference was taken for which of the estimate.
 
     `counts[i][j]`: pairs of a reference note of label i and an estimated one of label j. The last label, "no
     partner", takes the rest, so a row adds up to the reference notes of its label and a column to the estimated.
     """
-    names = [*_ordered(labels, analysis, drums), NO_PARTNER]
-    place = {name: number for number, name in enumerate(names)}
-    counts = np.zeros((len(names), len(names)), dtype=int)
-    reference, estimate = _names(labels, analysis.reference), _names(labels, analysis.estimate)
-    pairs = analysis.pairs[analysis.reference["is_drum"][analysis.pairs[:, 0]] == drums]
-    for one, other in pairs.tolist():
-        counts[place[reference[one]], place[estimate[other]]] += 1
-    for one in np.setdiff1d(np.flatnonzero(analysis.reference["is_drum"] == drums), pairs[:, 0]).tolist():
-        counts[place[reference[one]], -1] += 1
-    for other in np.setdiff1d(np.flatnonzero(analysis.estimate["is_drum"] == drums), pairs[:, 1]).tolist():
-        counts[-1, place[estimate[other]]] += 1
-    return {"labels": names, "counts": counts.tolist()}
+    groups = _groups(grouping, *(table for table, _ in _sides(analysis, drums)))
+    size = len(groups) + 1
+    partners = [np.full(len(table), size - 1) for table in (analysis.reference, analysis.estimate)]
+    places = [np.searchsorted(groups, grouping.codes(table)) for table in (analysis.reference, analysis.estimate)]
+    for side, (mine, theirs) in enumerate((analysis.pairs.T, analysis.pairs.T[::-1])):
+        partners[side][mine] = places[1 - side][theirs]
+    counts = np.zeros((size, size), dtype=int)
+    is_part = analysis.reference["is_drum"] == drums
+    np.add.at(counts, (places[0][is_part], partners[0][is_part]), 1)
+    alone = analysis.estimate["is_drum"] == drums
+    alone[analysis.pairs[:, 1]] = False
+    np.add.at(counts, (size - 1, places[1][alone]), 1)
+    return {"labels": [*(grouping.name(group) for group in groups.tolist()), NO_PARTNER], "counts": counts.tolist()}
 
 
 def deviations(analysis: Analysis, end: str, reach_milliseconds: float) -> dict[str, Any]:
@@ -137,42 +166,22 @@ def deviations(analysis: Analysis, end: str, reach_milliseconds: float) -> dict[
     }
 
 
-def instrument_names(table: NoteTable) -> list[str]:
-    """The General MIDI family of each note's program."""
-    import pretty_midi
-
-    names = [pretty_midi.program_to_instrument_class(FAMILY_PROGRAMS * number) for number in range(16)]
-    return [names[program // FAMILY_PROGRAMS] for program in table["program"].tolist()]
+def _sides(analysis: Analysis, drums: bool) -> list[tuple[NoteTable, np.ndarray]]:
+    """The pitched notes or the drum hits of both sides with their categories."""
+    both = (analysis.reference, analysis.reference_categories), (analysis.estimate, analysis.estimate_categories)
+    return [(table[table["is_drum"] == drums], codes[table["is_drum"] == drums]) for table, codes in both]
 
 
-def drum_names(table: NoteTable) -> list[str]:
-    """The General MIDI drum of each note's key."""
-    import pretty_midi
-
-    names = [pretty_midi.note_number_to_drum_name(pitch) or f"Key {pitch}" for pitch in range(128)]
-    return [names[pitch] for pitch in table["pitch"].tolist()]
+def _groups(grouping: Grouping, reference: NoteTable, estimate: NoteTable) -> Int[np.ndarray, " groups"]:
+    """The groups on either side, sorted."""
+    return np.union1d(grouping.codes(reference), grouping.codes(estimate))
 
 
-def pitch_range_names(table: NoteTable) -> list[str]:
-    """The octave of each note, middle C (60) being C4."""
-    return [f"C{pitch // 12 - 1} to B{pitch // 12 - 1}" for pitch in table["pitch"].tolist()]
-
-
-def _ordered(labels: Labels, analysis: Analysis, drums: bool) -> list[str]:
-    """The labels on either side, from low to high pitches or, for instruments, programs."""
-    both = np.concatenate([analysis.reference, analysis.estimate])
-    both = both[both["is_drum"] == drums]
-    by = "program" if labels is instrument_names else "pitch"
-    return list(dict.fromkeys(labels(both[np.argsort(both[by], kind="stable")])))
-
-
-def _names(labels: Labels, table: NoteTable) -> np.ndarray:
-    return np.array(labels(table), dtype=object)
-
-
-def _count(reference_codes: np.ndarray, estimate_codes: np.ndarray) -> Counts:
-    sides = [np.bincount(codes, minlength=len(CATEGORIES)).tolist() for codes in (reference_codes, estimate_codes)]
-    return {name: {"reference": one, "estimate": other} for name, one, other in zip(CATEGORIES, *sides, strict=True)}
+def _named(reference: list[int], estimate: list[int]) -> Counts:
+    return {
+        name: {"reference": one, "estimate": other}
+        for name, one, other in zip(CATEGORIES, reference, estimate, strict=True)
+    }
 
 
 def _figures(values: Float[np.ndarray, " pairs"]) -> dict[str, float | None]:

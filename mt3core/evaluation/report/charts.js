@@ -60,7 +60,7 @@ function showDeviations(id, title, deviations) {
 function showCalibration(calibration) {
   const columns = [
     { key: "range", title: "Confidence", kind: "text" },
-    { key: "notes", title: "Notes", kind: "number" },
+    { key: "notes", title: "Notes", kind: "count" },
     { key: "confidence", title: "Mean confidence", kind: "percent" },
     { key: "right", title: "Right", kind: "percent" },
     { key: "difference", title: "Difference", kind: "percent" },

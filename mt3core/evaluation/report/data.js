@@ -88,7 +88,11 @@ function firstNotBelow(values, wanted) {
 const PITCH_NAMES = ["C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B"];
 const pitchName = (pitch) => PITCH_NAMES[pitch % 12] + (Math.floor(pitch / 12) - 1);
 
-const isFMeasure = (name) => /(^|[^a-z])(f1?|f-?measure)([^a-z0-9]|$)/i.test(name) && !/precision|recall/i.test(name);
+/** Of a protocol's metrics those that are shown first, or all. */
+function chosenMetrics(protocol, metrics, onlyMain) {
+  const main = metrics.filter((metric) => report.headlines[protocol]?.includes(metric));
+  return onlyMain && main.length ? main : metrics;
+}
 
 function numberText(value) {
   if (typeof value !== "number") return "–";

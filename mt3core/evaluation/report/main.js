@@ -96,9 +96,9 @@ function start() {
   fillSelect("scope", [["all", "all pieces"], ...pieces]);
 
   listen("averages-filter", "input", showAverages);
-  listen("averages-only-f", "change", showAverages);
+  listen("averages-only-main", "change", showAverages);
   listen("pieces-protocol", "change", () => showPieces(openPiece, currentPiece));
-  listen("pieces-only-f", "change", () => showPieces(openPiece, currentPiece));
+  listen("pieces-only-main", "change", () => showPieces(openPiece, currentPiece));
   listen("scope", "change", () => {
     const { value } = element("scope");
     showErrors(value === "all" ? report.pooled : report.pieces[Number(value)].analysis);

@@ -18,11 +18,22 @@ from typing import Any
 
 from mt3core.errors import AudioError
 from mt3core.evaluation.errors import CATEGORIES, Analysis, pool
+from mt3core.evaluation.headline import headline, plain_scores
 from mt3core.evaluation.performance import Performance
 from mt3core.evaluation.report.packing import pack_sides
 from mt3core.files import atomic_output
 
-SCRIPTS = ("data.js", "tables.js", "charts.js", "roll_view.js", "roll.js", "synth.js", "player.js", "views.js", "main.js")
+SCRIPTS = (
+    "data.js",
+    "tables.js",
+    "charts.js",
+    "roll_view.js",
+    "roll.js",
+    "synth.js",
+    "player.js",
+    "views.js",
+    "main.js",
+)
 
 # What browsers need to know to play a file that lies inside the page; the system's own table may lack them.
 _AUDIO_TYPES = {".wav": "audio/wav", ".mp3": "audio/mpeg", ".flac": "audio/flac", ".ogg": "audio/ogg",
@@ -50,25 +61,31 @@ def write_report(
 ) -> None:
     """Writes the report, whole or not at all.
 
-    `summary`: what the result of an evaluation says of the whole set, `{"protocols": {name: {"summary", "average",
-    "intervals"}}, "settings": {...}}`; what else is in it is not shown. `audio`: a piece's name -> its recording,
-    which the page links to by a path relative to itself, so the two have to be moved together; with `embed_audio`
-    the recordings lie inside the page. Values that are no finite numbers are shown as missing.
+    `summary`: what the result of an evaluation (`result.Result.to_json`) says of the whole set, `{"protocols":
+    {name: {"summary", "average", "intervals"}}, "against": {"estimate", "protocols"} or None, "settings": {...}}`.
+    `audio`: a piece's name -> its recording, which the page links to by a path relative to itself, so the two have
+    to be moved together; with `embed_audio` the recordings lie inside the page. Values that are no finite numbers
+    are shown as missing.
     Raises `AudioError` for a recording that is not there and `OutputError` where the page cannot be written.
     """
     place = Path(path)
     sources = {name: _audio_source(Path(file), place, embed_audio) for name, file in (audio or {}).items()}
+    protocols = summary.get("protocols", {})
     data = {
         "title": title,
         "categories": CATEGORIES,
-        "protocols": summary.get("protocols", {}),
+        "protocols": protocols,
+        "headlines": {name: headline(name, one.get("average", {})) for name, one in protocols.items()},
+        "plain": _plain_scores(protocols),
+        "against": summary.get("against"),
         "settings": summary.get("settings", {}),
         "pooled": pool([piece.analysis for piece in pieces]).to_json(),
         "pieces": [_piece_data(piece, sources.get(piece.name)) for piece in pieces],
         "names": _general_midi_names(),
     }
     with atomic_output(place) as temporary:
-        temporary.write_text(_page(title, data), encoding="utf-8", newline="\n")
+        # Names of files need not be UTF-8; what Python puts for such bytes can only be written with a backslash.
+        temporary.write_bytes(_page(title, data).encode(errors="backslashreplace"))
 
 
 def _page(title: str, data: Mapping[str, Any]) -> str:
@@ -83,6 +100,19 @@ def _page(title: str, data: Mapping[str, Any]) -> str:
     }
     # In one pass, so that no text that looks like a place is filled in twice.
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _text("page.html"))
+
+
+def _plain_scores(protocols: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The values of the set that a musician understands, of the protocols that were asked for."""
+    return [
+        {
+            "name": one.name,
+            "rule": one.rule,
+            "value": protocols[one.protocol].get("average", {}).get(one.metric),
+            "interval": protocols[one.protocol].get("intervals", {}).get(one.metric),
+        }
+        for one in plain_scores(protocols)
+    ]
 
 
 def _piece_data(piece: PieceReport, audio: str | None) -> dict[str, Any]:
@@ -121,10 +151,10 @@ def _finite(value: Any) -> Any:
     """The same with None in place of NaN and infinities, which JSON cannot say, and plain numbers for NumPy's."""
     if isinstance(value, Mapping):
         return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
     if isinstance(value, str | bool | int | None):
         return value
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
     if hasattr(value, "tolist"):
         return _finite(value.tolist())
     if isinstance(value, float):

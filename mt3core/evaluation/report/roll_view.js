@@ -110,9 +110,15 @@ class RollView {
     this.drawRuler(context);
     SIDES.forEach((name, number) => this.drawSide(context, this.notes[name], panes[number]));
     if (this.layout === "stacked") {
-      context.fillStyle = this.theme.faint;
-      context.textAlign = "right";
-      SIDES.forEach((name, number) => context.fillText(name, this.width - 8, panes[number].y + 14));
+      SIDES.forEach((name, number) => {
+        const y = panes[number].y;
+        context.fillStyle = this.theme.roll;
+        context.fillRect(this.width - 78, y + 4, 74, 20);
+        if (number) context.fillRect(0, y - 8, this.width, 8);
+        context.fillStyle = this.theme.ink;
+        context.textAlign = "center";
+        context.fillText(name, this.width - 41, y + 14);
+      });
     }
   }
 

@@ -11,7 +11,7 @@ function compareValues(one, other) {
 const isMissing = (value) => value === null || value === undefined || value === "";
 
 /**
- * A table. `columns`: `{title, key, kind, hint}` with kind "text", "number" or "percent". `rows`: an object with a
+ * A table. `columns`: `{title, key, kind, hint}` with kind "text", "number", "count" or "percent". `rows`: an object with a
  * value by key each; a value may be `{value, text, bar, heat, colour, hollow, own, action, hint}`, where `bar` and
  * `heat` are shares from 0 to 1 and `action` makes it a button. The first column heads the rows.
  */
@@ -81,6 +81,7 @@ function tableLine(columns, cellOf, isCurrent) {
 function cellText(value, kind) {
   if (isMissing(value)) return "–";
   if (kind === "percent") return percentText(value);
+  if (kind === "count") return value.toLocaleString("en");
   return kind === "number" ? numberText(value) : String(value);
 }
 

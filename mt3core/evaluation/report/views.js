@@ -6,12 +6,12 @@ const settingText = (value) => (value !== null && typeof value === "object" ? JS
 /** Averages of every protocol with their intervals, filtered by the controls above the table. */
 function showAverages() {
   const words = element("averages-filter").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const onlyF = element("averages-only-f").checked;
+  const onlyMain = element("averages-only-main").checked;
+  const { against } = report;
   const rows = [];
   for (const [name, protocol] of Object.entries(report.protocols)) {
-    const metrics = Object.keys(protocol.average ?? {});
-    const some = onlyF && metrics.some(isFMeasure) ? metrics.filter(isFMeasure) : metrics;
-    for (const metric of some) {
+    const other = against?.protocols[name];
+    for (const metric of chosenMetrics(name, Object.keys(protocol.average ?? {}), onlyMain)) {
       const text = `${name} ${metric}`.toLowerCase();
       if (!words.every((word) => text.includes(word))) continue;
       const value = protocol.average[metric];
@@ -20,6 +20,10 @@ function showAverages() {
       rows.push({
         metric, protocol: { value: name, hint: protocol.summary }, low, high,
         average: { value, bar: isShare ? value : null, own: true },
+        other: other?.average[metric],
+        difference: { value: other?.difference.average[metric], own: true },
+        "difference low": other?.difference.intervals[metric]?.[0],
+        "difference high": other?.difference.intervals[metric]?.[1],
       });
     }
   }
@@ -30,6 +34,14 @@ function showAverages() {
     { key: "low", title: "From", kind: "number", hint: "Lower end of the interval" },
     { key: "high", title: "To", kind: "number", hint: "Upper end of the interval" },
   ];
+  if (against) {
+    columns.push(
+      { key: "other", title: "Other system", kind: "number", hint: against.estimate },
+      { key: "difference", title: "Difference", kind: "number", hint: "This system minus the other, piece by piece" },
+      { key: "difference low", title: "From", kind: "number", hint: "Lower end of the difference's interval" },
+      { key: "difference high", title: "To", kind: "number", hint: "Upper end of the difference's interval" },
+    );
+  }
   const whenEmpty = Object.keys(report.protocols).length ? "No metric contains this." : "No protocol was asked for.";
   showTable("averages", "Scores of the set", columns, rows, whenEmpty);
 }
@@ -43,12 +55,11 @@ function showPieces(openPiece, current) {
     if (!scored(piece.scores[name])) continue;
     for (const metric of Object.keys(piece.scores[name])) if (!metrics.includes(metric)) metrics.push(metric);
   }
-  const onlyF = element("pieces-only-f").checked && metrics.some(isFMeasure);
-  const shown = onlyF ? metrics.filter(isFMeasure) : metrics;
+  const shown = chosenMetrics(name, metrics, element("pieces-only-main").checked);
   const columns = [
     { key: "name", title: "Piece", kind: "text" },
-    { key: "reference notes", title: "Reference notes", kind: "number" },
-    { key: "estimated notes", title: "Estimated notes", kind: "number" },
+    { key: "reference notes", title: "Reference notes", kind: "count" },
+    { key: "estimated notes", title: "Estimated notes", kind: "count" },
     { key: "correct share", title: "Correct", kind: "percent", hint: "Share of the reference notes without any error" },
     ...shown.map((metric) => ({ key: `metric ${metric}`, title: metric, kind: "number" })),
   ];
@@ -100,7 +111,7 @@ function showTaxonomy(analysis) {
       const total = CATEGORIES.reduce((sum, category) => sum + analysis[part][category][side], 0);
       if (!total) continue;
       totals[`${part} ${side}`] = total;
-      columns.push({ key: `${part} ${side}`, title: `${title}: ${part === "drums" ? "drum hits" : "pitched notes"}`, kind: "number" });
+      columns.push({ key: `${part} ${side}`, title: `${title}: ${part === "drums" ? "drum hits" : "pitched notes"}`, kind: "count" });
     }
   }
   const rows = CATEGORIES.map((category) => {
@@ -120,12 +131,12 @@ function showLabels(id, caption, title, labels) {
   const used = CATEGORIES.filter((category) => labels.some((each) => Math.max(...Object.values(each.categories[category]))));
   const columns = [
     { key: "name", title, kind: "text" },
-    { key: "reference_notes", title: "Reference notes", kind: "number" },
-    { key: "estimated_notes", title: "Estimated notes", kind: "number" },
+    { key: "reference_notes", title: "Reference notes", kind: "count" },
+    { key: "estimated_notes", title: "Estimated notes", kind: "count" },
     { key: "precision", title: "Precision", kind: "number", hint: "Share of the estimated notes whose onset, pitch and instrument agree" },
     { key: "recall", title: "Recall", kind: "number", hint: "Share of the reference notes that were found so" },
     { key: "f1", title: "F1", kind: "number" },
-    ...used.map((category) => ({ key: category, title: category, kind: "number", hint: MEANINGS[category] })),
+    ...used.map((category) => ({ key: category, title: category, kind: "count", hint: MEANINGS[category] })),
   ];
   const rows = labels.map((each) => {
     const row = { ...each, name: { value: each.name } };
@@ -143,7 +154,7 @@ function showLabels(id, caption, title, labels) {
 function showConfusion(id, caption, { labels, counts }) {
   const columns = [
     { key: "name", title: "Reference ↓ Estimate →", kind: "text" },
-    ...labels.map((label, number) => ({ key: `to ${number}`, title: label, kind: "number" })),
+    ...labels.map((label, number) => ({ key: `to ${number}`, title: label, kind: "count" })),
   ];
   const rows = labels.map((label, from) => {
     const total = counts[from].reduce((sum, count) => sum + count, 0);
@@ -165,20 +176,21 @@ function showSettings() {
   showTable("settings", "Settings", columns, rows, "No settings were given.");
 }
 
-/** The set in four numbers. */
+/** The set in a few numbers: scores in plain words, then how many notes have no error and are ghosts. */
 function showCards() {
   const { pooled } = report;
   const count = (category, side) => pooled.pitched[category][side] + pooled.drums[category][side];
   const share = (value, total) => (total ? percentText(value / total) : "–");
-  const found = [...pooled.by_instrument, ...pooled.by_drum].reduce((sum, each) => sum + each.found, 0);
+  const interval = (range) => (range ? ` (${percentText(range[0])} to ${percentText(range[1])})` : "");
   const cards = [
-    [share(found, pooled.reference_notes), "of the reference notes found: onset, pitch and instrument agree"],
-    [share(found, pooled.estimated_notes), "of the estimated notes are among them"],
-    [share(count("correct", "reference"), pooled.reference_notes), "of the reference notes without any error"],
-    [share(count("ghost", "estimate"), pooled.estimated_notes), "of the estimated notes are ghosts"],
+    ...report.plain.map((each) => [percentText(each.value), `${each.name}${interval(each.interval)}`, each.rule]),
+    [share(count("correct", "reference"), pooled.reference_notes), "of all reference notes have no error"],
+    [share(count("ghost", "estimate"), pooled.estimated_notes), "of all estimated notes are ghosts", MEANINGS.ghost],
   ];
   element("cards").replaceChildren(
-    ...cards.map(([value, text]) => make("div", { class: "card" }, make("b", { text: value }), make("span", { text }))),
+    ...cards.map(([value, text, title]) =>
+      make("div", { class: "card", title }, make("b", { text: value }), make("span", { text })),
+    ),
   );
   const notes = (number) => number.toLocaleString("en");
   element("overview").textContent =

@@ -1,0 +1,126 @@
+"""What is in the report's file: everything it needs, nothing that reaches out, the notes as they were."""
+
+import base64
+import re
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from report_pieces import HOSTILE, SUMMARY, data_of, piece
+
+from mt3core.errors import AudioError, OutputError
+from mt3core.evaluation.errors import CATEGORIES, analyse
+from mt3core.evaluation.performance import Performance
+from mt3core.evaluation.report import PieceReport, write_report
+from mt3core.evaluation.report.packing import NO_PARTNER, pack_sides
+from mt3core.evaluation.report.page import SCRIPTS
+from mt3core.notes import note_table
+
+pytestmark = pytest.mark.unit
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "mt3core" / "evaluation" / "report"
+
+
+def unpack(packed: dict) -> dict[str, np.ndarray]:
+    data, count = base64.b64decode(packed["data"]), packed["count"]
+    words = np.frombuffer(data[: 12 * count], "<u4").reshape(3, count)
+    octets = np.frombuffer(data[12 * count :], "u1").reshape(4, count)
+    return dict(zip(("onset", "length", "partner", "pitch", "velocity", "program", "category"),
+                    [*words, *octets], strict=True))  # fmt: skip
+
+
+notes_strategy = st.lists(
+    st.tuples(
+        st.floats(0, 4000), st.floats(0, 60), st.integers(0, 127), st.integers(1, 127), st.integers(0, 127),
+        st.booleans(),
+    ),
+    max_size=20,
+)  # fmt: skip
+
+
+@settings(max_examples=50)
+@given(notes_strategy, notes_strategy)
+def test_packed_notes_are_the_notes(reference, estimate):
+    sides = [Performance(note_table([(a, a + b, *rest) for a, b, *rest in rows])) for rows in (reference, estimate)]
+    analysis = analyse(*sides)
+    packed = {name: unpack(side) for name, side in pack_sides(analysis).items()}
+    for name, table in (("reference", sides[0].notes), ("estimate", sides[1].notes)):
+        ordered, found = table[np.argsort(table["onset"], kind="stable")], packed[name]
+        assert found["onset"] / 10_000 == pytest.approx(ordered["onset"], abs=1e-4)
+        ends = (found["onset"].astype(float) + found["length"]) / 10_000
+        assert ends == pytest.approx(ordered["offset"], abs=1e-4)
+        assert found["program"].tolist() == (ordered["program"] + 128 * ordered["is_drum"]).tolist()
+        for field in ("pitch", "velocity"):
+            assert found[field].tolist() == ordered[field].tolist()
+    partners = packed["reference"]["partner"]
+    paired = np.flatnonzero(partners != NO_PARTNER)
+    assert len(paired) == len(analysis.pairs)
+    assert packed["estimate"]["partner"][partners[paired]].tolist() == paired.tolist()
+    categories = packed["reference"]["category"][paired].tolist()
+    assert categories == packed["estimate"]["category"][partners[paired]].tolist()
+
+
+def test_the_file_holds_everything_and_reaches_for_nothing(tmp_path):
+    write_report(tmp_path / "deep" / "report.html", HOSTILE, [piece(HOSTILE)], SUMMARY)
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["report.html"]
+    text = (tmp_path / "deep" / "report.html").read_text(encoding="utf-8")
+    assert text.count("</script>") == 2  # the data and the scripts: no name ends either
+    assert "{{script}}" not in text
+    addresses = set(re.findall(r"\b(?:https?:)?//[a-z][\w.-]+", text)) - {"http://www.w3.org"}  # SVG's name
+    assert addresses == set()
+    assert not re.search(r"<link[^>]+href=\"(?!data:)|<(?:script|img)[^>]+src=|@import|url\(", text)
+    data = data_of(tmp_path / "deep" / "report.html")
+    assert data["title"] == data["pieces"][0]["name"] == HOSTILE
+    assert data["protocols"]["mt3"]["average"] == {"Onset F1": 0.51, "Frame F1": None, "Onset precision": 0.6}
+    assert data["pieces"][0]["scores"]["bytedance"] == {"error": "Not for songs."}
+    assert data["categories"] == list(CATEGORIES)
+
+
+def test_names_that_are_not_utf8_are_written(tmp_path):
+    write_report(tmp_path / "report.html", "caf\udce9", [piece("caf\udce9", notes=5)], {})
+    assert data_of(tmp_path / "report.html")["pieces"][0]["name"] == "caf\udce9"
+
+
+def test_no_pieces_and_empty_pieces_are_written(tmp_path):
+    nothing = Performance(note_table([]))
+    empty = PieceReport("empty", nothing, nothing, {}, analyse(nothing, nothing))
+    for number, pieces in enumerate(([], [empty])):
+        write_report(tmp_path / f"{number}.html", "Nothing", pieces, {})
+        assert len(data_of(tmp_path / f"{number}.html")["pieces"]) == number
+
+
+def test_recordings_are_linked_from_where_the_page_lies_or_lie_inside(tmp_path):
+    sound = tmp_path / "sounds" / "a #1 ü.WAV"
+    sound.parent.mkdir()
+    sound.write_bytes(b"sound")
+    page = tmp_path / "pages" / "report.html"
+    pieces = [piece("a", notes=5), piece("b", notes=5)]
+    write_report(page, "Linked", pieces, {}, {"a": sound})
+    linked = [each["audio"] for each in data_of(page)["pieces"]]
+    assert linked == ["../sounds/a%20%231%20%C3%BC.WAV", None]
+    write_report(page, "Embedded", pieces, {}, {"a": sound}, embed_audio=True)
+    kind, content = data_of(page)["pieces"][0]["audio"].split(",")
+    assert kind == "data:audio/wav;base64"
+    assert base64.b64decode(content) == b"sound"
+
+
+def test_what_cannot_be_written_leaves_nothing(tmp_path):
+    with pytest.raises(AudioError, match=r"gone\.wav"):
+        write_report(tmp_path / "report.html", "No sound", [], {}, {"a": tmp_path / "gone.wav"})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="Cannot write"):
+        write_report(tmp_path / "file" / "report.html", "No folder", [], {})
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_files_of_the_page_are_short_and_in_the_package():
+    files = [path for path in FOLDER.iterdir() if path.suffix in (".js", ".css", ".html")]
+    assert {path.name for path in files if path.suffix == ".js"} == set(SCRIPTS)
+    assert {path.name: n for path in files if (n := len(path.read_text().splitlines())) > 350} == {}
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    packed = {path for pattern in patterns["mt3core.evaluation.report"] for path in FOLDER.glob(pattern)}
+    assert packed == set(files)
