@@ -41,6 +41,7 @@ from mt3core.datasets.examples import ExampleConfig, ExampleMaker
 from mt3core.datasets.manifest import Manifest, check_shards, read_manifest
 from mt3core.datasets.process_memory import keep_freed_memory
 from mt3core.datasets.sampling import DatasetChoice, Sampler
+from mt3core.datasets.worker_processes import serve_until_the_parent_ends
 from mt3core.errors import DatasetError, MissingExtraError, UsageError
 
 try:
@@ -166,7 +167,8 @@ class Pipeline:
             _let_grain_read_its_flags()
             keep_freed_memory()  # for the batches copied out of the workers' memory
             dataset = dataset.mp_prefetch(
-                grain.MultiprocessingOptions(config.num_workers, per_worker_buffer_size=config.batches_ahead)
+                grain.MultiprocessingOptions(config.num_workers, per_worker_buffer_size=config.batches_ahead),
+                serve_until_the_parent_ends,
             )
         return dataset
 

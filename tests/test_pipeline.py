@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -78,11 +80,19 @@ def test_threads_and_read_ahead_change_nothing(band):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_workers_change_nothing(band, num_workers):
+def test_workers_change_nothing_and_outlast_signals_to_all_processes(band, num_workers):
     pipeline = training_pipeline(config_of(band), 0, 1)
+    others = multiprocessing.active_children()
     with iter(training_pipeline(config_of(band, num_workers=num_workers), 0, 1)) as batches:
-        for number in range(5):
+        for number in range(8):
             assert_equal(next(batches), pipeline.batch(number))
+            if number == 1:
+                workers = [process for process in multiprocessing.active_children() if process not in others]
+                for worker in workers:
+                    os.kill(worker.pid, signal.SIGINT)
+                    os.kill(worker.pid, signal.SIGTERM)
+    assert len(workers) == num_workers
+    assert [worker.exitcode for worker in workers] == [0] * num_workers
 
 
 def test_a_program_without_a_guard_is_told_so_and_ends(band, tmp_path):

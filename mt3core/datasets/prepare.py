@@ -12,13 +12,11 @@ made: a run after a kill does the units that have no report, and leaves the othe
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import active_children, get_context, parent_process
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 from mt3core.audio import probe_audio
@@ -26,6 +24,7 @@ from mt3core.datasets.chunks import SAMPLE_RATE_HZ
 from mt3core.datasets.manifest import MANIFEST_NAME, write_manifest
 from mt3core.datasets.shards import Report, manifest_rows, read_report, remove_leftovers, shard_path, write_unit
 from mt3core.datasets.units import Settings, Unit
+from mt3core.datasets.worker_processes import end_with_the_parent
 from mt3core.errors import DatasetError, MT3Error, OutputError
 from mt3core.files import atomic_output
 
@@ -107,7 +106,7 @@ def run_units(
         return
     # Fresh processes: one forked from a process with threads (ArrayRecord, BLAS) may hang.
     context = get_context("spawn")
-    pool = ProcessPoolExecutor(min(processes, len(units)), context, initializer=_end_with_the_parent)
+    pool = ProcessPoolExecutor(min(processes, len(units)), context, initializer=end_with_the_parent)
     try:
         futures: dict[Future[Report], Unit] = {pool.submit(write_unit, unit, settings, folder): unit for unit in units}
         for future in as_completed(futures):
@@ -126,19 +125,6 @@ def run_units(
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _end_with_the_parent() -> None:
-    """Ends this process when the one that started it is killed. Otherwise it would wait for work for ever, or write
-    into the folder beside the next run."""
-
-    def watch() -> None:
-        parent = parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def merge(units: Sequence[Unit], settings: Settings, out: Path) -> list[Report]:
