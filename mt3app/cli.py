@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from mt3app import cli_data, cli_train
+from mt3app import cli_data, cli_evaluate, cli_train
 from mt3app.progress import Reporter
 from mt3core.errors import MT3Error
 
@@ -212,3 +212,4 @@ def _end_in_order(number: int, _: object) -> None:
 
 cli_data.register(app)
 cli_train.register(app)
+cli_evaluate.register(app)

@@ -63,6 +63,7 @@ class Result:
             "schema_version": SCHEMA_VERSION,
             "protocols": {name: _average_json(name, self.averages[name]) for name in self.protocols},
             "pieces": [_piece_json(piece) for piece in self.pieces],
+            "analysis": _pooled_analysis(self.pieces),
             "against": against,
             "unmatched": {"reference": list(self.references_alone), "estimate": list(self.estimates_alone)},
             "settings": {
@@ -79,6 +80,13 @@ class Result:
         with atomic_output(path) as temporary:
             # Names of files need not be UTF-8; what Python puts for such bytes, JSON can only write with a backslash.
             temporary.write_bytes(f"{text}\n".encode(errors="backslashreplace"))
+
+
+def scores_json(piece: Piece) -> dict[str, dict[str, Any]]:
+    """Protocol -> metric -> value, None for NaN; `{"error": why}` where it is not defined for the piece."""
+    return {
+        name: {"error": found} if isinstance(found, str) else _numbers(found) for name, found in piece.scores.items()
+    }
 
 
 def summarise(
@@ -155,11 +163,17 @@ def _piece_json(piece: Piece) -> dict[str, Any]:
     }
     if piece.failure:
         return {**values, "error": piece.failure}
-    scores = {
-        name: {"error": found} if isinstance(found, str) else _numbers(found) for name, found in piece.scores.items()
-    }
     analysis = {} if piece.analysis is None else {"analysis": _without_nan(piece.analysis.to_json())}
-    return {**values, "scores": scores, **analysis}
+    return {**values, "scores": scores_json(piece), **analysis}
+
+
+def _pooled_analysis(pieces: list[Piece]) -> dict[str, Any] | None:
+    analyses = [piece.analysis for piece in pieces if piece.analysis is not None]
+    if not analyses:
+        return None
+    from mt3core.evaluation.errors import pool
+
+    return _without_nan(pool(analyses).to_json())
 
 
 def _numbers(scores: Scores) -> dict[str, float | None]:

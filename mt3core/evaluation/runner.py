@@ -18,8 +18,8 @@ from mt3core.evaluation.protocols import Scores, protocol
 from mt3core.evaluation.reading import Reading, read_with_remarks
 from mt3core.processors import num_processors
 
-# A process takes seconds to start; fewer pairs than this are scored sooner without.
-_WORTH_PROCESSES = 8
+# A process takes seconds to start, a pair and protocol about a tenth of one; fewer of these are sooner done without.
+_WORTH_PROCESSES = 60
 
 
 class ScoringError(MT3Error):
@@ -80,7 +80,7 @@ def score_pairs(
     for name in task.protocols:
         protocol(name)
     if processes is None:
-        processes = num_processors() if len(pairs) >= _WORTH_PROCESSES else 1
+        processes = num_processors() if len(pairs) * len(task.protocols) >= _WORTH_PROCESSES else 1
     pieces: dict[int, Piece] = {}
     for place, piece in _run(partial(score_pair, task=task), pairs, min(processes, len(pairs))):
         pieces[place] = piece

@@ -1,0 +1,134 @@
+"""Times every protocol on pairs of long piano pieces, files and processes included.
+
+    python benchmarks/evaluate.py                                  100 pairs of 10 minutes, all protocols
+    python benchmarks/evaluate.py --protocol mt3 --pairs 20        one protocol, fewer pairs
+
+The pieces are made here, from a seed: chords and runs of about ten notes a second with repeated keys, a sustain pedal
+that moves in small steps, and an estimate that misses, moves, adds and splits notes. They are written as MIDI to a
+temporary folder and scored from there as `mt3 evaluate` does it: names matched, processes started, files read, notes
+scored, averaged with intervals, for every protocol anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pretty_midi
+
+from mt3core.evaluation.intervals import Bootstrap
+from mt3core.evaluation.pairing import pair_files
+from mt3core.evaluation.protocols import list_protocols, protocol
+from mt3core.evaluation.result import summarise
+from mt3core.evaluation.runner import Task, score_pairs
+from mt3core.processors import num_processors
+
+NOTES_PER_SECOND = 10.0
+PEDALS_PER_SECOND = 0.7
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=100)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--protocol", action="append", help="repeatable [default: all]")
+    parser.add_argument("--processes", type=int, default=num_processors())
+    parser.add_argument("--analyse", action="store_true", help="also the errors of every note, as --json does")
+    options = parser.parse_args()
+    names = options.protocol or [one.name for one in list_protocols()]
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        num_notes = make_pairs(root, options.pairs, 60 * options.minutes)
+        print(
+            f"{options.pairs} pairs, {num_notes / options.pairs:.0f} notes a reference, {options.processes} processes, "
+            f"load before {os.getloadavg()[0]:.1f}"
+        )
+        print(f"{'protocol':40} {'s':>6} {'load':>6}  values that are shown first")
+        for name in names:
+            time_protocol(root, name, options.processes, options.analyse)
+
+
+def time_protocol(root: Path, name: str, processes: int, analyse: bool) -> None:
+    """Scores all pairs by one protocol, averages them with intervals, and prints how long that took."""
+    started = time.perf_counter()
+    pairs = pair_files(root / "reference", root / "estimate").pairs
+    pieces = score_pairs(pairs, Task((protocol(name).name,), analyse=analyse), processes)
+    result = summarise((name,), pieces, Bootstrap())
+    seconds = time.perf_counter() - started
+    failures = sum(piece.values(name) is None for piece in pieces)
+    values = ", ".join(f"{metric} {value:.3f}" for metric, value in list(result.averages[name].values.items())[:3])
+    print(f"{name:40} {seconds:6.1f} {os.getloadavg()[0]:6.1f}  {values}{f'; {failures} without' if failures else ''}")
+
+
+def make_pairs(root: Path, pairs: int, seconds: float) -> int:
+    """Writes the MIDI files of both sides; returns the number of reference notes."""
+    total = 0
+    for number in range(pairs):
+        rng = np.random.default_rng(number)
+        rows = piano_notes(rng, seconds)
+        pedal = pedal_moves(rng, seconds)
+        write_piano(root / "reference" / f"{number:03}.mid", rows, pedal)
+        write_piano(root / "estimate" / f"{number:03}.mid", perturbed(rng, rows), pedal)
+        total += len(rows)
+    return total
+
+
+def piano_notes(rng: np.random.Generator, seconds: float) -> np.ndarray:
+    """Rows of onset, offset, pitch, velocity: a random walk over the keys, one to four at a time."""
+    rows = []
+    onset, centre = 0.5, 60.0
+    while onset < seconds:
+        centre = float(np.clip(centre + rng.normal(0, 3), 35, 85))
+        for pitch in set(np.clip(np.rint(centre + rng.normal(0, 7, rng.integers(1, 5))), 21, 108).astype(int).tolist()):
+            length = float(rng.gamma(2.0, 0.15)) + 0.03
+            rows.append(
+                (onset + float(rng.uniform(0, 0.015)), onset + 0.02 + length, pitch, int(rng.integers(30, 110)))
+            )
+        onset += float(rng.exponential(2.4 / NOTES_PER_SECOND)) + 0.01
+    return np.array(rows)
+
+
+def perturbed(rng: np.random.Generator, rows: np.ndarray) -> np.ndarray:
+    """What a good system might find: 6 % missed, 5 % ghosts, 2 % split, times and velocities off."""
+    found = rows[rng.random(len(rows)) > 0.06].copy()
+    found[:, 0] = np.maximum(found[:, 0] + rng.normal(0, 0.012, len(found)), 0)
+    found[:, 1] = np.maximum(found[:, 1] + rng.normal(0, 0.06, len(found)), found[:, 0] + 0.02)
+    found[:, 3] = np.clip(np.rint(found[:, 3] + rng.normal(0, 8, len(found))), 1, 127)
+    ghosts = rows[rng.random(len(rows)) < 0.05].copy()
+    ghosts[:, :2] += rng.uniform(0.1, 1.0, (len(ghosts), 1))
+    split = rng.random(len(found)) < 0.02
+    halves = found[split].copy()
+    middle = (halves[:, 0] + halves[:, 1]) / 2
+    halves[:, 0] = middle
+    found[split, 1] = middle
+    return np.concatenate([found, ghosts, halves])
+
+
+def pedal_moves(rng: np.random.Generator, seconds: float) -> list[tuple[float, int]]:
+    """(time, value) of the pedal, down and up in steps as a real one."""
+    moves = []
+    for start in np.sort(rng.uniform(0, seconds, int(PEDALS_PER_SECOND * seconds))).tolist():
+        moves += [(start + 0.01 * step, 12 * step) for step in range(1, 11)]
+        moves += [(start + 0.6 + 0.01 * step, 120 - 12 * step) for step in range(1, 11)]
+    return sorted(moves)
+
+
+def write_piano(path: Path, rows: np.ndarray, pedal: list[tuple[float, int]]) -> None:
+    """One piano track with its pedal."""
+    midi = pretty_midi.PrettyMIDI(resolution=480)
+    piano = pretty_midi.Instrument(program=0)
+    piano.notes = [
+        pretty_midi.Note(int(velocity), int(pitch), onset, offset) for onset, offset, pitch, velocity in rows.tolist()
+    ]
+    piano.control_changes = [pretty_midi.ControlChange(64, value, moment) for moment, value in pedal]
+    midi.instruments.append(piano)
+    path.parent.mkdir(exist_ok=True)
+    midi.write(str(path))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""The command `mt3 evaluate`. Imported for every help, so nothing heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mt3app.progress import Reporter
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command of this file to `mt3`."""
+    app.command()(evaluate)
+
+
+def evaluate(
+    reference: Annotated[
+        Path | None, typer.Argument(metavar="[REFERENCE", help="The truth: a file of notes, or a folder of them.")
+    ] = None,
+    estimate: Annotated[
+        Path | None, typer.Argument(metavar="ESTIMATE]", help="What is scored: a file, or a folder with equal names.")
+    ] = None,
+    protocols: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--protocol",
+            "-p",
+            metavar="NAME",
+            help="Whose rules; repeatable; * and ? stand for anything. [default: three in plain words]",
+        ),
+    ] = None,
+    show_protocols: Annotated[bool, typer.Option("--list", help="List all protocols, and stop.")] = False,
+    json_output: Annotated[
+        str | None, typer.Option("--json", metavar="FILE", help="Write everything as JSON; - for standard output.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write an HTML page: tables, piano rolls, errors, playback.")
+    ] = None,
+    audio: Annotated[Path | None, typer.Option(help="Folder with the recordings, for the report.")] = None,
+    embed_audio: Annotated[
+        bool, typer.Option("--embed-audio", help="Put the recordings into the page, in place of links to them.")
+    ] = False,
+    against: Annotated[
+        Path | None, typer.Option(metavar="OTHER_ESTIMATE", help="A second system: show the difference.")
+    ] = None,
+    reference_suffix: Annotated[
+        str | None, typer.Option(help="Ending of the reference folder's files, such as .notes.tsv. [default: all]")
+    ] = None,
+    estimate_suffix: Annotated[
+        str | None, typer.Option(help="Ending of the estimate folder's files, such as .mid. [default: all]")
+    ] = None,
+    sustain: Annotated[
+        bool, typer.Option("--sustain", help="Hold notes of both sides as long as the sustain pedal does, as MT3.")
+    ] = False,
+    drop_empty: Annotated[
+        bool, typer.Option("--drop-empty", help="Leave out notes without length, as programs with pretty_midi do.")
+    ] = False,
+    processes: Annotated[int | None, typer.Option(min=1, help="Pairs side by side. [default: all cores]")] = None,
+    resamples: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show every metric; tracebacks with errors.")
+    ] = False,
+) -> None:
+    """Score notes against the truth, by the rules of whatever paper.
+
+    Files of notes are MIDI, JSON, JSONL, CSV and TSV, of any system. In folders, names are matched without their
+    suffixes; what has no partner is listed. Exit code 1 when a file could not be read or a reference has no estimate.
+    """
+    from mt3app.evaluate import Options, evaluate_files, print_protocols
+
+    if show_protocols:
+        print_protocols()
+        return
+    options = Options(
+        reference=reference,
+        estimate=estimate,
+        protocols=tuple(protocols or ()),
+        json_output=json_output,
+        report=report,
+        audio=audio,
+        embed_audio=embed_audio,
+        against=against,
+        reference_suffix=reference_suffix,
+        estimate_suffix=estimate_suffix,
+        sustain=sustain,
+        drop_empty=drop_empty,
+        processes=processes,
+        resamples=resamples,
+        seed=seed,
+    )
+    raise typer.Exit(evaluate_files(options, Reporter(quiet, verbose)))

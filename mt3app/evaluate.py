@@ -1,0 +1,208 @@
+"""`mt3 evaluate REFERENCE ESTIMATE`: files of notes scored, shown and stored."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from mt3app.jobs import AUDIO_SUFFIXES, STDOUT, check_writable
+from mt3app.progress import Reporter
+from mt3core.errors import UsageError
+from mt3core.evaluation.headline import DEFAULT_PROTOCOLS
+from mt3core.evaluation.intervals import RESAMPLES, Bootstrap
+from mt3core.evaluation.pairing import Pair, Pairing, pair_files, shorten
+from mt3core.evaluation.protocols import list_protocols, protocol
+from mt3core.evaluation.reading import Reading
+from mt3core.evaluation.result import Result, scores_json, summarise
+from mt3core.evaluation.runner import Piece, Task, score_pairs
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of the command; no protocols: the three in plain words."""
+
+    reference: Path | None
+    estimate: Path | None
+    protocols: tuple[str, ...] = ()
+    json_output: str | None = None
+    report: Path | None = None
+    audio: Path | None = None
+    embed_audio: bool = False
+    against: Path | None = None
+    reference_suffix: str | None = None
+    estimate_suffix: str | None = None
+    sustain: bool = False
+    drop_empty: bool = False
+    processes: int | None = None
+    resamples: int = RESAMPLES
+    seed: int = 0
+
+
+def print_protocols() -> None:
+    """Every protocol in a line."""
+    protocols = list_protocols()
+    width = max(len(one.name) for one in protocols)
+    for one in protocols:
+        mark = "*" if one.name in DEFAULT_PROTOCOLS else " "
+        print(f"{mark} {one.name:{width}}  {one.summary.rstrip('.')}")
+    print("* shown where no protocol is named")
+
+
+def evaluate_files(options: Options, reporter: Reporter) -> int:
+    """Scores, prints a table, writes what was asked for; returns the exit code."""
+    if options.reference is None or options.estimate is None:
+        raise UsageError("A reference and an estimate are needed.", "mt3 evaluate truth/ transcribed/")
+    protocols = choose_protocols(options.protocols)
+    outputs = [Path(one) for one in (options.json_output, options.report) if one is not None and str(one) != STDOUT]
+    check_writable(outputs)
+    pairing = pair_files(options.reference, options.estimate, options.reference_suffix, options.estimate_suffix)
+    others = _pair_others(options)
+    audio = find_audio(options.audio, [pair.name for pair in pairing.pairs])
+    _tell_alone(pairing, options.estimate, reporter)
+    if others is not None and options.against is not None:
+        _tell_alone(others, options.against, reporter)
+
+    pieces, other_pieces = _score(pairing, others, protocols, options, reporter)
+    against = None if options.against is None else (str(options.against), other_pieces)
+    bootstrap = Bootstrap(options.resamples, options.seed)
+    alone = pairing.references_alone, pairing.estimates_alone
+    result = summarise(protocols, pieces, bootstrap, against, *alone, _settings(options))
+    show_result(result, reporter, plain=not options.protocols, to_stdout=options.json_output != STDOUT)
+    _write(result, options, audio, reporter)
+    has_failed = any(piece.failure for piece in (*pieces, *other_pieces))
+    return 1 if has_failed or pairing.references_alone or (others and others.references_alone) else 0
+
+
+def choose_protocols(asked: tuple[str, ...]) -> tuple[str, ...]:
+    """The protocols of these names and patterns; the default ones where none is asked for. Raises `UsageError`."""
+    if not asked:
+        return DEFAULT_PROTOCOLS
+    names = [one.name for one in list_protocols()]
+    chosen: list[str] = []
+    for one in asked:
+        matching = names if one == "all" else fnmatch.filter(names, one)
+        chosen += matching or [protocol(one).name]
+    return tuple(dict.fromkeys(chosen))
+
+
+def show_result(result: Result, reporter: Reporter, plain: bool, to_stdout: bool = True) -> None:
+    """The table on standard output, and on standard error what has to be known to read it."""
+    for piece in (*result.pieces, *(result.against.pieces if result.against else ())):
+        if piece.failure:
+            reporter.failure(f"Not scored: {piece.failure}")
+        for remark in piece.remarks:
+            reporter.line(remark)
+    _tell_undefined(result, reporter)
+    if to_stdout and not reporter.quiet and any(not piece.failure for piece in result.pieces):
+        from mt3app.evaluate_table import print_result
+
+        print_result(result, plain, reporter.verbose)
+
+
+def find_audio(given: Path | None, names: list[str]) -> dict[str, Path] | None:
+    """The recording of each piece by name: below a folder with the piece's name, or one file for one piece."""
+    if given is None:
+        return None
+    if given.is_file() and len(names) == 1:
+        return {names[0]: given}
+    if not given.is_dir():
+        raise UsageError(f"{given} is no folder of recordings.", "Give the folder of the audio files.")
+    found: dict[str, Path] = {}
+    for path in sorted(given.rglob("*")):
+        if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file():
+            inside = path.relative_to(given).with_suffix("").as_posix()
+            found.setdefault(inside, path)
+            found.setdefault(path.stem, path)
+    paths = {name: found.get(name) or found.get(name.rsplit("/", 1)[-1]) for name in names}
+    return {name: path for name, path in paths.items() if path is not None}
+
+
+def _pair_others(options: Options) -> Pairing | None:
+    if options.against is None or options.reference is None:
+        return None
+    return pair_files(options.reference, options.against, options.reference_suffix, options.estimate_suffix)
+
+
+def _score(
+    pairing: Pairing, others: Pairing | None, protocols: tuple[str, ...], options: Options, reporter: Reporter
+) -> tuple[list[Piece], list[Piece]]:
+    """The pieces of the system, and of the second one."""
+    wants_notes = options.report is not None
+    task = Task(
+        protocols,
+        Reading(options.sustain, options.drop_empty),
+        analyse=wants_notes or options.json_output is not None,
+        keep_notes=wants_notes,
+    )
+    pairs: list[Pair] = [*pairing.pairs, *(others.pairs if others else ())]
+    with reporter.file_bar("Scoring") as show:
+        pieces = score_pairs(pairs, task, options.processes, lambda done, total, _: show(done, total))
+    return pieces[: len(pairing.pairs)], pieces[len(pairing.pairs) :]
+
+
+def _settings(options: Options) -> dict[str, object]:
+    return {
+        "reference": str(options.reference),
+        "estimate": str(options.estimate),
+        "against": None if options.against is None else str(options.against),
+        "sustain": options.sustain,
+        "drop_empty": options.drop_empty,
+        "versions": {name: version(name) for name in ("mt3kit", "mir_eval", "numpy", "scipy")},
+    }
+
+
+def _write(result: Result, options: Options, audio: dict[str, Path] | None, reporter: Reporter) -> None:
+    if options.json_output == STDOUT:
+        json.dump(result.to_json(), sys.stdout, indent=1, allow_nan=False)
+        print()
+    elif options.json_output is not None:
+        result.save(Path(options.json_output))
+        reporter.line(f"Written: {options.json_output}")
+    if options.report is not None:
+        write_html(
+            result, options.report, f"{options.estimate} against {options.reference}", audio, options.embed_audio
+        )
+        reporter.line(f"Written: {options.report}")
+
+
+def write_html(
+    result: Result, path: Path, title: str, audio: dict[str, Path] | None = None, embed_audio: bool = False
+) -> None:
+    """The report of the pieces that were read; they must have kept their notes."""
+    from mt3core.evaluation.report import PieceReport, write_report
+
+    pieces = [
+        PieceReport(piece.name, *piece.performances, scores_json(piece), piece.analysis)
+        for piece in result.pieces
+        if piece.performances is not None
+    ]
+    summary = {key: value for key, value in result.to_json().items() if key != "pieces"}
+    write_report(path, title, pieces, summary, audio, embed_audio)
+
+
+def _tell_alone(pairing: Pairing, estimate: Path, reporter: Reporter) -> None:
+    if pairing.references_alone:
+        names = shorten(pairing.references_alone)
+        reporter.failure(f"{len(pairing.references_alone)} references have no estimate in {estimate}: {names}")
+    if pairing.estimates_alone:
+        names = shorten(pairing.estimates_alone)
+        reporter.line(f"{len(pairing.estimates_alone)} estimates in {estimate} have no reference: {names}")
+
+
+def _tell_undefined(result: Result, reporter: Reporter) -> None:
+    for name in result.protocols:
+        undefined = [(piece.name, piece.scores[name]) for piece in result.pieces if name in piece.scores]
+        undefined = [(piece, why) for piece, why in undefined if isinstance(why, str)]
+        if not undefined:
+            continue
+        pieces = shorten([piece for piece, _ in undefined])
+        reporter.line(
+            f"{name} is not defined for {len(undefined)} of {len(result.pieces)} pieces and leaves them out: {pieces}. "
+            f"{undefined[0][0]}: {undefined[0][1]}"
+        )
+        if not reporter.quiet and any("without length" in str(why) for _, why in undefined):
+            reporter.line("--drop-empty leaves out notes without length.")
