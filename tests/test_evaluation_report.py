@@ -148,7 +148,16 @@ def test_every_control_has_a_name(page):
         .filter((each) => !(each.textContent.trim() || each.labels?.length || each.getAttribute('aria-label')))
         .map((each) => each.outerHTML)""")
     assert nameless == []
-    assert page.run("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_page_fits_a_narrow_window_in_either_scheme(report, tmp_path, dark):
+    with Page(tmp_path, width=380, dark=dark) as opened:
+        opened.open(report)
+        assert opened.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        colours = opened.run("[themeColour('page'), themeColour('ink')].map((each) => parseInt(each.slice(1, 3), 16))")
+        assert (colours[0] < colours[1]) == dark
+        assert opened.problems == []
 
 
 def test_a_long_piece_is_drawn_quickly_and_twenty_stay_small(report, tmp_path):

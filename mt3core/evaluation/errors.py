@@ -29,6 +29,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -81,8 +82,12 @@ class Analysis:
     def to_json(self) -> dict[str, Any]:
         """Counts by category, instrument, drum and pitch range, confusion, deviations of time, calibration.
 
-        The form is described in `error_counts.summary`.
+        The form is described in `error_counts.summary`. Counted once, so it must not be changed.
         """
+        return self._summary
+
+    @cached_property
+    def _summary(self) -> dict[str, Any]:
         from mt3core.evaluation.error_counts import summary
 
         return summary(self)

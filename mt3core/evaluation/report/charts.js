@@ -32,7 +32,7 @@ function showDeviations(id, title, deviations) {
   const figure = (value) => `${value < 0 ? "−" : ""}${Math.abs(value).toFixed(1)} ms`;
   const text =
     `${deviations.notes.toLocaleString("en")} pairs; median ${figure(deviations.median)}, ` +
-    `middle 90 % from ${figure(deviations.percentile_5)} to ${figure(deviations.percentile_95)}`;
+    `middle 90 % from ${figure(deviations.percentile_5)} to ${figure(deviations.percentile_95)}; shaded: 50 ms`;
   const picture = chart(`${title}. ${text}`);
   picture.append(
     svg("rect", { class: "tolerance", x: x(-50), y: CHART.top, width: x(50) - x(-50), height: INNER_HEIGHT }),

@@ -97,10 +97,10 @@ function chosenMetrics(protocol, metrics, onlyMain) {
 function numberText(value) {
   if (typeof value !== "number") return "–";
   if (Number.isInteger(value) && Math.abs(value) > 1) return value.toLocaleString("en");
-  return value.toFixed(Math.abs(value) >= 100 ? 1 : 4);
+  return value.toFixed(Math.abs(value) >= 100 ? 1 : 4).replace("-", "−");
 }
 
-const percentText = (value) => (typeof value === "number" ? `${(100 * value).toFixed(1)} %` : "–");
+const percentText = (value) => (typeof value === "number" ? `${(100 * value).toFixed(1)} %`.replace("-", "−") : "–");
 
 function timeText(seconds) {
   const minutes = Math.floor(seconds / 60);

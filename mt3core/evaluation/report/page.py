@@ -62,7 +62,8 @@ def write_report(
     """Writes the report, whole or not at all.
 
     `summary`: what the result of an evaluation (`result.Result.to_json`) says of the whole set, `{"protocols":
-    {name: {"summary", "average", "intervals"}}, "against": {"estimate", "protocols"} or None, "settings": {...}}`.
+    {name: {"summary", "average", "intervals"}}, "against": {"estimate", "protocols"} or None, "settings": {...}}`;
+    with "analysis", that of all pieces pooled, it need not be counted again.
     `audio`: a piece's name -> its recording, which the page links to by a path relative to itself, so the two have
     to be moved together; with `embed_audio` the recordings lie inside the page. Values that are no finite numbers
     are shown as missing.
@@ -79,7 +80,7 @@ def write_report(
         "plain": _plain_scores(protocols),
         "against": summary.get("against"),
         "settings": summary.get("settings", {}),
-        "pooled": pool([piece.analysis for piece in pieces]).to_json(),
+        "pooled": summary.get("analysis") or pool([piece.analysis for piece in pieces]).to_json(),
         "pieces": [_piece_data(piece, sources.get(piece.name)) for piece in pieces],
         "names": _general_midi_names(),
     }

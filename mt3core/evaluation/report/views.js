@@ -116,6 +116,8 @@ function showTaxonomy(analysis) {
   }
   const rows = CATEGORIES.map((category) => {
     const row = { category: { value: category, ...swatchOf(category) }, meaning: MEANINGS[category] };
+    const { pitched, drums } = analysis.velocities_compared;
+    if (category === "velocity" && !pitched && !drums) row.meaning = "Not judged: a side has one velocity for all notes.";
     for (const [key, total] of Object.entries(totals)) {
       const [part, side] = key.split(" ");
       const value = analysis[part][category][side];
