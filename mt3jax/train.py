@@ -27,6 +27,7 @@ from mt3core.config_files import load_config
 from mt3core.datasets.examples import ExampleConfig
 from mt3core.errors import MT3Error, TrainingError, UsageError
 from mt3core.model_directory import is_model_directory, load_model_directory
+from mt3core.rendering.compose import with_composed_data
 from mt3core.training_config import TrainingConfig, check_training_config
 from mt3jax.compilation import keep_compiled_programs
 from mt3jax.pipeline import Pipeline, PipelineConfig, training_pipeline
@@ -64,6 +65,7 @@ def train(
     run_directory: str | Path,
     arrays: Mapping[str, np.ndarray] | None = None,
     say: Say = print,
+    show_progress: bool = True,
 ) -> TrainingResult:
     """Trains until `config.num_steps`, from the newest checkpoint in `run_directory` where there is one.
 
@@ -72,6 +74,7 @@ def train(
         run_directory: for checkpoints, `metrics.jsonl`, TensorBoard's files and pictures.
         arrays: weights to start a new run from, by PyTorch name in PyTorch's shape; None draws them.
         say: takes lines for the user; only the first process says anything.
+        show_progress: whether each report is said, or followed live on a terminal.
 
     Raises `UsageError` and `DatasetError` for what cannot be trained, `TrainingError` where training has to stop.
     """
@@ -84,7 +87,7 @@ def train(
     mesh = make_mesh(config.compute)
     check_batch(config, mesh)
     run_directory = Path(run_directory)
-    say(f"{mesh.devices.size} x {mesh.devices.flat[0].device_kind}, {jax.process_count()} hosts; {_versions()}")
+    say(f"{mesh.devices.size} x {mesh.devices.flat[0].device_kind}, {jax.process_count()} process(es); {_versions()}")
 
     # ---- Data, and the folder of the run
     pipeline = training_pipeline(_pipeline_config(config))
@@ -112,7 +115,7 @@ def train(
             # ---- Steps
             with (
                 StopSignals(say) as stop,
-                Console(config.num_steps, first_step, is_writer, say) as console,
+                Console(config.num_steps, first_step, is_writer and show_progress, say) as console,
             ):
                 run = _Run(config, pipeline, checkpoints, log, validator, console, run_directory, mesh)
                 if arrays is not None and first_step == 0 and config.validation.every_steps:
@@ -287,6 +290,10 @@ def _say_nothing(line: str) -> None:
     pass
 
 
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """`python -m mt3jax.train`: like `mt3 train`, with what needs other packages left out."""
     parser = argparse.ArgumentParser(prog="python -m mt3jax.train", description="Train a model.")
@@ -295,7 +302,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="folder of the run [checkpoint/NAME]")
     options = parser.parse_args(arguments)
     try:
-        config = load_config(options.config, options.set)
+        config = with_composed_data(load_config(options.config, options.set), _say)
         arrays = None
         if config.init:
             if not is_model_directory(config.init):
@@ -305,7 +312,7 @@ def main(arguments: list[str] | None = None) -> int:
                 )
             arrays = load_model_directory(config.init)[1]
         output = options.output or Path("checkpoint") / config.name
-        return train(config, output, arrays, lambda line: print(line, file=sys.stderr, flush=True)).exit_code
+        return train(config, output, arrays, _say).exit_code
     except MT3Error as error:
         print(f"mt3: {error}", file=sys.stderr)
         return error.exit_code

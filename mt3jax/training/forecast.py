@@ -30,5 +30,8 @@ def forecast_lines(config: TrainingConfig, mesh: Mesh, rows: int, mean_tokens: f
     seconds = run_seconds(config, mean_tokens, mesh.size)
     if seconds is not None:
         left = seconds * (config.num_steps - first_step) / config.num_steps
-        lines.append(f"At an MFU of {100 * EXPECTED_MFU:.0f} % the run would take another {duration_text(left)}")
+        precision = "" if config.compute.dtype == "bfloat16" else " in bfloat16 (compute.dtype); float32 takes longer"
+        lines.append(
+            f"At an MFU of {100 * EXPECTED_MFU:.0f} % the run would take another {duration_text(left)}{precision}"
+        )
     return lines
