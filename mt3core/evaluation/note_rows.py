@@ -51,8 +51,7 @@ def parse_table(text: str) -> NoteRows:
     if not lines:
         return _rows([])
     delimiter = next((mark for mark in "\t;," if mark in lines[0][1]), None)
-    cells = [(number, next(csv.reader([line], delimiter=delimiter)) if delimiter else line.split())
-             for number, line in lines]  # fmt: skip
+    cells = [(number, _cells(line, delimiter)) for number, line in lines]
     first = [cell.strip() for cell in cells[0][1]]
     names: Sequence[str] = COLUMNS
     if not _is_number(first[0]):
@@ -94,6 +93,13 @@ def parse_json(text: str) -> NoteRows:
     except (TypeError, ValueError):
         raise ValueError("its controls are no rows of time, controller and value") from None
     return _rows(((f"note {number}", row) for number, row in enumerate(values, 1)), table)
+
+
+def _cells(line: str, delimiter: str | None) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=delimiter)) if delimiter else line.split()
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
 
 
 def _rows(rows: Iterable[tuple[str, Any]], controls: Float[np.ndarray, "controls 3"] | None = None) -> NoteRows:
@@ -142,7 +148,7 @@ def _column(name: Any) -> str | None:
 def _is_number(text: Any) -> bool:
     try:
         float(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     return True
 
