@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -57,6 +58,26 @@ def evaluate(
     drop_empty: Annotated[
         bool, typer.Option("--drop-empty", help="Leave out notes without length, as programs with pretty_midi do.")
     ] = False,
+    config: Annotated[
+        str | None,
+        typer.Option("--config", "-c", metavar="NAME", help="Instead of files: decode a data set, such as by sample."),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Change a field of the config; repeat for more."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="With --config: the first so many tracks of each data set.")
+    ] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="With --config: torch, jax or both. [default: torch where installed]")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="With --config: weights, as of mt3 transcribe.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--out", "-o", help="With --config: folder to write. [default: eval_outputs]")
+    ] = None,
     processes: Annotated[int | None, typer.Option(min=1, help="Pairs side by side. [default: all cores]")] = None,
     resamples: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
@@ -69,12 +90,28 @@ def evaluate(
 
     Files of notes are MIDI, JSON, JSONL, CSV and TSV, of any system. In folders, names are matched without their
     suffixes; what has no partner is listed. Exit code 1 when a file could not be read or a reference has no estimate.
+
+    With --config recordings of data sets are decoded first: mt3 evaluate --config sample --limit 10. The same again
+    decodes only what is missing.
     """
     from mt3app.evaluate import Options, evaluate_files, print_protocols
 
     if show_protocols:
         print_protocols()
         return
+    reporter = Reporter(quiet, verbose)
+    for_config = {"--set": changes, "--limit": limit, "--backend": backend, "--model": model, "--out": output}
+    if config is not None:
+        for_files = {"REFERENCE": reference, "--json": json_output, "--report": report, "--against": against}
+        _refuse(
+            for_files, "is for files of notes, not for --config", "Score its notes afterwards (docs/evaluation.md)."
+        )
+        from mt3app.evaluate_config import ConfigOptions, evaluate_config
+
+        asked = tuple(protocols or ())
+        chosen = ConfigOptions(config, tuple(changes or ()), limit, backend, model, output, asked, processes)
+        raise typer.Exit(evaluate_config(chosen, reporter))
+    _refuse(for_config, "needs --config", "mt3 evaluate --config sample")
     options = Options(
         reference=reference,
         estimate=estimate,
@@ -92,4 +129,12 @@ def evaluate(
         resamples=resamples,
         seed=seed,
     )
-    raise typer.Exit(evaluate_files(options, Reporter(quiet, verbose)))
+    raise typer.Exit(evaluate_files(options, reporter))
+
+
+def _refuse(options: Mapping[str, object], problem: str, next_step: str) -> None:
+    from mt3core.errors import UsageError
+
+    for name, value in options.items():
+        if value:
+            raise UsageError(f"{name} {problem}.", next_step)
