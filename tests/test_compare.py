@@ -245,6 +245,28 @@ def test_clips_of_a_plain_folder(recordings, tmp_path):
     assert (clip.kind, clip.seconds, len(clip.reference.notes)) == (clips_module.OTHER, 2.0, 11)
 
 
+def test_our_weights_for_the_ports(tiny_model, tmp_path):
+    """A folder as mt3-infer reads it, made once a model; reading it back gives the same network."""
+    pytest.importorskip("torch")
+    from systems.port_weights import port_weights
+
+    from mt3convert.torch_port import read_port
+    from mt3core.model_directory import save_model_directory
+
+    config, arrays = tiny_model
+    save_model_directory(tmp_path / "model", config, arrays)
+    folder = port_weights(str(tmp_path / "model"), tmp_path / "cache")
+    settings = json.loads((folder / "config.json").read_text())
+    assert (settings["num_layers"], settings["d_kv"], settings["feed_forward_proj"]) == (2, 64, "gated-gelu")
+    (folder / "mt3.json").unlink()  # our own form of the configuration, which the port does not look at
+    found, read, _ = read_port(folder / "mt3.pth")
+    assert found.network.num_heads == config.network.num_heads
+    assert all(np.array_equal(read[name], arrays[name]) for name in arrays)
+    written = (folder / "mt3.pth").stat().st_mtime_ns
+    assert port_weights(str(tmp_path / "model"), tmp_path / "cache") == folder
+    assert (folder / "mt3.pth").stat().st_mtime_ns == written
+
+
 def test_nothing_to_do_is_said(tmp_path, capsys):
     assert compare.main([str(tmp_path)], ()) == 2
     assert "compare: " in capsys.readouterr().err

@@ -51,8 +51,19 @@ def _create(system: System, folder: Path, python: Path) -> None:
         _run([*pip, "--no-deps", *system.without_dependencies])
     if system.requirements:
         _run([*pip, *system.requirements])
+    for package in system.drop_broken_extensions:
+        _drop_broken_extension(python, package)
     frozen = _run([str(python), "-m", "pip", "freeze", "--disable-pip-version-check"])
     (folder / _FINISHED).write_text(frozen)  # written last: an environment without it is unfinished
+
+
+def _drop_broken_extension(python: Path, package: str) -> None:
+    """Removes the compiled part of a package where that cannot be loaded."""
+    if subprocess.run([str(python), "-c", f"import {package}"], capture_output=True, check=False).returncode == 0:
+        return
+    found = _run([str(python), "-c", f"from importlib.util import find_spec as f; print(f({package!r}).origin)"])
+    for library in (Path(found.strip()).parent / "lib").glob("*.so"):
+        library.unlink()
 
 
 def _wanted(system: System) -> list[str]:

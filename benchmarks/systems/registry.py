@@ -6,8 +6,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# torch: whatever the index offers for this machine; the others as their own authors ask, but for basic-pitch.
-_MT3_INFER = ("mt3-infer==0.2.0", "transformers>=4.44,<5", "soxr")
+# Without torchvision, which mt3-infer asks for and does not use, and which must fit PyTorch exactly.
+_MT3_INFER_ALONE = ("mt3-infer==0.2.0", "torchaudio")
+_MT3_INFER = (
+    "absl-py",
+    "einops",
+    "librosa",
+    "mido",
+    "mir-eval",
+    "numpy",
+    "pretty_midi",
+    "pyyaml",
+    "soundfile",
+    "soxr",
+    "torch",
+    "tqdm",
+    "transformers>=4.57,<5",
+)
 
 
 @dataclass(frozen=True)
@@ -16,8 +31,11 @@ class System:
 
     `adapter` is a module of `workers/`. `requirements` and `without_dependencies` are what pip installs into the
     system's environment (the second with `--no-deps`); a system without any runs in the environment that runs the
-    comparison. `weights_option` tells that weights come from outside the package: `model`, from `--model`; `port`,
-    made from `--model` unless given; `given`, only by `--weights NAME=PATH`.
+    comparison. Of `drop_broken_extensions` the compiled part is removed where it cannot be loaded: the index's
+    torchaudio is linked to CUDA, which a PyTorch for processors alone does not bring, and works without.
+
+    `weights_option` tells that weights come from outside the package: `model`, from `--model`; `port`, made from
+    `--model` unless given; `given`, only by `--weights NAME=PATH`.
     """
 
     name: str
@@ -26,6 +44,7 @@ class System:
     requirements: tuple[str, ...] = ()
     without_dependencies: tuple[str, ...] = ()
     needs_modules: tuple[str, ...] = ()
+    drop_broken_extensions: tuple[str, ...] = ()
     weights_option: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
     finds_drums: bool = False
@@ -63,6 +82,8 @@ SYSTEMS: tuple[System, ...] = (
         "mt3-infer 0.2.0, mt3_pytorch (kunato/mt3-pytorch), with the weights of --model",
         "run_mt3_infer",
         requirements=_MT3_INFER,
+        without_dependencies=_MT3_INFER_ALONE,
+        drop_broken_extensions=("torchaudio",),
         weights_option="port",
         options={"model": "mt3_pytorch"},
         finds_drums=True,
@@ -73,6 +94,8 @@ SYSTEMS: tuple[System, ...] = (
         "mt3-infer 0.2.0, mr_mt3",
         "run_mt3_infer",
         requirements=_MT3_INFER,
+        without_dependencies=_MT3_INFER_ALONE,
+        drop_broken_extensions=("torchaudio",),
         weights_option="given",
         options={"model": "mr_mt3"},
         finds_drums=True,
@@ -83,6 +106,8 @@ SYSTEMS: tuple[System, ...] = (
         "mt3-infer 0.2.0, yourmt3",
         "run_mt3_infer",
         requirements=_MT3_INFER,
+        without_dependencies=_MT3_INFER_ALONE,
+        drop_broken_extensions=("torchaudio",),
         weights_option="given",
         options={"model": "yourmt3"},
         finds_drums=True,
@@ -92,8 +117,22 @@ SYSTEMS: tuple[System, ...] = (
         "transkun",
         "Transkun 2.0.1 (piano only), the weights of its package",
         "run_transkun",
-        # Its loader asks setuptools for pkg_resources, which newer ones no longer have.
-        requirements=("transkun==2.0.1", "soundfile", "setuptools<80"),
+        # moduleconf and others may ask for pkg_resources, which newer setuptools no longer have.
+        requirements=(
+            "mir-eval",
+            "moduleconf",
+            "ncls",
+            "numpy",
+            "pretty-midi",
+            "scipy",
+            "setuptools<80",
+            "soundfile",
+            "soxr",
+            "torch",
+            "tqdm",
+        ),
+        # It also asks for what only its training and its plots import.
+        without_dependencies=("transkun==2.0.1",),
     ),
     System(
         "basic-pitch",
