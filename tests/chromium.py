@@ -9,6 +9,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -62,6 +63,7 @@ class Page:
             env={**os.environ, "HOME": str(folder)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         os.close(browser_in)
         os.close(browser_out)
@@ -79,8 +81,13 @@ class Page:
         return self
 
     def __exit__(self, *_):
-        self._process.kill()
-        self._process.wait()
+        # By its own way out where it still answers: killed, it leaves processes that go on writing.
+        try:
+            self._call("Browser.close")
+            self._process.wait(10)
+        except (AssertionError, OSError, subprocess.TimeoutExpired):
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
         os.close(self._to)
         os.close(self._from)
 

@@ -179,3 +179,14 @@ def test_a_long_piece_is_drawn_quickly_and_twenty_stay_small(report, tmp_path):
         })""")
         assert opened.problems == []
     assert milliseconds < 400  # 20 to 50 without a graphics processor; machines are noisy
+
+
+def test_a_second_system_stands_beside_the_first(report, tmp_path):
+    mt3 = {"average": {"Onset F1": 0.4}, "difference": {"average": {"Onset F1": 0.11}, "intervals": {}}}
+    summary = {**SUMMARY, "against": {"estimate": "other", "protocols": {"mt3": mt3}}}
+    write_report(tmp_path / "two.html", "Two", [piece("a", notes=20)], summary)
+    with Page(tmp_path) as opened:
+        opened.open(tmp_path / "two.html")
+        assert column(opened, "averages", 6) == ["0.4000", "–"]
+        assert column(opened, "averages", 7) == ["0.1100", "–"]
+        assert opened.problems == []
