@@ -69,7 +69,7 @@ def run_training(options: Options, reporter: Reporter) -> int:
 
     config = with_composed_data(config, reporter.line)
     started = time.perf_counter()
-    result = train(config, output, arrays, reporter.line)
+    result = train(config, output, arrays, reporter.line, show_progress=not reporter.quiet)
     reporter.detail(f"Took {time.perf_counter() - started:.0f} s.")
     if not result.exit_code:
         _finish(config, options, output, reporter)

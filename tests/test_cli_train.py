@@ -69,7 +69,7 @@ def loop(monkeypatch):
 
     calls = types.SimpleNamespace(given=[], answer=lambda folder: 0)
 
-    def train(config, run_directory, arrays=None, say=print):
+    def train(config, run_directory, arrays=None, say=print, show_progress=True):
         calls.given.append((config, run_directory, arrays))
         say("training")
         return types.SimpleNamespace(exit_code=calls.answer(run_directory), step=40)
