@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -18,7 +20,7 @@ from typing import Any
 from mt3app.backend import PACKAGES, choose_backend
 from mt3app.evaluate import choose_protocols
 from mt3app.evaluate_decoding import SetDecoder
-from mt3app.evaluate_metrics import REFERENCES, agreement, print_metrics, score_set
+from mt3app.evaluate_metrics import REFERENCES, SetMetrics, agreement, print_metrics, score_set
 from mt3app.jobs import check_writable
 from mt3app.progress import Reporter, describe
 from mt3core.config_files import load_evaluation_config
@@ -26,6 +28,7 @@ from mt3core.errors import DatasetError, MT3Error
 from mt3core.evaluation.config import EvaluationConfig, check_evaluation_config
 from mt3core.evaluation.dataset_pieces import EvaluationPiece, EvaluationSet, find_sets
 from mt3core.evaluation.note_accuracy import DEFINITION
+from mt3core.evaluation.pairing import shorten
 from mt3core.files import atomic_output
 
 SCHEMA_VERSION = 1
@@ -46,6 +49,20 @@ class ConfigOptions:
     processes: int | None = None
 
 
+@dataclass(frozen=True)
+class Selection:
+    """What is evaluated; why pieces are left out, and why the notes of others cannot be read; by (variant, name)."""
+
+    sets: list[EvaluationSet]
+    pieces: list[EvaluationPiece]
+    left_out: dict[tuple[str, str], str]
+    failures: dict[tuple[str, str], str]
+
+    @property
+    def variants(self) -> list[str]:
+        return [one.variant for one in self.sets]
+
+
 def evaluate_config(options: ConfigOptions, reporter: Reporter) -> int:
     """Decodes, scores, writes, prints; returns the exit code, 1 where a piece failed.
 
@@ -56,46 +73,40 @@ def evaluate_config(options: ConfigOptions, reporter: Reporter) -> int:
     config = settled_config(options)
     backends = choose_backends(config.backend)
     protocols = choose_protocols(config.protocols)
-    metrics_path = Path(config.output) / f"metrics_{config.name}.json"
-    check_writable([metrics_path])
+    path = Path(config.output) / f"metrics_{config.name}.json"
+    check_writable([path])
     source = resolve_model(config.model)
     identify(source)
-    sets = find_sets(config.data)
-    pieces, failures, left_out = _with_references(sets, config.data.most_seconds)
-    _tell(sets, pieces, left_out, reporter)
-    for sentence in failures.values():
-        reporter.failure(f"mt3: {sentence}")
+    selection = select(config)
+    _tell(selection, reporter)
 
-    decoders = {
-        backend: SetDecoder(config, source, backend, number == 0, reporter) for number, backend in enumerate(backends)
-    }
-    decoded = {backend: decoder.run(pieces) for backend, decoder in decoders.items()}
+    decoders = {one: SetDecoder(config, source, one, one == backends[0], reporter) for one in backends}
+    decoded = {backend: decoder.run(selection.pieces) for backend, decoder in decoders.items()}
     started = time.perf_counter()
     scored = {
-        backend: {one.variant: score_set(one.variant, found, protocols, options.processes, reporter) for one in sets}
+        backend: {
+            variant: score_set(variant, found, protocols, options.processes, reporter) for variant in selection.variants
+        }
         for backend, found in decoded.items()
     }
-    scoring_seconds = time.perf_counter() - started
-    all_failures = {backend: failures | decoder.failures for backend, decoder in decoders.items()}
-    metrics = {
-        **_about(config, source, protocols, sets, left_out),
-        "scoring_seconds": scoring_seconds,
-        "backends": {
-            backend: {
-                "model_loading_seconds": decoders[backend].loading_seconds,
-                "failures": _named(all_failures[backend]),
-                "variants": {variant: one.to_json() for variant, one in variants.items()},
-            }
-            for backend, variants in scored.items()
-        },
-        "agreement": {one.variant: agreement(one.variant, decoded, scored) for one in sets}
-        if len(backends) > 1
-        else None,
+    metrics = _about(config, source, protocols, selection)
+    metrics["scoring_seconds"] = time.perf_counter() - started
+    failures = {one: selection.failures | decoders[one].failures | _not_scored(scored[one]) for one in backends}
+    metrics["backends"] = {
+        backend: {
+            "model_loading_seconds": decoders[backend].loading_seconds,
+            "failures": _named(failures[backend]),
+            "variants": {variant: one.to_json() for variant, one in variants.items()},
+        }
+        for backend, variants in scored.items()
     }
-    _save(metrics, metrics_path)
-    print_metrics(scored, metrics["agreement"])
-    reporter.line(f"Written: {metrics_path}, and the notes beside it.")
-    failed = sorted({name for one in all_failures.values() for _, name in one})
+    same = {one: agreement(one, decoded, scored) for one in selection.variants} if len(backends) > 1 else None
+    metrics["agreement"] = same
+    _save(metrics, path)
+    if not reporter.quiet:
+        print_metrics(scored, same)
+    reporter.line(f"Written: {path}, and the notes beside it.")
+    failed = sorted({f"{variant} {name}" for one in failures.values() for variant, name in one})
     if failed:
         reporter.failure(f"mt3: {len(failed)} pieces failed: {', '.join(failed)}")
     return 1 if failed else 0
@@ -122,66 +133,64 @@ def choose_backends(name: str | None) -> list[str]:
     return [choose_backend(one) for one in PACKAGES] if name == "both" else [choose_backend(name)]
 
 
-def _with_references(
-    sets: list[EvaluationSet], most_seconds: float | None
-) -> tuple[list[EvaluationPiece], dict[tuple[str, str], str], dict[tuple[str, str], str]]:
-    """The pieces that can be scored, why others cannot be read, and why others are left out: read before decoding."""
-    pieces: list[EvaluationPiece] = []
-    failures: dict[tuple[str, str], str] = {}
-    left_out: dict[tuple[str, str], str] = {}
-    for one in sets:
-        left_out |= {(one.variant, name): why for name, why in one.left_out.items()}
+def select(config: EvaluationConfig) -> Selection:
+    """The pieces that can be scored: their notes are read before anything is decoded.
+
+    Raises `DatasetError` where there are none, and as `find_sets` does.
+    """
+    selection = Selection(find_sets(config.data), [], {}, {})
+    most_seconds = config.data.most_seconds
+    for one in selection.sets:
+        selection.left_out.update({(one.variant, name): why for name, why in one.left_out.items()})
         for piece in one.pieces:
             key = (piece.variant, piece.name)
             try:
-                first = piece.reference()["onset"].min(initial=float("inf"))
+                first_onset = piece.reference()["onset"].min(initial=math.inf)
             except MT3Error as error:
-                failures[key] = describe(error)
+                selection.failures[key] = describe(error)
                 continue
-            if first < (most_seconds or float("inf")):
-                pieces.append(piece)
+            if first_onset < (most_seconds or math.inf):
+                selection.pieces.append(piece)
             else:
                 within = "" if most_seconds is None else f" within the first {most_seconds:g} s"
-                left_out[key] = f"{piece.name} has no notes{within}."
-    if not pieces:
-        why = next(iter((*failures.values(), *left_out.values())), "")
-        raise DatasetError(f"There is nothing to decode. {why}".strip(), "Choose another split or data set.")
-    return pieces, failures, left_out
+                selection.left_out[key] = f"{piece.name} has no notes{within}."
+    if not selection.pieces:
+        why = next(iter((*selection.failures.values(), *selection.left_out.values())))
+        raise DatasetError(f"There is nothing to decode. {why}", "Choose another split or data set.")
+    return selection
 
 
-def _tell(
-    sets: list[EvaluationSet],
-    pieces: list[EvaluationPiece],
-    left_out: dict[tuple[str, str], str],
-    reporter: Reporter,
-) -> None:
-    for one in sets:
-        count = sum(piece.variant == one.variant for piece in pieces)
-        out = [name for variant, name in left_out if variant == one.variant]
-        note = (
-            f"; left out: {', '.join(out[:10])}{f' and {len(out) - 10} more' if len(out) > 10 else ''}" if out else ""
-        )
-        reporter.line(f"{one.variant}: {count} pieces of {one.root}{note}")
+def _tell(selection: Selection, reporter: Reporter) -> None:
+    for one in selection.sets:
+        count = sum(piece.variant == one.variant for piece in selection.pieces)
+        out = [name for variant, name in selection.left_out if variant == one.variant]
+        left_out = f"; left out: {shorten(out)}" if out else ""
+        reporter.line(f"{one.variant}: {count} piece{'s' * (count != 1)} of {one.root}{left_out}")
+    for sentence in selection.failures.values():
+        reporter.failure(f"mt3: {sentence}")
 
 
-def _about(
-    config: EvaluationConfig,
-    source: str,
-    protocols: tuple[str, ...],
-    sets: list[EvaluationSet],
-    left_out: dict[tuple[str, str], str],
-) -> dict[str, Any]:
+def _not_scored(variants: Mapping[str, SetMetrics]) -> dict[tuple[str, str], str]:
+    return {
+        (variant, piece.name): piece.failure
+        for variant, one in variants.items()
+        for piece in one.result.pieces
+        if piece.failure
+    }
+
+
+def _about(config: EvaluationConfig, source: str, protocols: tuple[str, ...], selection: Selection) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "config": dataclasses.asdict(config),
         "model": source,
-        "datasets": {one.variant: str(one.root) for one in sets},
-        "references": {one.variant: REFERENCES[one.variant] for one in sets},
+        "datasets": {one.variant: str(one.root) for one in selection.sets},
+        "references": {variant: REFERENCES[variant] for variant in selection.variants},
         "estimates": "the exact decoded notes on the model's own grid of time, not those of the MIDI files",
         "note_accuracy": DEFINITION,
         "protocols": list(protocols),
-        "left_out": _named(left_out),
+        "left_out": _named(selection.left_out),
         "versions": {name: _version(name) for name in _PACKAGES},
         "machine": {"python": platform.python_version(), "system": platform.platform()},
     }

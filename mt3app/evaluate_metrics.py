@@ -142,7 +142,7 @@ def print_metrics(scored: Mapping[str, Mapping[str, SetMetrics]], agreed: Mappin
             invalid = sum(piece.invalid_events for piece in one.decoded.values())
             factor = one.audio_seconds / one.seconds if one.seconds else math.nan
             numbers = [_shown(value) for value in (one.accuracy, *values)]
-            rows.append([variant, backend, str(len(one.decoded)), *numbers, str(invalid), f"{factor:.2f}"])
+            rows.append([variant, backend, str(len(one.decoded)), *numbers, str(invalid), _shown(factor, 2)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         cells = [
@@ -183,5 +183,5 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _shown(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.4f}"
+def _shown(value: float, digits: int = 4) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"

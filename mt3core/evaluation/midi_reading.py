@@ -18,6 +18,7 @@ from mt3core.notes import NOTE_DTYPE, NoteTable
 _DRUM_CHANNEL = 9  # counted from 0
 _DEFAULT_TEMPO = 500_000  # microseconds a quarter: 120 quarters a minute
 _CHANNELS = 16
+_MOST_TICKS = 0x0FFFFFFF  # between two events: numbers of variable length have four bytes
 # Data bytes of the messages that are neither notes nor control changes, by their first four bits.
 _DATA_BYTES = {0xA0: 2, 0xC0: 1, 0xD0: 1, 0xE0: 2}
 _SYSTEM_DATA_BYTES = {0xF1: 1, 0xF2: 2, 0xF3: 1}
@@ -102,6 +103,8 @@ def _read_track(data: bytes, start: int, end: int, number: int, events: _Events)
             byte = data[position]
             position += 1
             delta = delta << 7 | byte & 0x7F
+        if delta > _MOST_TICKS:
+            raise ValueError(f"track {number + 1} has a time out of range")
         tick += delta
         if data[position] & 0x80:
             status = data[position]
