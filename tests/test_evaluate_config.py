@@ -228,7 +228,18 @@ def test_one_bad_piece_does_not_stop_the_others(knowing, model, tmp_path, capsys
     assert [piece["name"] for piece in backend["variants"]["maestro"]["pieces"]] == ["fine"]
     assert backend["variants"]["maestro"]["note_accuracy"]["mean"] == 0.0
     assert files(tmp_path / "out") == ["maestro/sample_fine.mid"]
-    assert "mt3: 4 pieces failed: audio, fails, midi, silent" in capsys.readouterr().err
+    assert "4 pieces failed: maestro audio, maestro fails, maestro midi, maestro silent" in capsys.readouterr().err
+
+
+def test_a_run_without_one_good_piece_still_leaves_its_reasons(knowing, sets, model, tmp_path, capsys):
+    knowing.wrong = ("Track",)
+    code, metrics = evaluate(sets, tmp_path, model, "data.variants=slakh_stems")
+    assert code == 1
+    (backend,) = metrics["backends"].values()
+    assert list(backend["failures"]) == [f"slakh_stems/{name}" for name in STEMS]
+    assert backend["variants"]["slakh_stems"]["timing"]["real_time_factor"] is None
+    assert backend["variants"]["slakh_stems"]["note_accuracy"]["mean"] is None
+    assert "nan" not in capsys.readouterr().out
 
 
 def test_pieces_without_a_note_in_what_is_taken_are_left_out(knowing, sets, model, tmp_path, capsys):
@@ -239,7 +250,7 @@ def test_pieces_without_a_note_in_what_is_taken_are_left_out(knowing, sets, mode
     assert code == 0
     assert metrics["left_out"] == {"maestro/late": "late has no notes within the first 1.5 s."}
     assert knowing.decoded == ["early.wav"]
-    assert "maestro: 1 pieces of " in capsys.readouterr().err
+    assert "maestro: 1 piece of " in capsys.readouterr().err
 
 
 def test_what_cannot_be_is_said_before_anything_is_decoded(knowing, sets, model, tmp_path, monkeypatch):
