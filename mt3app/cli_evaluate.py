@@ -43,6 +43,9 @@ def evaluate(
     embed_audio: Annotated[
         bool, typer.Option("--embed-audio", help="Put the recordings into the page, in place of links to them.")
     ] = False,
+    rolls: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Draw both sides of each piece as PNG (needs Matplotlib).")
+    ] = None,
     against: Annotated[
         Path | None, typer.Option(metavar="OTHER_ESTIMATE", help="A second system: show the difference.")
     ] = None,
@@ -102,9 +105,12 @@ def evaluate(
     reporter = Reporter(quiet, verbose)
     for_config = {"--set": changes, "--limit": limit, "--backend": backend, "--model": model, "--out": output}
     if config is not None:
-        for_files = {"REFERENCE": reference, "--json": json_output, "--report": report, "--against": against}
+        for_files = {"REFERENCE": reference, "--json": json_output, "--report": report, "--rolls": rolls}
+        for_files["--against"] = against
         _refuse(
-            for_files, "is for files of notes, not for --config", "Score its notes afterwards (docs/evaluation.md)."
+            for_files,
+            "is for files of notes, not for --config",
+            "Score its notes afterwards (docs/evaluation_datasets.md).",
         )
         from mt3app.evaluate_config import ConfigOptions, evaluate_config
 
@@ -120,6 +126,7 @@ def evaluate(
         report=report,
         audio=audio,
         embed_audio=embed_audio,
+        rolls=rolls,
         against=against,
         reference_suffix=reference_suffix,
         estimate_suffix=estimate_suffix,

@@ -32,6 +32,7 @@ class Options:
     report: Path | None = None
     audio: Path | None = None
     embed_audio: bool = False
+    rolls: Path | None = None
     against: Path | None = None
     reference_suffix: str | None = None
     estimate_suffix: str | None = None
@@ -131,11 +132,11 @@ def _score(
     pairing: Pairing, others: Pairing | None, protocols: tuple[str, ...], options: Options, reporter: Reporter
 ) -> tuple[list[Piece], list[Piece]]:
     """The pieces of the system, and of the second one."""
-    wants_notes = options.report is not None
+    wants_notes = options.report is not None or options.rolls is not None
     task = Task(
         protocols,
         Reading(options.sustain, options.drop_empty),
-        analyse=wants_notes or options.json_output is not None,
+        analyse=options.report is not None or options.json_output is not None,
         keep_notes=wants_notes,
     )
     pairs: list[Pair] = [*pairing.pairs, *(others.pairs if others else ())]
@@ -167,6 +168,19 @@ def _write(result: Result, options: Options, audio: dict[str, Path] | None, repo
             result, options.report, f"{options.estimate} against {options.reference}", audio, options.embed_audio
         )
         reporter.line(f"Written: {options.report}")
+    if options.rolls is not None:
+        _draw(result, options.rolls)
+        reporter.line(f"Written: {options.rolls}")
+
+
+def _draw(result: Result, folder: Path) -> None:
+    """A picture of both sides of each piece that was read."""
+    from mt3core.piano_roll_picture import draw_piano_rolls
+
+    for piece in result.pieces:
+        if piece.performances is not None:
+            reference, estimate = piece.performances
+            draw_piano_rolls(folder / f"{piece.name}.png", reference.notes, estimate.notes, piece.name)
 
 
 def write_html(

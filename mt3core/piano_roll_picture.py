@@ -54,7 +54,7 @@ def draw_piano_rolls(
     above.plot([], [], color=_WRONG, linewidth=4, label="missed / invented")
     above.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize="small", frameon=False)
     below.set(xlabel="seconds", xlim=(0, end))
-    figure.suptitle(_heading(title, expected, found))
+    figure.suptitle(_heading(title, expected, found), parse_math=False)
     with atomic_output(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")
 

@@ -17,7 +17,8 @@ from mt3core.evaluation.performance import Performance
 from mt3core.evaluation.report import PieceReport, write_report
 from mt3core.evaluation.report.packing import NO_PARTNER, pack_sides
 from mt3core.evaluation.report.page import SCRIPTS
-from mt3core.notes import note_table
+from mt3core.notes import Note, note_table
+from mt3core.transcription import Transcription
 
 pytestmark = pytest.mark.unit
 
@@ -106,6 +107,20 @@ def test_recordings_are_linked_from_where_the_page_lies_or_lie_inside(tmp_path):
     kind, content = data_of(page)["pieces"][0]["audio"].split(",")
     assert kind == "data:audio/wav;base64"
     assert base64.b64decode(content) == b"sound"
+
+
+def test_the_command_draws_both_sides_of_each_piece(tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="needs Matplotlib")
+    from mt3app.cli import run
+
+    for side, late in (("truth", 0.0), ("found", 0.01)):
+        for name in ("a", "a $\\x$"):
+            Transcription([Note(1 + late, 2, 60), Note(2, 3, 62)]).save(tmp_path / side / f"{name}.json")
+    rolls = tmp_path / "rolls"
+    sides = [str(tmp_path / side) for side in ("truth", "found")]
+    assert run(["evaluate", *sides, "--rolls", str(rolls), "--processes", "1", "--resamples", "100"]) == 0
+    assert sorted(path.name for path in rolls.iterdir()) == ["a $\\x$.png", "a.png"]
+    assert (rolls / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_what_cannot_be_written_leaves_nothing(tmp_path):
