@@ -1,6 +1,7 @@
 """`mt3 evaluate REFERENCE ESTIMATE` as a person meets it."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -232,3 +233,9 @@ def test_the_report_is_written_with_its_recordings(two_systems, capsys):
     assert "audio/a.wav" in page
     assert "mir_eval_notes_nondrum" in page
     assert "Written: page.html" in capsys.readouterr().err
+
+
+def test_the_documentation_has_every_protocol():
+    text = (Path(__file__).resolve().parents[1] / "docs" / "evaluation.md").read_text()
+    for one in list_protocols():
+        assert f"| `{one.name}` | {one.summary.rstrip('.')} | {one.source} |" in text
