@@ -16,7 +16,7 @@ The model is the one that `mt3 transcribe` takes; another by `--model`, quicker 
 It leaves `eval_outputs/{maestro,slakh_stems,slakh_mix}/sample_*.mid` and `eval_outputs/metrics_sample.json`. The same
 command again decodes only what is not there yet.
 
-Expected: not yet run on the whole of either data set. docs/evaluation.md has figures from rendered ones.
+Expected: not yet run on the whole of either data set. docs/results.md has figures from rendered ones.
 """
 
 from mt3core.evaluation.config import EvaluationConfig, EvaluationData

@@ -1,6 +1,6 @@
 """`mt3 evaluate --config`: decodes recordings of data sets with a model, and scores the notes by every protocol asked.
 
-The JSON, `OUTPUT/metrics_NAME.json`, is described in docs/evaluation.md.
+The JSON, `OUTPUT/metrics_NAME.json`, is described in docs/evaluation_datasets.md.
 """
 
 from __future__ import annotations
