@@ -44,7 +44,6 @@ from mt3jax.training.step_input import StepBatch, StepInput, chunk_names
 from mt3jax.training.stopping import EXIT_FINISHED, StopSignals
 from mt3jax.training.validation import Validator
 
-BAD_BATCHES_FILE = "bad_batches.jsonl"
 REASONS = {1: "the loss or the gradient was not finite", 2: "the gradient's norm was a spike"}
 
 Say = Callable[[str], None]
@@ -118,8 +117,11 @@ def train(
                 Console(config.num_steps, first_step, is_writer and show_progress, say) as console,
             ):
                 run = _Run(config, pipeline, checkpoints, log, validator, console, run_directory, mesh)
-                if arrays is not None and first_step == 0 and config.validation.every_steps:
-                    run.validate(state)  # of the weights given, to compare with
+                every = config.validation.every_steps
+                is_given = arrays is not None and first_step == 0  # to compare with what becomes of it
+                was_stopped = restored is not None and not restored.metrics  # before its validation
+                if every and (is_given or (was_stopped and first_step % every == 0)):
+                    run.validate(state)
                 run.steps(state, batches, make_train_step(config, mesh), stop)
                 checkpoints.wait()  # here, where a signal does not end it
     if stop.exit_code != EXIT_FINISHED:
@@ -166,9 +168,10 @@ class _Run:
         config = self.config
         self.step = int(state.step)
         last: _Dispatched | None = None
+        before: StepBatch | None = None
         must_stop, is_compiled = False, False
         while self.step < config.num_steps and not must_stop:
-            batch = batches.next()
+            before = batch = self._next(batches, state, before)
             state, metrics = train_step(state, batch.arrays)
             if not is_compiled:
                 is_compiled = True
@@ -195,6 +198,17 @@ class _Run:
                 with self.meter.paused():
                     self.checkpoints.save(state, batch.data_state, found)
 
+    def _next(self, batches: StepInput, state: TrainState, before: StepBatch | None) -> StepBatch:
+        """The next batch; where there is none to be had, what was learned since the last checkpoint is saved first."""
+        try:
+            return batches.next()
+        except MT3Error:
+            # Of several processes one may be alone with this, and saving takes all of them.
+            if before is not None and jax.process_count() == 1:
+                self.checkpoints.save(state, before.data_state)
+                self.checkpoints.wait()
+            raise
+
     def _account(self, dispatched: _Dispatched | None) -> TrainingError | None:
         """Reads a step's numbers, waiting for them; returns why training must not go on, if so."""
         if dispatched is None:
@@ -211,7 +225,7 @@ class _Run:
         problem = (
             f"Step {dispatched.step:,} was not applied: {REASONS[reason]} "
             f"(loss {float(metrics['loss']):.4g}, gradient norm {float(metrics['gradient_norm']):.4g}). "
-            f"Its batch began with {names[0] if names else 'nothing'}; all chunks are in {BAD_BATCHES_FILE}."
+            f"Its batch began with {names[0] if names else 'nothing'}; all chunks are in {_bad_batches_file()}."
         )
         if rule == "stop":
             which = "safety.not_finite" if reason == 1 else "safety.spike"
@@ -235,8 +249,11 @@ class _Run:
             "gradient_norm": repr(float(metrics["gradient_norm"])),
             "chunks": names,
         }
-        with (self.run_directory / BAD_BATCHES_FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        try:
+            with (self.run_directory / _bad_batches_file()).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:  # no reason to stop, least of all for one process alone
+            self.console.say(f"The bad batch could not be noted: {error.strerror or error}.")
         return names
 
     def _report(self) -> None:
@@ -284,6 +301,11 @@ def _versions() -> str:
     import flax
 
     return f"jax {jax.__version__}, flax {flax.__version__}"
+
+
+def _bad_batches_file() -> str:
+    """Of this process: appending to one file from several hosts loses lines on some file systems."""
+    return "bad_batches.jsonl" if jax.process_count() == 1 else f"bad_batches.{jax.process_index()}.jsonl"
 
 
 def _say_nothing(line: str) -> None:

@@ -13,6 +13,7 @@ from mt3core.errors import DatasetError, TrainingError, UsageError
 from mt3core.notes import note_table, to_notes
 from mt3core.onset_score import onset_score
 from mt3jax.train import main, train
+from mt3jax.training.step_input import StepInput
 
 pytestmark = pytest.mark.integration
 NUM_PIECES = 6
@@ -98,6 +99,23 @@ def test_more_steps_go_on_and_a_shard_that_vanishes_is_named(tmp_path):
     shutil.rmtree(manifest.parent / "shards")
     with pytest.raises(DatasetError, match=r"00000\.array_record"):
         run_small(manifest, 10, tmp_path)
+
+
+def test_what_was_learned_is_saved_when_the_data_end_in_an_error(pieces, tmp_path, monkeypatch):
+    calls, make = iter(range(9)), StepInput.next
+
+    def fail(batches):
+        if next(calls) == 3:
+            raise DatasetError("The disk is gone.")
+        return make(batches)
+
+    monkeypatch.setattr(StepInput, "next", fail)
+    with pytest.raises(DatasetError, match="disk is gone"):
+        run_small(pieces, 9, tmp_path)
+    monkeypatch.undo()
+    said = []
+    run_small(pieces, 4, tmp_path, say=said.append)
+    assert any("Going on after step 3 " in line for line in said)
 
 
 @pytest.mark.parametrize(
