@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from mt3core.datasets.worker_processes import end_with_the_parent
 from mt3core.errors import MT3Error
 from mt3core.evaluation.pairing import Pair
 from mt3core.evaluation.performance import NotDefinedError, Performance
@@ -148,7 +149,7 @@ def _run(score: Callable[[Pair], Piece], pairs: Sequence[Pair], processes: int) 
         except BrokenProcessPool as error:
             raise ScoringError(
                 "A process that scored pairs was ended from outside, perhaps for lack of memory.",
-                "Try again with fewer processes.",
+                "Try again with fewer --processes.",
             ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -160,4 +161,6 @@ def _size(pair: Pair) -> int:
 
 
 def _leave_interrupts_to_parent() -> None:
+    """A terminal's Ctrl-C reaches every process; the parent ends the others, or they see that it is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_the_parent()
