@@ -105,8 +105,11 @@ def evaluate(
     reporter = Reporter(quiet, verbose)
     for_config = {"--set": changes, "--limit": limit, "--backend": backend, "--model": model, "--out": output}
     if config is not None:
-        for_files = {"REFERENCE": reference, "--json": json_output, "--report": report, "--rolls": rolls}
-        for_files["--against"] = against
+        for_files = {
+            **{"REFERENCE": reference, "--json": json_output, "--report": report, "--rolls": rolls, "--audio": audio},
+            **{"--against": against, "--reference-suffix": reference_suffix, "--estimate-suffix": estimate_suffix},
+            **{"--sustain": sustain, "--drop-empty": drop_empty},
+        }
         _refuse(
             for_files,
             "is for files of notes, not for --config",
@@ -114,8 +117,18 @@ def evaluate(
         )
         from mt3app.evaluate_config import ConfigOptions, evaluate_config
 
-        asked = tuple(protocols or ())
-        chosen = ConfigOptions(config, tuple(changes or ()), limit, backend, model, output, asked, processes)
+        chosen = ConfigOptions(
+            config=config,
+            changes=tuple(changes or ()),
+            limit=limit,
+            backend=backend,
+            model=model,
+            output=output,
+            protocols=tuple(protocols or ()),
+            processes=processes,
+            resamples=resamples,
+            seed=seed,
+        )
         raise typer.Exit(evaluate_config(chosen, reporter))
     _refuse(for_config, "needs --config", "mt3 evaluate --config sample")
     options = Options(

@@ -20,13 +20,14 @@ from typing import Any
 from mt3app.backend import PACKAGES, choose_backend
 from mt3app.evaluate import choose_protocols
 from mt3app.evaluate_decoding import SetDecoder
-from mt3app.evaluate_metrics import REFERENCES, SetMetrics, agreement, print_metrics, score_set
+from mt3app.evaluate_metrics import REFERENCES, Scoring, SetMetrics, agreement, print_metrics, score_set
 from mt3app.jobs import check_writable
 from mt3app.progress import Reporter, describe
 from mt3core.config_files import load_evaluation_config
 from mt3core.errors import DatasetError, MT3Error
 from mt3core.evaluation.config import EvaluationConfig, check_evaluation_config
 from mt3core.evaluation.dataset_pieces import EvaluationPiece, EvaluationSet, find_sets
+from mt3core.evaluation.intervals import RESAMPLES, Bootstrap
 from mt3core.evaluation.note_accuracy import DEFINITION
 from mt3core.evaluation.pairing import shorten
 from mt3core.files import atomic_output
@@ -46,7 +47,9 @@ class ConfigOptions:
     model: str | None = None
     output: Path | None = None
     protocols: tuple[str, ...] = ()
-    processes: int | None = None
+    processes: int | None = None  # that score; those that decode are the config's
+    resamples: int = RESAMPLES
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,9 @@ def evaluate_config(options: ConfigOptions, reporter: Reporter) -> int:
     decoders = {one: SetDecoder(config, source, one, one == backends[0], reporter) for one in backends}
     decoded = {backend: decoder.run(selection.pieces) for backend, decoder in decoders.items()}
     started = time.perf_counter()
+    scoring = Scoring(protocols, Bootstrap(options.resamples, options.seed), options.processes)
     scored = {
-        backend: {
-            variant: score_set(variant, found, protocols, options.processes, reporter) for variant in selection.variants
-        }
+        backend: {variant: score_set(variant, found, scoring, reporter) for variant in selection.variants}
         for backend, found in decoded.items()
     }
     metrics = _about(config, source, protocols, selection)

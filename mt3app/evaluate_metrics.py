@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mt3app.evaluate_decoding import Decoded
 from mt3app.progress import Reporter
 from mt3core.evaluation.headline import plain_scores
+from mt3core.evaluation.intervals import Bootstrap
 from mt3core.evaluation.note_accuracy import NoteCounts, count_notes, mean_accuracy, pooled
 from mt3core.evaluation.pairing import Pair
 from mt3core.evaluation.reading import read_performance
@@ -26,6 +27,15 @@ REFERENCES = {
     "slakh_mix": f"the notes of all stems together, with the {_STEM_NOTES}",
 }
 Found = Mapping[tuple[str, str], Decoded]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How scores are made: by which protocols, with which intervals, in how many processes."""
+
+    protocols: tuple[str, ...]
+    bootstrap: Bootstrap = field(default_factory=Bootstrap)
+    processes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -90,14 +100,14 @@ class SetMetrics:
         }
 
 
-def score_set(
-    variant: str, found: Found, protocols: Sequence[str], processes: int | None, reporter: Reporter
-) -> SetMetrics:
+def score_set(variant: str, found: Found, scoring: Scoring, reporter: Reporter) -> SetMetrics:
     """Scores the decoded pieces of a variant from the files of their exact notes."""
     decoded = {name: one for (of, name), one in found.items() if of == variant}
     pairs = [Pair(name, one.reference, one.notes) for name, one in sorted(decoded.items())]
     with reporter.file_bar(f"Scoring {variant}") as show:
-        pieces = score_pairs(pairs, Task(tuple(protocols)), processes, lambda done, total, _: show(done, total))
+        pieces = score_pairs(
+            pairs, Task(scoring.protocols), scoring.processes, lambda done, total, _: show(done, total)
+        )
     for piece in pieces:
         if piece.failure:
             reporter.failure(f"Not scored: {piece.failure}")
@@ -105,7 +115,7 @@ def score_set(
         pair.name: count_notes(*(read_performance(path).notes for path in (pair.reference, pair.estimate)))
         for pair in pairs
     }
-    return SetMetrics(decoded, counts, summarise(protocols, pieces))
+    return SetMetrics(decoded, counts, summarise(scoring.protocols, pieces, scoring.bootstrap))
 
 
 def agreement(

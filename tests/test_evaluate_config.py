@@ -75,7 +75,7 @@ def knowing(sets, monkeypatch):
     found = find_sets(EvaluationData(maestro=str(sets / "maestro"), slakh=str(sets / "slakh")))
     truth = {str(piece.audio): piece.reference() for one in found for piece in one.pieces}
     nothing = note_table([])
-    state = SimpleNamespace(decoded=[], wrong=())
+    state = SimpleNamespace(decoded=[], wrong=(), interrupted=None)
 
     class Knowing:
         config = SimpleNamespace(spectrogram=SimpleNamespace(sample_rate_hz=RATE_HZ))
@@ -84,6 +84,8 @@ def knowing(sets, monkeypatch):
             state.decoded.append(name.rsplit("/", 1)[-1])
             if any(one in name for one in state.wrong):
                 raise RuntimeError("odd")
+            if state.interrupted is not None and state.interrupted in name:
+                raise KeyboardInterrupt
             progress(1, 1)
             seconds = len(samples) / RATE_HZ
             notes = truth.get(name, nothing)
@@ -204,6 +206,19 @@ def test_only_what_is_missing_or_was_made_otherwise_is_decoded(knowing, sets, mo
     assert f"{notes} cannot be read; the piece is decoded anew." in said
 
 
+def test_what_was_decoded_before_an_interruption_is_kept(knowing, sets, model, tmp_path, capsys):
+    given = ["--set", "data.variants=maestro", "--set", f"data.maestro={sets / 'maestro'}", "--model", model]
+    command = ["evaluate", "--config", "sample", "--out", str(tmp_path), "-p", "mt3", *given]
+    knowing.interrupted = "second"
+    assert run(command) == 130
+    assert files(tmp_path) == ["maestro/sample_first.mid"]
+    assert [path for path in tmp_path.rglob("*") if path.name.startswith(".")] == []
+    assert not (tmp_path / "metrics_sample.json").exists()
+    knowing.interrupted = None
+    assert run(command) == 0
+    assert knowing.decoded == ["first.wav", "second.wav", "second.wav"]
+
+
 def test_a_beginning_is_scored_against_the_notes_of_the_beginning(knowing, sets, model, tmp_path):
     _, metrics = evaluate(sets, tmp_path, model, "data.variants=maestro", "data.most_seconds=1.2", limit=1)
     (variants,) = (one["variants"] for one in metrics["backends"].values())
@@ -277,15 +292,29 @@ def test_the_command_takes_a_config(knowing, sets, model, tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     (tmp_path / "datasets").mkdir()
     (tmp_path / "datasets/maestro-v3.0.0").symlink_to(sets / "maestro")
-    given = ["--set", "data.variants=maestro", "--limit", "1", "--model", model, "-p", "mt3", "-p", "hft_*"]
+    given = [
+        "--set",
+        "data.variants=maestro",
+        "--limit",
+        "1",
+        "--model",
+        model,
+        "-p",
+        "mt3",
+        "-p",
+        "hft_*",
+        "--seed",
+        "5",
+    ]
     assert run(["evaluate", "--config", "sample", *given]) == 0
     assert files(tmp_path / "eval_outputs") == ["maestro/sample_first.mid"]
     metrics = json.loads((tmp_path / "eval_outputs/metrics_sample.json").read_text())
     assert metrics["protocols"] == ["mt3", "hft_note", "hft_note_velocity"]
+    (backend,) = metrics["backends"]
+    assert metrics["backends"][backend]["variants"]["maestro"]["bootstrap"]["seed"] == 5
     # What was decoded is scored as any files are.
     capsys.readouterr()
     notes = "eval_outputs/maestro/sample_notes"
-    (backend,) = metrics["backends"]
     assert run(["evaluate", f"{notes}/reference", f"{notes}/{backend}", "-p", "mt3", "--json", "-"]) == 0
     again = json.loads(capsys.readouterr().out)
     pieces = metrics["backends"][backend]["variants"]["maestro"]["pieces"]
@@ -296,6 +325,7 @@ def test_the_command_takes_a_config(knowing, sets, model, tmp_path, monkeypatch,
     ("arguments", "sentence"),
     [
         (["--config", "sample", "a.mid", "b.mid"], "REFERENCE is for files of notes, not for --config."),
+        (["--config", "sample", "--sustain"], "--sustain is for files of notes, not for --config."),
         (["--config", "sample", "--json", "-"], "--json is for files of notes, not for --config."),
         (["a.mid", "b.mid", "--limit", "2"], "--limit needs --config."),
         (["--config", "mt3"], "is a config for training, not for evaluation. Say mt3 train --config mt3."),
