@@ -72,25 +72,22 @@ def _shown(result: Result, name: str, every_metric: bool) -> tuple[str, ...]:
 def _value_table(result: Result, first_column: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column(first_column)
-    confidence = f"{100 * result.bootstrap.confidence:.0f} % interval"
-    columns = ["value"]
+    columns = ["value"] if result.against is None else ["value", "other", "difference"]
     if len(result.pieces) > 1:
-        columns += [confidence, "pieces"]
-    if result.against is not None:
-        columns += ["other", "difference", *([confidence, "pieces"] if len(result.pieces) > 1 else [])]
+        columns += [f"{100 * result.bootstrap.confidence:.0f} % interval", "pieces"]
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     return table
 
 
 def _values(result: Result, name: str, metric: str) -> list[str]:
-    """The cells of one metric behind its name."""
+    """The cells of one metric behind its name; with a second system, of the pieces that both have."""
     many = len(result.pieces) > 1
-    cells = _cells(result.averages[name], metric, many)
-    if result.against is not None:
-        cells.append(_number(result.against.averages[name].values.get(metric)))
-        cells += _cells(result.against.differences[name], metric, many, signed=True)
-    return cells
+    if result.against is None:
+        return _cells(result.averages[name], metric, many)
+    paired = result.against.paired[name]
+    both = [_number(one.values.get(metric)) for one in (paired.first, paired.second)]
+    return [*both, *_cells(paired.difference, metric, many, signed=True)]
 
 
 def _cells(one: Average, metric: str, many: bool, signed: bool = False) -> list[str]:

@@ -125,13 +125,17 @@ def test_against_another_system(two_systems, capsys):
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     (notes,) = [row for row in rows if row[:2] == ["notes", "0.857"]]
     other = (2 * 3 / 11 + 2 * 2 / 3) / 3
-    assert notes[6:8] == [f"{other:.3f}", f"{12 / 14 - other:+.3f}"]
+    assert notes[2:4] == [f"{other:.3f}", f"{12 / 14 - other:+.3f}"]
+    assert notes[-1] == "3"
     values = json.loads((two_systems / "scores.json").read_text())["against"]
     assert values["estimate"] == "second"
     second = values["protocols"]["mir_eval_notes_nondrum"]
     assert second["average"]["F-measure"] == pytest.approx(other)
-    assert second["difference"]["average"]["F-measure"] == pytest.approx(12 / 14 - other)
-    low, high = second["difference"]["intervals"]["F-measure"]
+    paired = second["paired"]
+    assert [paired[one]["F-measure"] for one in ("first", "second", "difference")] == pytest.approx(
+        [12 / 14, other, 12 / 14 - other]
+    )
+    low, high = paired["intervals"]["F-measure"]
     assert 0 < low < 12 / 14 - other < high
     assert [piece["estimate"] for piece in values["pieces"]] == ["second/a.csv", "second/b.csv", "second/c.csv"]
 

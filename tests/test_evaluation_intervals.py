@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mt3core.evaluation.intervals import Bootstrap, average, difference, draw_averages
+from mt3core.evaluation.intervals import Bootstrap, average, compare, draw_averages
 from mt3core.evaluation.performance import Performance
 from mt3core.evaluation.protocols import Protocol, mean_over_files, mean_without_nan, protocol
 from mt3core.evaluation.result import scores_json, summarise
@@ -123,11 +123,11 @@ def test_nan_is_an_average_without_interval():
 def test_what_is_hard_for_both_systems_cancels_out():
     hard = np.random.default_rng(2).uniform(0.2, 0.9, 12)
     first, second = files_of(hard + 0.01), files_of(hard)
-    one = difference(MEAN, first, second, Bootstrap())
+    one = compare(MEAN, first, second, Bootstrap()).difference
     np.testing.assert_allclose([one.values["F1"], *one.intervals["F1"]], 0.01, atol=1e-12)
     low, high = average(MEAN, first, Bootstrap()).intervals["F1"]
     assert high - low > 0.1
-    assert difference(MEAN, second, first, Bootstrap()).values["F1"] == pytest.approx(-0.01)
+    assert compare(MEAN, second, first, Bootstrap()).difference.values["F1"] == pytest.approx(-0.01)
 
 
 def pieces_of(values, names="abcdef"):
@@ -143,8 +143,10 @@ def test_pieces_without_a_value_stay_out_and_differences_take_what_both_have():
     result = summarise(("mt3",), pieces, Bootstrap(), ("other", others))
     assert (result.averages["mt3"].values["F1"], result.averages["mt3"].pieces) == (0.6, 2)
     assert result.against.averages["mt3"].pieces == 2
-    assert result.against.differences["mt3"].pieces == 1
-    assert result.against.differences["mt3"].values["F1"] == pytest.approx(0.7 - 0.9)
+    paired = result.against.paired["mt3"]
+    assert paired.difference.pieces == 1
+    assert paired.difference.values["F1"] == pytest.approx(0.7 - 0.9)
+    assert (paired.first.values["F1"], paired.second.values["F1"]) == (0.7, 0.9)
     assert scores_json(pieces[2]) == {"mt3": {"error": "stops"}}
 
 

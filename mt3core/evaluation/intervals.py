@@ -81,22 +81,30 @@ def average(protocol: Protocol, files: Sequence[Scores], bootstrap: Bootstrap) -
     return Average(values, intervals, counts, len(files))
 
 
-def difference(protocol: Protocol, files: Sequence[Scores], others: Sequence[Scores], bootstrap: Bootstrap) -> Average:
-    """How much better (more) the files' average is than the others', pieces in the same order on both sides."""
-    if not files:
-        return Average({}, {}, {}, 0)
-    first, second = protocol.average(files), protocol.average(others)
-    values = {name: first[name] - second[name] for name in first if name in second}
-    counts = {name: min(_count(files, name), _count(others, name)) for name in values}
+@dataclass(frozen=True)
+class Paired:
+    """Two systems over the pieces that both have: the average of each, and how much more the first has."""
+
+    first: Average
+    second: Average
+    difference: Average
+
+
+def compare(protocol: Protocol, first: Sequence[Scores], second: Sequence[Scores], bootstrap: Bootstrap) -> Paired:
+    """Two systems on the same pieces, which stand in the same order on both sides."""
+    averages = average(protocol, first, bootstrap), average(protocol, second, bootstrap)
+    counts = [one.counts for one in averages]
+    values = {name: averages[0].values[name] - averages[1].values[name] for name in counts[0] if name in counts[1]}
+    fewest = {name: min(counts[0][name], counts[1][name]) for name in values}
     intervals = {}
-    if len(files) > 1:
-        draws = bootstrap.draws(len(files))
-        drawn, other = draw_averages(protocol, files, draws), draw_averages(protocol, others, draws)
+    if len(first) > 1:
+        draws = bootstrap.draws(len(first))
+        drawn = [draw_averages(protocol, files, draws) for files in (first, second)]
         for name, value in values.items():
-            interval = bootstrap.interval(drawn[name] - other[name]) if not math.isnan(value) else None
-            if interval is not None and counts[name] > 1:
+            interval = bootstrap.interval(drawn[0][name] - drawn[1][name]) if not math.isnan(value) else None
+            if interval is not None and fewest[name] > 1:
                 intervals[name] = interval
-    return Average(values, intervals, counts, len(files))
+    return Paired(*averages, Average(values, intervals, fewest, len(first)))
 
 
 def draw_averages(protocol: Protocol, files: Sequence[Scores], draws: Draws) -> dict[str, Float[np.ndarray, " draws"]]:

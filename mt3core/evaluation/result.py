@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mt3core.evaluation.intervals import Average, Bootstrap, average, difference
+from mt3core.evaluation.intervals import Average, Bootstrap, Paired, average, compare
 from mt3core.evaluation.protocols import Scores, protocol
 from mt3core.evaluation.runner import Piece
 from mt3core.files import atomic_output
@@ -21,14 +21,14 @@ SCHEMA_VERSION = 1
 class Against:
     """A second system on the same references.
 
-    `averages` are its own; `differences` say how much more the first system has, over the pieces for which the
-    protocol is defined for both.
+    `averages` are of all its pieces; `paired` compares by protocol over the pieces that both systems have and for
+    which the protocol is defined for both.
     """
 
     estimate: str
     pieces: list[Piece]
     averages: dict[str, Average]
-    differences: dict[str, Average]
+    paired: dict[str, Paired]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class Result:
                 "protocols": {
                     name: {
                         **_average_json(name, self.against.averages[name]),
-                        "difference": _difference_json(self.against.differences[name]),
+                        "paired": _paired_json(self.against.paired[name]),
                     }
                     for name in self.protocols
                 },
@@ -106,8 +106,8 @@ def summarise(
     other = None
     if against is not None:
         estimate, others = against
-        differences = {name: _difference(name, pieces, others, bootstrap) for name in protocols}
-        other = Against(estimate, others, _averages(protocols, others, bootstrap), differences)
+        paired = {name: _paired(name, pieces, others, bootstrap) for name in protocols}
+        other = Against(estimate, others, _averages(protocols, others, bootstrap), paired)
     averages = _averages(protocols, pieces, bootstrap)
     alone = references_alone, estimates_alone
     return Result(tuple(protocols), pieces, averages, bootstrap, other, *alone, settings or {})
@@ -121,7 +121,7 @@ def _defined(name: str, pieces: list[Piece]) -> list[Scores]:
     return [values for piece in pieces if (values := piece.values(name)) is not None]
 
 
-def _difference(name: str, pieces: list[Piece], others: list[Piece], bootstrap: Bootstrap) -> Average:
+def _paired(name: str, pieces: list[Piece], others: list[Piece], bootstrap: Bootstrap) -> Paired:
     """Over the pieces that both systems have and for which the protocol is defined for both."""
     by_name = {piece.name: piece.values(name) for piece in others}
     both = []
@@ -129,27 +129,27 @@ def _difference(name: str, pieces: list[Piece], others: list[Piece], bootstrap: 
         mine, theirs = piece.values(name), by_name.get(piece.name)
         if mine is not None and theirs is not None:
             both.append((mine, theirs))
-    return difference(protocol(name), [mine for mine, _ in both], [theirs for _, theirs in both], bootstrap)
+    return compare(protocol(name), [mine for mine, _ in both], [theirs for _, theirs in both], bootstrap)
 
 
 def _average_json(name: str, one: Average) -> dict[str, Any]:
     about = protocol(name)
+    values = {"pieces": one.pieces, "average": _numbers(one.values), "intervals": _intervals_json(one)}
+    return {"summary": about.summary, "source": about.source, **values, "counts": one.counts}
+
+
+def _paired_json(one: Paired) -> dict[str, Any]:
     return {
-        "summary": about.summary,
-        "source": about.source,
-        "pieces": one.pieces,
-        "average": _numbers(one.values),
-        "intervals": {metric: list(interval) for metric, interval in one.intervals.items()},
-        "counts": one.counts,
+        "pieces": one.difference.pieces,
+        "first": _numbers(one.first.values),
+        "second": _numbers(one.second.values),
+        "difference": _numbers(one.difference.values),
+        "intervals": _intervals_json(one.difference),
     }
 
 
-def _difference_json(one: Average) -> dict[str, Any]:
-    return {
-        "pieces": one.pieces,
-        "average": _numbers(one.values),
-        "intervals": {metric: list(interval) for metric, interval in one.intervals.items()},
-    }
+def _intervals_json(one: Average) -> dict[str, list[float]]:
+    return {metric: list(interval) for metric, interval in one.intervals.items()}
 
 
 def _piece_json(piece: Piece) -> dict[str, Any]:
