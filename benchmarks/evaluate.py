@@ -111,10 +111,13 @@ def perturbed(rng: np.random.Generator, rows: np.ndarray) -> np.ndarray:
 def pedal_moves(rng: np.random.Generator, seconds: float) -> list[tuple[float, int]]:
     """(time, value) of the pedal, down and up in steps as a real one."""
     moves = []
-    for start in np.sort(rng.uniform(0, seconds, int(PEDALS_PER_SECOND * seconds))).tolist():
-        moves += [(start + 0.01 * step, 12 * step) for step in range(1, 11)]
-        moves += [(start + 0.6 + 0.01 * step, 120 - 12 * step) for step in range(1, 11)]
-    return sorted(moves)
+    down = 0.3
+    while down < seconds:
+        up = down + float(rng.uniform(0.3, 1.2))
+        moves += [(down + 0.01 * step, 12 * step) for step in range(1, 11)]
+        moves += [(up + 0.01 * step, 120 - 12 * step) for step in range(1, 11)]
+        down = up + 0.2 + float(rng.exponential(1 / PEDALS_PER_SECOND - 1))
+    return moves
 
 
 def write_piano(path: Path, rows: np.ndarray, pedal: list[tuple[float, int]]) -> None:
