@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from mt3core.audio import probe_audio
+from mt3core.datasets.defects import skipped
 from mt3core.datasets.find import read_dataset, recognise
 from mt3core.datasets.labels import track_notes
+from mt3core.datasets.tracks import MIX
 from mt3core.errors import DatasetError
 from mt3core.evaluation.performance import Performance
 from mt3core.notes import Note, NoteTable, note_table
@@ -43,36 +47,33 @@ def read_clips(folder: Path, split: str = "test", only: tuple[str, ...] = (), li
 
     A folder with `index.json` lists its clips there (`id`, `audio`, `notes`: a TSV, `truth_covers`). MAESTRO, SLAKH
     (its mixes) and folders of audio and MIDI files of the same names are read as training reads them; of these,
-    the tracks of one split. Raises `DatasetError` where nothing is left.
+    the tracks of one split but for those that training leaves out. Raises `DatasetError` where nothing is left.
     """
-    clips = _listed(folder) if (folder / "index.json").exists() else _of_data_set(folder, split)
-    chosen = [clip for clip in clips if not only or any(part in clip.name for part in only)][:limit]
+    clips = _listed(folder, only) if (folder / "index.json").exists() else _of_data_set(folder, split, only)
+    chosen = list(itertools.islice(clips, limit))
     if not chosen:
         raise DatasetError(f"No clip of {folder} was chosen.", "Check the folder, --split and --only.")
     return chosen
 
 
-def _listed(folder: Path) -> list[Clip]:
-    return [
-        Clip(
-            row["id"],
-            folder / row["audio"],
-            _seconds(folder / row["audio"]),
-            Performance(_read_notes(folder / row["notes"])),
-            row.get("truth_covers") == "drum onsets only",
-        )
-        for row in json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    ]
+def _listed(folder: Path, only: tuple[str, ...]) -> Iterator[Clip]:
+    for row in json.loads((folder / "index.json").read_text(encoding="utf-8")):
+        if _is_wanted(row["id"], only):
+            audio, notes = folder / row["audio"], _read_notes(folder / row["notes"])
+            only_drums = row.get("truth_covers") == "drum onsets only"
+            yield Clip(row["id"], audio, _seconds(audio), Performance(notes), only_drums)
 
 
-def _of_data_set(folder: Path, split: str) -> list[Clip]:
-    tracks = read_dataset(recognise(folder), folder).split(split)
-    complete = [track for track in tracks if track.audio and (track.midi or track.stems)]
-    return [
-        Clip(track.name, track.audio, _seconds(track.audio), Performance(track_notes(track)))
-        for track in complete
-        if track.audio
-    ]
+def _of_data_set(folder: Path, split: str, only: tuple[str, ...]) -> Iterator[Clip]:
+    dataset = read_dataset(recognise(folder), folder)
+    left_out = skipped(dataset.defects)
+    for track in dataset.split(split):
+        if track.audio and (track.name, MIX) not in left_out and _is_wanted(track.name, only):
+            yield Clip(track.name, track.audio, _seconds(track.audio), Performance(track_notes(track)))
+
+
+def _is_wanted(name: str, only: tuple[str, ...]) -> bool:
+    return not only or any(part in name for part in only)
 
 
 def _read_notes(path: Path) -> NoteTable:

@@ -132,7 +132,8 @@ SYSTEMS: tuple[System, ...] = (
             "tqdm",
         ),
         # It also asks for what only its training and its plots import.
-        without_dependencies=("transkun==2.0.1",),
+        without_dependencies=("transkun==2.0.1", "torchaudio"),
+        drop_broken_extensions=("torchaudio",),
     ),
     System(
         "basic-pitch",
