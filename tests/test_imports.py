@@ -91,7 +91,9 @@ def test_no_file_is_too_long():
     assert {path: lines for path, lines in lengths.items() if lines > LONGEST_FILE_LINES} == {}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["transcribe", "--help"], ["evaluate", "--help"], ["--version"], ["transcribe"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["transcribe", "--help"], ["evaluate", "--help"], ["--version"], ["transcribe"]]
+)
 def test_help_imports_nothing_heavy(arguments):
     """Start-up time is what is imported, and unlike a clock this does not depend on the machine."""
     program = (
