@@ -12,9 +12,9 @@ Command; `--init` also takes a model directory, another T5X or Orbax checkpoint,
     mt3 convert checkpoint/finetune models/my_music
 
 Settings: Adafactor, as these weights were trained with, at half the rate, falling to nothing; 2,000 steps of 32
-segments of 2 s; the best checkpoint by validation is kept. Where there are only a few pieces: num_steps=300. Not AdamW: it
-moves all weights by the same amount, and those of the queries are an eighth as large as others. At a rate of 1e-4 note
-F1 of a rendered piece fell from 0.52 to 0.22 within 30 steps, although the loss halved.
+segments of 2 s; the best checkpoint by validation is kept. Where there are only a few pieces: num_steps=300. Not
+AdamW: it moves all weights by the same amount, and those of the queries are an eighth as large as others. At a rate of
+1e-4 note F1 of a rendered piece fell from 0.52 to 0.22 within 30 steps, although the loss halved.
 
 On a CPU add --set compute.dtype=float32 --set batch.examples=8 --set num_steps=100.
 
