@@ -86,7 +86,10 @@ class SetDecoder:
             if stored is None:
                 pending.append(piece)
             else:
-                found[piece.variant, piece.name] = self._keep(piece, *stored, is_new=False)
+                try:
+                    found[piece.variant, piece.name] = self._keep(piece, *stored, is_new=False)
+                except MT3Error as error:
+                    self._fail(piece, error)
         if found:
             self.reporter.line(f"{self.backend}: {len(found)} of {len(pieces)} pieces are decoded already.")
         if changed:

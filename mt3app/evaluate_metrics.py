@@ -111,9 +111,11 @@ def score_set(variant: str, found: Found, scoring: Scoring, reporter: Reporter) 
     for piece in pieces:
         if piece.failure:
             reporter.failure(f"Not scored: {piece.failure}")
+    failed = {piece.name for piece in pieces if piece.failure}
     counts = {
         pair.name: count_notes(*(read_performance(path).notes for path in (pair.reference, pair.estimate)))
         for pair in pairs
+        if pair.name not in failed
     }
     return SetMetrics(decoded, counts, summarise(scoring.protocols, pieces, scoring.bootstrap))
 

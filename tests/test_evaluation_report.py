@@ -182,7 +182,8 @@ def test_a_long_piece_is_drawn_quickly_and_twenty_stay_small(report, tmp_path):
 
 
 def test_a_second_system_stands_beside_the_first(report, tmp_path):
-    mt3 = {"average": {"Onset F1": 0.4}, "difference": {"average": {"Onset F1": 0.11}, "intervals": {}}}
+    paired = {"second": {"Onset F1": 0.4}, "difference": {"Onset F1": 0.11}, "intervals": {}}
+    mt3 = {"average": {"Onset F1": 0.4}, "paired": paired}  # as of `Result.to_json`
     summary = {**SUMMARY, "against": {"estimate": "other", "protocols": {"mt3": mt3}}}
     write_report(tmp_path / "two.html", "Two", [piece("a", notes=20)], summary)
     with Page(tmp_path) as opened:

@@ -91,7 +91,7 @@ def _chunks(data: bytes) -> tuple[int, list[tuple[int, int]]]:
 
 def _read_track(data: bytes, start: int, end: int, number: int, events: _Events) -> None:
     """Adds the events of one track. One long loop: it runs once an event, and calls would cost more than the rest."""
-    position, tick, status = start, 0, 0
+    position, tick, status, running = start, 0, 0, 0
     programs = [0] * _CHANNELS
     sounding: dict[int, list[tuple[int, int, int]]] = {}  # channel and pitch -> (tick, velocity, program)
     track_key = number * _CHANNELS
@@ -109,6 +109,7 @@ def _read_track(data: bytes, start: int, end: int, number: int, events: _Events)
         if data[position] & 0x80:
             status = data[position]
             position += 1
+            running = status if status < 0xF0 else 0 if status < 0xF8 else running
         kind, channel = status & 0xF0, status & 0x0F
         if kind in (0x90, 0x80):
             pitch, velocity = data[position], data[position + 1]
@@ -139,7 +140,8 @@ def _read_track(data: bytes, start: int, end: int, number: int, events: _Events)
             if meta == 0x51:
                 events.tempos.append((tick, int.from_bytes(data[position : position + length], "big")))
             position += length
-            status = 0
+            # After a meta event other readers go on with the status before it, against the standard.
+            status = running
         elif kind == 0xF0:
             position += _SYSTEM_DATA_BYTES.get(status, 0)
         else:

@@ -113,8 +113,11 @@ def _rows(rows: Iterable[tuple[str, Any]], controls: Float[np.ndarray, "controls
     sure = None
     if confidences and None not in confidences:
         sure = np.array([_number(value, "confidence", "a note") for value in confidences])
-    remarks = () if has_velocity else (f"says nothing of velocities; {DEFAULT_VELOCITY} is taken for all",)
-    return NoteRows(table, np.zeros((0, 3)) if controls is None else controls, sure, remarks)
+    remarks = [] if has_velocity else [f"says nothing of velocities; {DEFAULT_VELOCITY} is taken for all"]
+    if sure is not None and not ((sure >= 0) & (sure <= 1)).all():
+        remarks.append("has confidences that do not lie between 0 and 1; they are left out")
+        sure = None
+    return NoteRows(table, np.zeros((0, 3)) if controls is None else controls, sure, tuple(remarks))
 
 
 def _named(row: Any, place: str) -> Iterator[tuple[str, Any]]:

@@ -96,7 +96,7 @@ def _name(inside: Path, suffix: str | None) -> str:
     # Some file systems take accents apart.
     name = unicodedata.normalize("NFC", inside.as_posix())
     if suffix:
-        return name[: -len(suffix)]
+        name = name[: -len(suffix)].rstrip(".")
     while Path(name).suffix.lower() in _NAME_ENDINGS and Path(name).stem:
         name = name[: -len(Path(name).suffix)]
     return name

@@ -20,6 +20,7 @@ from mt3core.evaluation.pedal import SUSTAIN_CONTROLLER
 from mt3core.evaluation.performance import Performance, no_controls
 from mt3core.notes import NoteTable, apply_sustain
 
+MOST_SECONDS = 86_400.0  # frames of a longer piece would fill the memory; times in milliseconds look like one
 MIDI_SUFFIXES = (".mid", ".midi", ".smf", ".kar")
 _TEXT_FORMS: dict[str, Callable[[str], NoteRows]] = {
     ".json": parse_json,
@@ -101,7 +102,9 @@ def _from_text(path: Path, data: bytes, reading: Reading) -> tuple[Performance, 
     if reading.sustain and len(rows.controls):
         pedal = rows.controls[rows.controls[:, 1] == SUSTAIN_CONTROLLER]
         notes = apply_sustain(notes, pedal[:, [0, 2]].tolist())
-    return _performance(path, notes, rows.controls, rows.confidences, list(rows.remarks), reading)
+    # Notes that a held one of their pitch replaces are gone, and which they were is not told.
+    confidences = rows.confidences if len(notes) == len(rows.notes) else None
+    return _performance(path, notes, rows.controls, confidences, list(rows.remarks), reading)
 
 
 def _performance(
@@ -112,6 +115,11 @@ def _performance(
     remarks: list[str],
     reading: Reading,
 ) -> tuple[Performance, tuple[str, ...]]:
+    if len(notes) and notes["offset"].max() > MOST_SECONDS:  # NaN is refused below
+        raise NotesFileError(
+            f"{path}: a note ends after {notes['offset'].max():.0f} s, which is more than a day.",
+            "Give times in seconds.",
+        )
     performance = Performance(notes, controls if len(controls) else no_controls(), path.name, confidences)
     empty = notes["offset"] == notes["onset"]
     if reading.drop_empty and empty.any():

@@ -78,7 +78,7 @@ def write_report(
         "protocols": protocols,
         "headlines": {name: headline(name, one.get("average", {})) for name, one in protocols.items()},
         "plain": _plain_scores(protocols),
-        "against": summary.get("against"),
+        "against": _without_pieces(summary.get("against")),
         "settings": summary.get("settings", {}),
         "pooled": summary.get("analysis") or pool([piece.analysis for piece in pieces]).to_json(),
         "pieces": [_piece_data(piece, sources.get(piece.name)) for piece in pieces],
@@ -87,6 +87,11 @@ def write_report(
     with atomic_output(place) as temporary:
         # Names of files need not be UTF-8; what Python puts for such bytes can only be written with a backslash.
         temporary.write_bytes(_page(title, data).encode(errors="backslashreplace"))
+
+
+def _without_pieces(against: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What the page shows of the second system: its averages, not each piece's scores."""
+    return None if against is None else {name: value for name, value in against.items() if name != "pieces"}
 
 
 def _page(title: str, data: Mapping[str, Any]) -> str:
@@ -136,7 +141,7 @@ def _audio_source(file: Path, page: Path, embed: bool) -> str:
         relative = os.path.relpath(file.resolve(), page.parent.resolve())
     except ValueError:  # another drive on Windows
         return file.resolve().as_uri()
-    return urllib.parse.quote(Path(relative).as_posix())
+    return urllib.parse.quote(os.fsencode(Path(relative).as_posix()))
 
 
 def _general_midi_names() -> dict[str, list[str]]:

@@ -20,10 +20,10 @@ function showAverages() {
       rows.push({
         metric, protocol: { value: name, hint: protocol.summary }, low, high,
         average: { value, bar: isShare ? value : null, own: true },
-        other: other?.average[metric],
-        difference: { value: other?.difference.average[metric], own: true },
-        "difference low": other?.difference.intervals[metric]?.[0],
-        "difference high": other?.difference.intervals[metric]?.[1],
+        other: other?.paired.second[metric],
+        difference: { value: other?.paired.difference[metric], own: true },
+        "difference low": other?.paired.intervals[metric]?.[0],
+        "difference high": other?.paired.intervals[metric]?.[1],
       });
     }
   }
