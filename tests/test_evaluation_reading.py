@@ -139,6 +139,12 @@ def test_running_status_and_system_messages():
     assert spans(parse_midi(data).notes) == [(0.0, 0.5, 60), (0.0, 0.5, 62)]
 
 
+def test_a_status_goes_on_behind_a_meta_event():
+    track = bytes([0, 0x90, 60, 64, 10, 0xFF, 0x01, 1, 65, 10, 60, 0, 0, 0xFF, 0x2F, 0])
+    data = b"MThd" + struct.pack(">IHHH", 6, 0, 1, 500) + b"MTrk" + struct.pack(">I", len(track)) + track
+    assert parse_midi(data).notes["offset"].tolist() == [0.02]
+
+
 def test_the_pedal_holds_its_own_channel(tmp_path):
     track = [pedal(127), on(60), on(67, channel=1), off(60, 100), off(67, channel=1), pedal(0, 400)]
     path = write(tmp_path, "a.mid", midi(track))
@@ -263,6 +269,19 @@ def test_impossible_notes_are_refused_with_their_file(tmp_path, name, text, sent
         read_performance(path)
     assert str(path) in str(caught.value)
     assert path.read_bytes() == before
+
+
+def test_confidences_that_are_none_are_left_out_and_told_of(tmp_path):
+    (tmp_path / "a.csv").write_text("onset,offset,pitch,confidence\n0,1,60,1.5\n1,2,60,0.5\n")
+    performance, remarks = read_with_remarks(tmp_path / "a.csv", Reading())
+    assert performance.confidences is None
+    assert any("confidences" in remark for remark in remarks)
+
+
+def test_times_in_milliseconds_are_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("onset,offset,pitch\n0,600000,60\n")
+    with pytest.raises(NotesFileError, match="Give times in seconds"):
+        read_performance(tmp_path / "a.csv")
 
 
 def test_what_is_no_file_of_notes(tmp_path):
