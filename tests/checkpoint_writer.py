@@ -1,6 +1,7 @@
 """States whose every number tells their step, and programs that save them.
 
 python checkpoint_writer.py kill RUN TRIES SEED     writers that are killed at random moments, one after the other
+python checkpoint_writer.py open RUN                one that only opens the run's folder
 python checkpoint_writer.py join RUN STEP           one of several processes: restores STEP, saves the one after
 """
 
@@ -129,5 +130,8 @@ def join(run, step):
 if __name__ == "__main__":
     if sys.argv[1] == "kill":
         kill_writers(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    elif sys.argv[1] == "open":
+        with Checkpoints(sys.argv[2], run_config()):
+            pass
     else:
         join(sys.argv[2], int(sys.argv[3]))
