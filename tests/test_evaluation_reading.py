@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import struct
-from pathlib import Path
 
 import mido
 import numpy as np
@@ -13,9 +12,7 @@ from conftest import shared_path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mt3core.errors import UsageError
 from mt3core.evaluation.midi_reading import parse_midi
-from mt3core.evaluation.pairing import pair_files
 from mt3core.evaluation.reading import SUFFIXES, NotesFileError, Reading, read_performance, read_with_remarks
 from mt3core.midi import midi_bytes, read_midi
 from mt3core.notes import Note, note_table
@@ -242,6 +239,12 @@ def test_confidences_and_controls_come_along(tmp_path):
     assert read_performance(write(tmp_path, "b.json", some)).confidences is None
 
 
+@pytest.mark.parametrize("said", ["1", "1.0", "true"])
+def test_a_drum_is_said_as_a_number_or_as_truth(tmp_path, said):
+    hit = read_performance(write(tmp_path, "a.json", f"[[1, 2, 36, 64, 0, {said}], [1, 2, 60, 64, 0, 0]]"))
+    assert hit.notes["is_drum"].tolist() == [True, False]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "sentence"),
     [
@@ -253,6 +256,10 @@ def test_confidences_and_controls_come_along(tmp_path):
         ("a.csv", "onset,offset,pitch\n1,2,60.5\n", "line 2 has the pitch '60.5'; it has to be a whole number"),
         ("a.csv", "onset,offset,pitch\n1,2,60\n1,2\n", "line 3 has no pitch"),
         ("a.csv", "onset,offset,pitch,is_drum\n1,2,60,x\n", "line 2 has is_drum 'x'"),
+        ("a.csv", "onset,offset,pitch,is_drum\n1,2,60,0.5\n", "line 2 has is_drum '0.5'; it has to be 0 or 1"),
+        ("a.json", "[[1, 2, 60, 64, 0, 0.5]]", "note 1 has is_drum 0.5; it has to be 0 or 1"),
+        ("a.json", "[[1, 2, 60, 64, 0, 1e999]]", "note 1 has is_drum inf; it has to be 0 or 1"),
+        ("a.json", "[[1, 2, 60, 64, 0, NaN]]", "note 1 has is_drum nan; it has to be 0 or 1"),
         ("a.csv", "begin,offset,note_name\n1,2,C4\n", "its header names no column for onset and pitch"),
         ("a.json", '{"notes": [{"onset": NaN, "offset": 1, "pitch": 60}]}', "has a time that is not a number"),
         ("a.json", '{"schema_version": 1}', "it has no entry 'notes'"),
@@ -289,56 +296,3 @@ def test_what_is_no_file_of_notes(tmp_path):
         read_performance(tmp_path / "a.wav")
     with pytest.raises(NotesFileError, match=r"a.mid cannot be read: No such file"):
         read_performance(tmp_path / "a.mid")
-
-
-# Pairs
-
-
-def folders(root, reference, estimate):
-    for side, names in (("reference", reference), ("estimate", estimate)):
-        for name in names:
-            path = root / side / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-        (root / side).mkdir(exist_ok=True)
-    return root / "reference", root / "estimate"
-
-
-def test_names_match_without_their_suffixes(tmp_path):
-    reference, estimate = folders(
-        tmp_path,
-        ["b/x.notes.tsv", "a.1.mid", "caf\u00e9.MID", "2004/deep.midi", "alone.mid", ".hidden.mid", "a.wav"],
-        ["b/x.mid", "a.1.json", "cafe\u0301.csv", "deep.mid", "extra.mid", "more/extra2.mid"],
-    )
-    pairing = pair_files(reference, estimate)
-    assert [pair.name for pair in pairing.pairs] == ["2004/deep", "a.1", "b/x", "caf\u00e9"]
-    assert pairing.pairs[2].reference == reference / "b/x.notes.tsv"
-    assert pairing.pairs[0].estimate == estimate / "deep.mid"
-    assert pairing.references_alone == ("alone.mid",)
-    assert pairing.estimates_alone == ("extra.mid", str(Path("more/extra2.mid")))
-
-
-def test_two_files_of_one_name_are_never_chosen_from(tmp_path):
-    reference, estimate = folders(tmp_path, ["x.mid", "x.notes.tsv", "y.mid", "y.json"], ["x.mid", "x.json", "z.mid"])
-    with pytest.raises(UsageError, match=r"x\.mid and x\.notes\.tsv have the same name\. .*--reference-suffix \.mid"):
-        pair_files(reference, estimate)
-    with pytest.raises(UsageError, match=r"x\.json and x\.mid have the same name.*--estimate-suffix \.json"):
-        pair_files(reference, estimate, reference_suffix=".notes.tsv")
-    pairing = pair_files(reference, estimate, ".notes.tsv", ".json")
-    assert [(pair.reference.name, pair.estimate.name) for pair in pairing.pairs] == [("x.notes.tsv", "x.json")]
-
-
-def test_two_files_are_a_pair_whatever_their_names(tmp_path):
-    reference, estimate = folders(tmp_path, ["truth.mid"], ["found.json"])
-    (pair,) = pair_files(reference / "truth.mid", estimate / "found.json").pairs
-    assert (pair.name, pair.estimate.name) == ("truth", "found.json")
-
-
-def test_what_does_not_match_is_listed_in_both_directions(tmp_path):
-    reference, estimate = folders(tmp_path, ["a.mid", "b.mid"], ["c.mid"])
-    with pytest.raises(UsageError, match=r"Only in the first: a\.mid, b\.mid\. Only in the second: c\.mid\."):
-        pair_files(reference, estimate)
-    with pytest.raises(UsageError, match="is a file, the other a folder"):
-        pair_files(reference, estimate / "c.mid")
-    with pytest.raises(UsageError, match="does not exist"):
-        pair_files(reference, estimate / "d.mid")

@@ -172,7 +172,9 @@ def _whole(value: Any, column: str, place: str) -> int:
 
 
 def _truth(value: Any, place: str) -> bool:
-    name = str(int(value)) if isinstance(value, int | float) else str(value).strip().lower()
+    if isinstance(value, int | float) and value in (0, 1):
+        return bool(value)
+    name = str(value).strip().lower()
     if name not in _TRUTH:
         raise ValueError(f"{place} has is_drum {value!r}; it has to be 0 or 1")
     return _TRUTH[name]
