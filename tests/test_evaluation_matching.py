@@ -1,6 +1,8 @@
 """The fast matching gives mir_eval's pairs, partner for partner."""
 
+import tomllib
 import warnings
+from pathlib import Path
 
 import mir_eval
 import numpy as np
@@ -92,3 +94,11 @@ def test_a_chain_in_which_every_note_changes_its_partner_is_not_too_long():
     hz = np.full(length, 440.0)
     pairs = matching.match_notes(intervals[0], hz, intervals[1], hz, offset_ratio=None)
     assert as_list(pairs) == [(0, length - 1), *((place + 1, place) for place in range(length - 1))]
+
+
+def test_only_versions_of_mir_eval_whose_private_search_is_known_are_installed():
+    """Of a later series, `_bipartite_match` may be gone or choose other partners."""
+    project = tomllib.loads((Path(__file__).resolve().parents[1] / "pyproject.toml").read_text())["project"]
+    (wanted,) = [one for one in project["dependencies"] if one.startswith("mir_eval")]
+    assert wanted == "mir_eval>=0.8.2,<0.9"
+    assert mir_eval.__version__.startswith("0.8.")
