@@ -82,7 +82,9 @@ def parse(arguments: Sequence[str] | None, systems: Sequence[System]) -> argpars
     parser.add_argument("--fresh", action="store_true", help="do finished clips anew")
     options = parser.parse_args(arguments)
     options.system = options.system or names
-    options.weights = dict(pair.partition("=")[::2] for pair in options.weights)
+    if incomplete := [pair for pair in options.weights if not all(pair.partition("=")[::2])]:
+        parser.error(f"--weights {incomplete[0]}: a system and its file or folder are needed, as SYSTEM=PATH")
+    options.weights = dict(pair.split("=", 1) for pair in options.weights)
     if unknown := [name for name in options.weights if name not in names]:
         parser.error(f"--weights: unknown system {', '.join(unknown)}; there are {', '.join(names)}")
     return options

@@ -272,6 +272,36 @@ def test_nothing_to_do_is_said(tmp_path, capsys):
     assert "compare: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("given", ["fake", "fake=", "=here"])
+def test_weights_without_a_system_or_a_place_are_told(recordings, given, capsys):
+    with pytest.raises(SystemExit) as ended:
+        compare.main([str(recordings), "--weights", given], [System("fake", "", "fake")])
+    assert ended.value.code == 2
+    assert f"--weights {given}: a system and its file or folder are needed, as SYSTEM=PATH" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("index", "sentence"),
+    [
+        ("[{", "is no list of clips that can be read: Expecting property name"),
+        ("{}", "index.json is no list of clips."),
+        ('[{"id": "first", "audio": "first.wav"}]', "index.json lacks its id, audio or notes."),
+        ('["first"]', "Clip 1 of"),
+        ('[{"id": "a", "audio": "a.wav", "notes": "gone.tsv"}]', "gone.tsv is no table of notes that can be read: "),
+        ('[{"id": "a", "audio": "a.wav", "notes": "odd.tsv"}]', "odd.tsv has no column 'offset'."),
+        ('[{"id": "a", "audio": "a.wav", "notes": "no.tsv"}]', "no.tsv is no table of notes that can be read: could"),
+    ],
+)
+def test_a_list_of_clips_that_cannot_be_used_is_told(tmp_path, index, sentence, capsys):
+    (tmp_path / "index.json").write_text(index)
+    (tmp_path / "odd.tsv").write_text("onset\n1\n")
+    (tmp_path / "no.tsv").write_text("onset\toffset\tpitch\tvelocity\tprogram\tis_drum\nx\t1\t60\t64\t0\t0\n")
+    assert compare.main([str(tmp_path)], ()) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("compare: ")
+    assert sentence in said
+
+
 def test_both_forms_of_a_table():
     rows = [["what", "a|b"], ["longer than that", "1"]]
     assert as_text(rows) == "what              a|b\n---------------------\nlonger than that  1\n"

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mt3core.audio import probe_audio
 from mt3core.datasets.defects import skipped
@@ -47,7 +48,8 @@ def read_clips(folder: Path, split: str = "test", only: tuple[str, ...] = (), li
 
     A folder with `index.json` lists its clips there (`id`, `audio`, `notes`: a TSV, `truth_covers`). MAESTRO, SLAKH
     (its mixes) and folders of audio and MIDI files of the same names are read as training reads them; of these,
-    the tracks of one split but for those that training leaves out. Raises `DatasetError` where nothing is left.
+    the tracks of one split but for those that training leaves out. Raises `DatasetError` where nothing is left, or
+    the list or a file of notes in it cannot be read.
     """
     clips = _listed(folder, only) if (folder / "index.json").exists() else _of_data_set(folder, split, only)
     chosen = list(itertools.islice(clips, limit))
@@ -57,11 +59,26 @@ def read_clips(folder: Path, split: str = "test", only: tuple[str, ...] = (), li
 
 
 def _listed(folder: Path, only: tuple[str, ...]) -> Iterator[Clip]:
-    for row in json.loads((folder / "index.json").read_text(encoding="utf-8")):
+    for row in _read_index(folder / "index.json"):
         if _is_wanted(row["id"], only):
             audio, notes = folder / row["audio"], _read_notes(folder / row["notes"])
             only_drums = row.get("truth_covers") == "drum onsets only"
             yield Clip(row["id"], audio, _seconds(audio), Performance(notes), only_drums)
+
+
+def _read_index(path: Path) -> list[dict[str, Any]]:
+    """The list of clips; each has at least its name and its two files."""
+    next_step = "It has to be a list of objects with id, audio and notes; without it the folder is read as a data set."
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} is no list of clips that can be read: {error}.", next_step) from error
+    if not isinstance(rows, list):
+        raise DatasetError(f"{path} is no list of clips.", next_step)
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("id", "audio", "notes")):
+            raise DatasetError(f"Clip {number} of {path} lacks its id, audio or notes.", next_step)
+    return rows
 
 
 def _of_data_set(folder: Path, split: str, only: tuple[str, ...]) -> Iterator[Clip]:
@@ -77,18 +94,20 @@ def _is_wanted(name: str, only: tuple[str, ...]) -> bool:
 
 
 def _read_notes(path: Path) -> NoteTable:
-    with path.open(encoding="utf-8") as file:
-        return note_table(
-            Note(
-                float(row["onset"]),
-                float(row["offset"]),
-                int(row["pitch"]),
-                int(row["velocity"]),
-                int(row["program"]),
-                row["is_drum"] == "1",
-            )
-            for row in csv.DictReader(file, delimiter="\t")
-        )
+    try:
+        with path.open(encoding="utf-8") as file:
+            return note_table(_note(row) for row in csv.DictReader(file, delimiter="\t"))
+    except KeyError as error:
+        raise DatasetError(
+            f"{path} has no column {error}.", "It needs onset, offset, pitch, velocity, program, is_drum."
+        ) from error
+    except (OSError, TypeError, ValueError) as error:
+        raise DatasetError(f"{path} is no table of notes that can be read: {error}.", "Correct the file.") from error
+
+
+def _note(row: dict[str, str]) -> Note:
+    times, numbers = [row["onset"], row["offset"]], [row["pitch"], row["velocity"], row["program"]]
+    return Note(*map(float, times), *map(int, numbers), row["is_drum"] == "1")
 
 
 def _seconds(audio: Path) -> float:
