@@ -246,6 +246,16 @@ def test_one_bad_piece_does_not_stop_the_others(knowing, model, tmp_path, capsys
     assert "4 pieces failed: maestro audio, maestro fails, maestro midi, maestro silent" in capsys.readouterr().err
 
 
+def test_a_decoded_piece_whose_truth_has_gone_fails_alone(knowing, model, tmp_path):
+    folder = write_maestro(tmp_path / "maestro", {"first": "test", "second": "test"})
+    assert evaluate(tmp_path, tmp_path / "out", model, "data.variants=maestro")[0] == 0
+    midi_of([(10.0, 11.0, 60)], folder / "2004/first.midi")  # behind the end of the recording
+    code, metrics = evaluate(tmp_path, tmp_path / "out", model, "data.variants=maestro")
+    (backend,) = metrics["backends"].values()
+    assert (code, list(backend["failures"])) == (1, ["maestro/first"])
+    assert [piece["name"] for piece in backend["variants"]["maestro"]["pieces"]] == ["second"]
+
+
 def test_a_run_without_one_good_piece_still_leaves_its_reasons(knowing, sets, model, tmp_path, capsys):
     knowing.wrong = ("Track",)
     code, metrics = evaluate(sets, tmp_path, model, "data.variants=slakh_stems")
