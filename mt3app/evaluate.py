@@ -98,6 +98,7 @@ def show_result(result: Result, reporter: Reporter, plain: bool, to_stdout: bool
         for remark in piece.remarks:
             reporter.line(remark)
     _tell_undefined(result, reporter)
+    _tell_one_sided(result, reporter)
     if to_stdout and not reporter.quiet and any(not piece.failure for piece in result.pieces):
         from mt3app.evaluate_table import print_result
 
@@ -220,3 +221,11 @@ def _tell_undefined(result: Result, reporter: Reporter) -> None:
         )
         if not reporter.quiet and any("without length" in str(why) for _, why in undefined):
             reporter.line("--drop-empty leaves out notes without length.")
+
+
+def _tell_one_sided(result: Result, reporter: Reporter) -> None:
+    """Of which metrics the difference leaves pieces out, because one of the two systems has no value for them."""
+    for name, paired in (result.against.paired if result.against else {}).items():
+        if paired.one_sided:
+            metrics = shorten([f"{metric} ({count})" for metric, count in paired.one_sided.items()])
+            reporter.line(f"{name}: where one system has no value, pieces are left out of the difference: {metrics}")

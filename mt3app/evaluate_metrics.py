@@ -123,7 +123,11 @@ def score_set(variant: str, found: Found, scoring: Scoring, reporter: Reporter) 
 def agreement(
     variant: str, decoded: Mapping[str, Found], scored: Mapping[str, Mapping[str, SetMetrics]]
 ) -> dict[str, Any]:
-    """How far two back ends wrote the same: notes and tokens of their common pieces, and every average."""
+    """How far two back ends wrote the same: notes and tokens of their common pieces, and every average.
+
+    Averages that neither has (NaN) are the same; one that only one of them has is counted, as no number says how
+    far it is from the other.
+    """
     first, second = decoded
     common = sorted(name for of, name in decoded[first] if of == variant and (of, name) in decoded[second])
     same_notes = same_tokens = differing = 0
@@ -139,7 +143,7 @@ def agreement(
         "pieces_with_the_same_notes": same_notes,
         "pieces_with_the_same_tokens": same_tokens,
         "notes_of_one_only": differing,
-        "largest_difference_of_an_average": _largest_difference(scored[first][variant], scored[second][variant]),
+        **_compare_averages(*(_averages(scored[backend][variant]) for backend in (first, second))),
     }
 
 
@@ -169,16 +173,30 @@ def print_metrics(scored: Mapping[str, Mapping[str, SetMetrics]], agreed: Mappin
             f"{variant}: {' and '.join(same['back_ends'])} wrote the same notes for "
             f"{same['pieces_with_the_same_notes']} of {same['pieces']} pieces; {same['notes_of_one_only']} notes differ"
         )
+        if same["averages_of_one_only"]:
+            print(f"{variant}: {same['averages_of_one_only']} averages have a value for one of them only")
 
 
-def _largest_difference(one: SetMetrics, other: SetMetrics) -> float | None:
-    """Over all averages of all protocols; None where there are none."""
-    differences = [
-        abs(value - other.result.averages[protocol].values.get(metric, math.nan))
-        for protocol, average in one.result.averages.items()
+def _averages(one: SetMetrics) -> dict[tuple[str, str], float]:
+    """All averages that have a value, by protocol and metric."""
+    found = one.result.averages.items()
+    return {
+        (name, metric): value
+        for name, average in found
         for metric, value in average.values.items()
-    ]
-    return max((value for value in differences if not math.isnan(value)), default=None)
+        if not math.isnan(value)
+    }
+
+
+def _compare_averages(
+    first: Mapping[tuple[str, str], float], second: Mapping[tuple[str, str], float]
+) -> dict[str, float | int | None]:
+    """The difference is None where no average is of both."""
+    differences = [abs(first[name] - second[name]) for name in first.keys() & second.keys()]
+    return {
+        "largest_difference_of_an_average": max(differences, default=None),
+        "averages_of_one_only": len(first.keys() ^ second.keys()),
+    }
 
 
 def _timing(audio_seconds: float, seconds: float) -> dict[str, float | None]:

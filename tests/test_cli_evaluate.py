@@ -140,6 +140,17 @@ def test_against_another_system(two_systems, capsys):
     assert [piece["estimate"] for piece in values["pieces"]] == ["second/a.csv", "second/b.csv", "second/c.csv"]
 
 
+def test_a_piece_for_which_one_system_has_no_value_is_told(two_systems, capsys):
+    Transcription([]).save(two_systems / "second/a.csv")
+    command = ["evaluate", "truth", "first", "--against", "second", "-p", "yourmt3_slakh", "--json", "-"]
+    assert run([*command, "--processes", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert "yourmt3_slakh: where one system has no value, pieces are left out of the difference: multi_f (1)" in err
+    paired = json.loads(out)["against"]["protocols"]["yourmt3_slakh"]["paired"]
+    assert paired["one_sided"] == {"multi_f": 1}
+    assert paired["first"]["onset_f"] == pytest.approx(12 / 14)  # 0 for the other, which is a value
+
+
 def test_processes_give_what_one_gives(two_systems, capsys):
     results = []
     for processes in ("1", "2"):

@@ -130,6 +130,38 @@ def test_what_is_hard_for_both_systems_cancels_out():
     assert compare(MEAN, second, first, Bootstrap()).difference.values["F1"] == pytest.approx(-0.01)
 
 
+@pytest.mark.parametrize("nothing", [{"F1": math.nan}, {}])
+def test_a_value_that_one_system_lacks_is_neither_equal_nor_compared_with_other_pieces(nothing):
+    """Without the piece on both sides, the second is better by 0.1 on every piece that both have."""
+    first = [{"F1": 0.9}, {"F1": 0.3}, {"F1": 0.5}]
+    second = [nothing, {"F1": 0.4}, {"F1": 0.6}]
+    for one, other, sign in ((first, second, -1), (second, first, 1)):
+        paired = compare(MEAN_WITHOUT_NAN, one, other, Bootstrap(200))
+        assert paired.difference.values["F1"] == pytest.approx(sign * 0.1)
+        assert paired.difference.intervals["F1"] == pytest.approx((sign * 0.1, sign * 0.1))
+        assert (paired.difference.counts, paired.one_sided) == ({"F1": 2}, {"F1": 1})
+    neither = [nothing, *second[1:]]
+    assert compare(MEAN_WITHOUT_NAN, neither, second, Bootstrap(200)).one_sided == {}
+
+
+def test_a_nan_of_one_system_makes_the_difference_nan_where_the_average_does():
+    paired = compare(MEAN, files_of([0.5, math.nan]), files_of([0.5, 0.7]), Bootstrap(200))
+    assert math.isnan(paired.difference.values["F1"])
+    assert (paired.difference.intervals, paired.one_sided) == ({}, {"F1": 1})
+
+
+def test_pooled_values_take_all_pieces_also_where_one_system_found_nothing():
+    notes = note_table([(onset, onset + 0.3, 60, 64, 0, False) for onset in range(4)])
+    truth, half, nothing = (Performance(notes[:count]) for count in (4, 2, 0))
+    scores = [protocol("yourmt3_slakh").score(truth, found) for found in (truth, half, nothing)]
+    paired = compare(protocol("yourmt3_slakh"), [scores[0], scores[1]], [scores[0], scores[2]], Bootstrap(200))
+    assert paired.one_sided == {"multi_f": 1}
+    assert paired.first.values["micro_onset_f_Piano"] == pytest.approx(2 * 6 / 14)
+    assert paired.second.values["micro_onset_f_Piano"] == pytest.approx(2 * 4 / 12)
+    assert paired.difference.values["multi_f"] == pytest.approx(0)
+    assert paired.difference.values["onset_f"] == pytest.approx(scores[1]["onset_f"] / 2)
+
+
 def pieces_of(values, names="abcdef"):
     return [
         Piece(name, "", "", {"mt3": value if isinstance(value, str) else {"F1": value}})

@@ -12,8 +12,9 @@ interval of the difference without 0 in it says that the systems differ.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
@@ -83,15 +84,21 @@ def average(protocol: Protocol, files: Sequence[Scores], bootstrap: Bootstrap) -
 
 @dataclass(frozen=True)
 class Paired:
-    """Two systems over the pieces that both have: the average of each, and how much more the first has."""
+    """Two systems over the pieces that both have: the average of each, and how much more the first has.
+
+    `one_sided` are the pieces, by metric, for which one system has a value and the other none (or NaN): their value
+    is left out on both sides, as there is no difference to it.
+    """
 
     first: Average
     second: Average
     difference: Average
+    one_sided: dict[str, int] = field(default_factory=dict)
 
 
 def compare(protocol: Protocol, first: Sequence[Scores], second: Sequence[Scores], bootstrap: Bootstrap) -> Paired:
     """Two systems on the same pieces, which stand in the same order on both sides."""
+    first, second, one_sided = _without_one_sided(protocol, first, second)
     averages = average(protocol, first, bootstrap), average(protocol, second, bootstrap)
     counts = [one.counts for one in averages]
     values = {name: averages[0].values[name] - averages[1].values[name] for name in counts[0] if name in counts[1]}
@@ -104,7 +111,27 @@ def compare(protocol: Protocol, first: Sequence[Scores], second: Sequence[Scores
             interval = bootstrap.interval(drawn[0][name] - drawn[1][name]) if not math.isnan(value) else None
             if interval is not None and fewest[name] > 1:
                 intervals[name] = interval
-    return Paired(*averages, Average(values, intervals, fewest, len(first)))
+    return Paired(*averages, Average(values, intervals, fewest, len(first)), one_sided)
+
+
+def _without_one_sided(
+    protocol: Protocol, first: Sequence[Scores], second: Sequence[Scores]
+) -> tuple[list[Scores], list[Scores], dict[str, int]]:
+    """Both without the values that the other side does not have, and how many pieces that is by metric.
+
+    Only of metrics that are averaged as they are: what others are pooled from differs from system to system. A NaN
+    stays, as some protocols' averages are NaN then.
+    """
+    averaged = {name for files in (first, second) if files for name in protocol.average(files)}
+    kept: tuple[list[Scores], list[Scores]] = ([], [])
+    one_sided: Counter[str] = Counter()
+    for sides in zip(first, second, strict=True):
+        having = [{name for name in averaged if not math.isnan(side.get(name, math.nan))} for side in sides]
+        alone = having[0] ^ having[1]
+        one_sided.update(alone)
+        for side, files, has in zip(sides, kept, having, strict=True):
+            files.append({name: value for name, value in side.items() if name not in alone & has})
+    return *kept, {name: one_sided[name] for name in sorted(one_sided)}
 
 
 def draw_averages(protocol: Protocol, files: Sequence[Scores], draws: Draws) -> dict[str, Float[np.ndarray, " draws"]]:

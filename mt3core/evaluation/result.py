@@ -145,6 +145,7 @@ def _paired_json(one: Paired) -> dict[str, Any]:
         "second": _numbers(one.second.values),
         "difference": _numbers(one.difference.values),
         "intervals": _intervals_json(one.difference),
+        "one_sided": one.one_sided,
     }
 
 
