@@ -71,7 +71,8 @@ def evaluate_files(options: Options, reporter: Reporter) -> int:
     against = None if options.against is None else (str(options.against), other_pieces)
     bootstrap = Bootstrap(options.resamples, options.seed)
     alone = pairing.references_alone, pairing.estimates_alone
-    result = summarise(protocols, pieces, bootstrap, against, *alone, _settings(options))
+    others_alone = (others.references_alone, others.estimates_alone) if others is not None else ((), ())
+    result = summarise(protocols, pieces, bootstrap, against, *alone, _settings(options), others_alone)
     show_result(result, reporter, plain=not options.protocols, to_stdout=options.json_output != STDOUT)
     _write(result, options, audio, reporter)
     has_failed = any(piece.failure for piece in (*pieces, *other_pieces))
@@ -187,7 +188,7 @@ def _draw(result: Result, folder: Path) -> None:
 def write_html(
     result: Result, path: Path, title: str, audio: dict[str, Path] | None = None, embed_audio: bool = False
 ) -> None:
-    """The report of the pieces that were read; they must have kept their notes."""
+    """The report of the pieces that were read, which must have kept their notes; the others are listed in it."""
     from mt3core.evaluation.report import PieceReport, write_report
 
     pieces = [
@@ -195,8 +196,7 @@ def write_html(
         for piece in result.pieces
         if piece.performances is not None
     ]
-    summary = {key: value for key, value in result.to_json().items() if key != "pieces"}
-    write_report(path, title, pieces, summary, audio, embed_audio)
+    write_report(path, title, pieces, result.to_json(), audio, embed_audio)
 
 
 def _tell_alone(pairing: Pairing, estimate: Path, reporter: Reporter) -> None:

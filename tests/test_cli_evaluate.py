@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from report_pieces import data_of
 
 from mt3app.cli import run
 from mt3core.evaluation.protocols import list_protocols
@@ -248,6 +249,23 @@ def test_the_report_is_written_with_its_recordings(two_systems, capsys):
     assert "audio/a.wav" in page
     assert "mir_eval_notes_nondrum" in page
     assert "Written: page.html" in capsys.readouterr().err
+
+
+def test_the_report_lists_what_has_no_scores(two_systems):
+    (two_systems / "first/a.json").write_text("[")
+    (two_systems / "first/b.json").rename(two_systems / "first/x.json")
+    (two_systems / "second/c.csv").unlink()
+    (two_systems / "second/a.csv").write_text("onset,offset,pitch\n1,2,200\n")
+    command = ["evaluate", "truth", "first", "--against", "second", "--report", "page.html", "--json", "scores.json"]
+    assert run([*command, "--processes", "1"]) == 1
+    left_out = [(one["name"], one["reason"]) for one in data_of(two_systems / "page.html")["left_out"]]
+    assert left_out[0][0] == left_out[3][0] == "a"
+    assert left_out[0][1].startswith("first/a.json is not a JSON file of notes")
+    assert left_out[1:3] == [("b.midi", "Reference without estimate"), ("x.json", "Estimate without reference")]
+    assert left_out[3][1].startswith("Other system: second/a.csv: Note 0 has a pitch")
+    assert left_out[4:] == [("c.midi", "Other system: reference without estimate")]
+    scores = json.loads((two_systems / "scores.json").read_text())
+    assert scores["against"]["unmatched"] == {"reference": ["c.midi"], "estimate": []}
 
 
 def test_the_documentation_has_every_protocol():

@@ -181,8 +181,37 @@ def test_a_long_piece_is_drawn_quickly_and_twenty_stay_small(report, tmp_path):
     assert milliseconds < 400  # 20 to 50 without a graphics processor; machines are noisy
 
 
+def test_what_is_left_out_is_listed_with_the_reason(page, tmp_path):
+    assert page.run("['left-out-section', 'left-out-link'].map((id) => element(id).hidden)") == [True, True]
+    assert page.run("getComputedStyle(element('left-out-link')).display") == "none"
+    pieces = [{"name": "a", "scores": {}}, {"name": HOSTILE, "error": "b.mid cannot be read."}]
+    unmatched = {"reference": ["c.mid"], "estimate": ["d.json"]}
+    other = {"estimate": "other", "protocols": {}, "pieces": [{"name": "a", "error": "Odd."}], "unmatched": unmatched}
+    summary = {**SUMMARY, "pieces": pieces, "unmatched": unmatched, "against": other}
+    write_report(tmp_path / "left.html", "Left out", [piece("a", notes=20)], summary)
+    with Page(tmp_path) as opened:
+        opened.open(tmp_path / "left.html")
+        assert column(opened, "left-out", 1) == [HOSTILE, "c.mid", "d.json", "a", "c.mid", "d.json"]
+        assert column(opened, "left-out", 2) == [
+            "b.mid cannot be read.",
+            "Reference without estimate",
+            "Estimate without reference",
+            "Other system: Odd.",
+            "Other system: reference without estimate",
+            "Other system: estimate without reference",
+        ]
+        assert opened.run("element('left-out').offsetHeight") > 50
+        assert opened.run("element('overview').textContent").endswith("; 6 left out")
+        assert opened.problems == []
+
+
 def test_a_second_system_stands_beside_the_first(report, tmp_path):
-    paired = {"second": {"Onset F1": 0.4}, "difference": {"Onset F1": 0.11}, "intervals": {}}
+    paired = {
+        "second": {"Onset F1": 0.4},
+        "difference": {"Onset F1": 0.11},
+        "intervals": {},
+        "one_sided": {"Onset F1": 3},
+    }
     mt3 = {"average": {"Onset F1": 0.4}, "paired": paired}  # as of `Result.to_json`
     summary = {**SUMMARY, "against": {"estimate": "other", "protocols": {"mt3": mt3}}}
     write_report(tmp_path / "two.html", "Two", [piece("a", notes=20)], summary)
@@ -190,4 +219,5 @@ def test_a_second_system_stands_beside_the_first(report, tmp_path):
         opened.open(tmp_path / "two.html")
         assert column(opened, "averages", 6) == ["0.4000", "–"]
         assert column(opened, "averages", 7) == ["0.1100", "–"]
+        assert opened.run("document.querySelector('#averages tbody td:nth-child(7)').title").startswith("Without 3 ")
         assert opened.problems == []

@@ -22,13 +22,15 @@ class Against:
     """A second system on the same references.
 
     `averages` are of all its pieces; `paired` compares by protocol over the pieces that both systems have and for
-    which the protocol is defined for both.
+    which the protocol is defined for both. `references_alone` are those it has no estimate for.
     """
 
     estimate: str
     pieces: list[Piece]
     averages: dict[str, Average]
     paired: dict[str, Paired]
+    references_alone: tuple[str, ...] = ()
+    estimates_alone: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +60,7 @@ class Result:
                     for name in self.protocols
                 },
                 "pieces": [_piece_json(piece) for piece in self.against.pieces],
+                "unmatched": _unmatched_json(self.against),
             }
         return {
             "schema_version": SCHEMA_VERSION,
@@ -65,7 +68,7 @@ class Result:
             "pieces": [_piece_json(piece) for piece in self.pieces],
             "analysis": _pooled_analysis(self.pieces),
             "against": against,
-            "unmatched": {"reference": list(self.references_alone), "estimate": list(self.estimates_alone)},
+            "unmatched": _unmatched_json(self),
             "settings": {
                 "resamples": self.bootstrap.resamples,
                 "seed": self.bootstrap.seed,
@@ -97,17 +100,19 @@ def summarise(
     references_alone: tuple[str, ...] = (),
     estimates_alone: tuple[str, ...] = (),
     settings: dict[str, Any] | None = None,
+    others_alone: tuple[tuple[str, ...], tuple[str, ...]] = ((), ()),
 ) -> Result:
     """Averages with intervals of scored pieces; `against` names a second system and has its pieces.
 
-    A piece for which a protocol is not defined stays out of that protocol's average.
+    `others_alone`: the references and the estimates without partner of the second system. A piece for which a protocol
+    is not defined stays out of that protocol's average.
     """
     bootstrap = bootstrap or Bootstrap()
     other = None
     if against is not None:
         estimate, others = against
         paired = {name: _paired(name, pieces, others, bootstrap) for name in protocols}
-        other = Against(estimate, others, _averages(protocols, others, bootstrap), paired)
+        other = Against(estimate, others, _averages(protocols, others, bootstrap), paired, *others_alone)
     averages = _averages(protocols, pieces, bootstrap)
     alone = references_alone, estimates_alone
     return Result(tuple(protocols), pieces, averages, bootstrap, other, *alone, settings or {})
@@ -130,6 +135,10 @@ def _paired(name: str, pieces: list[Piece], others: list[Piece], bootstrap: Boot
         if mine is not None and theirs is not None:
             both.append((mine, theirs))
     return compare(protocol(name), [mine for mine, _ in both], [theirs for _, theirs in both], bootstrap)
+
+
+def _unmatched_json(one: Result | Against) -> dict[str, list[str]]:
+    return {"reference": list(one.references_alone), "estimate": list(one.estimates_alone)}
 
 
 def _average_json(name: str, one: Average) -> dict[str, Any]:

@@ -126,6 +126,7 @@ function start() {
   });
 
   showCards();
+  showLeftOut();
   showAverages();
   showErrors(report.pooled);
   showSettings();

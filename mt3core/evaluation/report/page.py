@@ -63,7 +63,8 @@ def write_report(
 
     `summary`: what the result of an evaluation (`result.Result.to_json`) says of the whole set, `{"protocols":
     {name: {"summary", "average", "intervals"}}, "against": {"estimate", "protocols"} or None, "settings": {...}}`;
-    with "analysis", that of all pieces pooled, it need not be counted again.
+    with "analysis", that of all pieces pooled, it need not be counted again. What it says of pieces with an "error" and
+    of "unmatched" files, also of the second system, is listed on the page as left out.
     `audio`: a piece's name -> its recording, which the page links to by a path relative to itself, so the two have
     to be moved together; with `embed_audio` the recordings lie inside the page. Values that are no finite numbers
     are shown as missing.
@@ -79,6 +80,7 @@ def write_report(
         "headlines": {name: headline(name, one.get("average", {})) for name, one in protocols.items()},
         "plain": _plain_scores(protocols),
         "against": _without_pieces(summary.get("against")),
+        "left_out": [*_left_out(summary), *_left_out(summary.get("against") or {}, "Other system: ")],
         "settings": summary.get("settings", {}),
         "pooled": summary.get("analysis") or pool([piece.analysis for piece in pieces]).to_json(),
         "pieces": [_piece_data(piece, sources.get(piece.name)) for piece in pieces],
@@ -91,7 +93,25 @@ def write_report(
 
 def _without_pieces(against: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """What the page shows of the second system: its averages, not each piece's scores."""
-    return None if against is None else {name: value for name, value in against.items() if name != "pieces"}
+    return (
+        None
+        if against is None
+        else {name: value for name, value in against.items() if name not in ("pieces", "unmatched")}
+    )
+
+
+def _left_out(system: Mapping[str, Any], whose: str = "") -> list[dict[str, str]]:
+    """What of a system has no scores, and why."""
+    left_out = [
+        {"name": piece["name"], "reason": f"{whose}{piece['error']}"}
+        for piece in system.get("pieces", ())
+        if "error" in piece
+    ]
+    other_side = {"reference": "estimate", "estimate": "reference"}
+    for side, names in system.get("unmatched", {}).items():
+        reason = f"{whose}{side} without {other_side[side]}"
+        left_out += [{"name": name, "reason": reason[0].upper() + reason[1:]} for name in names]
+    return left_out
 
 
 def _page(title: str, data: Mapping[str, Any]) -> str:

@@ -17,11 +17,13 @@ function showAverages() {
       const value = protocol.average[metric];
       const [low, high] = protocol.intervals?.[metric] ?? [null, null];
       const isShare = typeof value === "number" && value >= 0 && value <= 1;
+      const oneSided = other?.paired.one_sided?.[metric];
+      const hint = oneSided ? `Without ${oneSided} for which only one system has a value` : null;
       rows.push({
         metric, protocol: { value: name, hint: protocol.summary }, low, high,
         average: { value, bar: isShare ? value : null, own: true },
         other: other?.paired.second[metric],
-        difference: { value: other?.paired.difference[metric], own: true },
+        difference: { value: other?.paired.difference[metric], own: true, hint },
         "difference low": other?.paired.intervals[metric]?.[0],
         "difference high": other?.paired.intervals[metric]?.[1],
       });
@@ -178,6 +180,13 @@ function showSettings() {
   showTable("settings", "Settings", columns, rows, "No settings were given.");
 }
 
+/** Pieces that could not be read and files without partner; nothing where all were scored. */
+function showLeftOut() {
+  const columns = [{ key: "name", title: "Piece or file", kind: "text" }, { key: "reason", title: "Why", kind: "text" }];
+  showTable("left-out", "Left out", columns, report.left_out, "Nothing is left out.");
+  for (const id of ["left-out-section", "left-out-link"]) element(id).hidden = !report.left_out.length;
+}
+
 /** The set in a few numbers: scores in plain words, then how many notes have no error and are ghosts. */
 function showCards() {
   const { pooled } = report;
@@ -197,5 +206,6 @@ function showCards() {
   const notes = (number) => number.toLocaleString("en");
   element("overview").textContent =
     `${report.pieces.length} ${report.pieces.length === 1 ? "piece" : "pieces"}, ` +
-    `${notes(pooled.reference_notes)} reference notes, ${notes(pooled.estimated_notes)} estimated notes`;
+    `${notes(pooled.reference_notes)} reference notes, ${notes(pooled.estimated_notes)} estimated notes` +
+    (report.left_out.length ? `; ${notes(report.left_out.length)} left out` : "");
 }
