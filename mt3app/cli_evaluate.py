@@ -108,7 +108,7 @@ def evaluate(
         for_files = {
             **{"REFERENCE": reference, "--json": json_output, "--report": report, "--rolls": rolls, "--audio": audio},
             **{"--against": against, "--reference-suffix": reference_suffix, "--estimate-suffix": estimate_suffix},
-            **{"--sustain": sustain, "--drop-empty": drop_empty},
+            **{"--sustain": sustain, "--drop-empty": drop_empty, "--embed-audio": embed_audio},
         }
         _refuse(
             for_files,

@@ -58,11 +58,11 @@ def evaluate_files(options: Options, reporter: Reporter) -> int:
     if options.reference is None or options.estimate is None:
         raise UsageError("A reference and an estimate are needed.", "mt3 evaluate truth/ transcribed/")
     protocols = choose_protocols(options.protocols)
-    outputs = [Path(one) for one in (options.json_output, options.report) if one is not None and str(one) != STDOUT]
-    check_writable(outputs)
+    outputs = _check_outputs(options)
     pairing = pair_files(options.reference, options.estimate, options.reference_suffix, options.estimate_suffix)
     others = _pair_others(options)
     audio = find_audio(options.audio, [pair.name for pair in pairing.pairs])
+    _refuse_inputs(outputs, options, pairing, others)
     _tell_alone(pairing, options.estimate, reporter)
     if others is not None and options.against is not None:
         _tell_alone(others, options.against, reporter)
@@ -115,13 +115,57 @@ def find_audio(given: Path | None, names: list[str]) -> dict[str, Path] | None:
     if not given.is_dir():
         raise UsageError(f"{given} is no folder of recordings.", "Give the folder of the audio files.")
     found: dict[str, Path] = {}
-    for path in sorted(given.rglob("*")):
-        if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file():
-            inside = path.relative_to(given).with_suffix("").as_posix()
-            found.setdefault(inside, path)
-            found.setdefault(path.stem, path)
+    for path in _recordings(given):
+        inside = path.relative_to(given).with_suffix("").as_posix()
+        found.setdefault(inside, path)
+        found.setdefault(path.stem, path)
     paths = {name: found.get(name) or found.get(name.rsplit("/", 1)[-1]) for name in names}
     return {name: path for name, path in paths.items() if path is not None}
+
+
+def _recordings(given: Path) -> list[Path]:
+    if given.is_file():
+        return [given]
+    return sorted(path for path in given.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
+
+
+def _check_outputs(options: Options) -> dict[str, Path]:
+    """The files to write, by option. Raises `UsageError` or `OutputError` for what could not be written."""
+    needing = {"--audio": options.audio, "--embed-audio": options.embed_audio}
+    if options.report is None and (idle := [name for name, value in needing.items() if value]):
+        raise UsageError(f"{idle[0]} is for the report, and none is written.", "Say --report report.html, too.")
+    if options.embed_audio and options.audio is None:
+        raise UsageError("--embed-audio puts recordings into the report, and there are none.", "Give them by --audio.")
+    given = {"--json": options.json_output, "--report": options.report}
+    outputs = {name: Path(path) for name, path in given.items() if path is not None and str(path) != STDOUT}
+    check_writable([*outputs.values(), *([] if options.rolls is None else [options.rolls / "piece.png"])])
+    for name, path in outputs.items():
+        if path.is_dir():
+            raise UsageError(f"{name} {path} is a folder.", "Give the name of a file.")
+    if len({path.resolve() for path in outputs.values()}) < len(outputs):
+        raise UsageError(f"{' and '.join(outputs)} name the same file.", "Give two names.")
+    return outputs
+
+
+def _refuse_inputs(outputs: dict[str, Path], options: Options, pairing: Pairing, others: Pairing | None) -> None:
+    """Raises `UsageError` where a file that is read, or counted as one of a folder's, would be written over."""
+    inputs: list[Path] = [] if options.audio is None else _recordings(options.audio)
+    for one, estimate in ((pairing, options.estimate), (others, options.against)):
+        if one is None or options.reference is None or estimate is None:
+            continue
+        inputs += [path for pair in one.pairs for path in (pair.reference, pair.estimate)]
+        inputs += [options.reference / name for name in one.references_alone]
+        inputs += [estimate / name for name in one.estimates_alone]
+    # Not by name: a link, or capitals on some file systems, may name the same file.
+    files = {_identity(path) for path in inputs}
+    for name, path in outputs.items():
+        if path.exists() and _identity(path) in files:
+            raise UsageError(f"{name} {path} would overwrite one of the files given.", "Choose another name.")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _pair_others(options: Options) -> Pairing | None:

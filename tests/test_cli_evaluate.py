@@ -224,7 +224,13 @@ def test_notes_without_length_follow_each_protocols_rule(folder, capsys):
         (["truth"], "A reference and an estimate are needed."),
         (["truth", "nowhere"], "nowhere does not exist."),
         (["truth", "first/a.json"], "is a file, the other a folder. Give two files or two folders."),
-        (["truth", "first", "--audio", "nowhere"], "nowhere is no folder of recordings."),
+        (["truth", "first", "--report", "a.html", "--audio", "nowhere"], "nowhere is no folder of recordings."),
+        (["truth", "first", "--audio", "truth"], "--audio is for the report, and none is written. Say --report"),
+        (["truth", "first", "--embed-audio"], "--embed-audio is for the report, and none is written."),
+        (["truth", "first", "--embed-audio", "--report", "a.html"], "into the report, and there are none."),
+        (["truth", "first", "--config", "sample", "--embed-audio"], "is for files of notes, not for --config."),
+        (["truth", "first", "--json", "second"], "--json second is a folder."),
+        (["truth", "first", "--json", "a", "--report", "./a"], "--json and --report name the same file."),
     ],
 )
 def test_wrong_usage_is_told_in_a_sentence(two_systems, capsys, arguments, sentence):
@@ -232,9 +238,40 @@ def test_wrong_usage_is_told_in_a_sentence(two_systems, capsys, arguments, sente
     assert sentence in capsys.readouterr().err
 
 
-def test_a_place_that_cannot_be_written_is_told_before_anything_is_scored(two_systems, capsys):
+@pytest.mark.parametrize("output", ["--json", "--report"])
+@pytest.mark.parametrize(
+    "path",
+    ["truth/a.midi", "first/b.json", "second/../second/c.csv", "link.json", "audio/a.wav", "audio/other.flac",
+     "first/extra.csv", "second/extra.csv"],
+)  # fmt: skip
+def test_nothing_that_is_read_is_written_over(two_systems, capsys, output, path):
+    (two_systems / "audio").mkdir()
+    for name in ("audio/a.wav", "audio/other.flac", "first/extra.csv", "second/extra.csv"):
+        (two_systems / name).write_bytes(b"kept")
+    (two_systems / "link.json").symlink_to("first/a.json")
+    before = {one: one.read_bytes() for one in two_systems.rglob("*") if one.is_file()}
+    command = ["evaluate", "truth", "first", "--against", "second", "--report", "page.html", "--audio", "audio"]
+    assert run([*command, output, path]) == 2
+    out, err = capsys.readouterr()
+    assert f"{output} {Path(path)} would overwrite one of the files given. Choose another name." in err
+    assert out == ""
+    assert {one: one.read_bytes() for one in two_systems.rglob("*") if one.is_file()} == before
+
+
+@pytest.mark.parametrize("sides", [["truth/a.midi", "first/a.json"], ["truth/a.midi", "first/b.json"]])
+def test_of_two_files_neither_is_written_over_and_a_result_is_again(two_systems, capsys, sides):
+    for path in sides:
+        before = (two_systems / path).read_bytes()
+        assert run(["evaluate", *sides, "--json", path]) == 2
+        assert (two_systems / path).read_bytes() == before
+    for _ in range(2):
+        assert run(["evaluate", *sides, "--json", "first/scores.json", "-q"]) == 0
+
+
+@pytest.mark.parametrize("output", [["--json", "file/scores.json"], ["--rolls", "file"], ["--rolls", "file/rolls"]])
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_scored(two_systems, capsys, output):
     (two_systems / "file").touch()
-    assert run(["evaluate", "truth", "first", "--json", "file/scores.json"]) == 1
+    assert run(["evaluate", "truth", "first", *output]) == 1
     out, err = capsys.readouterr()
     assert out == ""
     assert "file is a file" in err
