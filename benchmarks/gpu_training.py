@@ -196,7 +196,11 @@ def training_run(quick: bool, ends_at: float) -> Iterator[tuple[str, Figures]]:
             code = process.wait(max(ends_at - 60 - time.monotonic(), 60))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGTERM)
-            code = process.wait()
+            try:
+                code = process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                code = process.wait()
         seconds = round(time.monotonic() - started, 1)
         yield "run", {"exit_code": code, "seconds": seconds, **run_figures(folder / "run" / "metrics.jsonl")}
         if code not in (0, 75):

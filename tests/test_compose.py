@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mt3core.datasets.chunk_table import ChunkTable
-from mt3core.datasets.manifest import check_shards, read_manifest
+from mt3core.datasets.manifest import MANIFEST_NAME, check_shards, read_manifest
 from mt3core.errors import DatasetError
 from mt3core.midi import read_midi
 from mt3core.notes import note_table, trim_overlapping, validate_notes
@@ -73,3 +73,19 @@ def test_what_cannot_be_rendered_leaves_nothing_half_done(tmp_path, monkeypatch)
     with pytest.raises(DatasetError, match="The composed piece 0 cannot be rendered"):
         composed_manifest(1, lambda line: None, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_another_process_has_made_meanwhile_stays(tmp_path, monkeypatch):
+    place = tmp_path / "composed-1-abc"
+
+    def another_is_faster(num_pieces, new, rendering):
+        (place / "cache").mkdir(parents=True)
+        (place / "cache" / MANIFEST_NAME).write_text("theirs")
+        return 1.0
+
+    monkeypatch.setattr(compose, "_fingerprint", lambda num_pieces, rendering: "abc")
+    monkeypatch.setattr(compose, "_render", another_is_faster)
+    monkeypatch.setattr(compose, "_prepare", lambda rendered, out: None)
+    manifest = composed_manifest(1, lambda line: None, tmp_path)
+    assert manifest.read_text() == "theirs"
+    assert list(tmp_path.iterdir()) == [place]

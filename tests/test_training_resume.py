@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,13 +25,24 @@ def pieces(tmp_path_factory):
     return sine_pieces(tmp_path_factory.mktemp("pieces"))
 
 
-def start(pieces, run, *changes):
+def start(pieces, run, *changes, num_steps=NUM_STEPS, **variables):
     root = PROGRAM.parents[1]
-    command = [sys.executable, str(PROGRAM), str(pieces), str(run), str(NUM_STEPS), *CHANGES, *changes]
+    command = [sys.executable, str(PROGRAM), str(pieces), str(run), str(num_steps), *changes]
     # Compiled quickly rather than well.
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
-    environment = {**os.environ, "PYTHONPATH": f"{root}:{root / 'tests'}", "XLA_FLAGS": flags}
+    environment = {**os.environ, "PYTHONPATH": f"{root}:{root / 'tests'}", "XLA_FLAGS": flags, **variables}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def start_two(pieces, run, *changes, num_steps):
+    """Two processes that train together."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    variables = {"JAX_PLATFORMS": "cpu", "JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    return [
+        start(pieces, run, *changes, num_steps=num_steps, **variables, JAX_PROCESS_ID=str(host)) for host in range(2)
+    ]
 
 
 def finish(process):
@@ -53,7 +65,7 @@ def arrays(run):
 @pytest.fixture(scope="module")
 def uninterrupted(pieces, tmp_path_factory):
     run = tmp_path_factory.mktemp("whole") / "run"
-    code, output = finish(start(pieces, run))
+    code, output = finish(start(pieces, run, *CHANGES))
     assert code == 0, output
     return run
 
@@ -71,19 +83,19 @@ def wait_for_step(run, step, process):
 def test_killed_killed_while_writing_and_stopped_by_a_signal(pieces, uninterrupted, tmp_path):
     """One run after another in the same folder, each going on from what the one before has left."""
     run = tmp_path / "run"
-    process = start(pieces, run)
+    process = start(pieces, run, *CHANGES)
     wait_for_step(run, 12, process)  # between two checkpoints; the one after step 5 is there
     process.send_signal(signal.SIGKILL)
     assert finish(process)[0] == -signal.SIGKILL
 
-    process = start(pieces, run, "checkpoint.every_steps=1")
+    process = start(pieces, run, *CHANGES, "checkpoint.every_steps=1")
     wait_for_step(run, 16, process)  # some checkpoint is being written at any moment
     process.send_signal(signal.SIGKILL)
     code, output = finish(process)
     assert code == -signal.SIGKILL
     assert "Going on after step" in output
 
-    process = start(pieces, run)
+    process = start(pieces, run, *CHANGES)
     wait_for_step(run, 19, process)
     process.send_signal(signal.SIGTERM)
     code, output = finish(process)
@@ -91,9 +103,39 @@ def test_killed_killed_while_writing_and_stopped_by_a_signal(pieces, uninterrupt
     assert "SIGTERM received" in output
     assert "The same command goes on" in output
 
-    code, output = finish(start(pieces, run))
+    code, output = finish(start(pieces, run, *CHANGES))
     assert code == 0, output
     assert curve(run) == curve(uninterrupted)
     expected = arrays(uninterrupted)
     for name, array in arrays(run).items():
         np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+
+def test_two_processes_of_which_one_is_stopped_and_then_one_alone(pieces, tmp_path):
+    """What two have begun, two and then one go on with: as one alone from the start, but for rounding."""
+    changes = ["batch.examples=4", "optimizer.ema_decay=0.9"]
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    code, output = finish(start(pieces, whole, *changes, num_steps=12))
+    assert code == 0, output
+
+    pair = start_two(pieces, run, *changes, num_steps=12)
+    wait_for_step(run, 3, pair[0])
+    pair[1].send_signal(signal.SIGTERM)
+    codes, outputs = zip(*map(finish, pair), strict=True)
+    assert codes == (75, 75), outputs
+    assert "The same command goes on" in outputs[0]
+    stopped_after = curve(run)[-1][0]
+    assert 3 <= stopped_after < 8
+
+    codes, outputs = zip(*map(finish, start_two(pieces, run, *changes, num_steps=8)), strict=True)
+    assert codes == (0, 0), outputs
+    assert f"Going on after step {stopped_after}" in outputs[0]
+    assert "2 process(es)" in outputs[0]
+
+    code, output = finish(start(pieces, run, *changes, num_steps=12))
+    assert code == 0, output
+    assert "Going on after step 8" in output
+    np.testing.assert_allclose(np.array(curve(run)), np.array(curve(whole)), rtol=1e-5)
+    expected = arrays(whole)
+    for name, array in arrays(run).items():
+        np.testing.assert_allclose(array, expected[name], atol=1e-5 * np.abs(expected[name]).max(), err_msg=name)

@@ -64,9 +64,16 @@ def composed_manifest(num_pieces: int, say: Callable[[str], None] = print, folde
         return manifest
     started = time.perf_counter()
     say(f"Composing {num_pieces} pieces and rendering them with {rendering.engine} ...")
-    with atomic_directory(place, overwrite=True) as new:
-        seconds = _render(num_pieces, new, rendering)
-        _prepare(new / "rendered", new / "cache")
+    try:
+        with atomic_directory(place, overwrite=True) as new:
+            seconds = _render(num_pieces, new, rendering)
+            _prepare(new / "rendered", new / "cache")
+            if manifest.is_file():  # another process was faster, and may be reading what it made
+                raise FileExistsError(manifest)
+    except FileExistsError:
+        if not manifest.is_file():
+            raise
+        return manifest
     took = time.perf_counter() - started
     say(f"Data: {num_pieces} composed pieces, {seconds / 60:.1f} min of music made in {took:.0f} s at {place}")
     return manifest
