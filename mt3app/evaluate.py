@@ -154,8 +154,8 @@ def _refuse_inputs(outputs: dict[str, Path], options: Options, pairing: Pairing,
         if one is None or options.reference is None or estimate is None:
             continue
         inputs += [path for pair in one.pairs for path in (pair.reference, pair.estimate)]
-        inputs += [options.reference / name for name in one.references_alone]
-        inputs += [estimate / name for name in one.estimates_alone]
+        inputs += [options.reference / name for name in (*one.references_alone, *one.references_aside)]
+        inputs += [estimate / name for name in (*one.estimates_alone, *one.estimates_aside)]
     # Not by name: a link, or capitals on some file systems, may name the same file.
     files = {_identity(path) for path in inputs}
     for name, path in outputs.items():
@@ -250,6 +250,9 @@ def _tell_alone(pairing: Pairing, estimate: Path, reporter: Reporter) -> None:
     if pairing.estimates_alone:
         names = shorten(pairing.estimates_alone)
         reporter.line(f"{len(pairing.estimates_alone)} estimates in {estimate} have no reference: {names}")
+    aside = [*pairing.references_aside, *pairing.estimates_aside]
+    if aside:
+        reporter.line(f"{len(aside)} files hold no notes and are left aside: {shorten(aside)}")
 
 
 def _tell_undefined(result: Result, reporter: Reporter) -> None:

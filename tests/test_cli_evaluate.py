@@ -183,6 +183,15 @@ def test_names_without_a_partner_are_listed_in_both_directions(two_systems, caps
     assert run(["evaluate", "truth", "first", "--processes", "1"]) == 0
 
 
+def test_a_data_sets_own_list_is_told_of_and_kept(two_systems, capsys):
+    listed = two_systems / "truth/maestro-v3.0.0.csv"
+    listed.write_text("canonical_composer,split,midi_filename,duration\nA,test,a.midi,1\n")
+    assert run(["evaluate", "truth", "first", "--processes", "1"]) == 0
+    assert "1 files hold no notes and are left aside: maestro-v3.0.0.csv" in capsys.readouterr().err
+    assert run(["evaluate", "truth", "first", "--json", str(listed)]) == 2
+    assert listed.read_text().startswith("canonical_composer")
+
+
 @pytest.mark.parametrize("reference", [PIANO, []])
 def test_empty_sides_are_scored_by_each_protocols_rule(folder, capsys, reference):
     write_midi(reference, "truth.mid")

@@ -58,3 +58,62 @@ def test_what_does_not_match_is_listed_in_both_directions(tmp_path):
         pair_files(reference, estimate / "c.mid")
     with pytest.raises(UsageError, match="does not exist"):
         pair_files(reference, estimate / "d.mid")
+
+
+MAESTRO_CSV = (
+    "canonical_composer,canonical_title,split,year,midi_filename,audio_filename,duration\nA,B,test,2004,a,a,1\n"
+)
+
+
+def test_lists_of_recordings_beside_the_notes_are_left_aside(tmp_path):
+    """As in MAESTRO's folder: they are no references that an estimate is missing for."""
+    reference, estimate = folders(tmp_path, ["2004/a.midi", "2004/b.midi"], ["a.mid"])
+    (reference / "maestro-v3.0.0.csv").write_text(MAESTRO_CSV)
+    (reference / "maestro-v3.0.0.json").write_text('{"canonical_composer": {"0": "A"}, "duration": {"0": 1}}')
+    (reference / "maestro-v2.0.0.json").write_text('[{"canonical_composer": "A", "duration": 1}]')
+    (estimate / "scores.json").write_text('{"schema_version": 1, "pieces": []}')
+    pairing = pair_files(reference, estimate)
+    assert pairing.references_alone == (str(Path("2004/b.midi")),)
+    assert pairing.references_aside == ("maestro-v2.0.0.json", "maestro-v3.0.0.csv", "maestro-v3.0.0.json")
+    assert (pairing.estimates_alone, pairing.estimates_aside) == ((), ("scores.json",))
+    # A partner makes it a piece, which cannot be read then.
+    (estimate / "maestro-v3.0.0.mid").touch()
+    assert pair_files(reference, estimate, ".csv", ".mid").pairs[0].name == "maestro-v3.0.0"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("b.csv", "onset,offset,pitch\n1,2,60\n"),
+        ("b.csv", "begin,end,note\n1,2,60\n"),  # of another system: an estimate is missing all the same
+        ("b.csv", "1,2,60\n"),
+        ("b.csv", ""),
+        ("b.tsv", "# remark\n\nstart\tname\n"),
+        ("b.json", "{"),
+        ("b.json", '{"notes": []}'),
+        ("b.json", "[]"),
+        ("b.json", '[{"start": 1, "midi": 60}]'),
+        ("b.json", b"\xff"),
+        ("b.txt", "Read me.\n"),
+        ("b.midi", "title\n"),
+        ("b.mid", MAESTRO_CSV),
+    ],
+)
+def test_what_may_be_notes_is_never_left_aside(tmp_path, name, content):
+    reference, estimate = folders(tmp_path, ["a.mid"], ["a.mid"])
+    (reference / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    pairing = pair_files(reference, estimate)
+    assert (pairing.references_alone, pairing.references_aside) == ((name,), ())
+
+
+def test_a_table_among_paired_tables_is_never_left_aside(tmp_path):
+    reference, estimate = folders(tmp_path, ["a.csv"], ["a.mid"])
+    (reference / "b.csv").write_text("title,composer\n")
+    assert pair_files(reference, estimate).references_alone == ("b.csv",)
+
+
+@pytest.mark.parametrize("suffix", ["tsv", ".tsv", ".notes.tsv", "notes.tsv"])
+def test_a_suffix_may_lack_its_dot_or_a_part(tmp_path, suffix):
+    reference, estimate = folders(tmp_path, ["x.notes.tsv", "x.mid"], ["x.mid"])
+    (pair,) = pair_files(reference, estimate, suffix).pairs
+    assert (pair.name, pair.reference.name) == ("x", "x.notes.tsv")

@@ -32,6 +32,7 @@ _COLUMN_NAMES = {
     "confidence": ("confidence", "probability"),
 }
 _COLUMN_OF = {name: column for column, names in _COLUMN_NAMES.items() for name in names}
+_OF_A_NOTE = {"onset", "offset", "pitch"}
 _TRUTH = {"0": False, "1": True, "false": False, "true": True, "no": False, "yes": True}
 
 
@@ -93,6 +94,26 @@ def parse_json(text: str) -> NoteRows:
     except (TypeError, ValueError):
         raise ValueError("its controls are no rows of time, controller and value") from None
     return _rows(((f"note {number}", row) for number, row in enumerate(values, 1)), table)
+
+
+def is_of_something_else(text: str, suffix: str) -> bool:
+    """Whether a table or JSON plainly holds no notes: it names what it holds, and neither times nor pitches.
+
+    So are the lists of recordings that come with data sets. What cannot be parsed is not plain.
+    """
+    if suffix == ".json":
+        try:
+            values = json.loads(text)
+        except ValueError:
+            return False
+        if isinstance(values, list) and values and isinstance(values[0], dict):
+            return not _OF_A_NOTE & {_column(name) for name in values[0]}
+        return isinstance(values, dict) and "notes" not in values
+    if suffix not in (".csv", ".tsv"):
+        return False
+    header = next((line for line in text.splitlines() if line.strip() and line[0] != "#"), "0")
+    names = [name.strip() for name in _cells(header, next((mark for mark in "\t;," if mark in header), None))]
+    return not _is_number(names[0]) and not _OF_A_NOTE & {_column(name) for name in names}
 
 
 def _cells(line: str, delimiter: str | None) -> list[str]:

@@ -3,6 +3,9 @@
 A name is the path below the folder without the endings of files of notes, so `a/x.notes.tsv`, `a/x.mid` and
 `a/x.json` are one piece, `a/x`. What finds no partner so is matched by its last part alone (`x`), where that is
 there once on either side. Two files of one name on a side are never chosen from: a suffix has to be named.
+
+Data sets come with lists of their recordings. A file without a partner that plainly holds no notes, and whose ending
+none of the paired files on its side has, is left aside.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mt3core.errors import UsageError
+from mt3core.evaluation.note_rows import is_of_something_else
 from mt3core.evaluation.reading import SUFFIXES
 
 _SHOWN = 20
@@ -31,11 +35,16 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairing:
-    """All pieces of two folders by name, and the files without a partner, as seen from their folder."""
+    """All pieces of two folders by name, and the files without a partner, as seen from their folder.
+
+    Those left aside are no files of notes: nothing was missed or invented there.
+    """
 
     pairs: tuple[Pair, ...]
     references_alone: tuple[str, ...] = ()
     estimates_alone: tuple[str, ...] = ()
+    references_aside: tuple[str, ...] = ()
+    estimates_aside: tuple[str, ...] = ()
 
 
 def pair_files(
@@ -70,7 +79,15 @@ def pair_files(
             f"Only in the second: {shorten(alone[1])}.",
             "Names have to be equal but for their suffixes.",
         )
-    return Pairing(pairs, *alone)
+    references_aside = _of_something_else(reference, alone[0], {pair.reference for pair in pairs})
+    estimates_aside = _of_something_else(estimate, alone[1], {pair.estimate for pair in pairs})
+    return Pairing(
+        pairs,
+        tuple(name for name in alone[0] if name not in references_aside),
+        tuple(name for name in alone[1] if name not in estimates_aside),
+        references_aside,
+        estimates_aside,
+    )
 
 
 def shorten(names: Iterable[str]) -> str:
@@ -132,3 +149,15 @@ def _refuse_doubles(side: str, folder: Path, named: dict[str, list[Path]]) -> No
 def _without(folder: Path, named: dict[str, list[Path]], paired: Iterable[str]) -> tuple[str, ...]:
     known = set(paired)
     return tuple(str(path.relative_to(folder)) for name, paths in named.items() if name not in known for path in paths)
+
+
+def _of_something_else(folder: Path, alone: Iterable[str], paired: set[Path]) -> tuple[str, ...]:
+    endings = {path.suffix.lower() for path in paired}
+    return tuple(name for name in alone if (folder / name).suffix.lower() not in endings and _is_else(folder / name))
+
+
+def _is_else(path: Path) -> bool:
+    try:
+        return is_of_something_else(path.read_text(encoding="utf-8-sig"), path.suffix.lower())
+    except (OSError, ValueError):  # it stays listed, as any file that cannot be read
+        return False
