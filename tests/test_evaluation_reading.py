@@ -285,6 +285,20 @@ def test_confidences_that_are_none_are_left_out_and_told_of(tmp_path):
     assert any("confidences" in remark for remark in remarks)
 
 
+def test_confidences_go_where_the_pedal_takes_a_note_away(tmp_path):
+    """Held, the first of two notes that begin together is the other's; whose confidence stayed would be a guess."""
+    notes = [[0.0, 0.5, 60], [0.0, 0.6, 60], [1.0, 1.5, 62]]
+    rows = [dict(zip(("onset", "offset", "pitch"), note, strict=True), confidence=0.5) for note in notes]
+    values = {"notes": rows, "controls": [[0, 64, 127], [2, 64, 0]]}
+    path = write(tmp_path, "a.json", json.dumps(values))
+    assert read_performance(path).confidences.tolist() == [0.5] * 3
+    held = read_performance(path, Reading(sustain=True))
+    assert len(held.notes) == 2
+    assert held.confidences is None
+    path = write(tmp_path, "b.json", json.dumps({**values, "notes": rows[1:]}))
+    assert read_performance(path, Reading(sustain=True)).confidences.tolist() == [0.5] * 2
+
+
 def test_times_in_milliseconds_are_refused(tmp_path):
     (tmp_path / "a.csv").write_text("onset,offset,pitch\n0,600000,60\n")
     with pytest.raises(NotesFileError, match="Give times in seconds"):

@@ -2,6 +2,7 @@
 
 import base64
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -84,6 +85,23 @@ def test_the_file_holds_everything_and_reaches_for_nothing(tmp_path):
 def test_names_that_are_not_utf8_are_written(tmp_path):
     write_report(tmp_path / "report.html", "caf\udce9", [piece("caf\udce9", notes=5)], {})
     assert data_of(tmp_path / "report.html")["pieces"][0]["name"] == "caf\udce9"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are Unicode elsewhere")
+def test_a_recording_whose_name_is_not_utf8_is_linked(tmp_path):
+    sound = tmp_path / "caf\udce9.wav"
+    sound.touch()
+    write_report(tmp_path / "report.html", "Linked", [piece("a", notes=5)], {}, {"a": sound})
+    assert data_of(tmp_path / "report.html")["pieces"][0]["audio"] == "caf%E9.wav"
+
+
+def test_the_second_systems_pieces_take_no_room(tmp_path):
+    """Their analyses would make the page several times as large, and nothing shows them."""
+    other = {"estimate": "other", "protocols": {}, "pieces": [{"name": "a", "analysis": "x" * 1000}], "unmatched": {}}
+    own = [{"name": "a", "analysis": "x" * 1000}]
+    write_report(tmp_path / "report.html", "Two", [piece("a", notes=5)], {"pieces": own, "against": other})
+    assert data_of(tmp_path / "report.html")["against"] == {"estimate": "other", "protocols": {}}
+    assert "xxxx" not in (tmp_path / "report.html").read_text()
 
 
 def test_no_pieces_and_empty_pieces_are_written(tmp_path):
