@@ -112,7 +112,7 @@ def test_killed_killed_while_writing_and_stopped_by_a_signal(pieces, uninterrupt
 
 
 def test_two_processes_of_which_one_is_stopped_and_then_one_alone(pieces, tmp_path):
-    """What two have begun, two and then one go on with: as one alone from the start, but for rounding."""
+    """What two have begun, one goes on with: as one alone from the start, but for rounding."""
     changes = ["batch.examples=4", "optimizer.ema_decay=0.9"]
     whole, run = tmp_path / "whole", tmp_path / "run"
     code, output = finish(start(pieces, whole, *changes, num_steps=12))
@@ -123,18 +123,14 @@ def test_two_processes_of_which_one_is_stopped_and_then_one_alone(pieces, tmp_pa
     pair[1].send_signal(signal.SIGTERM)
     codes, outputs = zip(*map(finish, pair), strict=True)
     assert codes == (75, 75), outputs
+    assert "2 process(es)" in outputs[0]
     assert "The same command goes on" in outputs[0]
     stopped_after = curve(run)[-1][0]
-    assert 3 <= stopped_after < 8
-
-    codes, outputs = zip(*map(finish, start_two(pieces, run, *changes, num_steps=8)), strict=True)
-    assert codes == (0, 0), outputs
-    assert f"Going on after step {stopped_after}" in outputs[0]
-    assert "2 process(es)" in outputs[0]
+    assert 3 <= stopped_after < 12
 
     code, output = finish(start(pieces, run, *changes, num_steps=12))
     assert code == 0, output
-    assert "Going on after step 8" in output
+    assert f"Going on after step {stopped_after}" in output
     np.testing.assert_allclose(np.array(curve(run)), np.array(curve(whole)), rtol=1e-5)
     expected = arrays(whole)
     for name, array in arrays(run).items():
