@@ -1,8 +1,9 @@
 """Onset precision, recall and F1 with mir_eval: the plainest score of a transcription.
 
 A reference note is found when the estimate has a note of the same pitch whose onset lies within 50 ms; each
-note counts once (mir_eval's matching). Offsets, velocities and, among pitched notes, programs are not looked
-at. Pitched notes and drum hits are scored apart; a part without reference and estimate scores NaN.
+note counts once (mir_eval's matching, by sorted times in place of a table of all pairs, which a long piece has no
+memory for). Offsets, velocities and, among pitched notes, programs are not looked at. Pitched notes and drum hits
+are scored apart; a part without reference and estimate scores NaN.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import mir_eval.transcription
+import mir_eval.util
 import numpy as np
 
+from mt3core.evaluation.matching import match_notes
 from mt3core.notes import Note
 
 ONSET_TOLERANCE_SECONDS = 0.05
@@ -37,13 +39,9 @@ def onset_score(reference: Iterable[Note], estimate: Iterable[Note], drums: bool
         return OnsetScore(np.nan, np.nan, np.nan, 0, 0)
     if not expected or not found:
         return OnsetScore(0.0, 0.0, 0.0, len(expected), len(found))
-    precision, recall, f1, _ = mir_eval.transcription.precision_recall_f1_overlap(
-        *_intervals_and_hz(expected),
-        *_intervals_and_hz(found),
-        onset_tolerance=ONSET_TOLERANCE_SECONDS,
-        offset_ratio=None,
-    )
-    return OnsetScore(float(precision), float(recall), float(f1), len(expected), len(found))
+    pairs = len(matched_onsets(expected, found))
+    precision, recall = pairs / len(found), pairs / len(expected)
+    return OnsetScore(precision, recall, mir_eval.util.f_measure(precision, recall), len(expected), len(found))
 
 
 def matched_onsets(reference: list[Note], estimate: list[Note]) -> list[tuple[int, int]]:
@@ -51,13 +49,14 @@ def matched_onsets(reference: list[Note], estimate: list[Note]) -> list[tuple[in
     if not reference or not estimate:
         return []
     intervals, pitches_hz = _intervals_and_hz(reference)
-    return mir_eval.transcription.match_notes(
+    pairs = match_notes(
         intervals,
         pitches_hz,
         *_intervals_and_hz(estimate),
         onset_tolerance=ONSET_TOLERANCE_SECONDS,
         offset_ratio=None,
     )
+    return [(expected, found) for expected, found in pairs.tolist()]
 
 
 def _intervals_and_hz(notes: list[Note]) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,9 @@ def draw_piano_rolls(
     above.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize="small", frameon=False)
     below.set(xlabel="seconds", xlim=(0, end))
     figure.suptitle(_heading(title, expected, found), parse_math=False)
-    with atomic_output(path) as temporary:
+    with atomic_output(path) as temporary, warnings.catch_warnings():
+        # Letters that the font lacks are drawn as boxes, which is all that can be done about them.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(temporary, dpi=100, format="png")
 
 

@@ -1,10 +1,12 @@
 """The picture of a transcription against its reference, and the matching behind its colours."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from mt3core.notes import Note, note_table
-from mt3core.onset_score import matched_onsets
+from mt3core.onset_score import matched_onsets, onset_score
 from mt3core.piano_roll_picture import draw_piano_rolls
 
 pytestmark = pytest.mark.unit
@@ -32,3 +34,18 @@ def test_only_what_differs_is_red(tmp_path):
     legend = _red(tmp_path / "empty.png")
     assert _red(tmp_path / "same.png") == legend
     assert _red(tmp_path / "other.png") > legend + 500
+
+
+def test_letters_that_the_font_lacks_are_drawn_in_silence(tmp_path):
+    draw_piano_rolls(tmp_path / "title.png", REFERENCE, ESTIMATE, "\u65e5\u672c")  # warnings are errors here
+    assert (tmp_path / "title.png").stat().st_size > 1000
+
+
+def test_a_long_piece_is_matched_without_a_table_of_all_pairs():
+    notes = [Note(0.02 * place, 0.02 * place + 0.3, 21 + place * 37 % 88, 100, 0) for place in range(60_000)]
+    tracemalloc.start()
+    score = onset_score(notes, notes[::2], drums=False)
+    used_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (score.precision, score.recall, score.f1) == (1.0, 0.5, pytest.approx(2 / 3, abs=1e-12))
+    assert used_bytes < 200e6  # a byte a pair would be 1.8e9
