@@ -20,6 +20,8 @@ from mt3core.evaluation.reading import Reading
 from mt3core.evaluation.result import Result, scores_json, summarise
 from mt3core.evaluation.runner import Piece, Task, score_pairs
 
+_FILES_OF_ONE_REMARK = 3  # more are told in one line
+
 
 @dataclass(frozen=True)
 class Options:
@@ -63,6 +65,7 @@ def evaluate_files(options: Options, reporter: Reporter) -> int:
     others = _pair_others(options)
     audio = find_audio(options.audio, [pair.name for pair in pairing.pairs])
     _refuse_inputs(outputs, options, pairing, others)
+    _tell_without_audio(audio, pairing, options.audio, reporter)
     _tell_alone(pairing, options.estimate, reporter)
     if others is not None and options.against is not None:
         _tell_alone(others, options.against, reporter)
@@ -93,11 +96,10 @@ def choose_protocols(asked: tuple[str, ...]) -> tuple[str, ...]:
 
 def show_result(result: Result, reporter: Reporter, plain: bool, to_stdout: bool = True) -> None:
     """The table on standard output, and on standard error what has to be known to read it."""
-    for piece in (*result.pieces, *(result.against.pieces if result.against else ())):
-        if piece.failure:
-            reporter.failure(f"Not scored: {piece.failure}")
-        for remark in piece.remarks:
-            reporter.line(remark)
+    pieces = [*result.pieces, *(result.against.pieces if result.against else ())]
+    for failure in dict.fromkeys(piece.failure for piece in pieces if piece.failure):
+        reporter.failure(f"Not scored: {failure}")
+    _tell_remarks(pieces, reporter)
     _tell_undefined(result, reporter)
     _tell_one_sided(result, reporter)
     if to_stdout and not reporter.quiet and any(not piece.failure for piece in result.pieces):
@@ -253,6 +255,31 @@ def _tell_alone(pairing: Pairing, estimate: Path, reporter: Reporter) -> None:
     aside = [*pairing.references_aside, *pairing.estimates_aside]
     if aside:
         reporter.line(f"{len(aside)} files hold no notes and are left aside: {shorten(aside)}")
+
+
+def _tell_without_audio(
+    audio: dict[str, Path] | None, pairing: Pairing, given: Path | None, reporter: Reporter
+) -> None:
+    if audio is not None and (silent := [pair.name for pair in pairing.pairs if pair.name not in audio]):
+        reporter.line(f"{len(silent)} of {len(pairing.pairs)} pieces have no recording in {given}: {shorten(silent)}")
+
+
+def _tell_remarks(pieces: list[Piece], reporter: Reporter) -> None:
+    """What is to be known of single files; what is the same of many, in one line."""
+    by_matter: dict[str, dict[str, str]] = {}  # -> file -> the remark as it stands
+    for piece in pieces:
+        for remark in piece.remarks:
+            file = next((one for one in (piece.reference, piece.estimate) if remark.startswith(f"{one}: ")), "")
+            matter = remark.removeprefix(f"{file}: ").lstrip("0123456789 ")
+            by_matter.setdefault(matter, {})[file] = remark
+    for matter, remarks in by_matter.items():
+        if len(remarks) > _FILES_OF_ONE_REMARK and not reporter.verbose:
+            first = ", ".join(list(remarks)[:_FILES_OF_ONE_REMARK])
+            rest = len(remarks) - _FILES_OF_ONE_REMARK
+            reporter.line(f"{len(remarks)} files: {matter}: {first} and {rest} more (all with --verbose)")
+        else:
+            for remark in remarks.values():
+                reporter.line(remark)
 
 
 def _tell_undefined(result: Result, reporter: Reporter) -> None:

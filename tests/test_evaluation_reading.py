@@ -212,6 +212,7 @@ TABLES = {
     "other names": "start_time_s,end_time_s,pitch_midi,velocity,is_drum,pitch_bend\n1.0,2.0,36,90,1,0\n",
     "capitals and spaces": "OnsetTime\tOffsetTime\tMidiPitch\tVelocity\tdrum\r\n1.0\t2.0\t36\t90\ttrue\r\n",
     "duration": "pitch;onset;duration;vel;drum\n36;1;1;90;1\n",
+    "units": "Onset (s),offset [sec],pitch,velocity,is_drum\n1.0,2.0,36,90,1\n",
     "no header": "# a remark\n\n1.0 2.0 36 90 0 1\n",
 }
 
@@ -227,6 +228,13 @@ def test_the_order_of_the_file_stays_and_missing_velocities_are_told_of(tmp_path
     performance, remarks = read_with_remarks(path)
     assert performance.notes[["onset", "velocity"]].tolist() == [(3.0, 100), (1.0, 100)]
     assert remarks == (f"{path}: says nothing of velocities; 100 is taken for all",)
+    path = write(tmp_path, "b.jsonl", "[3, 4, 60, 90]\n[1, 2, 61]\n")
+    assert read_with_remarks(path)[1] == (f"{path}: says nothing of velocities; 100 is taken for 1 notes",)
+
+
+def test_columns_that_are_not_used_are_named(tmp_path):
+    path = write(tmp_path, "a.csv", ",onset,offset,pitch,velocity,instrument,pitch_bend\n0,1,2,60,90,33,0\n")
+    assert read_with_remarks(path)[1] == (f"{path}: has columns that are not used: instrument, pitch_bend",)
 
 
 def test_confidences_and_controls_come_along(tmp_path):

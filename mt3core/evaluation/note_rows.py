@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,18 +22,23 @@ from mt3core.transcription import SCHEMA_VERSION
 
 COLUMNS = ("onset", "offset", "pitch", "velocity", "program", "is_drum")
 DEFAULT_VELOCITY = 100
-# As written after spaces, underscores and capitals are taken out.
+# As written after spaces, underscores, brackets and capitals are taken out; those of times also with a unit behind.
 _COLUMN_NAMES = {
-    "onset": ("onset", "onsettime", "onsetseconds", "start", "starttime", "starttimes", "startseconds"),
-    "offset": ("offset", "offsettime", "offsetseconds", "end", "endtime", "endtimes", "endseconds"),
-    "duration": ("duration", "durationseconds", "length"),
+    "onset": ("onset", "onsettime", "start", "starttime"),
+    "offset": ("offset", "offsettime", "end", "endtime"),
+    "duration": ("duration", "length"),
     "pitch": ("pitch", "midipitch", "pitchmidi", "midinote", "notenumber", "note", "midi"),
     "velocity": ("velocity", "vel"),
     "program": ("program", "midiprogram"),
     "is_drum": ("isdrum", "drum"),
     "confidence": ("confidence", "probability"),
 }
+_TIMES = ("onset", "offset", "duration")
 _COLUMN_OF = {name: column for column, names in _COLUMN_NAMES.items() for name in names}
+_COLUMN_OF |= {
+    name + unit: column for column in _TIMES for name in _COLUMN_NAMES[column] for unit in ("s", "sec", "seconds")
+}
+_MOST_UNUSED = 8  # that are named
 _OF_A_NOTE = {"onset", "offset", "pitch"}
 _TRUTH = {"0": False, "1": True, "false": False, "true": True, "no": False, "yes": True}
 
@@ -124,31 +131,40 @@ def _cells(line: str, delimiter: str | None) -> list[str]:
 
 
 def _rows(rows: Iterable[tuple[str, Any]], controls: Float[np.ndarray, "controls 3"] | None = None) -> NoteRows:
-    notes, confidences, has_velocity = [], [], True
+    notes, confidences, without_velocity = [], [], 0
+    unused: dict[str, None] = {}
     for place, row in rows:
-        values = dict(_named(row, place))
-        has_velocity = has_velocity and "velocity" in values
+        values = dict(_named(row, place, unused))
+        without_velocity += "velocity" not in values
         notes.append(_note(values, place))
         confidences.append(values.get("confidence"))
     table = np.array(notes, dtype=NOTE_DTYPE)
     sure = None
     if confidences and None not in confidences:
         sure = np.array([_number(value, "confidence", "a note") for value in confidences])
-    remarks = [] if has_velocity else [f"says nothing of velocities; {DEFAULT_VELOCITY} is taken for all"]
+    remarks = []
+    if without_velocity:
+        whom = f"{without_velocity} notes" if without_velocity < len(notes) else "all"
+        remarks.append(f"says nothing of velocities; {DEFAULT_VELOCITY} is taken for {whom}")
+    if unused:
+        first = ", ".join(map(str, list(unused)[:_MOST_UNUSED]))
+        remarks.append(f"has columns that are not used: {first}{', ...' if len(unused) > _MOST_UNUSED else ''}")
     if sure is not None and not ((sure >= 0) & (sure <= 1)).all():
         remarks.append("has confidences that do not lie between 0 and 1; they are left out")
         sure = None
     return NoteRows(table, np.zeros((0, 3)) if controls is None else controls, sure, tuple(remarks))
 
 
-def _named(row: Any, place: str) -> Iterator[tuple[str, Any]]:
-    """The columns that are known and not empty."""
+def _named(row: Any, place: str, unused: dict[str, None]) -> Iterator[tuple[str, Any]]:
+    """The columns that are known and not empty; names of others are added to `unused`."""
     if isinstance(row, list | tuple):
         row = dict(zip(COLUMNS, row, strict=False))
     if not isinstance(row, Mapping):
         raise ValueError(f"{place} is no note")
     for name, value in row.items():
         column = _column(name)
+        if column is None and name not in unused and str(name).strip():
+            unused[name] = None
         if column is not None and value is not None and value != "":
             yield column, value
 
@@ -165,8 +181,9 @@ def _note(values: Mapping[str, Any], place: str) -> tuple[float, float, int, int
     return onset, offset, pitch, velocity, program, _truth(values.get("is_drum", False), place)
 
 
+@lru_cache(maxsize=1024)  # asked for every cell
 def _column(name: Any) -> str | None:
-    return _COLUMN_OF.get(str(name).lower().replace(" ", "").replace("_", ""))
+    return _COLUMN_OF.get(re.sub(r"[ _()\[\]]", "", str(name).lower()))
 
 
 def _is_number(text: Any) -> bool:

@@ -29,6 +29,7 @@ _TEXT_FORMS: dict[str, Callable[[str], NoteRows]] = {
     ".tsv": parse_table,
     ".txt": parse_table,
 }
+_TEXT_NEXT_STEP = "Give a note onset, offset (or duration) and pitch: times in seconds, pitches as MIDI numbers."
 SUFFIXES = (*MIDI_SUFFIXES, *_TEXT_FORMS)
 
 
@@ -75,9 +76,8 @@ def read_with_remarks(path: Path | str, reading: Reading | None = None) -> tuple
         raise NotesFileError(f"{path}: {error.problem}", error.next_step) from error
     except ValueError as error:
         kind = "a MIDI file" if suffix in MIDI_SUFFIXES else f"a {suffix[1:].upper()} file of notes"
-        raise NotesFileError(
-            f"{path} is not {kind} that can be read: {str(error).rstrip('.')}.", "Give a whole file."
-        ) from error
+        next_step = "Give a whole file." if suffix in MIDI_SUFFIXES else _TEXT_NEXT_STEP
+        raise NotesFileError(f"{path} is not {kind} that can be read: {str(error).rstrip('.')}.", next_step) from error
 
 
 def _from_midi(path: Path, data: bytes, reading: Reading) -> tuple[Performance, tuple[str, ...]]:
