@@ -162,8 +162,10 @@ WHOLE = midi([on(60), off(60, 100)])
         (b"RIFF" + WHOLE, "does not begin as one"),
         (WHOLE[:-3], "track 1 breaks off"),
         (WHOLE[:14], "it has 0 of 1 tracks"),
-        (WHOLE[:12] + b"\xe8\x28" + WHOLE[14:], "SMPTE"),
+        (WHOLE[:12] + b"\xe0\x28" + WHOLE[14:], "film frames, 32 a second"),
+        (WHOLE[:12] + b"\xe8\x00" + WHOLE[14:], "no ticks"),
         (WHOLE[:12] + b"\x00\x00" + WHOLE[14:], "no ticks"),
+        (midi([mido.MetaMessage("set_tempo", tempo=0), on(60), off(60, 100)]), "a tempo without length"),
     ],
 )
 def test_broken_midi_is_refused_with_its_name(tmp_path, data, reason):
@@ -171,6 +173,14 @@ def test_broken_midi_is_refused_with_its_name(tmp_path, data, reason):
     with pytest.raises(NotesFileError, match=reason) as caught:
         read_performance(path)
     assert str(caught.value).startswith(f"{path} is not a MIDI file that can be read: ")
+
+
+@pytest.mark.parametrize(("rate", "frames_per_second"), [(24, 24), (25, 25), (29, 30000 / 1001), (30, 30)])
+def test_time_in_film_frames_goes_by_whatever_the_tempo(rate, frames_per_second):
+    content = midi([mido.MetaMessage("set_tempo", tempo=9), on(60, 40), off(60, 1000)])
+    notes = parse_midi(content[:12] + bytes([256 - rate, 40]) + content[14:]).notes
+    assert notes["onset"].tolist() == [pytest.approx(1 / frames_per_second, abs=1e-12)]
+    assert notes["offset"].tolist() == [pytest.approx(26 / frames_per_second, abs=1e-12)]
 
 
 @given(data=st.data())

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from mt3core.notes import NOTE_DTYPE, NoteTable
 
 _DRUM_CHANNEL = 9  # counted from 0
+_FRAMES_PER_SECOND = {24: 24.0, 25: 25.0, 29: 30000 / 1001, 30: 30.0}  # SMPTE; 29 stands for 29.97
 _DEFAULT_TEMPO = 500_000  # microseconds a quarter: 120 quarters a minute
 _CHANNELS = 16
 _MOST_TICKS = 0x0FFFFFFF  # between two events: numbers of variable length have four bytes
@@ -52,25 +53,25 @@ class _Events:
 
 def parse_midi(data: bytes) -> MidiContent:
     """The content of a Standard MIDI File. Raises `ValueError` saying why bytes are none that can be read."""
-    ticks_per_quarter, tracks = _chunks(data)
+    division, tracks = _chunks(data)
     events = _Events()
     for number, (start, end) in enumerate(tracks):
         try:
             _read_track(data, start, end, number, events)
         except IndexError:
             raise ValueError(f"track {number + 1} breaks off") from None
-    return _content(events, ticks_per_quarter)
+    return _content(events, _Clock(_tick_lengths(events.tempos, division)))
 
 
 def _chunks(data: bytes) -> tuple[int, list[tuple[int, int]]]:
-    """Ticks a quarter, and where the content of each track lies."""
+    """What a tick is (see `_tick_lengths`), and where the content of each track lies."""
     if data[:4] != b"MThd" or len(data) < 14:
         raise ValueError("it does not begin as one")
-    ticks_per_quarter = int.from_bytes(data[12:14], "big")
-    if ticks_per_quarter & 0x8000:
-        raise ValueError("its time is counted in film frames (SMPTE), not in beats")
-    if ticks_per_quarter == 0:
+    division = int.from_bytes(data[12:14], "big")
+    if division & 0x7FFF == 0 or (division & 0x8000 and division & 0xFF == 0):
         raise ValueError("its beats have no ticks")
+    if division & 0x8000 and 256 - (division >> 8) not in _FRAMES_PER_SECOND:
+        raise ValueError(f"its time is counted in film frames, {256 - (division >> 8)} a second, which is no rate")
     announced = int.from_bytes(data[10:12], "big")
     tracks: list[tuple[int, int]] = []
     position = 8 + int.from_bytes(data[4:8], "big")
@@ -86,7 +87,7 @@ def _chunks(data: bytes) -> tuple[int, list[tuple[int, int]]]:
         raise ValueError(f"it has {len(tracks)} of {announced} tracks")
     if not tracks:
         raise ValueError("it has no tracks")
-    return ticks_per_quarter, tracks
+    return division, tracks
 
 
 def _read_track(data: bytes, start: int, end: int, number: int, events: _Events) -> None:
@@ -168,9 +169,8 @@ def _length(data: bytes, position: int) -> tuple[int, int]:
             return value, position
 
 
-def _content(events: _Events, ticks_per_quarter: int) -> MidiContent:
+def _content(events: _Events, seconds: _Clock) -> MidiContent:
     rows = np.array(events.notes, dtype=np.int64).reshape(-1, 6)
-    seconds = _Clock(events.tempos, ticks_per_quarter)
     notes = np.zeros(len(rows), NOTE_DTYPE)
     notes["onset"], notes["offset"] = seconds(rows[:, 0]), seconds(rows[:, 1])
     notes["pitch"], notes["velocity"] = rows[:, 2], rows[:, 3]
@@ -184,13 +184,26 @@ def _content(events: _Events, ticks_per_quarter: int) -> MidiContent:
     return MidiContent(notes[order], controls, rows[order, 5], changes[:, 3], events.unreleased)
 
 
-class _Clock:
-    """Ticks to seconds, through all tempo changes; of several on a tick the last holds."""
+def _tick_lengths(tempos: list[tuple[int, int]], division: int) -> dict[int, float]:
+    """Tick -> seconds a tick from there on; of several tempos on a tick the last holds.
 
-    def __init__(self, tempos: list[tuple[int, int]], ticks_per_quarter: int) -> None:
-        changes = dict(sorted([(0, _DEFAULT_TEMPO), *tempos], key=lambda change: change[0]))
-        self._ticks = np.array(list(changes), dtype=np.int64)
-        self._seconds_per_tick = np.array(list(changes.values())) / (1e6 * ticks_per_quarter)
+    `division` is the header's: ticks a quarter, or with the highest bit set film frames a second (SMPTE, negative)
+    and ticks a frame; then tempos mean nothing. Standard MIDI Files 1.0, header chunk.
+    """
+    if division & 0x8000:
+        return {0: 1.0 / (_FRAMES_PER_SECOND[256 - (division >> 8)] * (division & 0xFF))}
+    changes = dict(sorted([(0, _DEFAULT_TEMPO), *tempos], key=lambda change: change[0]))
+    if 0 in changes.values():
+        raise ValueError("it has a tempo without length, in which no time goes by")
+    return {tick: tempo / (1e6 * division) for tick, tempo in changes.items()}
+
+
+class _Clock:
+    """Ticks to seconds, through all changes of a tick's length."""
+
+    def __init__(self, tick_lengths: dict[int, float]) -> None:
+        self._ticks = np.array(list(tick_lengths), dtype=np.int64)
+        self._seconds_per_tick = np.array(list(tick_lengths.values()))
         lengths = np.diff(self._ticks) * self._seconds_per_tick[:-1]
         self._starts = np.concatenate([[0.0], np.cumsum(lengths)])
 
