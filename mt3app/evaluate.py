@@ -140,7 +140,8 @@ def _check_outputs(options: Options) -> dict[str, Path]:
         raise UsageError("--embed-audio puts recordings into the report, and there are none.", "Give them by --audio.")
     given = {"--json": options.json_output, "--report": options.report}
     outputs = {name: Path(path) for name, path in given.items() if path is not None and str(path) != STDOUT}
-    check_writable([*outputs.values(), *([] if options.rolls is None else [options.rolls / "piece.png"])])
+    pictures = [] if options.rolls is None else [options.rolls / "piece.png"]
+    check_writable([*outputs.values(), *pictures], "Choose another place.")
     for name, path in outputs.items():
         if path.is_dir():
             raise UsageError(f"{name} {path} is a folder.", "Give the name of a file.")

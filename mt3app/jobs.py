@@ -71,16 +71,16 @@ def plan(inputs: Sequence[Path], output: str | None, formats: tuple[str, ...] | 
     return jobs if overwrite else [_without_finished(job) for job in jobs]
 
 
-def check_writable(outputs: Iterable[Path]) -> None:
+def check_writable(outputs: Iterable[Path], next_step: str = "Choose another place with -o.") -> None:
     """Raises `OutputError` where a file cannot be made: its folder is a file, or may not be written to."""
     for folder in sorted({path.parent for path in outputs}):
         existing = folder.absolute()
         while not existing.exists() and existing != existing.parent:
             existing = existing.parent
         if not existing.is_dir():
-            raise OutputError(f"Cannot write to {folder}: {existing} is a file.", "Choose another place with -o.")
+            raise OutputError(f"Cannot write to {folder}: {existing} is a file.", next_step)
         if not os.access(existing, os.W_OK | os.X_OK):
-            raise OutputError(f"Cannot write to {folder}: permission denied.", "Choose another place with -o.")
+            raise OutputError(f"Cannot write to {folder}: permission denied.", next_step)
 
 
 def _recordings(inputs: Sequence[Path]) -> Iterable[tuple[Path, Path]]:

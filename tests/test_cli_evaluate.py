@@ -283,7 +283,7 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_scored(two_sy
     assert run(["evaluate", "truth", "first", *output]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert "file is a file" in err
+    assert "file is a file. Choose another place.\n" in err  # -o is of --config
 
 
 def test_the_report_is_written_with_its_recordings(two_systems, capsys):

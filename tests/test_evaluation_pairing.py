@@ -81,6 +81,19 @@ def test_lists_of_recordings_beside_the_notes_are_left_aside(tmp_path):
     assert pair_files(reference, estimate, ".csv", ".mid").pairs[0].name == "maestro-v3.0.0"
 
 
+def test_records_beside_the_notes_of_their_name_are_left_aside(tmp_path):
+    """As a comparison of systems leaves them: how long each piece took, beside its notes."""
+    reference, estimate = folders(tmp_path, ["a.mid", "b.mid"], ["a.mid", "b.mid"])
+    for name in "ab":
+        (estimate / f"{name}.json").write_text('{"system": "x", "seconds": 1.5}')
+    pairing = pair_files(reference, estimate)
+    assert [pair.estimate.name for pair in pairing.pairs] == ["a.mid", "b.mid"]
+    assert (pairing.estimates_alone, pairing.estimates_aside) == ((), ("a.json", "b.json"))
+    (estimate / "b.json").write_text('{"notes": []}')
+    with pytest.raises(UsageError, match=r"b\.json and b\.mid have the same name"):
+        pair_files(reference, estimate)
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -4,8 +4,9 @@ A name is the path below the folder without the endings of files of notes, so `a
 `a/x.json` are one piece, `a/x`. What finds no partner so is matched by its last part alone (`x`), where that is
 there once on either side. Two files of one name on a side are never chosen from: a suffix has to be named.
 
-Data sets come with lists of their recordings. A file without a partner that plainly holds no notes, and whose ending
-none of the paired files on its side has, is left aside.
+Data sets come with lists of their recordings, and transcriptions with notes of how they were made. A file that plainly
+holds no notes is left aside where another of its name is there, or where it has no partner and an ending that none of
+the paired files on its side has.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ def pair_files(
         return Pairing((Pair(_name(Path(reference.name), None), reference, estimate),))
     references, estimates = _named(reference, reference_suffix), _named(estimate, estimate_suffix)
     partners = _partners(references, estimates)
+    beside = _set_aside(reference, references, partners.keys()), _set_aside(estimate, estimates, partners.values())
     _refuse_doubles("reference", reference, {name: references[name] for name in partners})
     _refuse_doubles("estimate", estimate, {name: estimates[name] for name in partners.values()})
     pairs = tuple(Pair(name, references[name][0], estimates[other][0]) for name, other in partners.items())
@@ -85,8 +87,8 @@ def pair_files(
         pairs,
         tuple(name for name in alone[0] if name not in references_aside),
         tuple(name for name in alone[1] if name not in estimates_aside),
-        references_aside,
-        estimates_aside,
+        (*beside[0], *references_aside),
+        (*beside[1], *estimates_aside),
     )
 
 
@@ -131,6 +133,17 @@ def _partners(references: dict[str, list[Path]], estimates: dict[str, list[Path]
 def _once(items: list[tuple[str, str]]) -> dict[str, str]:
     keys = [key for key, _ in items]
     return {key: value for key, value in items if keys.count(key) == 1}
+
+
+def _set_aside(folder: Path, named: dict[str, list[Path]], names: Iterable[str]) -> tuple[str, ...]:
+    """Takes what plainly holds no notes out of files of one name, unless that is all of them; returns what it took."""
+    aside: list[Path] = []
+    for name in [name for name in names if len(named[name]) > 1]:
+        others = [path for path in named[name] if _is_else(path)]
+        if len(others) < len(named[name]):
+            aside += others
+            named[name] = [path for path in named[name] if path not in others]
+    return tuple(str(path.relative_to(folder)) for path in aside)
 
 
 def _refuse_doubles(side: str, folder: Path, named: dict[str, list[Path]]) -> None:
