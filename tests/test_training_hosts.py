@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import types
 
 import jax
@@ -80,3 +81,35 @@ def test_the_others_stop_as_after_a_sigterm(two_processes):
         os.kill(os.getpid(), signal.SIGTERM)
         assert [stop.must_stop(6), stop.must_stop(7)] == [False, True]
     assert stop.exit_code == EXIT_SAVED
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """A terminal that standard error goes to; its other end, to be closed."""
+    ours, theirs = os.openpty()
+    stream = os.fdopen(theirs, "w", buffering=1)
+    monkeypatch.setattr(sys, "__stderr__", stream)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield ours, stream
+    signal.signal(signal.SIGHUP, before)
+    stream.close()
+
+
+def test_a_closed_terminal_stops_a_run_as_a_sigterm_does(terminal):
+    other_end, stream = terminal
+    with StopSignals(lambda line: print(line, file=stream)) as stop:
+        os.close(other_end)
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGHUP)  # of shell and system
+        print("still saving", file=stream)
+        assert stop.must_stop(1)
+        assert stop.exit_code == EXIT_SAVED
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_what_is_kept_running_without_a_terminal_goes_on(terminal):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # by nohup
+    with StopSignals(print) as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop.must_stop(1)

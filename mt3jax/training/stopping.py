@@ -1,9 +1,11 @@
-"""Ending a run between two steps: on SIGTERM, as batch systems send it before they take a machine away, and Ctrl-C."""
+"""Ending a run between two steps: on SIGTERM, as batch systems send it before they take a machine away, on SIGHUP, as
+it comes when a terminal or its connection is closed, and on Ctrl-C."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -11,7 +13,7 @@ from types import FrameType
 import jax
 from jax.experimental import multihost_utils
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+HANG_UP: int | None = getattr(signal, "SIGHUP", None)  # unknown to Windows
 EXIT_FINISHED, EXIT_SAVED, EXIT_INTERRUPTED = 0, 75, 130  # 75: EX_TEMPFAIL of sysexits.h, "try again later"
 
 
@@ -19,18 +21,23 @@ class StopSignals:
     """A context in which the first signal asks to stop, to be looked at after each step; the second interrupts at once.
 
     With several processes JAX spreads the notice of a SIGTERM that any of them gets, and names a step that all of
-    them reach. What Ctrl-C sends is passed on as a SIGTERM, so it stops all of them, too.
+    them reach. What Ctrl-C or a closed terminal sends is passed on as a SIGTERM, so it stops all of them, too.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._received: int | None = None
         self._previous: dict[int, signal.Handlers | Callable | int | None] = {}
+        self._terminals = _terminals()  # looked for now, as a closed one is no terminal any more
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            # JAX's own handler for SIGTERM must stay where there are other processes to be told.
-            for number in SIGNALS if jax.process_count() == 1 else (signal.SIGINT,):
+            numbers: list[int] = [signal.SIGINT]
+            if jax.process_count() == 1:  # else JAX's own handler must stay, which tells the other processes
+                numbers.append(signal.SIGTERM)
+            if HANG_UP is not None and signal.getsignal(HANG_UP) != signal.SIG_IGN:  # as nohup has it
+                numbers.append(HANG_UP)
+            for number in numbers:
                 self._previous[number] = signal.signal(number, self._receive)
         return self
 
@@ -55,9 +62,26 @@ class StopSignals:
         return EXIT_INTERRUPTED if self._received == signal.SIGINT else EXIT_SAVED
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if number == HANG_UP:
+            _send_nowhere(self._terminals)
         if self._received is not None:
+            if number == HANG_UP:  # shell and system may both send it, and service managers after a SIGTERM
+                return
             raise KeyboardInterrupt
         self._received = number
         self._say(f"{signal.Signals(number).name} received: saving after this step. Once more stops at once.")
         if jax.process_count() > 1:
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _terminals() -> list[int]:
+    """Of the streams that are shown on a terminal the numbers that the system knows them by."""
+    return [stream.fileno() for stream in (sys.__stdout__, sys.__stderr__) if stream is not None and stream.isatty()]
+
+
+def _send_nowhere(streams: list[int]) -> None:
+    """Lets what is still going to be said vanish: writing to a closed terminal is an error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        os.dup2(nowhere, stream)
+    os.close(nowhere)
