@@ -106,6 +106,22 @@ def test_categories_can_be_hidden(page):
     assert pixels(page) == everything
 
 
+def test_colours_of_instruments_are_explained(page):
+    page.run("openPiece(report.pieces[0])")
+    assert page.run("element('families').offsetHeight") == 0
+    choose = "element('roll-colour').value = '{}'; element('roll-colour').dispatchEvent(new Event('change'))"
+    page.run(choose.format("instruments"))
+    entries = page.run("[...element('families').children].map((entry) => entry.textContent)")
+    assert entries == ["Piano", "Guitar", "Bass", "Strings", "Brass", "Drums"]  # brass is in the estimate alone
+    swatch = "getComputedStyle(element('families').children[{}].firstChild).backgroundColor"
+    assert len({page.run(swatch.format(number)) for number in range(len(entries))}) == len(entries)
+    assert page.run("element('families').offsetHeight") > 0
+    assert page.run("getComputedStyle(document.querySelector('#legend .swatch')).display") == "none"
+    page.run(choose.format("errors"))
+    assert page.run("element('families').offsetHeight") == 0
+    assert page.run("getComputedStyle(document.querySelector('#legend .swatch')).display") != "none"
+
+
 def test_both_sides_and_the_recording_are_played(page):
     page.run("openPiece(report.pieces[0])")
     for box in ("#hear-reference", "#hear-audio"):
@@ -201,7 +217,7 @@ def test_what_is_left_out_is_listed_with_the_reason(page, tmp_path):
             "Other system: estimate without reference",
         ]
         assert opened.run("element('left-out').offsetHeight") > 50
-        assert opened.run("element('overview').textContent").endswith("; 6 left out")
+        assert opened.run("element('overview').textContent").endswith("; 6 left out; other system: other")
         assert opened.problems == []
 
 
@@ -217,6 +233,7 @@ def test_a_second_system_stands_beside_the_first(report, tmp_path):
     write_report(tmp_path / "two.html", "Two", [piece("a", notes=20)], summary)
     with Page(tmp_path) as opened:
         opened.open(tmp_path / "two.html")
+        assert opened.run("element('overview').textContent").endswith("; other system: other")
         assert column(opened, "averages", 6) == ["0.4000", "–"]
         assert column(opened, "averages", 7) == ["0.1100", "–"]
         assert opened.run("document.querySelector('#averages tbody td:nth-child(7)').title").startswith("Without 3 ")

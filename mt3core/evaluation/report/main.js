@@ -55,6 +55,7 @@ function openPiece(piece, isAsked = true) {
   player.setVolume(Number(element("volume").value));
   roll.show(notes);
   showLegend(piece.analysis);
+  showFamilies();
   showPosition();
   showPieces(openPiece, currentPiece);
   if (isAsked) element("roll-section").scrollIntoView({ block: "start" });
@@ -79,6 +80,27 @@ function showLegend(analysis) {
     const text = [category, make("span", { class: "count", text: count.toLocaleString("en") })];
     element("legend").append(make("label", { title: MEANINGS[category] }, box, swatch, ...text));
   });
+}
+
+/** Where colours stand for instruments: which for which, of the instruments of the piece. */
+function showFamilies() {
+  const isByInstrument = roll.view.colourBy === "instruments";
+  element("legend").classList.toggle("uncoloured", isByInstrument);
+  element("families").hidden = !isByInstrument;
+  if (!isByInstrument || !currentPiece) return;
+  const colours = new Map(); // colour -> name, in the order of General MIDI, drums last
+  const { reference, estimate } = notesOf(currentPiece);
+  report.names.families.forEach((name, family) => {
+    const has = (side) => side.program.some((program, index) => program >> 3 === family && !side.drum[index]);
+    if (has(reference) || has(estimate)) colours.set(roll.view.families[family], name);
+  });
+  if (reference.drum.includes(1) || estimate.drum.includes(1)) colours.set(roll.view.theme.ink, "Drums");
+  const entries = [...colours].map(([colour, name]) => {
+    const swatch = make("span", { class: "swatch" });
+    swatch.style.setProperty("--colour", colour);
+    return make("span", {}, swatch, name);
+  });
+  element("families").replaceChildren(...entries);
 }
 
 function fillSelect(id, entries) {
@@ -111,7 +133,9 @@ function start() {
   listen("roll-colour", "change", () => {
     roll.view.colourBy = element("roll-colour").value;
     roll.redraw();
+    showFamilies();
   });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showFamilies);
   listen("play", "click", () => (player.isPlaying ? player.pause() : player.play(heard())));
   listen("to-start", "click", () => seek(0));
   for (const id of ["hear-reference", "hear-estimate", "hear-audio"]) {

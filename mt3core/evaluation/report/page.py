@@ -20,6 +20,7 @@ from mt3core.errors import AudioError
 from mt3core.evaluation.errors import CATEGORIES, Analysis, pool
 from mt3core.evaluation.headline import headline, plain_scores
 from mt3core.evaluation.performance import Performance
+from mt3core.evaluation.program_groups import FAMILY_PROGRAMS
 from mt3core.evaluation.report.packing import pack_sides
 from mt3core.files import atomic_output
 
@@ -169,6 +170,7 @@ def _general_midi_names() -> dict[str, list[str]]:
 
     return {
         "programs": [pretty_midi.program_to_instrument_name(program) for program in range(128)],
+        "families": [pretty_midi.program_to_instrument_class(program) for program in range(0, 128, FAMILY_PROGRAMS)],
         "drums": [pretty_midi.note_number_to_drum_name(pitch) or f"Key {pitch}" for pitch in range(128)],
     }
 

@@ -194,7 +194,7 @@ function showCards() {
   const share = (value, total) => (total ? percentText(value / total) : "–");
   const interval = (range) => (range ? ` (${percentText(range[0])} to ${percentText(range[1])})` : "");
   const cards = [
-    ...report.plain.map((each) => [percentText(each.value), `${each.name}${interval(each.interval)}`, each.rule]),
+    ...report.plain.map((each) => [percentText(each.value), `F1 of ${each.name}${interval(each.interval)}`, each.rule]),
     [share(count("correct", "reference"), pooled.reference_notes), "of all reference notes have no error"],
     [share(count("ghost", "estimate"), pooled.estimated_notes), "of all estimated notes are ghosts", MEANINGS.ghost],
   ];
@@ -207,5 +207,6 @@ function showCards() {
   element("overview").textContent =
     `${report.pieces.length} ${report.pieces.length === 1 ? "piece" : "pieces"}, ` +
     `${notes(pooled.reference_notes)} reference notes, ${notes(pooled.estimated_notes)} estimated notes` +
-    (report.left_out.length ? `; ${notes(report.left_out.length)} left out` : "");
+    (report.left_out.length ? `; ${notes(report.left_out.length)} left out` : "") +
+    (report.against ? `; other system: ${report.against.estimate}` : "");
 }
