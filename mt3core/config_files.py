@@ -72,6 +72,8 @@ def find_config(name: str, kind: type = TrainingConfig) -> Path:
         raise UsageError(f"There is no config file {name}.", "Check the path, or give a name: mt3 train --list.")
     files = _files()
     if name not in files:
+        if Path(f"{name}.py").is_file():
+            raise UsageError(f"There is no config {name!r}.", f"A file's path ends in .py: --config {name}.py.")
         names = [path.stem for path, _ in list_configs(kind)]
         alike = difflib.get_close_matches(name, names, len(names), cutoff=0.0)
         raise UsageError(f"There is no config {name!r}.", f"Choose {', '.join(alike) or 'a path to a .py file'}.")

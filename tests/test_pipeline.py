@@ -247,7 +247,10 @@ def test_velocities_and_ties_by_configuration(band):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"datasets": (DatasetChoice("musicnet"),)}, "has no data set 'musicnet'"),
+        (
+            {"datasets": (DatasetChoice("musicnet"),)},
+            r"has no data set 'musicnet'\. Choose from maestro, slakh; .*--set data\.datasets=maestro,slakh\.",
+        ),
         ({"split": "test"}, "has no chunks for maestro, slakh in 'test'"),
     ],
 )

@@ -89,7 +89,8 @@ class Sampler:
         for choice in choices:
             if choice.name not in names:
                 raise DatasetError(
-                    f"{manifest.path} has no data set {choice.name!r}.", f"Choose from {', '.join(names)}."
+                    f"{manifest.path} has no data set {choice.name!r}.",
+                    f"Choose from {', '.join(names)}; to train on all of it: --set data.datasets={','.join(names)}.",
                 )
             self.components += _components(choice, manifest, table, split, temperature)
         if not any(component.weight > 0 for component in self.components):
