@@ -76,8 +76,10 @@ def evaluate_files(options: Options, reporter: Reporter) -> int:
     alone = pairing.references_alone, pairing.estimates_alone
     others_alone = (others.references_alone, others.estimates_alone) if others is not None else ((), ())
     result = summarise(protocols, pieces, bootstrap, against, *alone, _settings(options), others_alone)
-    show_result(result, reporter, plain=not options.protocols, to_stdout=options.json_output != STDOUT)
-    _write(result, options, audio, reporter)
+    try:
+        show_result(result, reporter, plain=not options.protocols, to_stdout=options.json_output != STDOUT)
+    finally:  # whoever read the table, such as `head`, may have gone
+        _write(result, options, audio, reporter)
     has_failed = any(piece.failure for piece in (*pieces, *other_pieces))
     return 1 if has_failed or pairing.references_alone or (others and others.references_alone) else 0
 

@@ -1,11 +1,18 @@
 """What `mt3 evaluate` says of files and recordings beside the scores: everything, but not the same again and again."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from mt3app.cli import run
+from mt3app.cli import EXIT_BROKEN_PIPE, run
 
 pytestmark = pytest.mark.integration
 
+ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("a", "b", "c", "d")
 
 
@@ -67,3 +74,19 @@ def test_pieces_without_a_recording_are_named(tables, capsys):
     ]
     assert run(command) == 0
     assert _lines(capsys, "recording") == ["3 of 4 pieces have no recording in audio: a, c, d"]
+
+
+def test_files_are_written_although_nobody_reads_the_table(tables):
+    """As in `mt3 evaluate truth found --json scores.json | head -3`."""
+    program = "from mt3app.cli import main; main()"
+    arguments = ["evaluate", "truth", "found", "--processes", "1", "--json", "scores.json"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        process.stdout.close()
+        assert process.wait(timeout=60) == EXIT_BROKEN_PIPE
+    assert json.loads((tables / "scores.json").read_text())["pieces"][0]["name"] == "a"
