@@ -8,22 +8,19 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mt3app.progress import Reporter
-from mt3core.config import ModelConfig
 from mt3core.config_files import find_config, list_configs, load_config
 from mt3core.datasets.manifest import MANIFEST_NAME
-from mt3core.errors import DatasetError, MissingExtraError, ModelError
+from mt3core.errors import DatasetError, MissingExtraError
+from mt3core.model_directory import check_fit
 from mt3core.training_config import TrainingConfig, check_training_config
 
 RUNS_FOLDER = Path("checkpoint")
 # What `mt3 train` imports sooner or later, by the names of modules.
 PACKAGES = ("jax", "flax", "optax", "orbax", "grain", "pyarrow", "array_record")
-# Of a network, what may differ between weights and config: it changes no array and no array's meaning.
-FREE_FIELDS = ("dropout_rate", "input_frames", "max_target_tokens", "max_positions")
 
 
 @dataclass(frozen=True)
@@ -56,13 +53,15 @@ def run_training(options: Options, reporter: Reporter) -> int:
     if not config.data.composed_pieces:
         check_manifest(config.data.manifest)
     arrays = None
-    if config.init and has_checkpoints(output):
-        reporter.detail(f"{output} is gone on with, so {config.init} is not read again.")
-    elif config.init:
+    if config.init:
         from mt3jax.training.hosts import join_hosts
+        from mt3jax.training.run_record import has_checkpoints
 
-        join_hosts()  # first, as reading a checkpoint starts JAX, which then finds no others any more
-        arrays = initial_arrays(config, reporter)
+        if has_checkpoints(output):
+            reporter.detail(f"{output} is gone on with, so {config.init} is not read again.")
+        else:
+            join_hosts()  # first, as reading a checkpoint starts JAX, which then finds no others any more
+            arrays = initial_arrays(config, reporter)
 
     from mt3core.rendering.compose import with_composed_data
     from mt3jax.train import train
@@ -112,11 +111,6 @@ def check_manifest(manifest: str) -> None:
         )
 
 
-def has_checkpoints(run_directory: Path) -> bool:
-    """Whether a run is to be gone on with, so that the weights it began with do not matter any more."""
-    return run_directory.is_dir() and any(entry.name.isdigit() for entry in run_directory.iterdir())
-
-
 def initial_arrays(config: TrainingConfig, reporter: Reporter) -> Mapping[str, np.ndarray]:
     """The weights that `config.init` names, by PyTorch name. Raises `ModelError` where they do not fit the config."""
     from mt3convert.sources import load, resolve_model
@@ -129,32 +123,6 @@ def initial_arrays(config: TrainingConfig, reporter: Reporter) -> Mapping[str, n
         reporter.line(f"Note: {note}")
     reporter.line(f"Starting from {source} ({weights.config.name}, {len(weights.arrays)} arrays)")
     return weights.arrays
-
-
-def check_fit(found: ModelConfig, wanted: ModelConfig, source: str) -> None:
-    """Raises `ModelError` naming every difference that makes weights of one model useless to another."""
-    differences = []
-    for part in ("network", "spectrogram", "vocabulary"):
-        theirs, ours = _fields(getattr(found, part)), _fields(getattr(wanted, part))
-        differences += [
-            f"{part}.{name} {_shown(theirs[name])} instead of {_shown(ours[name])}"
-            for name in ours
-            if theirs[name] != ours[name] and name not in FREE_FIELDS
-        ]
-    if differences:
-        raise ModelError(
-            f"The weights {source} do not fit the config: they have {', '.join(differences)}.",
-            "Train the model they belong to (--set model=PRESET, or --set model.network.NAME=VALUE), or start from "
-            "others with --init.",
-        )
-
-
-def _fields(values: Any) -> dict[str, Any]:
-    return {field.name: getattr(values, field.name) for field in dataclasses.fields(values)}
-
-
-def _shown(value: Any) -> str:
-    return "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _check_installed() -> None:

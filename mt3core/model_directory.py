@@ -6,11 +6,13 @@ The arrays carry PyTorch's names and shapes (see `parameters.py`), in float32. R
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, deserialize, safe_open
@@ -27,6 +29,8 @@ CARD_FILE = "README.md"
 
 # How safetensors writes the element types that are read; all become float32, which holds each exactly.
 _READABLE: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+# Of a network, what may differ between weights and config: it changes no array and no array's meaning.
+FREE_FIELDS = ("dropout_rate", "input_frames", "max_target_tokens", "max_positions")
 
 
 def save_model_directory(
@@ -100,6 +104,32 @@ def load_config(directory: str | os.PathLike[str]) -> ModelConfig:
 def is_model_directory(path: str | os.PathLike[str]) -> bool:
     """Whether `path` looks like a model directory, without reading it."""
     return (Path(path) / CONFIG_FILE).is_file() and (Path(path) / WEIGHTS_FILE).is_file()
+
+
+def check_fit(found: ModelConfig, wanted: ModelConfig, source: str) -> None:
+    """Raises `ModelError` naming every difference that makes weights of one model useless to another."""
+    differences = []
+    for part in ("network", "spectrogram", "vocabulary"):
+        theirs, ours = _fields(getattr(found, part)), _fields(getattr(wanted, part))
+        differences += [
+            f"{part}.{name} {_shown(theirs[name])} instead of {_shown(ours[name])}"
+            for name in ours
+            if theirs[name] != ours[name] and name not in FREE_FIELDS
+        ]
+    if differences:
+        raise ModelError(
+            f"The weights {source} do not fit the config: they have {', '.join(differences)}.",
+            "Train the model they belong to (--set model=PRESET, or --set model.network.NAME=VALUE), or start from "
+            "others with --init.",
+        )
+
+
+def _fields(values: Any) -> dict[str, Any]:
+    return {field.name: getattr(values, field.name) for field in dataclasses.fields(values)}
+
+
+def _shown(value: Any) -> str:
+    return "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -26,7 +26,7 @@ from jax.sharding import Mesh
 from mt3core.config_files import load_config
 from mt3core.datasets.examples import ExampleConfig
 from mt3core.errors import MT3Error, TrainingError, UsageError
-from mt3core.model_directory import is_model_directory, load_model_directory
+from mt3core.model_directory import check_fit, is_model_directory, load_model_directory
 from mt3core.rendering.compose import with_composed_data
 from mt3core.training_config import TrainingConfig, check_training_config
 from mt3jax.compilation import keep_compiled_programs
@@ -37,6 +37,7 @@ from mt3jax.training.forecast import forecast_lines
 from mt3jax.training.hosts import join_hosts
 from mt3jax.training.meter import Meter
 from mt3jax.training.run_log import RunLog
+from mt3jax.training.run_record import has_checkpoints
 from mt3jax.training.sharding import check_batch, make_mesh
 from mt3jax.training.state import TrainState, abstract_state, init_state
 from mt3jax.training.step import make_train_step
@@ -325,15 +326,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         config = with_composed_data(load_config(options.config, options.set), _say)
-        arrays = None
-        if config.init:
+        output = options.output or Path("checkpoint") / config.name
+        arrays: Mapping[str, np.ndarray] | None = None
+        if config.init and not has_checkpoints(output):
             if not is_model_directory(config.init):
                 raise UsageError(
                     f"{config.init} is no model directory.",
                     f"Make one with mt3 convert {config.init} models/NAME, or use mt3 train, which reads other forms.",
                 )
-            arrays = load_model_directory(config.init)[1]
-        output = options.output or Path("checkpoint") / config.name
+            found, arrays = load_model_directory(config.init)
+            check_fit(found, config.model, config.init)
         return train(config, output, arrays, _say).exit_code
     except MT3Error as error:
         print(f"mt3: {error}", file=sys.stderr)

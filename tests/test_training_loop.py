@@ -1,15 +1,17 @@
 """The loop as a whole: what is learned can be heard in both frameworks, and what goes wrong is said."""
 
+import dataclasses
 import json
 import shutil
 
 import numpy as np
 import pytest
-from sine_runs import piece, piece_audio, sine_pieces, small_run
+from sine_runs import SMALL, piece, piece_audio, sine_pieces, small_run
 
 from mt3core.datasets.chunks import SAMPLE_RATE_HZ
 from mt3core.decoding import Decoding
 from mt3core.errors import DatasetError, TrainingError, UsageError
+from mt3core.model_directory import save_model_directory
 from mt3core.notes import note_table, to_notes
 from mt3core.onset_score import onset_score
 from mt3jax.train import main, train
@@ -139,3 +141,15 @@ def test_the_module_runs_by_itself_and_says_what_is_wrong(tmp_path, capsys, monk
     assert "no_such_config" in capsys.readouterr().err
     assert main(["--config", "mt3", "--set", f"init={tmp_path}"]) == 2
     assert "no model directory" in capsys.readouterr().err
+
+
+def test_the_module_begins_with_weights_of_the_configs_own_model_only(tmp_path, capsys, monkeypatch, make_weights):
+    monkeypatch.chdir(tmp_path)
+    spectrogram = dataclasses.replace(SMALL.spectrogram, low_hz=99.0)
+    save_model_directory("other", dataclasses.replace(SMALL, spectrogram=spectrogram), make_weights(SMALL))
+    (tmp_path / "mine.py").write_text("from sine_runs import small_run\n\nconfig = small_run('nowhere', 5)\n")
+    assert main(["--config", "mine.py", "--output", "run", "--set", "init=other"]) == 1
+    assert "do not fit the config: they have spectrogram.low_hz 99.0 instead of 20.0" in capsys.readouterr().err
+    (tmp_path / "run/4").mkdir(parents=True)  # a checkpoint to go on with, so that they are not read again
+    assert main(["--config", "mine.py", "--output", "run", "--set", "init=other"]) == 1
+    assert "nowhere" in capsys.readouterr().err

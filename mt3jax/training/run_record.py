@@ -109,6 +109,11 @@ def check_folder(directory: Path, config: TrainingConfig) -> list[Change]:
     return changes
 
 
+def has_checkpoints(run_directory: Path) -> bool:
+    """Whether a run is to be gone on with, so that the weights it began with do not matter any more."""
+    return run_directory.is_dir() and any(entry.name.isdigit() for entry in run_directory.iterdir())
+
+
 def write_run_record(directory: Path, config: TrainingConfig) -> None:
     """Writes `run.json`, whole or not at all; what it said of earlier starts moves into `earlier`."""
     for left in directory.glob(f".{RUN_FILE}.*"):  # by a start that was killed
