@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test quick lint format bench gpu clean
+.PHONY: setup demo test coverage quick lint format bench gpu clean
 
 setup: $(READY)
 
@@ -22,6 +22,10 @@ demo: $(READY)
 # Two at a time: most of the wait is for compiling, on one processor. A file's tests stay together, for what they share.
 TEST_PROCESSES ?= 2
 test: $(READY)
+	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
+
+# The same, telling which lines no test runs. Counting them makes the tests in Python alone take twice as long.
+coverage: $(READY)
 	$(BIN)/pytest --cov --cov-report=term:skip-covered --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 # Without the slow tests, for the time between two edits.
