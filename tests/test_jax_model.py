@@ -10,6 +10,7 @@ pytest.importorskip("flax")
 
 import jax.numpy as jnp  # noqa: E402
 from flax import nnx  # noqa: E402
+from packed_batches import QUICKLY  # noqa: E402
 from tiny_networks import FORMS, random_arrays, tiny  # noqa: E402
 from tiny_networks import random_log_mel as random_log_mel_array  # noqa: E402
 
@@ -219,7 +220,7 @@ def test_dropout_is_reproducible_by_key_and_off_without():
     model = build_model(config, random_arrays(config), "cpu")
     log_mel, tokens = random_log_mel(config, 2), tokens_for(config, 2)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=QUICKLY)
     def run(key):
         encoded = model.encode(log_mel, dropout_key=key)
         return encoded, model.decode(encoded, tokens, dropout_key=key)
