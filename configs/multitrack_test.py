@@ -16,7 +16,7 @@ The network is MT3's with two layers each, 128 wide; segments of half a second.
 
 Measured on two cores, from an empty cache: 7 min 18 s in all (another program computed at times);
 0.13 GB for parameters and activations by estimate. Note F1 of the held-out piece 0.78 (pitched) and 0.88 (drums), the
-same by PyTorch and by JAX; of the validation pieces 0.85 together. Another piece's notes would score 0.02 and 0.19.
+same by PyTorch and by JAX; of the validation pieces 0.85 together.
 """
 
 from mt3core.config import ModelConfig, NetworkConfig, SpectrogramConfig

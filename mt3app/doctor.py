@@ -36,11 +36,11 @@ def examine(as_json: bool) -> int:
 def examination() -> dict[str, Any]:
     """The report as JSON values. Whatever fails while it is made is written in its place."""
     report: dict[str, Any] = {
-        "mt3kit": _version("mt3kit"),
+        "mt3kit": installed_version("mt3kit"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu_cores": os.cpu_count(),
-        "packages": {name: _version(name) for name in (*ESSENTIAL, *OTHERS)},
+        "packages": {name: installed_version(name) for name in (*ESSENTIAL, *OTHERS)},
         "devices": {name: _attempt(find) for name, find in (("torch", _torch_devices), ("jax", _jax_devices))},
         "audio": {"libsndfile": _attempt(_sound_formats), "ffmpeg": _attempt(_ffmpeg_version)},
         "models": _attempt(_models),
@@ -71,7 +71,8 @@ def _attempt(find: Callable[[], Any]) -> Any:
         return describe(error)
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """The version of a package by its name on the index; None where it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

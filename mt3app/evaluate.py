@@ -63,8 +63,9 @@ def evaluate_files(options: Options, reporter: Reporter) -> int:
     outputs = _check_outputs(options)
     pairing = pair_files(options.reference, options.estimate, options.reference_suffix, options.estimate_suffix)
     others = _pair_others(options)
-    audio = find_audio(options.audio, [pair.name for pair in pairing.pairs])
-    _refuse_inputs(outputs, options, pairing, others)
+    recordings = _recordings(options.audio)
+    audio = find_audio(options.audio, recordings, [pair.name for pair in pairing.pairs])
+    _refuse_inputs(outputs, options, pairing, others, recordings)
     _tell_without_audio(audio, pairing, options.audio, reporter)
     _tell_alone(pairing, options.estimate, reporter)
     if others is not None and options.against is not None:
@@ -110,7 +111,7 @@ def show_result(result: Result, reporter: Reporter, plain: bool, to_stdout: bool
         print_result(result, plain, reporter.verbose)
 
 
-def find_audio(given: Path | None, names: list[str]) -> dict[str, Path] | None:
+def find_audio(given: Path | None, recordings: list[Path], names: list[str]) -> dict[str, Path] | None:
     """The recording of each piece by name: below a folder with the piece's name, or one file for one piece."""
     if given is None:
         return None
@@ -119,7 +120,7 @@ def find_audio(given: Path | None, names: list[str]) -> dict[str, Path] | None:
     if not given.is_dir():
         raise UsageError(f"{given} is no folder of recordings.", "Give the folder of the audio files.")
     found: dict[str, Path] = {}
-    for path in _recordings(given):
+    for path in recordings:
         inside = path.relative_to(given).with_suffix("").as_posix()
         found.setdefault(inside, path)
         found.setdefault(path.stem, path)
@@ -127,7 +128,9 @@ def find_audio(given: Path | None, names: list[str]) -> dict[str, Path] | None:
     return {name: path for name, path in paths.items() if path is not None}
 
 
-def _recordings(given: Path) -> list[Path]:
+def _recordings(given: Path | None) -> list[Path]:
+    if given is None:
+        return []
     if given.is_file():
         return [given]
     return sorted(path for path in given.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
@@ -152,9 +155,11 @@ def _check_outputs(options: Options) -> dict[str, Path]:
     return outputs
 
 
-def _refuse_inputs(outputs: dict[str, Path], options: Options, pairing: Pairing, others: Pairing | None) -> None:
+def _refuse_inputs(
+    outputs: dict[str, Path], options: Options, pairing: Pairing, others: Pairing | None, recordings: list[Path]
+) -> None:
     """Raises `UsageError` where a file that is read, or counted as one of a folder's, would be written over."""
-    inputs: list[Path] = [] if options.audio is None else _recordings(options.audio)
+    inputs = list(recordings)
     for one, estimate in ((pairing, options.estimate), (others, options.against)):
         if one is None or options.reference is None or estimate is None:
             continue

@@ -13,11 +13,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from mt3app.backend import PACKAGES, choose_backend
+from mt3app.doctor import installed_version
 from mt3app.evaluate import choose_protocols
 from mt3app.evaluate_decoding import SetDecoder
 from mt3app.evaluate_metrics import REFERENCES, Scoring, SetMetrics, agreement, print_metrics, score_set
@@ -193,20 +193,13 @@ def _about(config: EvaluationConfig, source: str, protocols: tuple[str, ...], se
         "note_accuracy": DEFINITION,
         "protocols": list(protocols),
         "left_out": _named(selection.left_out),
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": {name: installed_version(name) for name in _PACKAGES},
         "machine": {"python": platform.python_version(), "system": platform.platform()},
     }
 
 
 def _named(by_piece: dict[tuple[str, str], str]) -> dict[str, str]:
     return {f"{variant}/{name}": text for (variant, name), text in by_piece.items()}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _save(metrics: dict[str, Any], path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from mt3app.evaluate_decoding import Decoded
@@ -13,7 +13,6 @@ from mt3core.evaluation.headline import plain_scores
 from mt3core.evaluation.intervals import Bootstrap
 from mt3core.evaluation.note_accuracy import NoteCounts, count_notes, mean_accuracy, pooled
 from mt3core.evaluation.pairing import Pair
-from mt3core.evaluation.reading import read_performance
 from mt3core.evaluation.result import Result, summarise
 from mt3core.evaluation.runner import Task, score_pairs
 from mt3core.transcription import Transcription
@@ -104,19 +103,16 @@ def score_set(variant: str, found: Found, scoring: Scoring, reporter: Reporter) 
     """Scores the decoded pieces of a variant from the files of their exact notes."""
     decoded = {name: one for (of, name), one in found.items() if of == variant}
     pairs = [Pair(name, one.reference, one.notes) for name, one in sorted(decoded.items())]
+    task = Task(scoring.protocols, keep_notes=True)
     with reporter.file_bar(f"Scoring {variant}") as show:
-        pieces = score_pairs(
-            pairs, Task(scoring.protocols), scoring.processes, lambda done, total, _: show(done, total)
-        )
-    for piece in pieces:
+        pieces = score_pairs(pairs, task, scoring.processes, lambda done, total, _: show(done, total))
+    counts = {}
+    for place, piece in enumerate(pieces):
         if piece.failure:
             reporter.failure(f"Not scored: {piece.failure}")
-    failed = {piece.name for piece in pieces if piece.failure}
-    counts = {
-        pair.name: count_notes(*(read_performance(path).notes for path in (pair.reference, pair.estimate)))
-        for pair in pairs
-        if pair.name not in failed
-    }
+        elif piece.performances is not None:
+            counts[piece.name] = count_notes(*(side.notes for side in piece.performances))
+            pieces[place] = replace(piece, performances=None)  # all notes of a data set would stay in memory
     return SetMetrics(decoded, counts, summarise(scoring.protocols, pieces, scoring.bootstrap))
 
 

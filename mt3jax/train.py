@@ -170,12 +170,11 @@ class _Run:
         self.step = int(state.step)
         last: _Dispatched | None = None
         before: StepBatch | None = None
-        must_stop, is_compiled = False, False
+        first, must_stop = self.step, False
         while self.step < config.num_steps and not must_stop:
             before = batch = self._next(batches, state, before)
             state, metrics = train_step(state, batch.arrays)
-            if not is_compiled:
-                is_compiled = True
+            if self.step == first:  # it has been compiled
                 self.meter.start()
             self.step += 1
             # The numbers of the step before are read only now, while the devices compute this one.

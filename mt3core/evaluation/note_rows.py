@@ -58,7 +58,7 @@ def parse_table(text: str) -> NoteRows:
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip() and line[0] != "#"]
     if not lines:
         return _rows([])
-    delimiter = next((mark for mark in "\t;," if mark in lines[0][1]), None)
+    delimiter = _delimiter(lines[0][1])
     cells = [(number, _cells(line, delimiter)) for number, line in lines]
     first = [cell.strip() for cell in cells[0][1]]
     names: Sequence[str] = COLUMNS
@@ -119,8 +119,13 @@ def is_of_something_else(text: str, suffix: str) -> bool:
     if suffix not in (".csv", ".tsv"):
         return False
     header = next((line for line in text.splitlines() if line.strip() and line[0] != "#"), "0")
-    names = [name.strip() for name in _cells(header, next((mark for mark in "\t;," if mark in header), None))]
+    names = [name.strip() for name in _cells(header, _delimiter(header))]
     return not _is_number(names[0]) and not _OF_A_NOTE & {_column(name) for name in names}
+
+
+def _delimiter(line: str) -> str | None:
+    """What stands between the columns of a table that begins with this line; None for spaces."""
+    return next((mark for mark in "\t;," if mark in line), None)
 
 
 def _cells(line: str, delimiter: str | None) -> list[str]:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ class Result:
             "schema_version": SCHEMA_VERSION,
             "protocols": {name: _average_json(name, self.averages[name]) for name in self.protocols},
             "pieces": [_piece_json(piece) for piece in self.pieces],
-            "analysis": _pooled_analysis(self.pieces),
+            "analysis": self._analysis,
             "against": against,
             "unmatched": _unmatched_json(self),
             "settings": {
@@ -76,6 +77,11 @@ class Result:
                 **self.settings,
             },
         }
+
+    @cached_property
+    def _analysis(self) -> dict[str, Any] | None:
+        """Of all pieces pooled: counted once, for the JSON and for the report."""
+        return _pooled_analysis(self.pieces)
 
     def save(self, path: Path) -> None:
         """Writes the JSON, whole or not at all."""
