@@ -15,7 +15,7 @@ from mt3core.datasets.augmentation import AugmentationConfig
 from mt3core.datasets.sampling import DatasetChoice
 from mt3core.errors import UsageError
 
-OPTIMIZERS = ("adafactor", "adamw")
+OPTIMIZERS = ("adafactor", "adamw", "muon")
 SCHEDULES = ("constant", "cosine", "rsqrt")
 RULES = ("skip", "stop")
 
@@ -65,7 +65,8 @@ class OptimizerConfig:
     """The update rule. The defaults are the published recipe: Adafactor, constant rate after a warm-up.
 
     Attributes:
-        learning_rate: the peak. Adafactor multiplies it by each array's root mean square, AdamW does not.
+        kind: `muon` takes Muon for the matrices of the layers, and AdamW for embedding, logits and norms.
+        learning_rate: the peak. Adafactor multiplies it by each array's root mean square, AdamW and Muon do not.
         schedule: what follows the linear warm-up: constant; cosine down to `end_factor` of the peak at the last step;
             rsqrt, falling with the square root of the step.
         adafactor_decay: exponent of the second moment's decay, 1 - step ** -decay.
@@ -73,7 +74,7 @@ class OptimizerConfig:
         ema_decay: of a moving average of the parameters, which is what is validated and converted; 0 for none.
     """
 
-    kind: Literal["adafactor", "adamw"] = "adafactor"
+    kind: Literal["adafactor", "adamw", "muon"] = "adafactor"
     learning_rate: float = 1e-3
     schedule: Literal["constant", "cosine", "rsqrt"] = "constant"
     warmup_steps: int = 1000
@@ -82,6 +83,7 @@ class OptimizerConfig:
     adam_b1: float = 0.9
     adam_b2: float = 0.98
     adam_epsilon: float = 1e-8
+    muon_momentum: float = 0.95
     weight_decay: float = 0.0
     clip_norm: float = 0.0
     ema_decay: float = 0.0
@@ -262,6 +264,7 @@ def check_training_config(config: TrainingConfig) -> None:
         "optimizer.ema_decay": optimizer.ema_decay,
         "optimizer.adam_b1": optimizer.adam_b1,
         "optimizer.adam_b2": optimizer.adam_b2,
+        "optimizer.muon_momentum": optimizer.muon_momentum,
         "model.network.dropout_rate": network.dropout_rate,
     }
     for name, value in shares.items():

@@ -51,6 +51,7 @@ def part(results, name):
         ("meshes", "4x1", "plain"),
         ("meshes", "2x2", "dropout"),
         ("meshes", "1x4", "plain"),
+        ("meshes", "muon 2x2", "muon"),
         ("two", "hosts", "dropout"),
         ("four", "hosts", "plain"),
         ("alone", "remat", "plain"),

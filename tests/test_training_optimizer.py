@@ -1,10 +1,13 @@
 """Update rules, learning rates and averages against independent references."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+import optax.contrib
 import pytest
 import torch
 
@@ -122,6 +125,76 @@ def test_adamw_is_torchs(weight_decay):
             weight.grad = torch.tensor(gradients(step)[name])
         reference.step()
         assert_close(found[step], {name: weight.detach().numpy() for name, weight in weights.items()}, start)
+
+
+# Two layers' matrices, the two tables of tokens and a norm's scale, by the names that Muon's choice goes by.
+NESTED = {
+    "decoder": {"layers": {0: {"mlp": {"wi_0": {"kernel": (24, 40)}, "wo": {"kernel": (40, 24)}}}},
+                "token_embedder": {"embedding": (30, 24)}, "logits_dense": {"kernel": (24, 30)},
+                "decoder_norm": {"scale": (24,)}},
+}  # fmt: skip
+
+
+def draw_nested(seed):
+    random = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda shape: random.standard_normal(shape).astype(np.float32), NESTED, is_leaf=lambda leaf: type(leaf) is tuple
+    )
+
+
+def test_muon_is_optaxs_with_tables_and_scales_left_to_adamw():
+    config = OptimizerConfig(kind="muon", muon_momentum=0.9, adam_b1=0.8, adam_b2=0.95, adam_epsilon=1e-7)
+    start, rate = draw_nested(0), 0.01
+    chosen = optax.contrib.MuonDimensionNumbers()
+    layers = {0: {"mlp": {"wi_0": {"kernel": chosen}, "wo": {"kernel": chosen}}}}
+    left = {"token_embedder": {"embedding": None}, "logits_dense": {"kernel": None}, "decoder_norm": {"scale": None}}
+    reference = optax.contrib.muon(
+        rate, beta=0.9, eps=1e-7, adam_b1=0.8, adam_b2=0.95, consistent_rms=0.2,
+        muon_weight_dimension_numbers={"decoder": {"layers": layers, **left}},
+    )  # fmt: skip
+    ours = make_optimizer(config)
+    params, expected = start, start
+    state, reference_state = ours.init(params), reference.init(expected)
+    update, reference_update = jax.jit(ours.update), jax.jit(reference.update)
+    for step in range(3):
+        gradient = draw_nested(10 + step)
+        directions, state = update(gradient, state, params)
+        params = apply_directions(params, directions, rate)
+        updates, reference_state = reference_update(gradient, reference_state, expected)
+        expected = optax.apply_updates(expected, updates)
+    for path, array in jax.tree_util.tree_flatten_with_path(expected)[0]:
+        found = functools.reduce(lambda tree, part: tree[part.key], path, params)
+        np.testing.assert_allclose(found, array, rtol=1e-6, atol=1e-7, err_msg=str(path))
+
+
+def test_muon_orthogonalises_the_layers_only():
+    """Judged by singular values: those of a layer's first direction are about equal, those of a table's are not."""
+    params, gradient = draw_nested(1), draw_nested(2)
+    optimizer = make_optimizer(OptimizerConfig(kind="muon"))
+    directions, _ = jax.jit(optimizer.update)(gradient, optimizer.init(params), params)
+
+    def spread(array):
+        values = np.linalg.svd(np.asarray(array, np.float64), compute_uv=False)
+        return values.max() / values.min()
+
+    decoder = directions["decoder"]
+    for matrix in (decoder["layers"][0]["mlp"]["wi_0"]["kernel"], decoder["layers"][0]["mlp"]["wo"]["kernel"]):
+        assert spread(matrix) < 2.0
+        assert np.sqrt(np.mean(np.square(matrix))) == pytest.approx(0.2, rel=0.2)
+    for name, part in (("token_embedder", "embedding"), ("logits_dense", "kernel")):
+        assert spread(decoder[name][part]) > 5.0
+        sizes = np.abs(decoder[name][part])  # AdamW's first direction is the gradient's sign, times a constant
+        np.testing.assert_allclose(sizes, sizes[0, 0], rtol=1e-3)
+
+
+def test_muon_decays_matrices_and_leaves_scales():
+    params, gradient = draw_nested(3), jax.tree.map(np.zeros_like, draw_nested(3))
+    optimizer = make_optimizer(OptimizerConfig(kind="muon", weight_decay=0.1))
+    directions, _ = jax.jit(optimizer.update)(gradient, optimizer.init(params), params)
+    decoder = directions["decoder"]
+    embedding = params["decoder"]["token_embedder"]["embedding"]
+    np.testing.assert_allclose(decoder["token_embedder"]["embedding"], 0.1 * embedding, rtol=1e-6)
+    assert not np.asarray(decoder["decoder_norm"]["scale"]).any()
 
 
 def test_global_norm_is_clipped_before_the_statistics():

@@ -33,6 +33,8 @@ NUM_DEVICES = 4
 ROOT = Path(__file__).resolve().parents[1]
 # Name, data, fsdp, dropout. Dropout takes long to compile, so only one mesh has it.
 MESHES = (("4x1", 4, 1, 0.0), ("2x2", 2, 2, 0.1), ("1x4", 1, 4, 0.0))
+MUON = {"kind": "muon"}
+MUON_STEPS = 6
 XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 COLLECTIVES = r"= (\S+|\([^)]*\)) (all-gather|all-to-all|collective-permute|all-reduce|reduce-scatter)(?:-start)?\("
 
@@ -129,6 +131,7 @@ def run_alone(target):
     results |= Run(training_config(compute={"remat": True}), mesh).results("remat")
     plain = Run(training_config(), mesh)
     results |= plain.results("plain")
+    results |= Run(training_config(optimizer=MUON), mesh, num_steps=MUON_STEPS).results("muon")
     parts = Run(training_config(batch={"accumulation": 4}, loss={"normalise": "sum"}), mesh)
     results |= parts.results("accumulation")
     evaluated = make_eval_step(plain.config, mesh)(plain.state.params, plain.batch(30))
@@ -199,6 +202,8 @@ def run_meshes(target):
             ),
             "kernel_shard": kernel.sharding.shard_shape(kernel.shape),
         }
+    config = training_config(optimizer=MUON, compute={"data": 2, "fsdp": 2})
+    results |= Run(config, make_mesh(config.compute), num_steps=MUON_STEPS).results("muon 2x2")
     save(target, results, remarks)
 
 

@@ -10,8 +10,13 @@ least 128, decaying with 1 - step ** -0.8 without an offset; 1e-30 added to squa
 clipped to a root mean square of 1, then multiplied by the array's own, of at least 1e-3; no momentum. Optax's parts
 do the same in the same order (T5X multiplies rate and parameter scale first: the same product). Two things differ on
 purpose. A global norm is clipped only where asked for, before the statistics, as in T5X. Weight decay, which MT3 has
-not, is multiplied by the learning rate for both rules, where T5X and `optax.adafactor` take it as it is, and leaves
+not, is multiplied by the learning rate for all rules, where T5X and `optax.adafactor` take it as it is, and leaves
 the norms' scales alone.
+
+Muon (Jordan 2024) is Optax's: the momentum of every matrix of the layers is made orthogonal by five Newton-Schulz
+iterations and scaled to a root mean square of 0.2 (Liu et al. 2025, arXiv 2502.16982), which is about AdamW's, so that
+one learning rate serves both. Embedding and logits are tables with a row a token, not maps between activations, and
+follow AdamW together with the norms' scales; as in Optax, Nesterov's momentum is on for both.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 from jaxtyping import Array, Float, Int
 
 from mt3core.training_config import OptimizerConfig, TrainingConfig
@@ -30,6 +36,9 @@ MIN_FACTORED_SIZE = 128
 SQUARE_EPSILON = 1e-30
 MIN_PARAMETER_SCALE = 1e-3
 UPDATE_RMS = 1.0
+MUON_RMS = 0.2
+# The last parts of the paths of matrices that Muon leaves to AdamW.
+TOKEN_TABLES = (("token_embedder", "embedding"), ("logits_dense", "kernel"))
 
 Step = Int[Array, ""] | int
 
@@ -46,6 +55,18 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
             ),
             optax.clip_by_block_rms(UPDATE_RMS),
             optax.scale_by_param_block_rms(MIN_PARAMETER_SCALE),
+        ]
+    elif config.kind == "muon":
+        parts += [
+            optax.contrib.muon(
+                learning_rate=-1.0,  # Optax turns the sign for its own `apply_updates`; here directions are subtracted
+                beta=config.muon_momentum,
+                eps=config.adam_epsilon,
+                adam_b1=config.adam_b1,
+                adam_b2=config.adam_b2,
+                muon_weight_dimension_numbers=orthogonalised,
+                consistent_rms=MUON_RMS,
+            )
         ]
     else:
         parts += [optax.scale_by_adam(config.adam_b1, config.adam_b2, config.adam_epsilon)]
@@ -86,6 +107,17 @@ def update_average(average: Any, params: Any, decay: float, step: Step) -> Any:
     now = jnp.asarray(step, jnp.float32)
     keep = jnp.minimum(decay, (1 + now) / (10 + now))
     return jax.tree.map(lambda a, p: keep * a + (1 - keep) * p, average, params)
+
+
+def orthogonalised(params: Any) -> Any:
+    """A tree like `params`: which axes Muon takes for a matrix's rows and columns; None for what AdamW updates."""
+
+    def dimensions(path: tuple, leaf: Any) -> optax.contrib.MuonDimensionNumbers | None:
+        names = tuple(str(getattr(part, "key", part)) for part in path)
+        is_table = any(names[-len(table) :] == table for table in TOKEN_TABLES)
+        return optax.contrib.MuonDimensionNumbers() if leaf.ndim == 2 and not is_table else None
+
+    return jax.tree_util.tree_map_with_path(dimensions, params)
 
 
 def _is_matrix(params: Any) -> Any:
