@@ -35,6 +35,8 @@ _RECORDS = {
     b"ibag": _BAG,
     b"igen": _GENERATOR,
 }
+# Names that may follow a chunk: lists outside, the tables of section 7 inside `pdta`.
+_CHUNK_NAMES = frozenset({b"LIST", b"pmod", b"imod", b"shdr", *_RECORDS})
 # Generators: what a zone leads to ends its list; the key range, where there is one, begins it.
 _LEADS_TO_INSTRUMENT, _KEY_RANGE, _LEADS_TO_SAMPLE = 41, 43, 53
 
@@ -110,12 +112,18 @@ def _tables(file: BinaryIO, end: int) -> dict[bytes, np.ndarray] | None:
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Name and size of each RIFF chunk from here on; chunks begin at even places."""
+    """Name and size of each RIFF chunk from here on.
+
+    A chunk of odd size is followed by a byte that counts for nothing, but some writers of compressed sound fonts leave
+    it out: MuseScore_General_Lite.sf3 has samples of 39,794,625 bytes and the next name at once.
+    """
     while len(head := file.read(8)) == 8:
         name, size = struct.unpack("<4sI", head)
-        start = file.tell()
+        end = file.tell() + size
         yield name, size
-        file.seek(start + size + size % 2)
+        file.seek(end)
+        is_padded = size % 2 == 1 and file.read(4) not in _CHUNK_NAMES
+        file.seek(end + is_padded)
 
 
 def _presets(records: dict[bytes, np.ndarray]) -> dict[tuple[int, int], np.ndarray]:
