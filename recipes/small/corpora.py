@@ -1,0 +1,112 @@
+"""The collections of music as compositions: a name that tells pieces apart, and their parts.
+
+Everything that is one composition (movements and takes of it, several transcriptions of one recording) has one name,
+since the split into training, validation and test goes by it.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from held_out import held_out
+from musicxml import read_musicxml
+
+from mt3core.rendering.score import Part, read_score
+from mt3core.rendering.sources import split_of
+
+LONGEST_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A file of music. `composition` is shared by all files of one work; `tempo` where a file tells it (Groove)."""
+
+    corpus: str
+    composition: str  # of letters, digits, `_`, `-`
+    path: Path
+    is_score: bool  # exact times that want a player
+    tempo: float | None = None  # quarters a minute
+
+    @property
+    def folder(self) -> str:
+        return f"{self.corpus}/{self.composition}"
+
+    @property
+    def split(self) -> str:
+        """The split that `mt3 render` gives to files in this piece's folder."""
+        return split_of(self.path, f"{self.folder}/any.mid")
+
+    def parts(self) -> tuple[Part, ...]:
+        if self.path.suffix == ".mxl":
+            return read_musicxml(self.path, self.path.name)
+        return read_score(self.path, LONGEST_SECONDS).parts
+
+
+def find_pieces(corpus: str, folder: Path) -> list[Piece]:
+    """The pieces of a corpus below the folder it was unpacked into, in a fixed order, without those held out."""
+    return [piece for piece in sorted(_READERS[corpus](folder), key=lambda piece: str(piece.path.relative_to(folder)))]
+
+
+def _giantmidi(folder: Path) -> Iterator[Piece]:
+    # The recording's address (eleven signs) stands in the name of every transcription of it.
+    for path in _allowed(folder, "*.mid"):
+        found = re.search(r"[ _]([A-Za-z0-9_-]{11})(_cut.*|_a|_mov.*|_part.*|_no_.*)?$", path.stem)
+        yield Piece("giantmidi", _plain(found.group(1) if found else path.stem), path, False)
+
+
+def _pop909(folder: Path) -> Iterator[Piece]:
+    for path in _allowed(folder, "*.mid"):
+        if re.fullmatch(r"\d{3}", path.stem):
+            yield Piece("pop909", path.stem, path, True)
+
+
+def _freedoom(folder: Path) -> Iterator[Piece]:
+    for path in _allowed(folder, "*.mid"):
+        if path.stem != "dummy":
+            yield Piece("freedoom", _plain(path.stem), path, False)
+
+
+def _lieder(folder: Path) -> Iterator[Piece]:
+    for path in _allowed(folder, "*.mxl"):
+        yield Piece("lieder", path.stem, path, True)
+
+
+def _quartets(folder: Path) -> Iterator[Piece]:
+    for path in _allowed(folder, "*.mxl"):
+        yield Piece("quartets", path.stem, path, True)
+
+
+def _groove(folder: Path) -> Iterator[Piece]:
+    # In the evaluation sessions every drummer plays the same ten grooves; otherwise a session is a drummer's own.
+    for table in folder.rglob("info.csv"):
+        with table.open(encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                path = table.parent / row["midi_filename"]
+                name = row["style"].split("/")[-1] if "eval_session" in row["session"] else row["session"]
+                if row["time_signature"] == "4-4" and path.is_file():
+                    yield Piece("groove", _plain(name), path, False, float(row["bpm"]))
+
+
+_READERS: dict[str, Callable[[Path], Iterator[Piece]]] = {
+    "giantmidi": _giantmidi,
+    "pop909": _pop909,
+    "freedoom": _freedoom,
+    "lieder": _lieder,
+    "quartets": _quartets,
+    "groove": _groove,
+}
+CORPORA = tuple(_READERS)
+
+
+def _allowed(folder: Path, pattern: str) -> Iterator[Path]:
+    for path in folder.rglob(pattern):
+        if held_out(str(path.relative_to(folder))) is None:
+            yield path
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9-]+", "_", name).strip("_")
