@@ -1,4 +1,4 @@
-"""Attention of heads that are already split, computed by XLA or by cuDNN; and the matrix product of short numbers."""
+"""Attention of heads that are already split, computed by XLA or by cuDNN."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
+
+from mt3jax.products import wide_matmul
 
 # What a place that may not be seen scores before the softmax, as in Magenta's masks; finite, so that nothing is NaN.
 MASKED_SCORE = -1e10
@@ -35,13 +37,6 @@ def attention(
     if mask is not None:
         scores = jnp.where(mask, scores, MASKED_SCORE)
     return jax.nn.softmax(scores).astype(value.dtype) @ value
-
-
-def wide_matmul(left: Array, right: Array) -> Array:
-    """The product, summed and returned in float32 even of bfloat16, in which it is computed backwards, too."""
-    is_short = left.dtype == jnp.bfloat16
-    precision = jax.lax.DotAlgorithmPreset.BF16_BF16_F32 if is_short else None
-    return jnp.matmul(left, right, precision=precision, preferred_element_type=jnp.promote_types(left.dtype, "float32"))
 
 
 def choose_implementation(asked: str, dtype: str, head_dim: int) -> str:

@@ -22,8 +22,9 @@ from jaxtyping import Bool, Float, Int, Key
 
 from mt3core.config import ModelConfig, NetworkConfig
 from mt3core.positions import position_table
-from mt3jax.attention import attention, wide_matmul
+from mt3jax.attention import attention
 from mt3jax.packing import Dropout, Packing
+from mt3jax.products import take_rows, wide_matmul
 
 NORM_EPSILON = 1e-6
 # Logits are summed over so many parts of the width: in one float32 sum of 512 products the rounding is most of what
@@ -247,7 +248,7 @@ class Decoder(nnx.Module):
     def embed(self, tokens: Int[Array, "*places"], positions: Int[Array, "*#places"]) -> Float[Array, "*places emb"]:
         # Not by calling the embedder, which always gives the type that it was made with.
         table = self.token_embedder.embedding[...]
-        return jnp.take(table, tokens, axis=0) + fixed_positions(self.config, table.dtype)[positions]
+        return take_rows(table, tokens) + fixed_positions(self.config, table.dtype)[positions]
 
     def logits(self, x: Float[Array, "*places emb"]) -> Float[Array, "*places vocab"]:
         kernel = self.token_embedder.embedding[...].T if self.logits_via_embedding else self.logits_dense.kernel[...]

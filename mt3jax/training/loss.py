@@ -128,7 +128,8 @@ def sums_of_logits(
     """The same of logits; targets 0 count for nothing."""
     is_target = targets > 0
     logsumexp = jax.nn.logsumexp(logits, axis=-1)
-    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    # A sum of one, whose gradient is no scatter.
+    chosen = jnp.sum(jnp.where(targets[..., None] == jnp.arange(logits.shape[-1]), logits, 0.0), axis=-1)
     cross_entropy = jnp.sum(jnp.where(is_target, logsumexp - chosen, 0.0))
     z_loss = jnp.sum(jnp.where(is_target, z_weight * logsumexp**2, 0.0))
     is_type = is_target[..., None] & (types[targets][..., None] == jnp.arange(len(EVENT_TYPES)))

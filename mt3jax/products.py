@@ -1,0 +1,45 @@
+"""Matrix products as accelerators want them: of short numbers summed in long ones, and in the place of scatters."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Int, Shaped
+
+
+def wide_matmul(left: Array, right: Array) -> Array:
+    """The product, summed and returned in float32 even of bfloat16, in which it is computed backwards, too."""
+    is_short = left.dtype == jnp.bfloat16
+    precision = jax.lax.DotAlgorithmPreset.BF16_BF16_F32 if is_short else None
+    return jnp.matmul(left, right, precision=precision, preferred_element_type=jnp.promote_types(left.dtype, "float32"))
+
+
+def take_rows(table: Shaped[Array, "items ..."], numbers: Int[Array, "*places"]) -> Shaped[Array, "*places ..."]:
+    """The items of these numbers, each of which must be one: `table[numbers]`.
+
+    Its gradient is a product with the one-hot numbers, summed in float32 at least. JAX's own, a scatter, adds in the
+    type of the table, which loses what is added to the large sums of common tokens in bfloat16; and adding to the same
+    place is what accelerators are slow at.
+    """
+    return _take_rows(table.shape[0], table, jnp.asarray(numbers))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _take_rows(num_items: int, table: Array, numbers: Array) -> Array:
+    return table.at[numbers].get(mode="promise_in_bounds")
+
+
+def _forward(num_items: int, table: Array, numbers: Array) -> tuple[Array, Array]:
+    return _take_rows(num_items, table, numbers), numbers
+
+
+def _backward(num_items: int, numbers: Array, gradient: Array) -> tuple[Array, None]:
+    is_taken = jax.nn.one_hot(numbers.reshape(-1), num_items, dtype=gradient.dtype)
+    summed = wide_matmul(is_taken.T, gradient.reshape(numbers.size, -1))
+    return summed.reshape(num_items, *gradient.shape[numbers.ndim :]).astype(gradient.dtype), None
+
+
+_take_rows.defvjp(_forward, _backward)
