@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +21,8 @@ import platformdirs
 from mt3convert import orbax, remote, t5x, torch_port
 from mt3core.config import ModelConfig
 from mt3core.errors import ModelError, OutputError, UsageError
-from mt3core.model_directory import CONFIG_FILE, WEIGHTS_FILE, load_model_directory, save_model_directory
+from mt3core.model_directory import CONFIG_FILE, WEIGHTS_FILE, load_model_directory, read_card, save_model_directory
+from mt3core.weights_file import check_stored_type
 
 Kind = Literal["t5x", "model_directory", "orbax", "port", "remote"]
 DestinationKind = Literal["t5x", "model_directory", "orbax", "port"]
@@ -39,12 +40,16 @@ _GET_ONE = (
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """A model in memory: every array in float32 by PyTorch's name in PyTorch's shape, and what the user should know."""
+    """A model in memory: every array in float32 by PyTorch's name in PyTorch's shape, and what the user should know.
+
+    `card` is the model card that a person wrote, where there is one.
+    """
 
     config: ModelConfig
     arrays: Mapping[str, np.ndarray]
     kind: Kind
     notes: tuple[str, ...] = ()
+    card: str | None = None
 
 
 @dataclass(frozen=True)
@@ -98,8 +103,8 @@ def load(source: str | os.PathLike[str], progress: remote.Progress | None = None
     if kind == "remote":
         local = remote.fetch(str(source), progress)
         loaded = load(local)
-        return LoadedWeights(loaded.config, loaded.arrays, "remote", loaded.notes)
-    path, notes = Path(source), []
+        return replace(loaded, kind="remote")
+    path, notes, card = Path(source), [], None
     if kind == "t5x":
         config, arrays = t5x.read_t5x(path.parent if path.is_file() else path)
     elif kind == "orbax":
@@ -108,8 +113,9 @@ def load(source: str | os.PathLike[str], progress: remote.Progress | None = None
         config, arrays, notes = torch_port.read_port(next(path.glob("*.pth")) if path.is_dir() else path)
     else:
         config, arrays = load_model_directory(path)
+        card = read_card(path)
     _check_finite(arrays, path)
-    return LoadedWeights(config, arrays, kind, tuple(notes))
+    return LoadedWeights(config, arrays, kind, tuple(notes), card)
 
 
 def resolve_model(model: str | os.PathLike[str] | None = None) -> str:
@@ -147,16 +153,22 @@ def convert(
     overwrite: bool = False,
     to: DestinationKind | None = None,
     progress: remote.Progress | None = None,
+    stored_type: str | None = None,
 ) -> ConversionReport:
     """Loads `source`, whatever it is, and writes `destination`, whole or not at all.
 
     The destination's kind is `to`, or follows from its name: `.pth` for the ports' form, `.orbax` for Orbax, else
-    a model directory. Raises `ModelError` for the source, `OutputError` for the destination.
+    a model directory. Only that can be stored as another `stored_type` than float32. Its card is the source's, where
+    that is a model directory with one. Raises `ModelError` for the source, `OutputError` for the destination.
     """
     destination = Path(destination)
     kind = to or _destination_kind(destination)
     if kind not in DESTINATION_KINDS:
         raise UsageError(f"Weights cannot be written as {kind!r}.", f"Choose {', '.join(DESTINATION_KINDS)}.")
+    if stored_type is not None:
+        check_stored_type(stored_type)
+        if kind != "model_directory":
+            raise UsageError(f"Weights in the form {kind!r} have no other type.", "Leave --dtype out.")
     _check_free(destination, overwrite)
     loaded = load(source, progress)
     if kind == "port":
@@ -167,7 +179,15 @@ def convert(
         t5x.write_t5x(destination, loaded.config, loaded.arrays, overwrite=overwrite)
     else:
         shown = str(source) if loaded.kind == "remote" else f"{Path(source).name} ({loaded.kind})"
-        save_model_directory(destination, loaded.config, loaded.arrays, source=shown, overwrite=overwrite)
+        save_model_directory(
+            destination,
+            loaded.config,
+            loaded.arrays,
+            source=shown,
+            overwrite=overwrite,
+            stored_type=stored_type or "float32",
+            card=loaded.card,
+        )
     return ConversionReport(
         source=str(source),
         source_kind=loaded.kind,

@@ -91,13 +91,17 @@ def convert(
         str | None,
         typer.Option(help="model_directory, t5x, orbax or port. [default: by the name: .pth, .orbax, else the first]"),
     ] = None,
+    stored_type: Annotated[
+        str | None,
+        typer.Option("--dtype", help="How a model directory stores weights: float32 or bfloat16. [default: float32]"),
+    ] = None,
     overwrite: Overwrite = False,
     verbose: Verbose = False,
 ) -> None:
     """Bring weights from one form into another."""
     from mt3app.convert import convert_model
 
-    convert_model(source, destination, to, overwrite, Reporter(verbose=verbose))
+    convert_model(source, destination, to, stored_type, overwrite, Reporter(verbose=verbose))
 
 
 @app.command()

@@ -1,34 +1,30 @@
 """The model directory, the form in which weights travel: `config.json`, `model.safetensors`, `README.md`.
 
-The arrays carry PyTorch's names and shapes (see `parameters.py`), in float32. Reading runs no code.
+The arrays carry PyTorch's names and shapes (see `parameters.py`), in float32 or bfloat16 (see `weights_file.py`).
+Reading runs no code.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, deserialize, safe_open
-from safetensors.numpy import save_file
 
 from mt3core.config import ModelConfig
 from mt3core.errors import ModelError
 from mt3core.files import atomic_directory
 from mt3core.parameters import check_arrays, parameters
+from mt3core.weights_file import check_stored_type, read_weights, write_weights
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
-
-# How safetensors writes the element types that are read; all become float32, which holds each exactly.
-_READABLE: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+_CARD_HEADER = "---\n"  # a card that a person wrote begins with YAML, as on the Hugging Face hub
 # Of a network, what may differ between weights and config: it changes no array and no array's meaning.
 FREE_FIELDS = ("dropout_rate", "input_frames", "max_target_tokens", "max_positions")
 
@@ -39,33 +35,38 @@ def save_model_directory(
     arrays: Mapping[str, np.ndarray],
     source: str = "",
     overwrite: bool = False,
+    stored_type: str = "float32",
+    card: str | None = None,
 ) -> None:
     """Writes a model whole or not at all; the same input gives the same bytes.
 
     Args:
         directory: must be absent or empty, unless `overwrite`.
         config: what the weights belong to.
-        arrays: every array of the network by its PyTorch name, in PyTorch's shape; stored as float32.
+        arrays: every array of the network by its PyTorch name, in PyTorch's shape.
         source: one line for the model card, where the weights come from.
         overwrite: replace what is there.
+        stored_type: what the arrays are stored as, `float32` or, in half the bytes, `bfloat16`.
+        card: the model card; without it a short one is written.
 
-    Raises `ModelError` where the arrays do not fit the configuration, `OutputError` where it cannot be written.
+    Raises `ModelError` where the arrays do not fit the configuration, `OutputError` where it cannot be written,
+    `UsageError` for another type.
     """
     directory = Path(directory)
+    check_stored_type(stored_type)
     check_arrays(_expected_shapes(config), {name: array.shape for name, array in arrays.items()}, "the weights to save")
-    ordered = {name: np.ascontiguousarray(arrays[name], np.float32) for name in sorted(arrays)}
     with atomic_directory(directory, overwrite=overwrite) as temporary:
         (temporary / CONFIG_FILE).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
-        save_file(ordered, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
-        # safetensors lets only the owner read its file; the user's own rules hold for it as for the others.
-        shutil.copymode(temporary / CONFIG_FILE, temporary / WEIGHTS_FILE)
-        (temporary / CARD_FILE).write_text(_model_card(config, ordered, source), encoding="utf-8")
+        write_weights(temporary / WEIGHTS_FILE, arrays, stored_type)
+        if card is None:
+            card = _model_card(config, arrays, source, stored_type)
+        (temporary / CARD_FILE).write_text(card, encoding="utf-8")
 
 
 def load_model_directory(directory: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, np.ndarray]]:
     """Reads a model: its configuration, and every array in float32 by its PyTorch name, in PyTorch's shape.
 
-    Arrays stored as float16 or bfloat16 become float32. Raises `ModelError` where the directory, a file of it
+    Arrays stored as bfloat16 (or float16) become float32. Raises `ModelError` where the directory, a file of it
     or an array is missing, surplus, misshapen, cut off, of another element type or holds NaN or infinity.
     """
     directory = Path(directory)
@@ -73,12 +74,17 @@ def load_model_directory(directory: str | os.PathLike[str]) -> tuple[ModelConfig
     path = directory / WEIGHTS_FILE
     if not path.is_file():
         raise ModelError(f"{directory} has no {WEIGHTS_FILE}.", "Convert the model again: mt3 convert.")
-    with _readable_weights(path) as file:
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
-        check_arrays(_expected_shapes(config), shapes, str(path))
-        types = {name: part.get_dtype() for name, part in slices.items()}
-    return config, _read_arrays(path, types)
+    return config, read_weights(path, _expected_shapes(config))
+
+
+def read_card(directory: str | os.PathLike[str]) -> str | None:
+    """The model card of a model directory if a person wrote it; None where there is none, or only the short one."""
+    path = Path(directory) / CARD_FILE
+    try:
+        card = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return card if card.startswith(_CARD_HEADER) else None
 
 
 def load_config(directory: str | os.PathLike[str]) -> ModelConfig:
@@ -136,44 +142,7 @@ def _expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return {parameter.torch_name: parameter.torch_shape for parameter in parameters(config.network)}
 
 
-@contextlib.contextmanager
-def _readable_weights(path: Path) -> Iterator[safe_open]:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            yield file
-    except (SafetensorError, OSError) as error:
-        raise ModelError(
-            f"{path} is broken or cut off: {error}.", "Copy or convert the model again: mt3 convert."
-        ) from error
-
-
-def _read_arrays(path: Path, types: Mapping[str, str]) -> dict[str, np.ndarray]:
-    unreadable = sorted(f"{name} ({kind})" for name, kind in types.items() if kind not in _READABLE)
-    if unreadable:
-        raise ModelError(f"{path} has arrays of another type than float32, float16, bfloat16: {', '.join(unreadable)}.")
-    with _readable_weights(path) as file:
-        if "BF16" in types.values():  # no such type in NumPy: take the bytes as they are
-            stored = deserialize(path.read_bytes())
-            arrays = {name: _to_float32(part["data"], part["dtype"], part["shape"]) for name, part in stored}
-        else:
-            arrays = {name: file.get_tensor(name).astype(np.float32, copy=False) for name in types}
-    not_finite = sorted(name for name, array in arrays.items() if not np.isfinite(array).all())
-    if not_finite:
-        raise ModelError(
-            f"{path} holds values that are no numbers (NaN or infinite) in {', '.join(not_finite)}.",
-            "Use an earlier checkpoint: training has diverged, or the file is damaged.",
-        )
-    return arrays
-
-
-def _to_float32(data: bytes, kind: str, shape: list[int]) -> np.ndarray:
-    stored = np.frombuffer(data, _READABLE[kind]).reshape(shape)
-    if kind == "BF16":  # the upper half of a float32
-        return (stored.astype(np.uint32) << 16).view(np.float32)
-    return stored.astype(np.float32)
-
-
-def _model_card(config: ModelConfig, arrays: Mapping[str, np.ndarray], source: str) -> str:
+def _model_card(config: ModelConfig, arrays: Mapping[str, np.ndarray], source: str, stored_type: str) -> str:
     """A short README.md. No date: the same model must give the same bytes."""
     network, vocabulary = config.network, config.vocabulary
     ties = "with" if vocabulary.ties else "without"
@@ -184,7 +153,7 @@ def _model_card(config: ModelConfig, arrays: Mapping[str, np.ndarray], source: s
 A model for mt3kit: music recordings in, multi-instrument MIDI out.
 
 - Weights from: {source or "not stated"}
-- Network: T5, {network.num_encoder_layers} + {network.num_decoder_layers} layers, {count:,} parameters
+- Network: T5, {network.num_encoder_layers} + {network.num_decoder_layers} layers, {count:,} parameters in {stored_type}
 - Reads: {network.input_frames} frames of {network.input_bands} mel bands at {config.spectrogram.sample_rate_hz} Hz
 - Writes: notes with {velocity}, programs `{vocabulary.program_granularity}`, {ties} ties
 
