@@ -38,8 +38,8 @@ def split_batch(batch: Arrays, config: TrainingConfig, num_groups: int, rows: in
         batch: as of `example_streams.make_batch`; whatever is not for the network is left out.
         config: its `batch` says how.
         num_groups: of this host, one a device.
-        rows: of a group and part. A batch that needs more gets as many as a group has examples, so there are but two
-            shapes. Hosts that share a step must agree on one: ask each for `rows_of_batch` before.
+        rows: of a group and part. Targets that do not fit are left out (`num_left_out` counts them), so that steps
+            have one shape. Which, depends on the batch and these numbers alone.
 
     Returns:
         `audio` or `log_mel`, `num_frames` and the packed targets, all with a leading axis of `accumulation` parts.
@@ -48,12 +48,16 @@ def split_batch(batch: Arrays, config: TrainingConfig, num_groups: int, rows: in
     split = {name: _in_parts(batch[name], parts) for name in INPUTS if name in batch}
     targets = _in_parts(batch["targets"], parts)
     if config.batch.packed:
-        if rows < rows_of_batch(batch, config, num_groups):
-            rows = targets.shape[1] // num_groups
         packed = [pack(part, num_groups, rows, config.batch.block_tokens) for part in targets]
     else:
         packed = [pad(part, num_groups) for part in targets]
     return split | {name: np.stack([part[name] for part in packed]) for name in packed[0]}
+
+
+def num_left_out(batch: Arrays, split: Arrays) -> int:
+    """Targets of a batch that `split_batch` found no place for."""
+    num_placed = np.count_nonzero((split["segments"] > 0) & (split["positions"] == 0))
+    return int(np.count_nonzero(batch["targets"].any(axis=1)) - num_placed)
 
 
 def rows_of_batch(batch: Arrays, config: TrainingConfig, num_groups: int) -> int:
@@ -68,14 +72,13 @@ def pack(
 ) -> Arrays:
     """Targets in shared rows of the width of `targets`. A target ends with its last token that is not 0.
 
-    Raises `ValueError` where they do not fit; with a row for every example they always do.
+    What finds no place is left out, the shortest first since they come last; with a row for every example all do.
     """
     row_tokens = targets.shape[1]
     lengths = _lengths(targets)
-    row, first_block, number = _place(lengths, num_groups, row_tokens, block_tokens)
+    row, first_block, number = _place(lengths, num_groups, row_tokens, block_tokens, rows_per_group)
+    lengths = np.where(row < 0, 0, lengths)
     group_size = _group_size(len(lengths), num_groups)
-    if len(row) and row.max() >= rows_per_group:
-        raise ValueError(f"{row.max() + 1} rows are needed and only {rows_per_group} given.")
     example = np.arange(len(lengths))
     first_token = ((example // group_size * rows_per_group + row) * row_tokens) + first_block * block_tokens
 
@@ -130,7 +133,8 @@ def choose_rows(
     were not drawn; how many rows more than that is lost between the segments is seen by packing the largest.
 
     Args:
-        num_tokens: lengths of some hundred targets or more, drawn as in training.
+        num_tokens: lengths of a thousand targets or more, drawn as in training. Of 256 of them rows were chosen at
+            times that one batch of a hundred does not fit.
         group_examples: examples of a group.
         groups_per_step: parts times devices of all hosts: so many groups must all fit.
     """
@@ -149,11 +153,15 @@ _ROW_ARRAYS = ("targets", "decoder_inputs", "positions", "segments")
 
 
 def _place(
-    lengths: Int[np.ndarray, " examples"], num_groups: int, row_tokens: int, block_tokens: int
+    lengths: Int[np.ndarray, " examples"],
+    num_groups: int,
+    row_tokens: int,
+    block_tokens: int,
+    rows_per_group: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """First fit, the longest first: each example's row in its group, first block there, and number in the row from 1.
 
-    Empty targets lie nowhere; theirs is row 0.
+    Empty targets lie nowhere; theirs is row 0. The row is -1 for those that find no place in `rows_per_group` rows.
     """
     if row_tokens % block_tokens:
         raise ValueError(f"Rows of {row_tokens} tokens are not whole blocks of {block_tokens}.")
@@ -163,13 +171,16 @@ def _place(
     row, first_block, number = (np.zeros(len(lengths), np.int64) for _ in range(3))
     for group in range(num_groups):
         first = group * group_size
-        free = np.full(group_size, row_blocks)
-        counts = [0] * group_size
+        free = np.full(group_size if rows_per_group is None else rows_per_group, row_blocks)
+        counts = [0] * len(free)
         for example in (first + np.argsort(-needed[first : first + group_size], kind="stable")).tolist():
             blocks = needed[example]
             if blocks == 0:
                 break
             chosen = int(np.argmax(free >= blocks))  # the first
+            if free[chosen] < blocks:
+                row[example] = -1
+                continue
             counts[chosen] += 1
             row[example], first_block[example], number[example] = chosen, row_blocks - free[chosen], counts[chosen]
             free[chosen] -= blocks

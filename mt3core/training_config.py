@@ -49,8 +49,8 @@ class BatchConfig:
         accumulation: parts that an update's examples are computed in, one after the other.
         packed: several segments' targets share a decoder row; else each has a row of `max_target_tokens` of its own.
         block_tokens: a segment begins at a multiple of so many tokens in its row; must divide `max_target_tokens`.
-        rows: decoder rows of a device and part; 0 measures a sample of the data. A batch that needs more gets as many
-            as it has examples.
+        rows: decoder rows of a device and part; 0 measures a sample of the data. Of a batch that needs more, the
+            shortest targets are left out and counted.
     """
 
     examples: int = 256

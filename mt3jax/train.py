@@ -10,8 +10,8 @@ come from the newest whole checkpoint.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -31,8 +31,10 @@ from mt3core.rendering.compose import with_composed_data
 from mt3core.training_config import TrainingConfig, check_training_config
 from mt3jax.compilation import keep_compiled_programs
 from mt3jax.pipeline import Pipeline, PipelineConfig, training_pipeline
+from mt3jax.training.bad_batches import bad_batches_file, chunk_names, note_bad_batch
 from mt3jax.training.checkpoints import Checkpoints
 from mt3jax.training.console import Console
+from mt3jax.training.device_memory import exhaustion_explained, memory_limit
 from mt3jax.training.forecast import forecast_lines
 from mt3jax.training.hosts import join_hosts
 from mt3jax.training.meter import Meter
@@ -41,7 +43,7 @@ from mt3jax.training.run_record import has_checkpoints
 from mt3jax.training.sharding import check_batch, make_mesh
 from mt3jax.training.state import TrainState, abstract_state, init_state
 from mt3jax.training.step import make_train_step
-from mt3jax.training.step_input import StepBatch, StepInput, chunk_names
+from mt3jax.training.step_input import StepBatch, StepInput
 from mt3jax.training.stopping import EXIT_FINISHED, StopSignals
 from mt3jax.training.validation import Validator
 
@@ -109,7 +111,8 @@ def train(
         ):
             # ---- What it will take
             log.go_on_after(first_step)
-            for line in forecast_lines(config, mesh, batches.rows, batches.mean_tokens, first_step):
+            limit = memory_limit(mesh)
+            for line in forecast_lines(config, mesh, batches.rows, batches.mean_tokens, first_step, limit):
                 say(line)
 
             # ---- Steps
@@ -121,9 +124,14 @@ def train(
                 every = config.validation.every_steps
                 is_given = arrays is not None and first_step == 0  # to compare with what becomes of it
                 was_stopped = restored is not None and not restored.metrics  # before its validation
-                if every and (is_given or (was_stopped and first_step % every == 0)):
-                    run.validate(state)
-                run.steps(state, batches, make_train_step(config, mesh), stop)
+                try:
+                    with exhaustion_explained():
+                        if every and (is_given or (was_stopped and first_step % every == 0)):
+                            run.validate(state)
+                        run.steps(state, batches, make_train_step(config, mesh), stop)
+                except MT3Error:
+                    run.save_what_is_left()
+                    raise
                 checkpoints.wait()  # here, where a signal does not end it
     if stop.exit_code != EXIT_FINISHED:
         say(f"Stopped after step {run.step:,}, everything saved in {run_directory}. The same command goes on.")
@@ -158,6 +166,7 @@ class _Run:
         self.meter = Meter(config, mesh.size)
         self.step = 0
         self.validation: dict[str, float] = {}
+        self._newest: tuple[TrainState, dict[str, Any]] | None = None  # with the place in the data after it
 
     def steps(
         self,
@@ -169,11 +178,11 @@ class _Run:
         config = self.config
         self.step = int(state.step)
         last: _Dispatched | None = None
-        before: StepBatch | None = None
         first, must_stop = self.step, False
         while self.step < config.num_steps and not must_stop:
-            before = batch = self._next(batches, state, before)
+            batch = batches.next()
             state, metrics = train_step(state, batch.arrays)
+            self._newest = state, batch.data_state
             if self.step == first:  # it has been compiled
                 self.meter.start()
             self.step += 1
@@ -198,16 +207,15 @@ class _Run:
                 with self.meter.paused():
                     self.checkpoints.save(state, batch.data_state, found)
 
-    def _next(self, batches: StepInput, state: TrainState, before: StepBatch | None) -> StepBatch:
-        """The next batch; where there is none to be had, what was learned since the last checkpoint is saved first."""
-        try:
-            return batches.next()
-        except MT3Error:
-            # Of several processes one may be alone with this, and saving takes all of them.
-            if before is not None and jax.process_count() == 1:
-                self.checkpoints.save(state, before.data_state)
-                self.checkpoints.wait()
-            raise
+    def save_what_is_left(self) -> None:
+        """After an error: saves what was learned since the last checkpoint, where that is still there."""
+        # Of several processes one may be alone with this, and saving takes all of them.
+        if self._newest is None or jax.process_count() > 1:
+            return
+        # It may have been given to a step that failed, or be the result of one.
+        with contextlib.suppress(RuntimeError):
+            self.checkpoints.save(jax.block_until_ready(self._newest[0]), self._newest[1])
+            self.checkpoints.wait()
 
     def _account(self, dispatched: _Dispatched | None) -> TrainingError | None:
         """Reads a step's numbers, waiting for them; returns why training must not go on, if so."""
@@ -219,13 +227,14 @@ class _Run:
         reason = int(metrics["is_bad"])
         if not reason:
             return None
-        names = self._note_bad_batch(dispatched, metrics, reason)
+        names = chunk_names(self.pipeline, dispatched.batch.host)
+        note_bad_batch(self.run_directory, dispatched.step, REASONS[reason], metrics, names, self.console.say)
         safety = self.config.safety
         rule = safety.not_finite if reason == 1 else safety.spike
         problem = (
             f"Step {dispatched.step:,} was not applied: {REASONS[reason]} "
             f"(loss {float(metrics['loss']):.4g}, gradient norm {float(metrics['gradient_norm']):.4g}). "
-            f"Its batch began with {names[0] if names else 'nothing'}; all chunks are in {_bad_batches_file()}."
+            f"Its batch began with {names[0] if names else 'nothing'}; all chunks are in {bad_batches_file()}."
         )
         if rule == "stop":
             which = "safety.not_finite" if reason == 1 else "safety.spike"
@@ -237,24 +246,6 @@ class _Run:
             )
         self.console.say(problem)
         return None
-
-    def _note_bad_batch(self, dispatched: _Dispatched, metrics: dict[str, Any], reason: int) -> list[str]:
-        """Appends this host's chunks of the batch to the run's list of bad ones."""
-        names = chunk_names(self.pipeline, dispatched.batch.host)
-        entry = {
-            "step": dispatched.step,
-            "reason": REASONS[reason],
-            "host": jax.process_index(),
-            "loss": repr(float(metrics["loss"])),
-            "gradient_norm": repr(float(metrics["gradient_norm"])),
-            "chunks": names,
-        }
-        try:
-            with (self.run_directory / _bad_batches_file()).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
-        except OSError as error:  # no reason to stop, least of all for one process alone
-            self.console.say(f"The bad batch could not be noted: {error.strerror or error}.")
-        return names
 
     def _report(self) -> None:
         figures = self.meter.take()
@@ -301,11 +292,6 @@ def _versions() -> str:
     import flax
 
     return f"jax {jax.__version__}, flax {flax.__version__}"
-
-
-def _bad_batches_file() -> str:
-    """Of this process: appending to one file from several hosts loses lines on some file systems."""
-    return "bad_batches.jsonl" if jax.process_count() == 1 else f"bad_batches.{jax.process_index()}.jsonl"
 
 
 def _say_nothing(line: str) -> None:

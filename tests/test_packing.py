@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_networks import TINY
 
-from mt3core.packing import choose_rows, pack, pad, rows_needed, rows_of_batch, split_batch
+from mt3core.packing import choose_rows, num_left_out, pack, pad, rows_needed, rows_of_batch, split_batch
 from mt3core.training_config import BatchConfig, TrainingConfig
 
 pytestmark = pytest.mark.unit
@@ -77,8 +77,11 @@ def test_every_target_is_found_again_once(case, spare):
     check(pack(targets, num_groups, rows + spare, block_tokens), targets, num_groups, block_tokens)
     check(pad(targets, num_groups), targets, num_groups, row_tokens)
     if rows > 1:
-        with pytest.raises(ValueError, match=f"{rows} rows are needed and only {rows - 1} given"):
-            pack(targets, num_groups, rows - 1, block_tokens)
+        trimmed = pack(targets, num_groups, rows - 1, block_tokens)
+        left_out = ~np.isin(targets, [0, *trimmed["targets"].ravel()]).all(axis=1)
+        check(trimmed, np.where(left_out[:, None], 0, targets), num_groups, block_tokens)
+        split = {name: array[None] for name, array in trimmed.items()}
+        assert num_left_out({"targets": targets}, split) == left_out.sum() > 0
 
 
 def test_the_longest_come_first_and_leave_little_room():
@@ -121,10 +124,20 @@ def test_a_batch_is_split_into_parts():
         split_batch(batch, config_of(), 3, 8)
 
 
-def test_a_batch_that_needs_more_rows_gets_one_for_every_example():
-    config = config_of(examples=8)
-    assert split_batch(batch_of([5] * 8), config, 2, rows=2)["targets"].shape == (1, 4, 20)
-    assert split_batch(batch_of([5] * 7 + [20]), config, 2, rows=2)["targets"].shape == (1, 8, 20)
+def test_of_a_batch_that_needs_more_rows_the_shortest_targets_are_left_out():
+    """Whatever comes, so that a step has one shape; and the same ones again when a run is taken up."""
+    config, batch = config_of(examples=8), batch_of([5, 20, 5, 9, 20, 2, 20, 16])
+    assert rows_of_batch(batch, config, 2) == 3
+    split = split_batch(batch, config, 2, rows=2)
+    assert split["targets"].shape == (1, 4, 20)
+    kept = [example for example, own in enumerate(batch["targets"]) if np.isin(own, split["targets"]).all()]
+    assert kept == [0, 1, 3, 4, 6]  # 20 + 9, 5; 20 + 20
+    assert num_left_out(batch, split) == 3
+    again = split_batch(batch, config, 2, rows=2)
+    assert all((array == again[name]).all() for name, array in split.items())
+    assert num_left_out(batch, split_batch(batch, config, 2, rows=3)) == 0
+    padded = dataclasses.replace(config, batch=config_of(packed=False).batch)
+    assert num_left_out(batch, split_batch(batch, padded, 2, rows=1)) == 0
 
 
 @pytest.mark.parametrize("group_examples", [3, 16, 256])

@@ -1,4 +1,4 @@
-"""What goes wrong on accelerators only, seen where there are none: in short numbers, and in the program to be compiled."""
+"""What goes wrong on accelerators only, seen where there are none: in short numbers and in the lowered program."""
 
 import functools
 

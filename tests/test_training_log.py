@@ -192,13 +192,13 @@ def step_metrics(loss=2.0, tokens=100, bad=0, norm=1.5, correct=None, count=None
     }
 
 
-def step_batch(places=400, wait_seconds=0.0):
+def step_batch(places=400, wait_seconds=0.0, num_left_out=0):
     host = {
         "index": np.array([0, 1, 2, -1]),
         "num_tokens": np.array([5, 21, 20, 0]),
         "num_rejected": np.array([0, 2, 1, 0]),
     }
-    return StepBatch({"targets": np.zeros((2, places // 2))}, 1, host, {}, wait_seconds)
+    return StepBatch({"targets": np.zeros((2, places // 2))}, host, {}, num_left_out, wait_seconds)
 
 
 def test_meter_adds_steps_up(monkeypatch):
@@ -213,7 +213,7 @@ def test_meter_adds_steps_up(monkeypatch):
     meter.add(step_metrics(2.0, 100, norm=1.0, **first), step_batch(wait_seconds=0.5))
     with meter.paused():
         now[0] += 70.0
-    meter.add(step_metrics(5.0, 300, norm=3.0, **second), step_batch())
+    meter.add(step_metrics(5.0, 300, norm=3.0, **second), step_batch(num_left_out=1))
     meter.add(step_metrics(math.nan, 100, bad=1, norm=math.inf), step_batch())
     now[0] += 4.0
     figures = meter.take()
@@ -238,7 +238,7 @@ def test_meter_adds_steps_up(monkeypatch):
             "data/tokens_per_example": 500 / 12,
             "data/padding": 1 - 500 / 1200,
             "data/rejected": 9 / 9,
-            "data/cut": 3 / 9,
+            "data/cut": (3 + 1) / 9,
         }
     )
     assert meter.take() == {}

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from sine_runs import SMALL, piece, piece_audio, sine_pieces, small_run
@@ -15,6 +16,7 @@ from mt3core.model_directory import save_model_directory
 from mt3core.notes import note_table, to_notes
 from mt3core.onset_score import onset_score
 from mt3jax.train import main, train
+from mt3jax.training.step import judge, make_train_step
 from mt3jax.training.step_input import StepInput
 
 pytestmark = pytest.mark.integration
@@ -118,6 +120,37 @@ def test_what_was_learned_is_saved_when_the_data_end_in_an_error(pieces, tmp_pat
     said = []
     run_small(pieces, 4, tmp_path, say=said.append)
     assert any("Going on after step 3 " in line for line in said)
+
+
+def test_memory_that_does_not_suffice_is_a_sentence_with_everything_saved(pieces, tmp_path, monkeypatch):
+    def make_step(config, mesh):
+        step, calls = make_train_step(config, mesh), iter(range(9))
+
+        def run(state, batch):
+            if next(calls) == 3:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 94 bytes.\nPages of it.")
+            return step(state, batch)
+
+        return run
+
+    monkeypatch.setattr("mt3jax.train.make_train_step", make_step)
+    with pytest.raises(TrainingError, match=r"not suffice \(RESOURCE_EXHAUSTED: Out of memory allocating 94 bytes\)"):
+        run_small(pieces, 9, tmp_path)
+    monkeypatch.undo()
+    said = []
+    run_small(pieces, 4, tmp_path, say=said.append)
+    assert any("Going on after step 3 " in line for line in said)
+
+
+def test_batches_that_are_too_full_are_no_reason_to_compile_again(pieces, tmp_path, monkeypatch):
+    """Two rows of 64 tokens hold about four of a batch's six targets; the others are left out, and counted as cut."""
+    judged = []
+    monkeypatch.setattr("mt3jax.training.step.judge", lambda *given: judged.append(given) or judge(*given))
+    result = run_small(pieces, 3, tmp_path, "batch.rows=2")
+    assert result.step == 3
+    assert len(judged) == 1, "traced once"
+    figures = history(tmp_path / "run")
+    assert all(1 / 6 <= line["data/cut"] <= 4 / 6 for line in figures)
 
 
 @pytest.mark.parametrize(

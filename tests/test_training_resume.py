@@ -16,7 +16,7 @@ from sine_runs import sine_pieces
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 PROGRAM = Path(__file__).with_name("sine_runs.py")
 NUM_STEPS = 24
-# One row for three examples of half a row each is too little, so every batch takes the larger shape.
+# One row for three examples of half a row each is too little, so of every batch some targets are left out.
 CHANGES = ["batch.examples=6", "batch.accumulation=2", "batch.rows=1", "optimizer.ema_decay=0.9"]
 
 

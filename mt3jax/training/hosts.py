@@ -10,11 +10,8 @@ import os
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mt3core.errors import TrainingError, UsageError
 
@@ -53,29 +50,6 @@ def join_hosts() -> None:
         if "before any JAX" in str(error):  # a program that has computed already, so it has no others
             return
         raise
-
-
-class Agreement:
-    """The largest of one number of each process, found on the devices while they do other things.
-
-    `ask` starts it and `answer` waits for it. All processes must ask in the same order.
-    """
-
-    def __init__(self, mesh: Mesh) -> None:
-        self._is_alone = jax.process_count() == 1
-        self._shape = (mesh.devices.size,)
-        self._split = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-        self._num_local = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
-        self._largest = jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
-
-    def ask(self, number: int) -> int | Array:
-        if self._is_alone:
-            return number
-        local = np.full(self._num_local, number, np.int32)
-        return self._largest(jax.make_array_from_process_local_data(self._split, local, self._shape))
-
-    def answer(self, question: int | Array) -> int:
-        return int(question)
 
 
 def first_process_does(action: Callable[[], None]) -> None:

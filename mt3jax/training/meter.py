@@ -16,7 +16,7 @@
     data/tokens_per_example  target tokens
     data/padding             share of the decoder's places without a target token
     data/rejected            draws that were too long, per example; of this host, as the next
-    data/cut                 share of the examples whose target was cut
+    data/cut                 share of the examples whose target was cut, or left out of a batch that was too full
 
 Steps that are not finite are left out of loss, accuracy and norm. What did not occur has no figure.
 """
@@ -92,7 +92,7 @@ class Meter:
         real = host["index"] >= 0
         sums.host_examples += int(np.count_nonzero(real))
         sums.rejected += int(host["num_rejected"][real].sum())
-        sums.cut += int(np.count_nonzero(host["num_tokens"][real] > most))
+        sums.cut += int(np.count_nonzero(host["num_tokens"][real] > most)) + batch.num_left_out
         if not (np.isfinite(metrics["loss"]) and np.isfinite(metrics["gradient_norm"])):
             return
         sums.finite_steps += 1
