@@ -84,7 +84,7 @@ def test_processes_were_as_many_as_asked(runs):
 
 
 def test_parameters_are_split_and_examples_stay_where_they_are(runs):
-    remarks = runs["meshes"][1]
+    remarks = {name: runs["meshes"][1][name] for name in ("4x1", "2x2", "1x4")}
     assert [remarks[name]["kernel_shard"] for name in ("4x1", "2x2", "1x4")] == [[8, 12], [4, 12], [2, 12]]
     # With copied parameters nothing travels but sums of gradients and losses.
     assert {found.split()[0] for found in remarks["4x1"]["collectives"]} == {"all-reduce"}
@@ -92,6 +92,14 @@ def test_parameters_are_split_and_examples_stay_where_they_are(runs):
         for line in found["collectives"]:
             # Examples, frames and tokens have three axes and more; parameters two.
             assert all(shape.count(",") < 2 for shape in re.findall(r"\[([\d,]*)\]", line)), line
+
+
+def test_each_device_transforms_its_own_audio(runs):
+    """XLA gives the Fourier transforms of all examples to every device, unless each is told its own."""
+    found = runs["meshes"][1]["audio"]
+    for name in ("train", "eval"):
+        assert found[name]["collectives"] == ["all-reduce"]
+        assert found[name]["transforms"] == [found["device_examples"]]
 
 
 def test_bad_updates_are_not_applied(runs):

@@ -17,7 +17,7 @@ from mt3core.parameters import parameters
 from mt3core.training_config import BatchConfig, ComputeConfig, OptimizerConfig, TrainingConfig
 from mt3jax.loading import flatten
 from mt3jax.training import estimate
-from mt3jax.training.sharding import batch_shardings, check_batch, make_mesh, partition, replicated, to_global
+from mt3jax.training.sharding import batch_shardings, check_batch, make_mesh, partition, to_global
 from mt3jax.training.state import abstract_params, abstract_state, given_params, init_state, state_shardings_of
 from mt3jax.training.step import accumulate, make_train_step
 
@@ -103,7 +103,7 @@ def test_gradients_are_float32_in_bfloat16(parts):
     mesh = mesh_of_one()
     batch = training_runs.step_batch(config, 0, mesh)
     shardings = state_shardings_of(config, mesh).params
-    gradient = functools.partial(accumulate, config, num_groups=1, whole=replicated(mesh), shardings=shardings)
+    gradient = functools.partial(accumulate, config, mesh=mesh, shardings=shardings)
     sums, gradients = jax.eval_shape(
         lambda params, batch, key: gradient(params=params, batch=batch, key=key),
         abstract_params(config.model),

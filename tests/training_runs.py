@@ -204,7 +204,31 @@ def run_meshes(target):
         }
     config = training_config(optimizer=MUON, compute={"data": 2, "fsdp": 2})
     results |= Run(config, make_mesh(config.compute), num_steps=MUON_STEPS).results("muon 2x2")
-    save(target, results, remarks)
+    save(target, results, remarks | {"audio": programs_for_audio(make_mesh(ComputeConfig(data=NUM_DEVICES)))})
+
+
+def programs_for_audio(mesh):
+    """What the compiled steps of training and validation send about, and what Fourier transforms a device computes."""
+    from mt3jax.training.sharding import to_global
+    from mt3jax.training.state import abstract_state
+    from mt3jax.training.step import make_eval_step, make_train_step
+
+    config = training_config(compute={"data": mesh.size}, batch={"examples": 16, "accumulation": 2})
+    batch, size = step_batch(config, 0, mesh), config.batch.examples
+    log_mel = batch.pop("log_mel")
+    batch["audio"] = np.zeros((*log_mel.shape[:2], config.model.segment_samples), np.int16)
+    batch, state = to_global(batch, mesh), abstract_state(config, mesh)
+    found = {}
+    for name, lowered in (
+        ("train", make_train_step(config, mesh).lower(state, batch)),
+        ("eval", make_eval_step(config, mesh).lower(state.params, batch)),
+    ):
+        text = lowered.compile().as_text()
+        found[name] = {
+            "collectives": sorted({kind for _, kind in re.findall(COLLECTIVES, text)}),
+            "transforms": [int(count) for count in re.findall(r"= c64\[(\d+),[\d,]*\]\S* fft\(", text)],
+        }
+    return found | {"device_examples": size // (2 * mesh.size)}
 
 
 def run_hosts(target, address, host, num_hosts):

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from mt3core.config import VocabularyConfig
@@ -25,6 +26,7 @@ from mt3core.vocabulary import EVENT_TYPES as VOCABULARY_TYPES
 from mt3jax.attention import choose_implementation
 from mt3jax.model import Decoder, Transformer
 from mt3jax.packing import Packing
+from mt3jax.training.sharding import EXAMPLES
 
 EVENT_TYPES = (*VOCABULARY_TYPES, "end")
 
@@ -52,6 +54,7 @@ def loss_sums(
     config: TrainingConfig,
     num_groups: int = 1,
     dropout_key: Key[Array, ""] | None = None,
+    mesh: Mesh | None = None,
 ) -> LossSums:
     """The loss of one part of a batch, to be differentiated by `.loss`.
 
@@ -60,11 +63,12 @@ def loss_sums(
         part: one part of what `mt3core.packing.split_batch` returns, without the axis of parts.
         num_groups: that the part was packed in.
         dropout_key: None for no dropout.
+        mesh: over whose devices the part is spread; None for one device.
     """
     dtype = jnp.dtype(config.compute.dtype)
     model = for_training(model, config)
     keys = (None, None) if dropout_key is None else tuple(jax.random.split(dropout_key))
-    encoded = model.encode(network_input(part, config).astype(dtype), dropout_key=keys[0])
+    encoded = model.encode(network_input(part, config, mesh).astype(dtype), dropout_key=keys[0])
     arrays = (part["segments"], part["positions"], part["block_examples"])
     packing = Packing(*arrays, num_examples=encoded.shape[0], num_groups=num_groups)
     hidden = model.decode_packed(encoded, part["decoder_inputs"], packing, keys[1])
@@ -81,15 +85,26 @@ def for_training(model: Transformer, config: TrainingConfig) -> Transformer:
     return copy
 
 
-def network_input(part: Mapping[str, Array], config: TrainingConfig) -> Float[Array, "examples frames bands"]:
-    """The log-mel of a part, float32, computed here from audio that comes as int16 or float32."""
+def network_input(
+    part: Mapping[str, Array], config: TrainingConfig, mesh: Mesh | None = None
+) -> Float[Array, "examples frames bands"]:
+    """The log-mel of a part, float32, computed here from audio that comes as int16 or float32.
+
+    Over a mesh each device is given its own examples: XLA does not split Fourier transforms and would send the audio of
+    all examples to all devices.
+    """
     if "log_mel" in part:
         return part["log_mel"]
-    audio = part["audio"]
-    samples = audio * np.float32(1 / FULL_SCALE) if audio.dtype == jnp.int16 else audio
-    # Short formats of matrix products, the default on accelerators, are far too coarse below a logarithm.
-    with jax.default_matmul_precision("highest"):
-        return segment_log_mel(samples, part["num_frames"], config.model.spectrogram)
+
+    def transform(audio: Array, num_frames: Array) -> Array:
+        samples = audio * np.float32(1 / FULL_SCALE) if audio.dtype == jnp.int16 else audio
+        # Short formats of matrix products, the default on accelerators, are far too coarse below a logarithm.
+        with jax.default_matmul_precision("highest"):
+            return segment_log_mel(samples, num_frames, config.model.spectrogram)
+
+    if mesh is not None and mesh.size > 1:
+        transform = jax.shard_map(transform, mesh=mesh, in_specs=EXAMPLES, out_specs=EXAMPLES)
+    return transform(part["audio"], part["num_frames"])
 
 
 def sums_of_hidden(

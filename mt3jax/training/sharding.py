@@ -20,6 +20,7 @@ from mt3core.errors import UsageError
 from mt3core.training_config import ComputeConfig, TrainingConfig
 
 DATA, FSDP = "data", "fsdp"
+EXAMPLES = PartitionSpec((DATA, FSDP))  # of arrays whose first axis are examples or rows
 
 # The first specification whose axis divides is taken; where none does, the parameter is copied everywhere.
 RULES: tuple[tuple[str, tuple[PartitionSpec, ...]], ...] = (
@@ -83,7 +84,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def batch_shardings(mesh: Mesh) -> NamedSharding:
     """Of every array of a step's batch: (parts, examples or rows, ...)."""
-    return NamedSharding(mesh, PartitionSpec(None, (DATA, FSDP)))
+    return NamedSharding(mesh, PartitionSpec(None, *EXAMPLES))
 
 
 def to_global(batch: Mapping[str, Shaped[np.ndarray, "parts local *rest"]], mesh: Mesh) -> dict[str, jax.Array]:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from mt3core.training_config import TrainingConfig
@@ -55,7 +55,7 @@ def make_train_step(config: TrainingConfig, mesh: Mesh) -> Callable[[TrainState,
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         # Gathered once for all parts; the gradients are then summed into what each device keeps.
         gathered = lax.with_sharding_constraint(state.params, replicated(mesh))
-        sums, gradients = accumulate(config, gathered, batch, mesh.size, key, replicated(mesh), shardings.params)
+        sums, gradients = accumulate(config, gathered, batch, mesh, key, shardings.params)
         per_token = 1.0 / jnp.maximum(sums.num_tokens, 1.0)
         if config.loss.normalise == "tokens":
             gradients = jax.tree.map(lambda g: g * per_token, gradients)
@@ -110,7 +110,7 @@ def make_eval_step(config: TrainingConfig, mesh: Mesh) -> Callable[[Any, Batch],
 
     def evaluate(params: Any, batch: Batch) -> LossSums:
         model = network(config.model, lax.with_sharding_constraint(params, replicated(mesh)))
-        parts = lax.map(lambda part: loss_sums(model, part, config, mesh.size, None), dict(batch))
+        parts = lax.map(lambda part: loss_sums(model, part, config, mesh.size, None, mesh), dict(batch))
         return jax.tree.map(lambda sums: sums.sum(0), parts)
 
     return jax.jit(
@@ -124,22 +124,21 @@ def accumulate(
     config: TrainingConfig,
     params: Any,
     batch: Batch,
-    num_groups: int,
+    mesh: Mesh,
     key: Key[Array, ""],
-    whole: NamedSharding,
     shardings: Any,
 ) -> tuple[LossSums, Any]:
     """Loss and gradient summed over the tokens of all parts, one part after the other; gradients in float32."""
 
     def of_part(part: Batch, part_key: Key[Array, ""]) -> tuple[LossSums, Any]:
         def loss(params: Any) -> tuple[Float[Array, ""], LossSums]:
-            sums = loss_sums(network(config.model, params), dict(part), config, num_groups, part_key)
+            sums = loss_sums(network(config.model, params), dict(part), config, mesh.size, part_key, mesh)
             return sums.loss, sums
 
         gradients, sums = jax.grad(loss, has_aux=True)(params)
         gradients = jax.tree.map(lambda g: g.astype(jnp.float32), gradients)
         # First whole: how parameters are split must not decide how the backward pass is.
-        gradients = lax.with_sharding_constraint(gradients, whole)
+        gradients = lax.with_sharding_constraint(gradients, replicated(mesh))
         return sums, lax.with_sharding_constraint(gradients, shardings)
 
     def add_part(total: tuple[LossSums, Any], numbered: tuple[Int[Array, ""], Batch]) -> tuple[Any, None]:
