@@ -1,214 +1,207 @@
-"""Everything worth knowing on a machine with a GPU: `make gpu` (or python benchmarks/gpu.py --quick).
+"""Everything worth knowing on a machine with a GPU and no network, in nine minutes: `make gpu`.
 
-Random weights of the published shape, made-up input and fixed numbers of steps, so that nothing has to be carried
-there. Sections: CPU against the device for both networks; the networks against each other; training steps with MFU and
-memory; attention by XLA and by cuDNN; some minutes of real training; decoding speed; the tests marked `device`.
+Random weights of the published shape, made-up input and fixed numbers of steps, so that no data has to be carried
+there. It runs on the versions that are installed. A machine with jax, flax, optax, orbax-checkpoint and torch lacks
+some packages; `python benchmarks/gpu_needs.py` prints the line that fetches them, and it is, for Python 3.12,
 
-Every section is a process of its own with a limit of time; one that fails is reported, what it had found is kept and
-the others go on. Writes what it printed as JSON to $OUT/gpu.json (or ./gpu.json). `--quick` is the rehearsal on a CPU.
-Where a command may take ten minutes only:
+    python3 -m pip download --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \\
+        --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 --constraint constraints-py312.txt \\
+        --dest wheels \\
+        array-api-compat array-record beartype cffi cloudpickle decorator grain hypothesis importlib-resources \\
+        iniconfig jaxtyping mido mir-eval packaging platformdirs pluggy portpicker pretty-midi pyarrow pycparser \\
+        pygments pytest pyyaml safetensors six sortedcontainers soundfile soxr tinysoundfont wadler-lindig
 
-    python benchmarks/gpu.py --limit 570 --only machine --only training
-    python benchmarks/gpu.py --limit 570 --only attention --only training_run
-    python benchmarks/gpu.py --limit 570 --only parity --only decoding_torch --only decoding_jax --only device_tests
+(pyarrow is four fifths of it: leave out what the machine has.) There, with the checkout and the wheels:
 
-Runs on whatever versions are installed. Beside jax, flax, optax, orbax-checkpoint, torch and numpy it needs
-array-api-compat, jaxtyping, safetensors, soundfile, soxr and pretty_midi; `training_run` also grain, array_record,
-pyarrow, pyyaml, platformdirs, mir_eval and matplotlib.
+    python3 -m pip install --quiet --no-index --no-deps --no-compile --target /tmp/site wheels/*.whl
+    PYTHONPATH=.:/tmp/site OUT=out python3 benchmarks/gpu.py --limit 540
+
+What is missing is named before anything starts. Sections, each a process of its own: `machine`; `parts` of a step,
+three microbenchmarks and a profile of three steps; `training` steps with MFU and memory; `attention` against float32;
+a `training_run`; `parity` of the networks on CPU and device; decoding speed; the tests marked `device`. They share the
+time in proportion to what each is worth; `--only` chooses some of them, which then have more. Whatever is found is in
+$OUT/gpu.json (or ./gpu.json) at once, so what was measured before a limit struck is kept; the profile lies beside.
+`--quick` is the rehearsal on a CPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import json
 import os
+import platform
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import gpu_training
-import numpy as np
+import gpu_needs
 
-from mt3core.config import MT3
-from mt3core.decoding import Decoding
-from mt3core.parameters import parameters
+LIMIT_SECONDS = 540.0
+LEAST_SECONDS = 5.0  # a section that has less is not begun
+KILLED_AFTER_SECONDS = 8.0  # by so much earlier a section is told to end by itself
+VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "torch", "numpy")
+Figures = Iterator[tuple[str, Any]]
 
-SECTION_SECONDS = 540  # of one section at most, unless --limit leaves less
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the measurements: `function` of the module `module`, and its share of the time."""
+
+    module: str
+    function: str
+    seconds: float
+
+    def measure(self, quick: bool, ends_at: float) -> Figures:
+        function: Callable[[bool, float], Figures] = getattr(importlib.import_module(self.module), self.function)
+        return function(quick, ends_at)
+
+
+SECTIONS: dict[str, Section] = {
+    "machine": Section("gpu_networks", "machine", 20),
+    "parts": Section("gpu_parts", "parts", 140),
+    "training": Section("gpu_training", "training", 150),
+    "attention": Section("gpu_training", "attention", 50),
+    "training_run": Section("gpu_training", "training_run", 100),
+    "parity": Section("gpu_networks", "parity", 25),
+    "decoding_torch": Section("gpu_networks", "decoding_torch", 20),
+    "decoding_jax": Section("gpu_networks", "decoding_jax", 25),
+    "device_tests": Section("gpu_networks", "device_tests", 20),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="All measurements for a machine with a GPU.")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to rehearse on a CPU")
     parser.add_argument("--only", action="append", choices=SECTIONS, help="names of sections")
-    parser.add_argument("--limit", type=float, default=3600, help="seconds for all of it")
-    parser.add_argument("--section", nargs=3, metavar=("NAME", "FILE", "SECONDS"), help=argparse.SUPPRESS)
+    parser.add_argument("--limit", type=float, default=LIMIT_SECONDS, help="seconds for all of it [%(default)g]")
+    parser.add_argument("--anyway", action="store_true", help="leave out the sections for which something is missing")
+    parser.add_argument("--section", nargs=2, metavar=("NAME", "SECONDS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    results = Results(Path(os.environ.get("OUT", ".")) / "gpu.json")
     if options.section:
-        name, file, seconds = options.section
-        run_section(name, Path(file), options.quick, time.monotonic() + float(seconds))
+        run_section(options.section[0], results, options.quick, time.monotonic() + float(options.section[1]))
         return
     ends_at = time.monotonic() + options.limit
-    target = Path(os.environ.get("OUT", ".")) / "gpu.json"
-    results: dict[str, dict] = {}
-    for name in options.only or SECTIONS:
-        started = time.monotonic()
-        seconds = min(SECTION_SECONDS, ends_at - started - 5)
-        results[name] = in_a_process(name, options.quick, seconds) if seconds > 20 else {"failed": "no time"}
-        results[name]["section_seconds"] = round(time.monotonic() - started, 1)
-        print(name, json.dumps(results[name]), flush=True)
-        target.write_text(json.dumps(results, indent=1))
-    sys.exit(any("failed" in result for result in results.values()))
+    names = list(options.only or SECTIONS)
+    lacking = gpu_needs.missing(names)
+    if lacking:
+        print(gpu_needs.what_is_missing(lacking), file=sys.stderr, flush=True)
+        if not options.anyway:
+            sys.exit(2)
+    # Whoever ends this program ends the section that is running, and all that it has started.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    results.begin(options.quick)
+    with tempfile.TemporaryDirectory() as cache:
+        for place, name in enumerate(names):
+            left = ends_at - time.monotonic()
+            seconds = left * SECTIONS[name].seconds / sum(SECTIONS[other].seconds for other in names[place:])
+            if name in lacking:
+                results.add(name, "failed", f"not installed: {', '.join(lacking[name])}")
+            elif seconds < LEAST_SECONDS:
+                results.add(name, "failed", "no time")
+            else:
+                in_a_process(name, options.quick, seconds, results, cache)
+            found = results.of(name)
+            print(f"{name}: {found.get('failed', 'done')} ({found.get('section_seconds', 0)} s)", flush=True)
+    sys.exit(any("failed" in results.of(name) for name in names))
 
 
-def in_a_process(name: str, quick: bool, seconds: float) -> dict:
-    """A section's figures. The device's memory is free again after it."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "figures.json"
-        # A little earlier it should have ended by itself.
-        command = [sys.executable, __file__, "--section", name, str(file), str(seconds - 15)]
-        process = subprocess.Popen([*command, "--quick"] if quick else command)
-        failed = None
-        try:
-            if process.wait(seconds):
-                failed = f"ended with {process.returncode}"
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            failed = f"not done after {seconds:.0f} s"
-        figures = json.loads(file.read_text()) if file.is_file() else {}
-    return {"failed": failed, **figures} if failed else figures
+class Results:
+    """What was found so far, in one file that is whole at any moment: by section, then by name."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def begin(self, quick: bool) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._write({"command": sys.argv[1:], "quick": quick, "started": time.strftime("%Y-%m-%d %H:%M:%S")})
+
+    def add(self, section: str, name: str, value: Any) -> None:
+        found = self._read()
+        found.setdefault(section, {})[name] = value
+        self._write(found)
+
+    def of(self, section: str) -> dict[str, Any]:
+        return self._read().get(section, {})
+
+    def _read(self) -> dict[str, Any]:
+        return json.loads(self.path.read_text()) if self.path.is_file() else {}
+
+    def _write(self, found: dict[str, Any]) -> None:
+        beside = self.path.with_suffix(".part")
+        beside.write_text(json.dumps(found, indent=1) + "\n")
+        beside.replace(self.path)
 
 
-def run_section(name: str, file: Path, quick: bool, ends_at: float) -> None:
-    """Writes figures as they come."""
-    figures: dict[str, Any] = {}
+def in_a_process(name: str, quick: bool, seconds: float, results: Results, cache: str) -> None:
+    """Runs a section. Whatever it started is gone after it, and the device's memory free."""
+    started = time.monotonic()
+    command = [sys.executable, __file__, "--section", name, str(max(seconds - KILLED_AFTER_SECONDS, LEAST_SECONDS))]
+    process = subprocess.Popen(
+        [*command, "--quick"] if quick else command, start_new_session=True, env=environment(cache)
+    )
     try:
-        for key, value in SECTIONS[name](quick, ends_at):
+        code = process.wait(seconds)
+        if code and "failed" not in results.of(name):
+            results.add(name, "failed", f"ended with {code}")
+    except subprocess.TimeoutExpired:
+        results.add(name, "failed", f"not done after {seconds:.0f} s")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its workers, too
+        process.wait()
+    results.add(name, "section_seconds", round(time.monotonic() - started, 1))
+
+
+def environment(cache: str) -> dict[str, str]:
+    """Of a section: programs are compiled anew, nearly all of the device's memory may be used, XLA says little."""
+    chosen = {**os.environ, "MT3_CACHE": cache, "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2")}
+    if "XLA_PYTHON_CLIENT_MEM_FRACTION" not in os.environ:  # the older name; JAX refuses both together
+        chosen.setdefault("XLA_CLIENT_MEM_FRACTION", ".92")
+    return chosen
+
+
+def run_section(name: str, results: Results, quick: bool, ends_at: float) -> None:
+    """Measures in this process; every figure is stored as it comes."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    try:
+        results.add(name, "on", described())
+        for key, value in SECTIONS[name].measure(quick, ends_at):
             print(f"  {name}: {key}: {json.dumps(value)}", flush=True)
-            figures[key] = value
-            file.write_text(json.dumps(figures))
+            results.add(name, key, value)
     except Exception as error:
         traceback.print_exc()
-        file.write_text(json.dumps({"failed": f"{type(error).__name__}: {error}"[:500], **figures}))
+        results.add(name, "failed", f"{type(error).__name__}: {error}"[:500])
+        sys.exit(1)
 
 
-def machine(quick: bool, ends_at: float) -> Iterator[tuple[str, Any]]:
-    import flax
-    import jax
-    import torch
-
-    yield "gpu", torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA"
-    yield "jax_devices", str(jax.devices())
-    yield from {"jax": jax.__version__, "flax": flax.__version__, "torch": torch.__version__}.items()
-
-
-def random_arrays(seed: int = 0) -> dict[str, np.ndarray]:
-    """Weights of the published shape with T5's initial variances, in PyTorch form."""
-    draw = np.random.default_rng(seed)
-    arrays = {}
-    for p in parameters(MT3.network):
-        scale = {"norm": 0.0, "embedding": 1.0, "linear": p.shape[0] ** -0.5}[p.kind]
-        scale *= 0.125 if p.path.endswith(".query") else 1.0
-        offset = 1.0 if p.kind == "norm" else 0.0
-        arrays[p.torch_name] = (offset + scale * draw.standard_normal(p.torch_shape)).astype(np.float32)
-    return arrays
+def described() -> dict[str, str]:
+    """The device and the versions. No framework is asked, as each takes the device's memory for itself."""
+    command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        device = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        device = f"no GPU: {os.cpu_count()} cores, {platform.machine()}"
+    versions = {package: _version(package) for package in VERSIONS}
+    return {"device": " | ".join(device.splitlines()), "python": platform.python_version(), **versions}
 
 
-def random_log_mel(count: int, seed: int = 1) -> np.ndarray:
-    draw = np.random.default_rng(seed)
-    return draw.normal(-4.0, 2.0, (count, MT3.network.input_frames, MT3.network.input_bands)).astype(np.float32)
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
-
-def parity(quick: bool, ends_at: float) -> Iterator[tuple[str, Any]]:
-    """Largest differences of encoder output and logits, each network on the device against itself on the CPU."""
-    import jax
-    import torch
-
-    import mt3jax
-    import mt3torch
-
-    arrays, log_mel = random_arrays(), random_log_mel(2)
-    tokens = np.random.default_rng(2).integers(0, 1000, (2, 64))
-    outputs = {}
-    for device in dict.fromkeys(("cpu", mt3torch.loading.choose_device().type)):
-        model = mt3torch.build_model(MT3, arrays, device)
-        with torch.inference_mode():
-            encoded = model.encode(torch.from_numpy(log_mel).to(device))
-            logits = model.decode(encoded, torch.from_numpy(tokens).to(device))
-        outputs["torch", device] = encoded.cpu().numpy(), logits.cpu().numpy()
-    for device in dict.fromkeys(("cpu", mt3jax.loading.choose_device().platform)):
-        chosen = mt3jax.loading.choose_device(device)
-        with jax.default_device(chosen), jax.default_matmul_precision("highest"):
-            model = mt3jax.build_model(MT3, arrays, device)
-            encoded = model.encode(jax.device_put(log_mel, chosen))
-            outputs["jax", device] = np.asarray(encoded), np.asarray(model.decode(encoded, jax.numpy.asarray(tokens)))
-    reference = outputs["torch", "cpu"]
-    for (framework, device), found in outputs.items():
-        parts = zip(("encoder", "logits"), found, reference, strict=True)
-        yield f"{framework} {device}", {part: float(np.abs(value - other).max()) for part, value, other in parts}
-
-
-def decoding_speed(network, batch_size: int, count: int, max_tokens: int) -> dict:
-    """Decodes `count` segments of noise with a fixed number of steps: random weights rarely end by themselves."""
-    model = network.build_model(MT3, random_arrays(), "auto")
-    decoding = Decoding(max_tokens=max_tokens)
-    log_mels = random_log_mel(count)
-    stream = sys.modules[f"{network.__name__}.decoding"].generate_stream
-    for _ in stream(model, iter(log_mels), decoding, batch_size):
-        pass
-    start = time.perf_counter()
-    tokens = sum(len(generated.tokens) for _, generated in stream(model, iter(log_mels), decoding, batch_size))
-    seconds = time.perf_counter() - start
-    audio_seconds = count * MT3.segment_samples / MT3.spectrogram.sample_rate_hz
-    return {
-        "batch_size": batch_size,
-        "segments": count,
-        "tokens_per_second": round(tokens / seconds),
-        f"x_real_time_at_{max_tokens}_tokens": round(audio_seconds / seconds, 1),
-    }
-
-
-def decoding_torch(quick: bool, ends_at: float) -> Iterator[tuple[str, Any]]:
-    import mt3torch
-
-    for size in [2] if quick else [32, 128, 512]:
-        yield f"batch_{size}", decoding_speed(mt3torch, size, 2 * size, 16 if quick else 128)
-
-
-def decoding_jax(quick: bool, ends_at: float) -> Iterator[tuple[str, Any]]:
-    import mt3jax
-
-    for size in [2] if quick else [32, 128, 512]:
-        yield f"batch_{size}", decoding_speed(mt3jax, size, 2 * size, 16 if quick else 128)
-
-
-def device_tests(quick: bool, ends_at: float) -> Iterator[tuple[str, Any]]:
-    """The tests marked `device`, on every device that is there."""
-    command = [sys.executable, "-m", "pytest", "-m", "device", "-q", "-o", "addopts=--import-mode=importlib"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[1])
-    lines = done.stdout.strip().splitlines()
-    if done.returncode:
-        print(done.stdout[-4000:], done.stderr[-2000:])
-        yield "failed", lines[-1] if lines else done.stderr[-300:]
-    else:
-        yield "pytest", lines[-1]
-
-
-SECTIONS: dict[str, Callable[[bool, float], Iterator[tuple[str, Any]]]] = {
-    "machine": machine,
-    "training": gpu_training.training,
-    "attention": gpu_training.attention,
-    "training_run": gpu_training.training_run,
-    "parity": parity,
-    "decoding_torch": decoding_torch,
-    "decoding_jax": decoding_jax,
-    "device_tests": device_tests,
-}
 
 if __name__ == "__main__":
     main()

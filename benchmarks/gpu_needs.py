@@ -1,0 +1,119 @@
+"""What benchmarks/gpu.py needs of a machine without network, beside what it comes with, and what of that is missing.
+
+A GPU machine is taken to have jax, flax, optax, orbax-checkpoint, torch and what those need. The rest travels as
+wheels; `python benchmarks/gpu_needs.py` prints the line that fetches them and the line that installs them there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Iterable
+
+# Modules and the distributions that bring them; the second group is needed by the first, and `pip download` must be
+# told of each, since it must not follow the first group's needs to jax, numpy and the rest of what is there.
+_NETWORKS = {
+    "array_api_compat": "array-api-compat",
+    "cffi": "cffi",
+    "jaxtyping": "jaxtyping",
+    "platformdirs": "platformdirs",
+    "pycparser": "pycparser",
+    "safetensors": "safetensors",
+    "soundfile": "soundfile",
+    "soxr": "soxr",
+    "wadler_lindig": "wadler-lindig",
+}
+_TRAINING_RUN = {
+    "array_record": "array-record",
+    "cloudpickle": "cloudpickle",
+    "decorator": "decorator",
+    "grain": "grain",
+    "importlib_resources": "importlib-resources",
+    "mido": "mido",
+    "mir_eval": "mir-eval",
+    "packaging": "packaging",
+    "portpicker": "portpicker",
+    "pretty_midi": "pretty-midi",
+    "pyarrow": "pyarrow",
+    "six": "six",
+    "tinysoundfont": "tinysoundfont",
+    "yaml": "pyyaml",
+}
+_DEVICE_TESTS = {
+    "beartype": "beartype",
+    "hypothesis": "hypothesis",
+    "iniconfig": "iniconfig",
+    "pluggy": "pluggy",
+    "pygments": "pygments",
+    "pytest": "pytest",
+    "sortedcontainers": "sortedcontainers",
+}
+GIVEN = ("flax", "jax", "jaxlib", "msgpack", "numpy", "optax", "orbax", "scipy", "torch")
+# By section. Others need no more than `_NETWORKS`.
+_MORE = {"training_run": _TRAINING_RUN, "device_tests": _TRAINING_RUN | _DEVICE_TESTS}
+# Wheels for Linux on x86-64 carry one of these tags.
+_PLATFORMS = ("manylinux_2_28_x86_64", "manylinux2014_x86_64")
+
+
+def needed(section: str) -> dict[str, str]:
+    """The modules of a section, each with the distribution that brings it."""
+    return {name: name for name in GIVEN} | _NETWORKS | _MORE.get(section, {})
+
+
+def missing(sections: Iterable[str]) -> dict[str, list[str]]:
+    """Of each section that lacks any, the distributions whose modules are not there."""
+    found = {
+        section: [package for module, package in needed(section).items() if importlib.util.find_spec(module) is None]
+        for section in sections
+    }
+    return {section: packages for section, packages in found.items() if packages}
+
+
+def wheel_names() -> list[str]:
+    """All distributions that have to travel."""
+    return sorted({*_NETWORKS.values(), *_TRAINING_RUN.values(), *_DEVICE_TESTS.values()})
+
+
+def download_line(names: Iterable[str], python: str = "3.12", folder: str = "wheels") -> str:
+    """The command that fetches wheels where there is a network."""
+    platforms = " ".join(f"--platform {name}" for name in _PLATFORMS)
+    return (
+        f"python3 -m pip download --no-deps --only-binary=:all: --python-version {python} --implementation cp "
+        f"{platforms} --constraint constraints-py312.txt --dest {folder} {' '.join(names)}"
+    )
+
+
+def install_line(folder: str = "wheels", site: str = "/tmp/site") -> str:
+    """The command that puts them to use where there is none."""
+    return (
+        f"python3 -m pip install --quiet --no-index --no-deps --no-compile --target {site} {folder}/*.whl"
+        f" && export PYTHONPATH=.:{site}"
+    )
+
+
+def what_is_missing(lacking: dict[str, list[str]]) -> str:
+    """Sentences for the user, with the commands that mend it."""
+    names = sorted({package for packages in lacking.values() for package in packages})
+    lines = [f"Not installed here: {', '.join(names)}."]
+    lines += [f"  {section} needs {', '.join(packages)}" for section, packages in lacking.items()]
+    given = [name for name in names if name in GIVEN]
+    if given:
+        lines.append(f"{', '.join(given)} should be there already: is this the machine's right python3?")
+    travelling = [name for name in names if name not in GIVEN]
+    if travelling:
+        lines += ["Where there is a network:", f"  {download_line(travelling)}", "and here:", f"  {install_line()}"]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="How to bring what benchmarks/gpu.py needs to a machine.")
+    parser.add_argument("--python", default="3.12", help="version there")
+    parser.add_argument("--there", nargs="*", default=[], metavar="NAME", help="distributions that it has already")
+    options = parser.parse_args()
+    there = {name.lower().replace("_", "-") for name in options.there}
+    print(download_line([name for name in wheel_names() if name not in there], options.python))
+    print(install_line())
+
+
+if __name__ == "__main__":
+    main()
