@@ -17,7 +17,7 @@ import json
 import os
 import urllib.parse
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +28,17 @@ from mt3convert.t5x import TREE_FILE, unpack_tree, zarr_files
 from mt3core.errors import ModelError
 from mt3core.files import atomic_output
 from mt3core.model_directory import CONFIG_FILE, WEIGHTS_FILE
+from mt3core.model_search import PUBLISHED, PUBLISHED_NAME, Progress
 
-SCHEMES = ("gs", "https", "http")
 MANIFEST_FILE = "manifest.json"
 CACHE_VARIABLE = "MT3_CACHE"
 OFFLINE_VARIABLE = "MT3_OFFLINE"  # set to anything: never use the network
-# Called with the number of files done and the number of all.
-Progress = Callable[[int, int], None]
 _FILES_AT_ONCE = 16
 _RETRIES = {"max_retries": 4, "initial_delay": "500ms", "max_delay": "4s"}
 
 
 class _BrokenFile(Exception):
     """A file arrived, but its content is damaged."""
-
-
-def is_remote(source: str | os.PathLike[str]) -> bool:
-    """Whether `source` is an address rather than a path."""
-    return isinstance(source, str) and source.split("://")[0] in SCHEMES and "://" in source
 
 
 def is_offline() -> bool:
@@ -118,7 +111,7 @@ class _Download:
                 return name
         raise ModelError(
             f"There is no checkpoint at {self.url}: neither {TREE_FILE!r} nor {CONFIG_FILE!r} is there.",
-            "Check the address; for the published model it is gs://mt3/checkpoints/mt3.",
+            f"Check the address; for the published model it is {PUBLISHED[PUBLISHED_NAME]}.",
         )
 
     def fetch_all(self, names: list[str], progress: Progress | None) -> None:

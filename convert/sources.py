@@ -1,4 +1,4 @@
-"""Where weights come from and go to: finding out what a source is, loading it, finding a model by name, converting.
+"""Where weights come from and go to: finding out what a source is, loading it, converting.
 
 t5x               a directory with `checkpoint` (and zarr arrays), as Magenta publishes MT3
 model_directory   `config.json` and `model.safetensors`, as `mt3 convert` writes it
@@ -16,40 +16,24 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import platformdirs
 
 from mt3convert import orbax, remote, t5x, torch_port
 from mt3core.config import ModelConfig
 from mt3core.errors import ModelError, OutputError, UsageError
-from mt3core.model_directory import CONFIG_FILE, WEIGHTS_FILE, load_model_directory, read_card, save_model_directory
+from mt3core.model_directory import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    is_model_directory,
+    load_model_directory,
+    read_card,
+    save_model_directory,
+)
+from mt3core.model_search import PUBLISHED, LoadedWeights, Progress, find_model, is_address
 from mt3core.weights_file import check_stored_type
 
 Kind = Literal["t5x", "model_directory", "orbax", "port", "remote"]
 DestinationKind = Literal["t5x", "model_directory", "orbax", "port"]
 DESTINATION_KINDS: tuple[DestinationKind, ...] = ("model_directory", "t5x", "orbax", "port")
-
-MODEL_VARIABLE = "MT3_MODEL"
-DEFAULT_NAME = "mt3"
-# Magenta's bucket; the code that reads them: magenta/mt3, colab/music_transcription_with_transformers.ipynb.
-PUBLISHED = {name: f"gs://mt3/checkpoints/{name}" for name in ("mt3", "ismir2021")}
-_GET_ONE = (
-    f"Get the published one: mt3 convert {PUBLISHED[DEFAULT_NAME]} models/{DEFAULT_NAME}; "
-    f"or say where one is with --model or {MODEL_VARIABLE}."
-)
-
-
-@dataclass(frozen=True)
-class LoadedWeights:
-    """A model in memory: every array in float32 by PyTorch's name in PyTorch's shape, and what the user should know.
-
-    `card` is the model card that a person wrote, where there is one.
-    """
-
-    config: ModelConfig
-    arrays: Mapping[str, np.ndarray]
-    kind: Kind
-    notes: tuple[str, ...] = ()
-    card: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +41,7 @@ class ConversionReport:
     """What `convert` has done."""
 
     source: str
-    source_kind: Kind
+    source_kind: str
     destination: Path
     destination_kind: DestinationKind
     config: ModelConfig
@@ -68,16 +52,18 @@ class ConversionReport:
 
 def identify(source: str | os.PathLike[str]) -> Kind:
     """What a source is, by its form and the files that are there, nothing being read. Raises `ModelError`."""
-    if remote.is_remote(source):
+    if is_address(source):
         return "remote"
     path = Path(source)
     if not path.exists():
-        raise ModelError(f"There is no model at {path}.", "Check the path. " + _GET_ONE)
+        raise ModelError(f"There is no model at {path}.", "Check the path, or make one with mt3 convert.")
     if path.is_file():
         if path.suffix in torch_port.SUFFIXES:
             return "port"
         if path.name == t5x.TREE_FILE:
             return "t5x"
+    elif is_model_directory(path):
+        return "model_directory"
     elif t5x.is_t5x_directory(path):
         return "t5x"
     elif orbax.is_orbax_directory(path):
@@ -94,7 +80,7 @@ def identify(source: str | os.PathLike[str]) -> Kind:
     )
 
 
-def load(source: str | os.PathLike[str], progress: remote.Progress | None = None) -> LoadedWeights:
+def load(source: str | os.PathLike[str], progress: Progress | None = None) -> LoadedWeights:
     """Loads weights of any kind; a remote source is fetched into the cache first, `progress` counting its files.
 
     Raises `ModelError` for what is missing, incomplete or broken, or holds values that are no numbers.
@@ -118,44 +104,15 @@ def load(source: str | os.PathLike[str], progress: remote.Progress | None = None
     return LoadedWeights(config, arrays, kind, tuple(notes), card)
 
 
-def resolve_model(model: str | os.PathLike[str] | None = None) -> str:
-    """The source that `--model` means, to be given to `load`.
-
-    An address or an existing path is taken as it is. A name is looked for as `models/NAME` in the current
-    directory and in the user's data directory; a published name then becomes its address, which `load` fetches once.
-    With None: the environment variable `MT3_MODEL` (a path, an address or a name), then `mt3` in the same two
-    places, then the published one. Raises `ModelError`, also where that would have to be fetched and `MT3_OFFLINE`
-    forbids it.
-    """
-    if model is not None:
-        return _resolve_given(os.fspath(model))
-    if given := os.environ.get(MODEL_VARIABLE):
-        try:
-            return _resolve_given(given)
-        except ModelError as error:
-            raise ModelError(f"{MODEL_VARIABLE}: {error.problem}", error.next_step) from None
-    if found := _find_installed(DEFAULT_NAME):
-        return found
-    if remote.is_offline() and not remote.is_complete(PUBLISHED[DEFAULT_NAME]):
-        raise ModelError("There is no model yet.", _GET_ONE)
-    return PUBLISHED[DEFAULT_NAME]
-
-
-def installed_models() -> list[Path]:
-    """Everything in the folders where models are looked for by name."""
-    folders = [folder for folder in _model_folders() if folder.is_dir()]
-    return [entry for folder in folders for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
-
-
 def convert(
     source: str | os.PathLike[str],
     destination: str | os.PathLike[str],
     overwrite: bool = False,
     to: DestinationKind | None = None,
-    progress: remote.Progress | None = None,
+    progress: Progress | None = None,
     stored_type: str | None = None,
 ) -> ConversionReport:
-    """Loads `source`, whatever it is, and writes `destination`, whole or not at all.
+    """Loads `source`, a name, a path or an address, and writes `destination`, whole or not at all.
 
     The destination's kind is `to`, or follows from its name: `.pth` for the ports' form, `.orbax` for Orbax, else
     a model directory. Only that can be stored as another `stored_type` than float32. Its card is the source's, where
@@ -170,6 +127,7 @@ def convert(
         if kind != "model_directory":
             raise UsageError(f"Weights in the form {kind!r} have no other type.", "Leave --dtype out.")
     _check_free(destination, overwrite)
+    source = _named(os.fspath(source), destination)
     loaded = load(source, progress)
     if kind == "port":
         torch_port.write_port(destination, loaded.config, loaded.arrays)
@@ -178,7 +136,7 @@ def convert(
     elif kind == "t5x":
         t5x.write_t5x(destination, loaded.config, loaded.arrays, overwrite=overwrite)
     else:
-        shown = str(source) if loaded.kind == "remote" else f"{Path(source).name} ({loaded.kind})"
+        shown = source if loaded.kind == "remote" else f"{Path(source).name} ({loaded.kind})"
         save_model_directory(
             destination,
             loaded.config,
@@ -189,7 +147,7 @@ def convert(
             card=loaded.card,
         )
     return ConversionReport(
-        source=str(source),
+        source=source,
         source_kind=loaded.kind,
         destination=destination,
         destination_kind=kind,
@@ -198,6 +156,12 @@ def convert(
         num_parameters=sum(array.size for array in loaded.arrays.values()),
         notes=loaded.notes,
     )
+
+
+def _named(source: str, destination: Path) -> str:
+    """What a name means as `--model`; where that is the destination itself, the published model, to get it anew."""
+    found = find_model(source).source
+    return PUBLISHED[source] if source in PUBLISHED and Path(found) == destination else found
 
 
 def _destination_kind(destination: Path) -> DestinationKind:
@@ -220,26 +184,3 @@ def _check_finite(arrays: Mapping[str, np.ndarray], where: Path) -> None:
             f"{where} holds values that are no numbers (NaN or infinite) in {', '.join(wrong)}.",
             "Use an earlier checkpoint: training has diverged, or the file is damaged.",
         )
-
-
-def _resolve_given(given: str) -> str:
-    if remote.is_remote(given) or Path(given).exists():
-        return given
-    if found := _find_installed(given):
-        return found
-    if given in PUBLISHED:
-        return PUBLISHED[given]
-    raise ModelError(
-        f"There is no model {given!r}: no such path, and no folder of that name in "
-        f"{' or '.join(map(str, _model_folders()))}.",
-        _GET_ONE,
-    )
-
-
-def _find_installed(name: str) -> str | None:
-    candidates = (folder / name for folder in _model_folders())
-    return next((str(path) for path in candidates if path.exists()), None)
-
-
-def _model_folders() -> tuple[Path, Path]:
-    return Path("models"), Path(platformdirs.user_data_dir("mt3kit"), "models")

@@ -86,21 +86,24 @@ def load_transcriber(
     batch_size: int | None = None,
     processes: int | None = None,
 ) -> BaseTranscriber:
-    """Reads the weights and builds the network on its device. Raises `ModelError`, `UsageError`."""
-    from mt3convert.remote import cache_directory, is_complete, is_remote
-    from mt3convert.sources import load, resolve_model
+    """Reads the weights and builds the network on its device, telling which where None was named.
+
+    Raises `ModelError`, `UsageError`.
+    """
+    from mt3core.model_search import find_model, load_weights
 
     if backend != "torch" and (processes or 1) > 1:
         raise UsageError("Only PyTorch decodes in several processes.", "Leave --processes out.")
     started = time.perf_counter()
-    source = resolve_model(model)  # says at once, before a framework is imported, when there is no model
+    found = find_model(model)  # says at once, before a framework is imported, when there is no model
+    if found.remark:
+        reporter.line(found.remark)
     network = importlib.import_module(f"mt3{backend}")
     importlib.import_module(f"mt3{backend}.loading").choose_device(device)
     imported = time.perf_counter()
-    if is_remote(source) and not is_complete(source):
-        reporter.line(f"Fetching {source} into {cache_directory(source)}, once.")
-    with reporter.file_bar(f"Fetching {source}") as progress:
-        weights = load(source, progress)
+    _announce_fetching(found.source, reporter)
+    with reporter.file_bar(f"Fetching {found.source}") as progress:
+        weights = load_weights(found.source, progress)
     for note in weights.notes:
         reporter.line(f"Note: {note}")
     built = network.build_model(weights.config, weights.arrays, device)
@@ -111,5 +114,16 @@ def load_transcriber(
     transcriber = network.Transcriber(built, decoding, **sizes)
     loaded = time.perf_counter()
     reporter.detail(f"Imported {backend} in {imported - started:.1f} s.")
-    reporter.detail(f"Loaded {weights.config.name} from {source} in {loaded - imported:.1f} s.")
+    reporter.detail(f"Loaded {weights.config.name} from {found.source} in {loaded - imported:.1f} s.")
     return transcriber
+
+
+def _announce_fetching(source: str, reporter: Reporter) -> None:
+    from mt3core.model_search import is_address
+
+    if not is_address(source):
+        return
+    from mt3convert.remote import cache_directory, is_complete
+
+    if not is_complete(source):
+        reporter.line(f"Fetching {source} into {cache_directory(source)}, once.")

@@ -30,7 +30,7 @@ EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 Model = Annotated[
     str | None,
-    typer.Option(metavar="MODEL", help="Model directory, T5X directory, .pth file, name or address."),
+    typer.Option(metavar="MODEL", help="Name, path or address. [default: MT3_MODEL, else models/mt3, else small]"),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps; for JAX also tpu.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
@@ -106,7 +106,7 @@ def convert(
 
 @app.command()
 def parity(
-    model: Annotated[str, typer.Argument(help="Model directory, T5X directory, .pth file, name or address.")],
+    model: Annotated[str, typer.Argument(help="Name (small), path of a model in any form, or address.")],
     audio: Annotated[Path | None, typer.Argument(help="A recording. [default: a synthetic signal]")] = None,
     json_output: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON; - for standard output.")

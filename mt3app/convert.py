@@ -24,13 +24,11 @@ def convert_model(
     source: str, destination: Path, to: str | None, stored_type: str | None, overwrite: bool, reporter: Reporter
 ) -> None:
     """Converts, then prints the kind of the source, its arrays, where they went, and what is worth knowing."""
-    from mt3convert.sources import PUBLISHED, convert
+    from mt3convert.sources import convert
 
     started = time.perf_counter()
-    # A name means the published model only where nothing of that name lies here.
-    address = PUBLISHED.get(source, source) if not Path(source).exists() else source
     with reporter.file_bar(f"Fetching {source}") as progress:
-        report = convert(address, destination, overwrite, cast(Any, to), progress, stored_type)
+        report = convert(source, destination, overwrite, cast(Any, to), progress, stored_type)
     _print_report(report)
     reporter.detail(f"Took {time.perf_counter() - started:.1f} s.")
 

@@ -112,9 +112,9 @@ def _ffmpeg_version() -> str | None:
 
 def _models() -> dict[str, Any]:
     """What `--model` means when it is left out, and everything found by name."""
-    sources = importlib.import_module("mt3convert.sources")
-    default = _attempt(lambda: sources.resolve_model(None))
-    return {"default": default, "found": [str(path) for path in sources.installed_models()]}
+    search = importlib.import_module("mt3core.model_search")
+    default = _attempt(lambda: search.find_model(None).source)
+    return {"default": default, "found": [str(path) for path in search.models_here()]}
 
 
 def _folders() -> dict[str, dict[str, Any]]:

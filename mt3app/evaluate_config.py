@@ -71,15 +71,19 @@ def evaluate_config(options: ConfigOptions, reporter: Reporter) -> int:
 
     Raises `UsageError`, `DatasetError`, `ModelError` and others for what cannot be, before anything slow.
     """
-    from mt3convert.sources import identify, resolve_model
+    from mt3convert.sources import identify
+    from mt3core.model_search import find_model
 
     config = settled_config(options)
     backends = choose_backends(config.backend)
     protocols = choose_protocols(config.protocols)
     path = Path(config.output) / f"metrics_{config.name}.json"
     check_writable([path])
-    source = resolve_model(config.model)
+    model = find_model(config.model)
+    source = model.source
     identify(source)
+    if model.remark:
+        reporter.line(model.remark)
     selection = select(config)
     _tell(selection, reporter)
 

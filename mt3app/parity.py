@@ -85,10 +85,10 @@ def _run(
     model: str, audio: Path | None, tolerance: float, seconds: float | None, device: str, reporter: Reporter
 ) -> ParityReport:
     from mt3convert.parity import run_parity, synthetic_samples
-    from mt3convert.sources import load, resolve_model
     from mt3core.audio import load_audio
+    from mt3core.model_search import find_model, load_weights
 
-    weights = load(resolve_model(model))
+    weights = load_weights(find_model(model).source)
     rate_hz = weights.config.spectrogram.sample_rate_hz
     if audio is None:
         samples = synthetic_samples(seconds or SYNTHETIC_SECONDS, rate_hz)

@@ -113,11 +113,11 @@ def check_manifest(manifest: str) -> None:
 
 def initial_arrays(config: TrainingConfig, reporter: Reporter) -> Mapping[str, np.ndarray]:
     """The weights that `config.init` names, by PyTorch name. Raises `ModelError` where they do not fit the config."""
-    from mt3convert.sources import load, resolve_model
+    from mt3core.model_search import find_model, load_weights
 
-    source = resolve_model(config.init)
+    source = find_model(config.init).source
     with reporter.file_bar(f"Fetching {source}") as progress:
-        weights = load(source, progress)
+        weights = load_weights(source, progress)
     check_fit(weights.config, config.model, config.init)
     for note in weights.notes:
         reporter.line(f"Note: {note}")

@@ -29,11 +29,14 @@ Progress = Callable[[int, int], None]
 
 
 class BaseTranscriber(abc.ABC):
-    """Turns audio into a `Transcription` with a network that a subclass holds."""
+    """Turns audio into a `Transcription` with a network that a subclass holds.
 
-    def __init__(self, config: ModelConfig, decoding: Decoding) -> None:
+    Without a `decoding` it is the original's, with as many tokens a segment as the network has learnt to write.
+    """
+
+    def __init__(self, config: ModelConfig, decoding: Decoding | None) -> None:
         self.config = config
-        self.decoding = decoding
+        self.decoding = decoding or Decoding(max_tokens=config.network.max_target_tokens)
 
     @abc.abstractmethod
     def generate_stream(self, log_mels: Iterable[np.ndarray]) -> Iterator[tuple[int, Generated]]:

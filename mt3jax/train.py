@@ -27,6 +27,7 @@ from mt3core.config_files import load_config
 from mt3core.datasets.examples import ExampleConfig
 from mt3core.errors import MT3Error, TrainingError, UsageError
 from mt3core.model_directory import check_fit, is_model_directory, load_model_directory
+from mt3core.model_search import find_model
 from mt3core.rendering.compose import with_composed_data
 from mt3core.training_config import TrainingConfig, check_training_config
 from mt3jax.compilation import keep_compiled_programs
@@ -314,12 +315,13 @@ def main(arguments: list[str] | None = None) -> int:
         output = options.output or Path("checkpoint") / config.name
         arrays: Mapping[str, np.ndarray] | None = None
         if config.init and not has_checkpoints(output):
-            if not is_model_directory(config.init):
+            init = find_model(config.init).source
+            if not is_model_directory(init):
                 raise UsageError(
                     f"{config.init} is no model directory.",
                     f"Make one with mt3 convert {config.init} models/NAME, or use mt3 train, which reads other forms.",
                 )
-            found, arrays = load_model_directory(config.init)
+            found, arrays = load_model_directory(init)
             check_fit(found, config.model, config.init)
         return train(config, output, arrays, _say).exit_code
     except MT3Error as error:

@@ -21,10 +21,10 @@ BATCH_SIZES = {"cpu": 16, "gpu": 128, "tpu": 128}
 
 
 class Transcriber(BaseTranscriber):
-    """`Transcriber.from_pretrained(directory).transcribe("song.mp3").save("song.mid")`"""
+    """`Transcriber.from_pretrained("small").transcribe("song.mp3").save("song.mid")`"""
 
     def __init__(self, model: Transformer, decoding: Decoding | None = None, batch_size: int | None = None) -> None:
-        super().__init__(model.config, decoding or Decoding())
+        super().__init__(model.config, decoding)
         self.model = model
         platform = jax.tree.leaves(nnx.state(model))[0].device.platform
         self.batch_size = batch_size or BATCH_SIZES.get(platform, BATCH_SIZES["cpu"])
@@ -33,13 +33,16 @@ class Transcriber(BaseTranscriber):
     @classmethod
     def from_pretrained(
         cls,
-        directory: str | os.PathLike[str],
+        model: str | os.PathLike[str] | None = None,
         device: str = "auto",
         decoding: Decoding | None = None,
         batch_size: int | None = None,
     ) -> Transcriber:
-        """Reads a model directory. `device` is auto, cpu, cuda or tpu. Raises `ModelError`, `UsageError`."""
-        return cls(load_model(directory, device), decoding, batch_size)
+        """Loads a model by its name, such as `small`, its path or its address; without one, that which `mt3` takes.
+
+        `device` is auto, cpu, cuda or tpu. Raises `ModelError`, `UsageError`.
+        """
+        return cls(load_model(model, device), decoding, batch_size)
 
     @property
     def compile_seconds(self) -> float:

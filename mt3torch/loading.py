@@ -1,4 +1,4 @@
-"""From a model directory to a PyTorch network on a device."""
+"""From weights to a PyTorch network on a device."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 
 from mt3core.config import ModelConfig
 from mt3core.errors import UsageError
-from mt3core.model_directory import load_model_directory
+from mt3core.model_search import load_pretrained
 from mt3core.parameters import check_arrays, parameters
 from mt3torch.model import Transformer
 
 
-def load_model(directory: str | os.PathLike[str], device: str = "auto") -> Transformer:
-    """The network of a model directory, on `device` and ready for inference. Raises `ModelError`."""
-    config, arrays = load_model_directory(directory)
+def load_model(model: str | os.PathLike[str] | None = None, device: str = "auto") -> Transformer:
+    """The network of a model (see `load_pretrained`), on `device` and ready for inference. Raises `ModelError`."""
+    config, arrays = load_pretrained(model)
     return build_model(config, arrays, device)
 
 

@@ -33,7 +33,7 @@ class Transcriber(BaseTranscriber):
     def __init__(
         self,
         model: Transformer,
-        decoding: Decoding = Decoding(),
+        decoding: Decoding | None = None,
         batch_size: int | None = None,
         processes: int = 1,
     ) -> None:
@@ -47,14 +47,17 @@ class Transcriber(BaseTranscriber):
     @classmethod
     def from_pretrained(
         cls,
-        directory: str | os.PathLike[str],
+        model: str | os.PathLike[str] | None = None,
         device: str = "auto",
-        decoding: Decoding = Decoding(),
+        decoding: Decoding | None = None,
         batch_size: int | None = None,
         processes: int = 1,
     ) -> Transcriber:
-        """Loads a model directory. Raises `ModelError` where it is none, `UsageError` for an unknown device."""
-        return cls(load_model(directory, device), decoding, batch_size, processes)
+        """Loads a model by its name, such as `small`, its path or its address; without one, that which `mt3` takes.
+
+        Raises `ModelError` where there is none, `UsageError` for an unknown device.
+        """
+        return cls(load_model(model, device), decoding, batch_size, processes)
 
     def generate_stream(self, log_mels: Iterable[np.ndarray]) -> Iterator[tuple[int, Generated]]:
         if self._started is not None and self._started.is_open:

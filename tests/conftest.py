@@ -90,6 +90,18 @@ def tiny_model():
     return config, random_weights(config)
 
 
+@pytest.fixture
+def no_models(tmp_path, monkeypatch) -> Path:
+    """No model is found anywhere; returns the folder that stands for that of the models that ship with mt3kit."""
+    from mt3core import model_search
+
+    monkeypatch.delenv("MT3_MODEL", raising=False)
+    monkeypatch.setenv("MT3_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(model_search.platformdirs, "user_data_dir", lambda name: str(tmp_path / "data" / name))
+    monkeypatch.setattr(model_search, "shipped_folder", lambda: tmp_path / "shipped")
+    return tmp_path / "shipped"
+
+
 @pytest.fixture(scope="session")
 def realdata() -> Path:
     """The folder of real recordings with note truth."""

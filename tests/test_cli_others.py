@@ -8,11 +8,10 @@ import pytest
 import soundfile
 from small_models import save_model, write_wav
 
-from mt3app import demo, demo_piece, doctor
+from mt3app import demo_piece, doctor
 from mt3app.backend import PACKAGES, is_installed
 from mt3app.cli import run
 from mt3convert.t5x import write_t5x
-from mt3core.errors import ModelError
 from mt3core.model_directory import load_model_directory
 from mt3core.onset_score import onset_score
 
@@ -22,12 +21,9 @@ needs_both = pytest.mark.skipif(not all(map(is_installed, PACKAGES)), reason="ne
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch, no_models):
     """The current folder, with neither models nor caches from elsewhere."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MT3_MODEL", raising=False)
-    monkeypatch.setenv("MT3_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     return tmp_path
 
 
@@ -57,7 +53,9 @@ def test_convert_replaces_only_when_told(folder, tiny_model, capsys):
 
 def test_convert_names_what_is_wrong(folder, capsys):
     assert run(["convert", "nothing", "out"]) == 1
-    assert capsys.readouterr().err.startswith("mt3: There is no model at nothing.")
+    assert capsys.readouterr().err.startswith(
+        "mt3: There is no model 'nothing': no such path, and no folder of that name in models or "
+    )
     (folder / "text.txt").touch()
     assert run(["convert", "text.txt", "out"]) == 1
     assert "none of the known forms" in capsys.readouterr().err
@@ -115,7 +113,7 @@ def test_doctor_survives_and_names_what_is_broken(folder, capsys, monkeypatch):
     assert run(["doctor"]) == 1
     out = capsys.readouterr().out
     assert "Problem: Audio files cannot be read: Unexpected OSError: libsndfile.so: cannot open." in out
-    assert "default model:  There is no model yet." in out
+    assert "default model:  There is no model yet, and none ships" in out
 
 
 @needs_a_backend
@@ -136,29 +134,12 @@ def test_demo_renders_transcribes_and_scores(folder, tiny_model, capsys):
 
 
 @needs_a_backend
-def test_demo_without_weights_explains_what_to_do(folder, capsys, monkeypatch):
-    def fail(source, progress=None):
-        raise ModelError(f"{source} cannot be reached.", "Check the connection.")
-
-    monkeypatch.setattr(demo, "__file__", str(folder / "checkout/mt3app/demo.py"))
-    monkeypatch.setattr("mt3convert.sources.load", fail)
+def test_demo_without_a_model_says_what_to_do_before_anything_is_rendered(folder, capsys):
     assert run(["demo"]) == 1
-    err = capsys.readouterr().err
-    assert "mt3: gs://mt3/checkpoints/mt3 cannot be reached. The demo needs weights" in err
-    assert "set MT3_MODEL" in err
-
-
-def test_demo_prefers_the_variable_then_the_shared_folder(folder, monkeypatch):
-    (folder / "shared/mt3_checkpoint").mkdir(parents=True)
-    (folder / "checkout").mkdir()
-    monkeypatch.chdir(folder / "checkout")
-    monkeypatch.setattr(demo, "__file__", str(folder / "elsewhere/site/mt3app/demo.py"))
-    assert demo._find_model() == str(folder / "shared/mt3_checkpoint")
-    monkeypatch.setenv("MT3_MODEL", "gs://mine/model")
-    assert demo._find_model() == "gs://mine/model"
-    monkeypatch.delenv("MT3_MODEL")
-    (folder / "shared/mt3_checkpoint").rmdir()
-    assert demo._find_model() == "gs://mt3/checkpoints/mt3"
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("mt3: There is no model yet, and none ships with this copy of mt3kit. Get the published one")
+    assert list(folder.iterdir()) == []
 
 
 def test_the_rendered_piece_starts_its_notes_when_they_are_written(tmp_path):

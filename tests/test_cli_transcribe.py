@@ -135,7 +135,7 @@ def test_an_unexpected_error_is_a_sentence_and_a_traceback_only_on_request(folde
 @pytest.mark.parametrize(
     ("options", "code", "sentence"),
     [
-        ([], 1, "There is no model yet. Get the published one: mt3 convert gs://mt3/checkpoints/mt3"),
+        ([], 1, "and none ships with this copy of mt3kit. Get the published one: mt3 convert gs://mt3/checkpoints/mt3"),
         (["--model", "nothing"], 1, "There is no model 'nothing'"),
         (["--format", "mp3"], 2, "Unknown format 'mp3'. Choose from mid, json, jsonl, csv"),
         (["--backend", "tensorflow"], 2, "Unknown backend 'tensorflow'. Choose torch or jax."),
@@ -147,10 +147,7 @@ def test_an_unexpected_error_is_a_sentence_and_a_traceback_only_on_request(folde
         (["--batch-size", "0"], 2, "batch-size"),
     ],
 )
-def test_wrong_options_have_a_sentence_and_an_exit_code(folder, capsys, monkeypatch, model, options, code, sentence):
-    monkeypatch.delenv("MT3_MODEL", raising=False)
-    monkeypatch.setenv("MT3_CACHE", str(folder / "cache"))
-    monkeypatch.setenv("XDG_DATA_HOME", str(folder / "data"))
+def test_wrong_options_have_a_sentence_and_an_exit_code(folder, capsys, no_models, model, options, code, sentence):
     given = options if "--model" in options or not options else ["--model", model, *options]
     assert run(["transcribe", "song.wav", *given]) == code
     out, err = capsys.readouterr()

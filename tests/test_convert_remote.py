@@ -13,6 +13,7 @@ from mt3convert.sources import load
 from mt3convert.t5x import write_t5x
 from mt3core.errors import ModelError
 from mt3core.model_directory import save_model_directory
+from mt3core.model_search import is_address
 
 pytestmark = pytest.mark.unit
 
@@ -201,10 +202,10 @@ def test_a_model_directory(server, tiny_model, tmp_path):
 
 
 def test_addresses():
-    assert remote.is_remote("gs://mt3/checkpoints/mt3")
-    assert remote.is_remote("https://example.org/mt3")
-    assert not remote.is_remote("models/mt3")
-    assert not remote.is_remote("gs")
+    assert is_address("gs://mt3/checkpoints/mt3")
+    assert is_address("https://example.org/mt3")
+    assert not is_address("models/mt3")
+    assert not is_address("gs")
     published = remote.cache_directory("gs://mt3/checkpoints/mt3/")
     assert published.parts[-4:] == ("storage.googleapis.com", "mt3", "checkpoints", "mt3")
     assert ".." not in remote.cache_directory("https://example.org/../../x").parts

@@ -1,4 +1,4 @@
-"""Finding out what a source is, finding a model by name, and converting."""
+"""Finding out what a source is, and converting."""
 
 import json
 import shutil
@@ -6,8 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from mt3convert import sources
-from mt3convert.sources import convert, identify, installed_models, load, resolve_model
+from mt3convert.sources import convert, identify, load
 from mt3convert.t5x import read_t5x, write_t5x
 from mt3core.errors import ModelError, OutputError, UsageError
 from mt3core.model_directory import load_model_directory, save_model_directory
@@ -17,12 +16,10 @@ pytestmark = pytest.mark.unit
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """An empty current directory, data directory and cache."""
+    """An empty current directory and cache."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.delenv("MT3_MODEL", raising=False)
     monkeypatch.setenv("MT3_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(sources.platformdirs, "user_data_dir", lambda name: str(tmp_path / "data" / name))
     return tmp_path
 
 
@@ -144,55 +141,3 @@ def test_a_failed_conversion_leaves_nothing(home, t5x):
 def test_unknown_destination_kind(home, t5x):
     with pytest.raises(UsageError, match="cannot be written as 'onnx'"):
         convert(t5x, home / "model", to="onnx")
-
-
-def test_no_model(home, monkeypatch):
-    monkeypatch.setenv("MT3_OFFLINE", "1")
-    with pytest.raises(ModelError) as caught:
-        resolve_model()
-    assert caught.value.problem == "There is no model yet."
-    assert "mt3 convert gs://mt3/checkpoints/mt3 models/mt3" in caught.value.next_step
-    assert "--model" in caught.value.next_step
-    assert "MT3_MODEL" in caught.value.next_step
-
-
-def test_places_in_their_order(home, t5x, monkeypatch):
-    def loaded_from():
-        return str((home / "work" / resolve_model()).resolve())
-
-    convert(t5x, home / "data" / "mt3kit" / "models" / "mt3")
-    assert loaded_from() == str(home / "data" / "mt3kit" / "models" / "mt3")
-    convert(t5x, home / "work" / "models" / "mt3")
-    assert loaded_from() == str(home / "work" / "models" / "mt3")
-    monkeypatch.setenv("MT3_MODEL", str(t5x))
-    assert loaded_from() == str(t5x)
-    assert len(installed_models()) == 2
-
-
-def test_without_a_model_the_published_one_is_meant(home, monkeypatch):
-    monkeypatch.delenv("MT3_OFFLINE", raising=False)
-    assert resolve_model() == "gs://mt3/checkpoints/mt3"
-    monkeypatch.setenv("MT3_OFFLINE", "1")
-    with pytest.raises(ModelError, match=r"has not been fetched yet, and MT3_OFFLINE is set\..* --model"):
-        load("gs://mt3/checkpoints/mt3")
-    monkeypatch.setattr(sources.remote, "is_complete", lambda url: True)
-    assert resolve_model() == "gs://mt3/checkpoints/mt3"
-
-
-def test_names_paths_and_addresses(home, t5x):
-    assert resolve_model(t5x) == str(t5x)
-    assert resolve_model("https://example.org/m") == "https://example.org/m"
-    assert resolve_model("mt3") == "gs://mt3/checkpoints/mt3"
-    assert resolve_model("ismir2021") == "gs://mt3/checkpoints/ismir2021"
-    convert(t5x, home / "work" / "models" / "mine")
-    assert resolve_model("mine") == "models/mine"
-    with pytest.raises(
-        ModelError, match="There is no model 'other': no such path, and no folder of that name in models"
-    ):
-        resolve_model("other")
-
-
-def test_a_wrong_variable_is_named(home, monkeypatch):
-    monkeypatch.setenv("MT3_MODEL", "nowhere/mt3")
-    with pytest.raises(ModelError, match="MT3_MODEL: There is no model 'nowhere/mt3'"):
-        resolve_model()
