@@ -205,9 +205,8 @@ def _error(found: np.ndarray, exact: np.ndarray) -> float:
 def _programs(case: Case) -> dict[str, Callable[[], Figures]]:
     """Programs that do more and more of the step, without dropout and update."""
     config, model = case.config(), case.model
-    lengths = draw_lengths(model, case.examples)
-    batch = made_up_batch(model, lengths)
-    rows = max(rows_for(config, draw_lengths(model, 1000, seed=4)), packing.rows_of_batch(batch, config, 1))
+    batch = made_up_batch(model, draw_lengths(model, case.examples))
+    rows = rows_for(config, draw_lengths(model, 1000, seed=4))
     part = {name: array[0] for name, array in packing.split_batch(batch, config, 1, rows).items()}
 
     def loss(params: Any, part: Any) -> Any:

@@ -25,8 +25,6 @@ from mt3core import packing
 from mt3core.config import MT3, MULTITRACK, ModelConfig
 from mt3core.training_config import TrainingConfig
 
-# Of the shape for batches that need more rows than nearly all others, in rows of the common one.
-LARGER = 1.25
 Figures = dict[str, Any]
 
 
@@ -39,7 +37,6 @@ class Case:
     examples: int = 256
     batch: dict[str, Any] = field(default_factory=dict)
     compute: dict[str, Any] = field(default_factory=dict)
-    row_factor: float = 1.0
 
     def config(self) -> TrainingConfig:
         return training_config(self.model, self.examples, self.batch, {"dtype": "bfloat16", **self.compute})
@@ -49,7 +46,6 @@ def cases() -> list[Case]:
     """The most important first, as time may not suffice for all. 256 examples of `mt3` are in the section `parts`."""
     return [
         Case("multitrack 256", MULTITRACK),
-        Case("mt3 256, larger packed shape", MT3, row_factor=LARGER),
         Case("mt3 512", MT3, 512),
         Case("mt3 256 padded, 4 parts", MT3, batch={"packed": False, "accumulation": 4}),
         Case("mt3 256 blocks of 64", MT3, batch={"block_tokens": 64}),
@@ -58,8 +54,7 @@ def cases() -> list[Case]:
 
 
 def rehearsal_cases() -> list[Case]:
-    packed = {"block_tokens": 8, "accumulation": 2}
-    return [Case("tiny 4, larger packed shape, 2 parts", TINY, 4, packed, row_factor=LARGER)]
+    return [Case("tiny 4, 2 parts", TINY, 4, {"block_tokens": 8, "accumulation": 2})]
 
 
 def training(quick: bool, ends_at: float) -> Iterator[tuple[str, Figures]]:
@@ -92,16 +87,15 @@ def tried(case: Case, num_steps: int) -> Figures:
 
 
 def too_large(case: Case) -> str:
-    """Why a case is not tried: by the estimate it needs more memory than the device has. Empty where it may fit."""
-    import jax
-
+    """Why a case is not tried: by the estimate it needs more memory than JAX may take. Empty where it may fit."""
+    from mt3jax.training.device_memory import memory_limit
     from mt3jax.training.estimate import memory_estimate
     from mt3jax.training.sharding import make_mesh
 
-    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
     config = case.config()
-    rows = rows_for(config, draw_lengths(case.model, 1000, seed=4))
-    needed = memory_estimate(config, make_mesh(config.compute), int(case.row_factor * rows)).total
+    mesh = make_mesh(config.compute)
+    limit = memory_limit(mesh)
+    needed = memory_estimate(config, mesh, rows_for(config, draw_lengths(case.model, 1000, seed=4))).total
     if limit is None or needed <= limit:
         return ""
     return f"needs {needed / 2**30:.0f} GiB by the estimate, of {limit / 2**30:.0f}"
@@ -112,7 +106,7 @@ def timed_step(case: Case, config: TrainingConfig | None = None) -> tuple[TimedS
     draws = [draw_lengths(case.model, case.examples, seed) for seed in range(4)]
     batches = [made_up_batch(case.model, lengths, seed) for seed, lengths in enumerate(draws)]
     lengths = draw_lengths(case.model, 1000, seed=4)
-    return TimedStep(config or case.config(), batches, lengths, case.row_factor), float(np.mean(draws))
+    return TimedStep(config or case.config(), batches, lengths), float(np.mean(draws))
 
 
 def measured(case: Case, num_steps: int) -> Figures:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from typing import Any
 
@@ -106,10 +105,8 @@ class TimedStep:
     `planned_bytes` (XLA's plan: state, batch and the most that lies beside them at a time).
     """
 
-    def __init__(
-        self, config: TrainingConfig, batches: list[Batch], lengths: np.ndarray, row_factor: float = 1.0
-    ) -> None:
-        """`lengths` of many targets decide how many rows a step has; `row_factor` gives it more than it needs."""
+    def __init__(self, config: TrainingConfig, batches: list[Batch], lengths: np.ndarray) -> None:
+        """`lengths` of many targets decide how many rows a step has, as in a run."""
         import jax
 
         from mt3jax.training.sharding import make_mesh, to_global
@@ -118,11 +115,7 @@ class TimedStep:
 
         self.config = config
         mesh = make_mesh(config.compute)
-        self.rows = max([rows_for(config, lengths), *(packing.rows_of_batch(b, config, 1) for b in batches)])
-        if config.batch.packed:
-            self.rows = math.ceil(row_factor * self.rows)
-        else:
-            self.rows = config.batch.examples // config.batch.accumulation
+        self.rows = rows_for(config, lengths)
         split = [packing.split_batch(batch, config, 1, self.rows) for batch in batches]
         self.padding = float(1 - np.mean([np.mean(batch["targets"] > 0) for batch in split]))
         self._batches = [to_global(batch, mesh) for batch in split]

@@ -53,6 +53,7 @@ def history(run):
 
 @pytest.mark.slow
 def test_what_is_learned_by_heart_is_transcribed_in_both_frameworks(pieces, tmp_path):
+    pytest.importorskip("torch")
     import mt3jax
     import mt3torch
     from mt3convert.sources import convert, load
