@@ -50,18 +50,48 @@ def run_training(options: Options, reporter: Reporter) -> int:
     config = settled_config(options)
     output = options.output or RUNS_FOLDER / config.name
     _check_installed()
-    if not config.data.composed_pieces:
-        check_manifest(config.data.manifest)
+    runs = runs_in_order(config, output)
+    for stage, _ in runs:
+        if not stage.data.composed_pieces:
+            check_manifest(stage.data.manifest)
+    exit_code = 0
+    source = ""  # of the weights that the next run starts from
+    for stage, folder in runs:
+        if len(runs) > 1:
+            reporter.line(f"Run {stage.name} in {folder}")
+        exit_code = _train(stage, folder, stage.init or source, reporter)
+        if exit_code:
+            return exit_code
+        source = str(folder)
+    _finish(config, options, output, reporter)
+    return exit_code
+
+
+def runs_in_order(config: TrainingConfig, output: Path) -> list[tuple[TrainingConfig, Path]]:
+    """The runs that are to be trained, each with its folder: those before it, and then the config's own.
+
+    Those before a run that has checkpoints are over, whether or not they are still there.
+    """
+    from mt3jax.training.run_record import has_checkpoints
+
+    runs = [(config, output)]
+    while (before := runs[0][0].before) is not None and not has_checkpoints(runs[0][1]):
+        runs.insert(0, (before, output.with_name(f"{output.name}-{before.name}")))
+    return runs
+
+
+def _train(config: TrainingConfig, output: Path, source: str, reporter: Reporter) -> int:
+    """One run, from the weights `source` names where there are any; its exit code."""
     arrays = None
-    if config.init:
+    if source:
         from mt3jax.training.hosts import join_hosts
         from mt3jax.training.run_record import has_checkpoints
 
         if has_checkpoints(output):
-            reporter.detail(f"{output} is gone on with, so {config.init} is not read again.")
+            reporter.detail(f"{output} is being resumed, so {source} is not read again.")
         else:
             join_hosts()  # first, as reading a checkpoint starts JAX, which then finds no others any more
-            arrays = initial_arrays(config, reporter)
+            arrays = initial_arrays(config, source, reporter)
 
     from mt3core.rendering.compose import with_composed_data
     from mt3jax.train import train
@@ -70,8 +100,6 @@ def run_training(options: Options, reporter: Reporter) -> int:
     started = time.perf_counter()
     result = train(config, output, arrays, reporter.line, show_progress=not reporter.quiet)
     reporter.detail(f"Took {time.perf_counter() - started:.0f} s.")
-    if not result.exit_code:
-        _finish(config, options, output, reporter)
     return result.exit_code
 
 
@@ -90,15 +118,28 @@ def _finish(config: TrainingConfig, options: Options, output: Path, reporter: Re
 
 
 def settled_config(options: Options) -> TrainingConfig:
-    """The config with all changes; `--data` and `--init` stand for fields of it, too."""
+    """The config with all changes; `--data` and `--init` stand for fields of it, too.
+
+    With `--init` nothing is trained before.
+    """
     config = load_config(options.config, options.changes)
     if options.init is not None:
-        config = dataclasses.replace(config, init=options.init)
+        config = dataclasses.replace(config, init=options.init, before=None)
     if options.data is not None:
-        data = dataclasses.replace(config.data, manifest=str(options.data), composed_pieces=0)
-        config = dataclasses.replace(config, data=data)
+        config = _with_manifest(config, str(options.data))
     check_training_config(config)
+    stage = config
+    while stage.before is not None:
+        check_fit(stage.before.model, stage.model, f"of the run {stage.before.name}")
+        stage = stage.before
     return config
+
+
+def _with_manifest(config: TrainingConfig, manifest: str) -> TrainingConfig:
+    """The config with other data, and so the runs before it."""
+    data = dataclasses.replace(config.data, manifest=manifest, composed_pieces=0)
+    before = None if config.before is None else _with_manifest(config.before, manifest)
+    return dataclasses.replace(config, data=data, before=before)
 
 
 def check_manifest(manifest: str) -> None:
@@ -111,14 +152,14 @@ def check_manifest(manifest: str) -> None:
         )
 
 
-def initial_arrays(config: TrainingConfig, reporter: Reporter) -> Mapping[str, np.ndarray]:
-    """The weights that `config.init` names, by PyTorch name. Raises `ModelError` where they do not fit the config."""
+def initial_arrays(config: TrainingConfig, name: str, reporter: Reporter) -> Mapping[str, np.ndarray]:
+    """The weights of a name or place, by PyTorch name. Raises `ModelError` where they do not fit the config."""
     from mt3core.model_search import find_model, load_weights
 
-    source = find_model(config.init).source
+    source = find_model(name).source
     with reporter.file_bar(f"Fetching {source}") as progress:
         weights = load_weights(source, progress)
-    check_fit(weights.config, config.model, config.init)
+    check_fit(weights.config, config.model, name)
     for note in weights.notes:
         reporter.line(f"Note: {note}")
     reporter.line(f"Starting from {source} ({weights.config.name}, {len(weights.arrays)} arrays)")

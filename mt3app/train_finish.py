@@ -107,7 +107,9 @@ def loss_reports(run_directory: Path) -> list[tuple[int, float]]:
 def _learning(config: TrainingConfig) -> tuple:
     """What decides the loss curve of a run."""
     data = dataclasses.replace(config.data, manifest="", num_workers=0, num_threads=0, batches_ahead=0)
-    return (config.model, config.init, config.seed, config.num_steps, data, config.batch, config.optimizer, config.loss)
+    before = None if config.before is None else _learning(config.before)
+    settings = (config.model, config.init, config.seed, config.num_steps, config.batch, config.optimizer, config.loss)
+    return (*settings, data, before)
 
 
 def _write_audio(piece: Piece, path: Path) -> None:

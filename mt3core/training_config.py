@@ -186,11 +186,17 @@ class FinishConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """A training run. `init` names weights to start from; empty draws them from `seed`."""
+    """A training run.
+
+    Attributes:
+        init: names weights to start from; empty draws them from `seed`.
+        before: another run, which is trained first and whose weights this one starts from: a curriculum.
+    """
 
     name: str
     model: ModelConfig = MT3
     init: str = ""
+    before: TrainingConfig | None = None
     seed: int = 0
     num_steps: int = 1_000_000
     data: DataConfig = field(default_factory=DataConfig)
@@ -276,11 +282,24 @@ def check_training_config(config: TrainingConfig) -> None:
             f"{network.max_target_tokens} tokens.",
             "Choose 32 or another power of two.",
         )
+    if config.before is not None:
+        _check_before(config, config.before)
     if batch.examples % batch.accumulation:
         raise UsageError(
             f"{batch.examples} examples cannot be computed in {batch.accumulation} equal parts.",
             "Choose batch.accumulation so that it divides batch.examples.",
         )
+
+
+def _check_before(config: TrainingConfig, before: TrainingConfig) -> None:
+    if config.init:
+        raise UsageError(
+            f"{config.name} starts from {config.init} and from the run {before.name} before it.",
+            "Choose one: --set before=none, or leave init out.",
+        )
+    if before.name == config.name:
+        raise UsageError(f"{config.name} and the run before it have one name.", "Name them apart.")
+    check_training_config(before)
 
 
 def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -312,6 +312,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         config = with_composed_data(load_config(options.config, options.set), _say)
+        if config.before is not None:
+            raise UsageError(
+                f"{config.name} has a run before it.", "Use mt3 train, or leave it out: --set before=none."
+            )
         output = options.output or Path("checkpoint") / config.name
         arrays: Mapping[str, np.ndarray] | None = None
         if config.init and not has_checkpoints(output):

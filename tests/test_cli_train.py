@@ -147,6 +147,63 @@ def test_first_weights_are_read_once(here, loop, tiny_model, capsys):
     assert loop.given[1][2] is None
 
 
+STAGED = """from dataclasses import replace
+import runpy
+tiny = runpy.run_path("configs/tiny.py")["config"]
+short = replace(tiny.model, network=replace(tiny.model.network, max_target_tokens=8))
+config = replace(tiny, name="whole", before=replace(tiny, name="short", model=short))
+"""
+
+
+def test_a_run_before_is_trained_first_and_gives_the_weights(here, loop, tiny_model, capsys):
+    (here / "configs/staged.py").write_text(STAGED)
+    given = with_few_tokens(tiny_model, 8)
+
+    def answer(folder):
+        if not (folder / "40").exists():
+            write_orbax(folder / "40", *given)
+        return 0 if folder.name == "run-short" else 75
+
+    loop.answer = answer
+    assert run(["train", "-c", "staged", "-o", "run", "--data", "data/chunk_manifest.parquet"]) == 75
+    (first, first_folder, first_arrays), (second, second_folder, arrays) = loop.given
+    assert (first.name, str(first_folder), first_arrays) == ("short", "run-short", None)
+    assert (second.name, str(second_folder)) == ("whole", "run")
+    assert first.data.manifest == second.data.manifest == "data/chunk_manifest.parquet"
+    assert all(np.array_equal(arrays[name], given[1][name]) for name in given[1])
+    assert "Run short in run-short" in capsys.readouterr().err
+    # The run itself has checkpoints now, so what was before is over; weights that are given leave it out as well.
+    assert run(["train", "-c", "staged", "-o", "run"]) == 75
+    assert [config.name for config, _, _ in loop.given[2:]] == ["whole"]
+    assert run(["train", "-c", "staged", "-o", "other", "--init", "run-short"]) == 75
+    assert [str(folder) for _, folder, _ in loop.given[3:]] == ["other"]
+
+
+def test_a_run_before_that_stops_is_not_gone_past(here, loop, capsys):
+    (here / "configs/staged.py").write_text(STAGED)
+    loop.answer = lambda folder: 75
+    assert run(["train", "-c", "staged", "-o", "run", "-q"]) == 75
+    assert [config.name for config, _, _ in loop.given] == ["short"]
+    assert run(["train", "-c", "staged", "-o", "run", "-q", "--set", "before=none"]) == 75
+    assert [config.name for config, _, _ in loop.given[1:]] == ["whole"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("init=small", "whole starts from small and from the run short before it. Choose one: --set before=none"),
+        ("before.name=whole", "whole and the run before it have one name."),
+        ("before.batch.accumulation=3", "4 examples cannot be computed in 3 equal parts"),
+        ("before.model.network.emb_dim=16", "network.emb_dim 16 instead of 8"),
+    ],
+)
+def test_a_run_before_that_cannot_be_is_refused(here, loop, capsys, change, message):
+    (here / "configs/staged.py").write_text(STAGED)
+    assert run(["train", "-c", "staged", "--set", change]) in (1, 2)
+    assert message in capsys.readouterr().err
+    assert loop.given == []
+
+
 def test_weights_of_another_model_are_refused_with_every_difference(here, loop, tiny_model, capsys):
     save_model_directory("weights", *tiny_model)
     changes = ["--set", "model.network.emb_dim=16", "--set", "model.network.num_encoder_layers=1"]

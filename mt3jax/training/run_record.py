@@ -25,6 +25,8 @@ PACKAGES = ("mt3kit", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gra
 # and what the learning rate is. Whatever else differs would make it another run.
 FREE = (
     "name",
+    "before",  # what has begun does not look back
+    "before.",
     "num_steps",
     "data.manifest",  # the pipeline's state knows by itself whether it lists the same data
     "data.num_workers",
