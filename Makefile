@@ -15,7 +15,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps tinysoundfont
 	touch $@
 
-# Renders a short piece, transcribes it with the published weights and scores the result.
+# Renders a short piece, transcribes it, scores and draws the result. Uses no network.
 demo: $(READY)
 	$(BIN)/mt3 demo
 

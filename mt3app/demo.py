@@ -1,7 +1,12 @@
-"""`mt3 demo`: renders a short piece, transcribes it and scores the result against the piece's own notes."""
+"""`mt3 demo`: renders a short piece, transcribes it, scores and draws the result against the piece's own notes.
+
+It needs no network and no package beyond those of `mt3 transcribe`. What does, the score and the picture, is left out
+with a line that says why.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,40 +16,74 @@ from mt3app.jobs import check_writable
 from mt3app.progress import Reporter
 
 if TYPE_CHECKING:
+    from mt3core.notes import Note
     from mt3core.transcriber import BaseTranscriber
     from mt3core.transcription import Transcription
 
+SCORE_PACKAGES = ("mir_eval", "scipy")
+PICTURE_PACKAGES = (*SCORE_PACKAGES, "matplotlib")
+_FILES = {
+    "demo.wav": "the recording",
+    "reference.mid": "the notes that were played",
+    "transcription.mid": "the notes that were found",
+    "transcription.json": "the same with the tokens they come from",
+    "piano_roll.png": "both in one picture, what differs in red",
+}
+
 
 def run_demo(folder: Path, model: str | None, backend: str | None, device: str, reporter: Reporter) -> None:
-    """Writes demo.wav, reference.mid and transcription.mid to `folder` and prints the score.
+    """Writes the files to `folder` and prints what was done, the score and their names.
 
-    Raises `ModelError`, saying what to do, where there is no model.
+    Raises `ModelError` where there is no model, `MissingExtraError` where there is neither PyTorch nor JAX.
     """
-    import soundfile
-
-    from mt3app.demo_piece import SAMPLE_RATE_HZ, piece, render
-    from mt3core.files import atomic_output
+    from mt3core.midi import write_midi
     from mt3core.model_search import find_model
 
     chosen = choose_backend(backend)
     found = find_model(model)
     if found.remark:
         reporter.line(found.remark)
-    check_writable([folder / "demo.wav"])
-    notes = piece()
-    samples, renderer = render(notes, folder)
-    with atomic_output(folder / "demo.wav") as path:
-        soundfile.write(path, samples, SAMPLE_RATE_HZ)
-    print(f"Rendered {len(notes)} notes, {len(samples) / SAMPLE_RATE_HZ:.1f} s ({renderer}).")
+    places = {name: folder / name for name in _FILES}
+    check_writable(places.values())
+    played = _render(places["demo.wav"])
+    write_midi(played, places["reference.mid"])
 
     transcriber = load_transcriber(found.source, chosen, device, choose_decoding(None, None), reporter)
-    print(f"Transcribing with {found.source} ({chosen}).")
-    result, seconds = _transcribe(transcriber, folder / "demo.wav", reporter)
-    result.save(folder / "transcription.mid")
-    _print_scores(notes, result)
-    factor = result.duration_seconds / seconds
-    print(f"Took {seconds:.1f} s: {factor:.1f}x real time, model load apart.")
-    print(f"Listen: {folder / 'demo.wav'}, {folder / 'reference.mid'}, {folder / 'transcription.mid'}")
+    result, seconds = _transcribe(transcriber, places["demo.wav"], reporter)
+    for name in ("transcription.mid", "transcription.json"):
+        result.save(places[name])
+    factor = result.duration_seconds / max(seconds, 1e-3)
+    print(
+        f"Transcribed with {transcriber.config.name} ({chosen}): {len(result.notes)} notes in {seconds:.1f} s, "
+        f"{factor:.1f}x real time, model load apart."
+    )
+    if _installed("score", SCORE_PACKAGES):
+        _print_scores(played, result.notes)
+    if _installed("picture", PICTURE_PACKAGES):
+        from mt3core.piano_roll_picture import draw_piano_rolls
+
+        draw_piano_rolls(places["piano_roll.png"], played, result.notes, f"mt3 demo, {transcriber.config.name}")
+    else:
+        del places["piano_roll.png"]
+    print("Files:")
+    width = max(len(str(path)) for path in places.values())
+    for name, path in places.items():
+        print(f"  {path!s:{width}}  {_FILES[name]}")
+
+
+def _render(path: Path) -> list[Note]:
+    """Renders the piece; returns the notes that are in the recording, which are all that can be found in it."""
+    from mt3app.demo_piece import DRUMS_LEVEL_DB, LEVELS_DB, piece
+    from mt3core.rendering.playing import DRUMS, play_notes
+
+    notes = piece()
+    played = play_notes(notes, path, levels_db={**LEVELS_DB, DRUMS: DRUMS_LEVEL_DB})
+    left_out = len(notes) - len(played.notes)
+    print(
+        f"Rendered {len(played.notes)} notes, {played.seconds:.1f} s ({played.sound})"
+        f"{f'; {left_out} notes left out that it cannot play' if left_out else ''}."
+    )
+    return played.notes
 
 
 def _transcribe(transcriber: BaseTranscriber, audio: Path, reporter: Reporter) -> tuple[Transcription, float]:
@@ -58,13 +97,23 @@ def _transcribe(transcriber: BaseTranscriber, audio: Path, reporter: Reporter) -
     return result, time.perf_counter() - started - getattr(transcriber, "compile_seconds", 0.0)
 
 
-def _print_scores(notes: list, result: Transcription) -> None:
+def _installed(what: str, packages: tuple[str, ...]) -> bool:
+    """Whether all packages are there; otherwise says in a line what is left out and what to install."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        print(f"No {what}: {', '.join(missing)} not installed. Install it: pip install {' '.join(missing)}")
+    return not missing
+
+
+def _print_scores(played: list[Note], found: list[Note]) -> None:
     from mt3core.onset_score import ONSET_TOLERANCE_SECONDS, onset_score
 
     print(f"Onsets within {1000 * ONSET_TOLERANCE_SECONDS:.0f} ms (mir_eval):")
-    print(f"  {'':8} {'written':>8} {'found':>8} {'precision':>10} {'recall':>8} {'F1':>8}")
+    print(f"  {'':8} {'played':>8} {'found':>8} {'precision':>10} {'recall':>8} {'F1':>8}")
     for name, drums in (("pitched", False), ("drums", True)):
-        score = onset_score(notes, result.notes, drums)
+        score = onset_score(played, found, drums)
+        if not score.reference_notes and not score.estimated_notes:
+            continue
         print(
             f"  {name:8} {score.reference_notes:8} {score.estimated_notes:8} "
             f"{score.precision:10.3f} {score.recall:8.3f} {score.f1:8.3f}"

@@ -1,122 +1,115 @@
-"""The demonstration's piece: written here as notes, so that its transcription can be scored, and rendered to audio.
+"""The demonstration's piece: written for this project as notes, so that its transcription can be scored.
 
-Sixteen seconds for guitar, electric bass, flute and drums over the chords Am F C G, played twice. TinySoundFont
-plays them with the sound font that pretty_midi brings. (symusic 0.5.8 was tried first: it plays the onsets right,
-but two thirds of that sound font's instruments out of tune, by up to two octaves.)
+A bossa nova of nine bars in C major, sixteen seconds: flute, nylon guitar, electric bass and drums. It is under the
+project's own licence, like the recording that is rendered of it.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-from jaxtyping import Float
-
-from mt3core.midi import write_midi
 from mt3core.notes import Note
 
-QUARTER_SECONDS = 0.5  # 120 quarters a minute
-BAR_SECONDS = 4 * QUARTER_SECONDS
+EIGHTH_SECONDS = 0.22  # 136 quarters a minute
+EIGHTHS_PER_BAR = 8
 GUITAR, BASS, FLUTE = 24, 33, 73  # General MIDI programs, counted from 0
-KICK, SNARE, CLOSED_HAT, CRASH = 36, 38, 42, 49  # General MIDI drum notes
-SAMPLE_RATE_HZ = 44_100
-PEAK = 0.8
-TAIL_SECONDS = 1.0
-DRUM_BANK = 128  # where sound fonts keep General MIDI's drum kits
+KICK, CROSS_STICK, SNARE, CLOSED_HAT, CRASH = 36, 37, 38, 42, 49  # General MIDI drum notes
+LOW_TOM, MIDDLE_TOM, HIGH_TOM = 45, 47, 50
+LEVELS_DB = {FLUTE: 0.0, GUITAR: -3.0, BASS: -2.0}
+DRUMS_LEVEL_DB = -5.0
 
-_CHORDS = {"Am": (57, 60, 64), "F": (57, 60, 65), "C": (55, 60, 64), "G": (55, 59, 62)}
-_ROOTS = {"Am": 33, "F": 29, "C": 36, "G": 31}
-_PROGRESSION = ("Am", "F", "C", "G") * 2
-# The flute's line, one bar a row: (quarter in the bar, length in quarters, pitch).
+_START_SECONDS = 0.5  # of silence, as before any performance
+_GAP_SECONDS = 0.03  # a little shorter than written, so that a repeated note is struck anew
+_STRUM_SECONDS = 0.006  # from string to string
+_ACCENTS = (10, -8, 2, -6, 6, -8, 2, -4)  # of the eighths in a bar, in steps of velocity
+# Bass notes (root, fifth) and the guitar's strings from below.
+_CHORDS = {
+    "Dm9": ((38, 45), (53, 57, 60, 64)),
+    "G13": ((43, 38), (53, 57, 59, 64)),
+    "Cmaj9": ((36, 43), (52, 55, 59, 62)),
+    "A7": ((45, 40), (55, 57, 61, 64)),
+    "Em7": ((40, 47), (55, 59, 62, 64)),
+    "C6/9": ((36, 43), (52, 57, 62, 67)),
+}
+_BARS = (("Dm9",), ("G13",), ("Cmaj9",), ("A7",), ("Dm9",), ("G13",), ("Em7", "A7"), ("Dm9", "G13"))
+_LAST_CHORD = "C6/9"
+# The flute's line, one bar a row: (eighth in the bar, length in eighths, pitch).
 _MELODY = (
-    ((0, 1.5, 76), (1.5, 0.5, 74), (2, 2, 72)),
-    ((0, 1, 69), (1, 1, 72), (2, 2, 77)),
-    ((0, 1.5, 76), (1.5, 0.5, 74), (2, 1, 72), (3, 1, 67)),
-    ((0, 3, 71), (3, 1, 74)),
-    ((0, 1, 76), (1, 1, 81), (2, 2, 79)),
-    ((0, 1, 77), (1, 1, 76), (2, 2, 72)),
-    ((0, 1, 79), (1, 1, 76), (2, 1, 72), (3, 1, 74)),
-    ((0, 4, 71),),
+    ((0, 3, 81), (3, 1, 79), (4, 2, 77), (6, 2, 76)),
+    ((0, 3, 74), (3, 1, 76), (4, 4, 71)),
+    ((1, 1, 72), (2, 1, 74), (3, 2, 76), (5, 1, 79), (6, 2, 83)),
+    ((0, 3, 81), (3, 1, 79), (4, 2, 76), (6, 2, 73)),
+    ((0, 2, 74), (2, 1, 77), (3, 2, 81), (5, 1, 84), (6, 2, 81)),
+    ((0, 3, 83), (3, 1, 81), (4, 2, 79), (6, 2, 76)),
+    ((0, 1, 79), (1, 1, 76), (2, 2, 74), (4, 1, 73), (5, 1, 76), (6, 2, 79)),
+    ((0, 2, 77), (2, 2, 74), (4, 1, 72), (5, 1, 71), (6, 2, 74)),
+    ((0, 7, 76),),
 )
+_GUITAR_RHYTHM = ((0, 2), (3, 2), (6, 2)), ((2, 2), (5, 2))  # of two bars in turn: (eighth, length in eighths)
+_CROSS_STICKS = (0, 3, 6), (2, 5)  # likewise
+_BASS_RHYTHM = ((0, 3, 0), (3, 1, 1), (4, 3, 1), (7, 1, 0))  # (eighth, length in eighths, root or fifth)
+_KICKS = (0, 3, 4, 7)
+_FILL = ((4, SNARE), (5, HIGH_TOM), (6, MIDDLE_TOM), (7, LOW_TOM))  # at the end of the last bar but one
 
 
 def piece() -> list[Note]:
-    """The notes of the piece, sorted by onset; times in seconds."""
+    """The notes of the piece, sorted by onset; times in seconds on whole milliseconds."""
     notes: list[Note] = []
-
-    def add(bar: int, quarter: float, quarters: float, pitch: int, velocity: int, program: int | None) -> None:
-        onset = bar * BAR_SECONDS + quarter * QUARTER_SECONDS
-        # A little shorter than written, so that a repeated note is struck anew.
-        offset = onset + max(quarters * QUARTER_SECONDS - 0.03, 0.03)
-        notes.append(Note(round(onset, 3), round(offset, 3), pitch, velocity, program or 0, program is None))
-
-    for bar, chord in enumerate(_PROGRESSION):
-        for quarter, quarters in ((0, 1.5), (1.5, 1.5), (3, 1)):
-            for pitch in _CHORDS[chord]:
-                add(bar, quarter, quarters, pitch, 80, GUITAR)
-        for eighth in range(8):
-            octave = 12 if eighth in (3, 6) else 0
-            add(bar, eighth / 2, 0.5, _ROOTS[chord] + octave, 95, BASS)
-        for quarter, quarters, pitch in _MELODY[bar]:
-            add(bar, quarter, quarters, pitch, 100, FLUTE)
-        for eighth in range(8):
-            add(bar, eighth / 2, 0.25, CLOSED_HAT, 80, None)
-        for quarter, drum in ((0, KICK), (1, SNARE), (2, KICK), (2.5, KICK), (3, SNARE)):
-            add(bar, quarter, 0.25, drum, 105, None)
-        if bar % 4 == 0:
-            add(bar, 0, 0.25, CRASH, 90, None)
+    for bar, chords in enumerate(_BARS):
+        begin = bar * EIGHTHS_PER_BAR
+        notes += _guitar(begin, chords, bar % 2) + _bass(begin, chords)
+        notes += _drums(begin, bar % 2, has_crash=bar == 0, has_fill=bar == len(_BARS) - 1)
+    notes += _ending(len(_BARS) * EIGHTHS_PER_BAR)
+    for bar, line in enumerate(_MELODY):
+        for eighth, length, pitch in line:
+            notes.append(_note(bar * EIGHTHS_PER_BAR + eighth, length, pitch, 100, FLUTE))
     return sorted(notes, key=lambda note: (note.onset, note.is_drum, note.program, note.pitch))
 
 
-def render(notes: list[Note], folder: Path) -> tuple[Float[np.ndarray, " samples"], str]:
-    """The notes as mono audio at 44.1 kHz, and what rendered them.
-
-    TinySoundFont with the sound font that pretty_midi brings, or, where tinysoundfont is not installed, pretty_midi's
-    own sine waves, which have no drums. `folder` receives `reference.mid` with the same notes.
-    """
-    path = folder / "reference.mid"
-    write_midi(notes, path)
-    end = round((max(note.offset for note in notes) + TAIL_SECONDS) * SAMPLE_RATE_HZ)
-    if importlib.util.find_spec("tinysoundfont"):
-        samples, name = _render_with_sound_font(notes, end), "TinySoundFont, TimGM6mb"
-    else:
-        pretty_midi = importlib.import_module("pretty_midi")
-        samples, name = pretty_midi.PrettyMIDI(str(path)).synthesize(fs=SAMPLE_RATE_HZ), "sine waves, no drums"
-    samples = np.asarray(samples, np.float32)[:end]
-    return samples * np.float32(PEAK / np.abs(samples).max()), name
+def _guitar(begin: int, chords: tuple[str, ...], half: int) -> list[Note]:
+    notes = []
+    for eighth, length in _GUITAR_RHYTHM[half]:
+        strings = _CHORDS[_chord_at(chords, eighth)][1]
+        notes += [_note(begin + eighth, length, pitch, 78, GUITAR, string) for string, pitch in enumerate(strings)]
+    return notes
 
 
-def _render_with_sound_font(notes: list[Note], num_samples: int) -> np.ndarray:
-    """Plays the notes sample by sample: a channel an instrument, silence after the last release until the end."""
-    pretty_midi = importlib.import_module("pretty_midi")
-    synthesizer = importlib.import_module("tinysoundfont").Synth(samplerate=SAMPLE_RATE_HZ)
-    font = synthesizer.sfload(str(Path(str(pretty_midi.__file__)).with_name("TimGM6mb.sf2")))
-    channels: dict[tuple[int, bool], int] = {}
-    for note in notes:
-        part = note.program, note.is_drum
-        if part not in channels:
-            channels[part] = len(channels)
-            synthesizer.program_select(channels[part], font, DRUM_BANK if note.is_drum else 0, note.program)
-    # Releases come before strikes of the same instant, so that a repeated note is struck anew.
-    events = [(round(note.offset * SAMPLE_RATE_HZ), 0, note) for note in notes]
-    events += [(round(note.onset * SAMPLE_RATE_HZ), 1, note) for note in notes]
-    pieces, now = [], 0
-    for sample, is_onset, note in sorted(events, key=lambda event: event[:2]):
-        pieces.append(_generate(synthesizer, sample - now))
-        now = sample
-        channel = channels[note.program, note.is_drum]
-        if is_onset:
-            synthesizer.noteon(channel, note.pitch, note.velocity)
-        else:
-            synthesizer.noteoff(channel, note.pitch)
-    pieces.append(_generate(synthesizer, num_samples - now))
-    return np.concatenate(pieces)
+def _bass(begin: int, chords: tuple[str, ...]) -> list[Note]:
+    notes = []
+    for eighth, length, which in _BASS_RHYTHM:
+        # With two chords in a bar the second begins with its root.
+        root_or_fifth = 0 if len(chords) > 1 and eighth == EIGHTHS_PER_BAR // 2 else which
+        pitch = _CHORDS[_chord_at(chords, eighth)][0][root_or_fifth]
+        notes.append(_note(begin + eighth, length, pitch, 92, BASS))
+    return notes
 
 
-def _generate(synthesizer: Any, num_samples: int) -> np.ndarray:
-    if num_samples == 0:
-        return np.zeros(0, np.float32)
-    return np.frombuffer(synthesizer.generate(num_samples), np.float32).reshape(-1, 2).mean(axis=1)
+def _drums(begin: int, half: int, has_crash: bool, has_fill: bool) -> list[Note]:
+    fill = _FILL if has_fill else ()
+    until = fill[0][0] if fill else EIGHTHS_PER_BAR
+    hits = [(eighth, CLOSED_HAT, 76) for eighth in range(until)]
+    hits += [(eighth, KICK, 96) for eighth in _KICKS if eighth < until]
+    hits += [(eighth, CROSS_STICK, 92) for eighth in _CROSS_STICKS[half] if eighth < until]
+    hits += [(eighth, pitch, 100) for eighth, pitch in fill]
+    hits += [(0, CRASH, 84)] if has_crash else []
+    return [_hit(begin + eighth, pitch, velocity) for eighth, pitch, velocity in hits]
+
+
+def _ending(begin: int) -> list[Note]:
+    (root, _), strings = _CHORDS[_LAST_CHORD]
+    notes = [_note(begin, 7, pitch, 80, GUITAR, string) for string, pitch in enumerate(strings)]
+    return [*notes, _note(begin, 7, root, 95, BASS), _hit(begin, KICK, 100), _hit(begin, CRASH, 92)]
+
+
+def _chord_at(chords: tuple[str, ...], eighth: int) -> str:
+    return chords[eighth * len(chords) // EIGHTHS_PER_BAR]
+
+
+def _note(eighth: int, eighths: int, pitch: int, velocity: int, program: int, string: int = 0) -> Note:
+    onset = _START_SECONDS + eighth * EIGHTH_SECONDS + string * _STRUM_SECONDS
+    offset = _START_SECONDS + (eighth + eighths) * EIGHTH_SECONDS - _GAP_SECONDS
+    return Note(round(onset, 3), round(offset, 3), pitch, velocity + _ACCENTS[eighth % EIGHTHS_PER_BAR], program, False)
+
+
+def _hit(eighth: int, pitch: int, velocity: int) -> Note:
+    onset = _START_SECONDS + eighth * EIGHTH_SECONDS
+    accent = _ACCENTS[eighth % EIGHTHS_PER_BAR]
+    return Note(round(onset, 3), round(onset + EIGHTH_SECONDS / 2, 3), pitch, velocity + accent, 0, True)

@@ -1,22 +1,18 @@
-"""`mt3 convert`, `mt3 parity`, `mt3 doctor` and `mt3 demo` as a person meets them."""
+"""`mt3 convert`, `mt3 parity` and `mt3 doctor` as a person meets them."""
 
 import json
 
 import numpy as np
-import pretty_midi
 import pytest
-import soundfile
 from small_models import save_model, write_wav
 
-from mt3app import demo_piece, doctor
+from mt3app import doctor
 from mt3app.backend import PACKAGES, is_installed
 from mt3app.cli import run
 from mt3convert.t5x import write_t5x
 from mt3core.model_directory import load_model_directory
-from mt3core.onset_score import onset_score
 
 pytestmark = pytest.mark.integration
-needs_a_backend = pytest.mark.skipif(not any(map(is_installed, PACKAGES)), reason="needs torch or jax")
 needs_both = pytest.mark.skipif(not all(map(is_installed, PACKAGES)), reason="needs torch and jax")
 
 
@@ -114,48 +110,3 @@ def test_doctor_survives_and_names_what_is_broken(folder, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "Problem: Audio files cannot be read: Unexpected OSError: libsndfile.so: cannot open." in out
     assert "default model:  There is no model yet, and none ships" in out
-
-
-@needs_a_backend
-def test_demo_renders_transcribes_and_scores(folder, tiny_model, capsys):
-    model = save_model(folder / "tiny", tiny_model)
-    assert run(["demo", "--model", model]) == 0
-    out = capsys.readouterr().out
-    assert "pitched" in out
-    assert "x real time" in out
-    assert {path.name for path in (folder / "demo_output").iterdir()} == {
-        "demo.wav",
-        "reference.mid",
-        "transcription.mid",
-    }
-    written = pretty_midi.PrettyMIDI("demo_output/reference.mid")
-    assert sum(len(instrument.notes) for instrument in written.instruments) == len(demo_piece.piece())
-    assert soundfile.info("demo_output/demo.wav").duration == pytest.approx(17, abs=0.5)
-
-
-@needs_a_backend
-def test_demo_without_a_model_says_what_to_do_before_anything_is_rendered(folder, capsys):
-    assert run(["demo"]) == 1
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("mt3: There is no model yet, and none ships with this copy of mt3kit. Get the published one")
-    assert list(folder.iterdir()) == []
-
-
-def test_the_rendered_piece_starts_its_notes_when_they_are_written(tmp_path):
-    """The renderer must not delay: the score would blame the network for it."""
-    pytest.importorskip("tinysoundfont")
-    note = demo_piece.piece()[0]
-    times = [0.5, 1.25, 2.0, 3.123]
-    drums = [type(note)(time, time + 0.1, demo_piece.SNARE, 110, 0, True) for time in times]
-    samples, _ = demo_piece.render(drums, tmp_path)
-    for time in times:
-        first = round(time * demo_piece.SAMPLE_RATE_HZ)
-        assert np.abs(samples[first - 500 : first]).max() < 0.05
-        assert np.abs(samples[first : first + 500]).max() > 0.2
-
-
-def test_the_piece_scores_fully_against_itself():
-    notes = demo_piece.piece()
-    for drums in (False, True):
-        assert onset_score(notes, notes, drums).f1 == 1.0
