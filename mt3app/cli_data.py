@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
     """Adds the commands of this file to `mt3`."""
     app.add_typer(data)
     app.command()(render)
+    app.command()(sounds)
     app.command()(prepare)
 
 
@@ -96,7 +97,10 @@ def render(
     layout: Annotated[str, typer.Option(help="slakh, maestro or folder.")],
     sound_fonts: Annotated[
         list[Path] | None,
-        typer.Option("--sound-font", help="A .sf2 file; several by repeating. [default: TimGM6mb, of pretty_midi]"),
+        typer.Option(
+            "--sound-font",
+            help="A sound font, or a folder made by mt3 sounds; may be repeated. [default: TimGM6mb of pretty_midi]",
+        ),
     ] = None,
     engine: Annotated[str, typer.Option(help="auto, tinysoundfont, fluidsynth or pretty_midi.")] = "auto",
     programs: Annotated[
@@ -121,6 +125,32 @@ def render(
     rendering = Rendering(layout, engine, tuple(sound_fonts or ()), seed, programs, rate, max_minutes)
     reporter = Reporter(quiet, verbose)
     raise typer.Exit(render_files(midi_dir, out, rendering, processes, limit, overwrite, reporter))
+
+
+def sounds(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The Salamander's folder.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the instrument.")],
+    rate: Annotated[int | None, typer.Option(min=8000, max=192_000, help="Samples a second. [default: theirs]")] = None,
+    mono: Annotated[bool, typer.Option("--mono", help="One channel.")] = False,
+    layers: Annotated[int | None, typer.Option(min=1, help="Velocity layers of the Salamander. [default: all]")] = None,
+    programs: Annotated[str | None, typer.Option(help="General MIDI programs that it plays, from 0: 40,41.")] = None,
+    sustained: Annotated[
+        bool, typer.Option("--sustained", help="Bowed or blown: repeated notes do not ring on.")
+    ] = False,
+    name: Annotated[str | None, typer.Option(help="What it is called.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Of the samples.")] = None,
+    attribution: Annotated[str | None, typer.Option(help="Who made them.")] = None,
+    address: Annotated[str | None, typer.Option(help="Where they are from.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make a folder of samples that mt3 render --sound-font plays, from a published collection."""
+    from mt3app.sounds import make_sounds
+    from mt3core.rendering.instrument_sources import Card, parse_programs
+
+    card = Card(name, licence, attribution, address, parse_programs(programs), False if sustained else None)
+    make_sounds(source, out, card, rate, mono, layers, overwrite, Reporter(quiet, verbose))
 
 
 @data.command()

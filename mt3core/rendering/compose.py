@@ -28,6 +28,7 @@ from mt3core.files import atomic_directory
 from mt3core.midi import write_midi
 from mt3core.rendering.composition import compose
 from mt3core.rendering.dataset import Outcome, Rendering, check_rendering, render_piece
+from mt3core.rendering.instruments import sounds_digest
 from mt3core.rendering.sources import Source
 from mt3core.training_config import TrainingConfig
 
@@ -119,7 +120,7 @@ def _prepare(rendered: Path, out: Path) -> None:
 
 
 def _fingerprint(num_pieces: int, rendering: Rendering) -> str:
-    fonts = [hashlib.sha256(font.read_bytes()).hexdigest() for font in rendering.sound_fonts]
+    fonts = [sounds_digest(font) for font in rendering.sound_fonts]
     described = {**dataclasses.asdict(rendering), "sound_fonts": fonts, "version": COMPOSITION_VERSION}
     return hashlib.sha256(json.dumps([num_pieces, described], sort_keys=True).encode()).hexdigest()[:12]
 

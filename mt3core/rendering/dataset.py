@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
 import shutil
@@ -16,10 +15,11 @@ from pathlib import Path
 from mt3core.errors import MT3Error, OutputError, UsageError
 from mt3core.files import atomic_output
 from mt3core.rendering.engines import build_engine, choose_engine
+from mt3core.rendering.instruments import is_instrument, read_sounds, sounds_digest
 from mt3core.rendering.layouts import LAYOUTS, RAW_PREFIX, Players, targets, write_piece
 from mt3core.rendering.maestro_index import write_maestro_index
 from mt3core.rendering.score import read_score
-from mt3core.rendering.soundfonts import default_sound_font, read_sound_font
+from mt3core.rendering.soundfonts import default_sound_font
 from mt3core.rendering.sources import Source, find_sources
 from mt3core.rendering.variation import PROGRAM_CHOICES
 
@@ -35,7 +35,7 @@ class Rendering:
 
     layout: str
     engine: str
-    sound_fonts: tuple[Path, ...] = ()  # empty: the one that pretty_midi brings
+    sound_fonts: tuple[Path, ...] = ()  # and folders of samples; empty: the sound font that pretty_midi brings
     seed: int = 0
     programs: str = "class"
     sample_rate_hz: int = 44_100
@@ -76,14 +76,15 @@ def check_rendering(rendering: Rendering) -> Rendering:
             f"{rendering.most_minutes:g} minutes cannot be rendered.", f"Choose up to {LONGEST_MINUTES:g}."
         )
     engine = choose_engine(rendering.engine)
-    fonts = rendering.sound_fonts
-    if not build_engine(engine).uses_sound_fonts:
-        if fonts:
-            raise UsageError(f"The engine {engine} plays no sound fonts.", "Leave --sound-font out.")
-    else:
-        fonts = tuple(path.absolute() for path in fonts) or (default_sound_font(),)
+    fonts = tuple(path.absolute() for path in rendering.sound_fonts)
+    if build_engine(engine).uses_sound_fonts:
+        fonts = fonts or (default_sound_font(),)
+    elif not all(is_instrument(font) for font in fonts):
+        raise UsageError(
+            f"The engine {engine} plays no sound fonts.", "Leave --sound-font out, or give only folders of samples."
+        )
     for font in fonts:
-        read_sound_font(font)
+        read_sounds(font)
     return Rendering(**{**_fields(rendering), "engine": engine, "sound_fonts": fonts})
 
 
@@ -137,7 +138,7 @@ def render_piece(source: Source, out: Path, rendering: Rendering) -> Outcome:
 
 @lru_cache(maxsize=1)
 def _players(rendering: Rendering) -> Players:
-    fonts = tuple(read_sound_font(font) for font in rendering.sound_fonts)
+    fonts = tuple(read_sounds(font) for font in rendering.sound_fonts)
     engine = build_engine(rendering.engine)
     return Players(engine, fonts, rendering.seed, rendering.programs, rendering.sample_rate_hz)
 
@@ -186,7 +187,8 @@ def _settle(out: Path, rendering: Rendering, overwrite: bool) -> None:
 
 
 def _described(rendering: Rendering) -> dict:
-    digests = {font.name: hashlib.sha256(font.read_bytes()).hexdigest() for font in rendering.sound_fonts}
+    # A list, since draws go by the order, and a font may be there twice to be drawn more often.
+    digests = [[font.name, sounds_digest(font)] for font in rendering.sound_fonts]
     return {**_fields(rendering), "sound_fonts": digests}
 
 

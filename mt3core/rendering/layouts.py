@@ -19,12 +19,14 @@ import numpy as np
 from mt3core.errors import MidiError
 from mt3core.files import atomic_directory, atomic_output
 from mt3core.rendering.engines import Engine
+from mt3core.rendering.instruments import is_instrument
+from mt3core.rendering.sampler import Sampler
 from mt3core.rendering.score import Part, Score, held, merged, score_midi, with_program
 from mt3core.rendering.slakh_metadata import SOUND_EFFECTS, slakh_metadata, stem_fields
 from mt3core.rendering.soundfonts import SoundFont
 from mt3core.rendering.sources import Source
 from mt3core.rendering.stems import AudioFormat, Stem, Stems, writing
-from mt3core.rendering.variation import ACOUSTIC_PIANOS, choose_voice, generator, has_samples
+from mt3core.rendering.variation import ACOUSTIC_PIANOS, Voice, choose_voice, generator, has_samples
 
 LAYOUTS = ("slakh", "maestro", "folder")
 RAW_PREFIX = ".raw-"
@@ -41,6 +43,10 @@ class Players:
     seed: int
     programs: str  # see `variation.PROGRAM_CHOICES`
     sample_rate_hz: int
+
+    def engine_of(self, voice: Voice) -> Engine:
+        """What plays a voice: a folder of samples has an engine of its own."""
+        return Sampler() if is_instrument(voice.font) else self.engine
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,7 @@ def _play(part: Part, number: int, layout: str, stems: Stems, source: Source, pl
     can_play = has_samples(part, voice, players.fonts)
     if not can_play.any():
         return None
-    return stems.play(replace(part, notes=part.notes[can_play]), voice, players.engine)
+    return stems.play(replace(part, notes=part.notes[can_play]), voice, players.engine_of(voice))
 
 
 def _write_slakh_track(place: Path, source: Source, parts: list[Part], played: list[Stem | None], stems: Stems) -> None:
