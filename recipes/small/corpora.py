@@ -48,7 +48,7 @@ class Piece:
 
 def find_pieces(corpus: str, folder: Path) -> list[Piece]:
     """The pieces of a corpus below the folder it was unpacked into, in a fixed order, without those held out."""
-    return [piece for piece in sorted(_READERS[corpus](folder), key=lambda piece: str(piece.path.relative_to(folder)))]
+    return sorted(_READERS[corpus](folder), key=lambda piece: str(piece.path.relative_to(folder)))
 
 
 def _giantmidi(folder: Path) -> Iterator[Piece]:

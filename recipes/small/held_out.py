@@ -42,8 +42,11 @@ HELD_OUT = (
     ),
     HeldOut(
         "Borodin, Petite Suite (no. 6)",
-        (r"borodin.*\bpetite suite\b", r"borodin.*\b(serenade|reverie|mazurka|nocturne|au couvent|intermezzo)\b",
-         r"\bbor ps\d\b"),
+        (
+            r"borodin.*\bpetite suite\b",
+            r"borodin.*\b(serenade|reverie|mazurka|nocturne|au couvent|intermezzo)\b",
+            r"\bbor ps\d\b",
+        ),
         ("piano_real_maps_bor_ps6_ENSTDkCl",),
     ),
     HeldOut(

@@ -21,17 +21,18 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-
 from bands import band_piece, chamber_arrangement, grid, song_arrangement, with_drums
 from corpora import Piece, find_pieces
+from piano import as_piano, piano_piece
+from playing import density, faster, passage
+from unpacking import unpacked
+
 from mt3core.errors import MT3Error
 from mt3core.files import atomic_output
 from mt3core.processors import num_processors
+from mt3core.rendering.humanising import humanised
 from mt3core.rendering.score import Part, score_midi
 from mt3core.rendering.variation import generator
-from piano import as_piano, piano_piece
-from playing import density, faster, humanised, passage
-from unpacking import unpacked
 
 MEAN_SECONDS = 130.0  # of a written piece, about; used to turn hours into a number of pieces
 SECONDS = (90.0, 210.0)
@@ -170,7 +171,9 @@ def _song(task: Task, parts: tuple[Part, ...], rng: np.random.Generator) -> list
     if task.partners and rng.random() < 0.75:
         bar_seconds, first_bar = grid(parts, tempo)
         groove = min(task.partners, key=lambda one: _tempo_distance(one.tempo or tempo, tempo))
-        ratio = min((tempo / (groove.tempo or tempo) * power for power in (0.5, 1.0, 2.0)), key=lambda r: abs(np.log(r)))
+        ratio = min(
+            (tempo / (groove.tempo or tempo) * power for power in (0.5, 1.0, 2.0)), key=lambda r: abs(np.log(r))
+        )
         drums = next(part for part in _parts(groove) if part.is_drum)
         while density([drums]) * ratio > MOST_HITS:
             ratio /= 2

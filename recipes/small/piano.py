@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from playing import HIGHEST, LOWEST, density, faster, passage, rescaled_velocities, transposed, with_pedal
 
 from mt3core.notes import NOTE_DTYPE, NoteTable
+from mt3core.rendering.humanising import tidy
 from mt3core.rendering.score import Part, merged
-from playing import HIGHEST, LOWEST, density, faster, passage, rescaled_velocities, tidy, transposed, with_pedal
 
 SLOWEST, FASTEST = 0.75, 1.8
 DENSITY_SHAPE, DENSITY_SCALE = 4.2, 2.7  # of a gamma distribution: mean 11, one in eight above 17
@@ -33,14 +34,12 @@ def as_piano(parts: tuple[Part, ...]) -> Part:
     return Part(_PIANO, 0, False, tidy(notes), main.pedal)
 
 
-def piano_piece(
-    part: Part, seconds: float, rng: np.random.Generator, second: Callable[[], Part]
-) -> Part:
+def piano_piece(part: Part, seconds: float, rng: np.random.Generator, second: Callable[[], Part]) -> Part:
     """A passage of about `seconds` with a drawn key, density, strength and pedal. `second` gives another piece."""
     wanted = float(np.clip(rng.gamma(DENSITY_SHAPE, DENSITY_SCALE), 2.5, MOST_DENSE))
     drawn_tempo = float(np.exp(rng.normal(0.12, 0.2)))
     part = _drawn_passage(part, seconds * min(FASTEST, 1.4), rng)
-    thickeners = [thicker for thicker in rng.permutation(["layered", "octaves", "arpeggios", "layered"])]
+    thickeners = rng.permutation(["layered", "octaves", "arpeggios", "layered"]).tolist()
     while thickeners and density([part]) * FASTEST < wanted * 1.15:
         match thickeners.pop():
             case "layered":
@@ -107,7 +106,9 @@ def with_arpeggios(part: Part, rng: np.random.Generator) -> Part:
         strength = float(notes["velocity"].mean()) - 8
         for time, pitch in zip(times, pitches, strict=True):
             onset = max(time + rng.normal(0, 0.005), 0.0)
-            rows.append((onset, onset + length, int(pitch), int(np.clip(strength + rng.normal(0, 6), 8, 127)), 0, False))
+            rows.append(
+                (onset, onset + length, int(pitch), int(np.clip(strength + rng.normal(0, 6), 8, 127)), 0, False)
+            )
     added = np.array(rows, NOTE_DTYPE)
     return replace(part, notes=tidy(np.concatenate([notes, added[_on_keyboard(added)]])))
 

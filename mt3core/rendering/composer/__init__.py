@@ -1,0 +1,1 @@
+"""Pieces made up by rule from a seed in many styles, to train on."""
