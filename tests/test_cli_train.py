@@ -214,7 +214,11 @@ def test_weights_of_another_model_are_refused_with_every_difference(here, loop, 
     assert loop.given == []
     with pytest.raises(ModelError, match=r"vocab_size 1664 instead of 1536, vocabulary\.velocity_bins 127 instead"):
         mt3app_train.check_fit(ISMIR2021, MT3, "x")
-    other = dataclasses.replace(MT3, network=dataclasses.replace(MT3.network, dropout_rate=0.0, input_frames=512))
+    other = dataclasses.replace(
+        MT3,
+        network=dataclasses.replace(MT3.network, dropout_rate=0.0, input_frames=512),
+        vocabulary=dataclasses.replace(MT3.vocabulary, onsets_only=True),
+    )
     mt3app_train.check_fit(other, MT3, "x")
 
 
