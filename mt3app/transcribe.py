@@ -123,6 +123,8 @@ class Batch:
         if not job.outputs:
             self._print(result)
         self._summarise(job, result, seconds)
+        if result.remark:
+            self.reporter.line(f"{job.audio}: {result.remark}")
         if compile_seconds:
             self.reporter.detail(f"Compiled for {compile_seconds:.1f} s, not counted above; it happens once.")
 

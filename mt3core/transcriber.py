@@ -19,6 +19,7 @@ from mt3core.config import ModelConfig
 from mt3core.decoding import Decoding, Generated
 from mt3core.note_decoding import NoteDecoder
 from mt3core.notes import to_notes
+from mt3core.recording_level import measure_level, remark_on
 from mt3core.segments import AudioSegment, segments
 from mt3core.spectrogram import log_mel_segments
 from mt3core.transcription import SegmentTokens, Transcription
@@ -72,12 +73,14 @@ class BaseTranscriber(abc.ABC):
                     written.append(self._decode_notes(decoder, pieces, len(written), ready.pop(len(written))))
                 if progress is not None:
                     progress(len(written) + len(ready), len(pieces))
+        notes, rate_hz = to_notes(decoder.finish()), self.config.spectrogram.sample_rate_hz
         return Transcription(
-            notes=to_notes(decoder.finish()),
+            notes=notes,
             segments=written,
-            duration_seconds=len(samples) / self.config.spectrogram.sample_rate_hz,
+            duration_seconds=len(samples) / rate_hz,
             model=self.config.name,
             audio=name,
+            remark=remark_on(measure_level(samples, rate_hz), notes),
         )
 
     def _log_mel(self, samples: np.ndarray, piece: AudioSegment) -> np.ndarray:

@@ -37,13 +37,17 @@ class SegmentTokens:
 
 @dataclass(frozen=True)
 class Transcription:
-    """The notes of a recording, with the tokens they came from. Times are in seconds."""
+    """The notes of a recording, with the tokens they came from. Times are in seconds.
+
+    `remark` is a sentence where the recording is silent, or little or nothing was found in it (`recording_level.py`).
+    """
 
     notes: list[Note]
     segments: list[SegmentTokens] = field(default_factory=list)
     duration_seconds: float = 0.0
     model: str = ""
     audio: str = ""
+    remark: str = ""
 
     def save(self, path: str | os.PathLike[str], format: str | None = None) -> None:
         """Writes the result to a file, whole or not at all, in the format of its suffix unless one is named.
@@ -89,12 +93,13 @@ class Transcription:
         return table.getvalue().encode()
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dictionary of everything; `version` is that of this schema."""
+        """A JSON-ready dictionary of everything; `version` is that of this schema, an empty `remark` is left out."""
         return {
             "version": SCHEMA_VERSION,
             "model": self.model,
             "audio": self.audio,
             "duration_seconds": self.duration_seconds,
+            **({"remark": self.remark} if self.remark else {}),
             "notes": [asdict(note) for note in self.notes],
             "segments": [asdict(segment) for segment in self.segments],
         }
@@ -115,6 +120,7 @@ class Transcription:
                 duration_seconds=values["duration_seconds"],
                 model=values["model"],
                 audio=values["audio"],
+                remark=values.get("remark", ""),
             )
         except (KeyError, TypeError) as error:
             raise MT3Error(

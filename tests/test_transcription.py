@@ -38,6 +38,9 @@ def test_json_has_exactly_the_published_keys(result):
     assert list(values["notes"][0]) == ["onset", "offset", "pitch", "velocity", "program", "is_drum"]
     assert list(values["segments"][0]) == ["start_seconds", "tokens", "invalid_events", "dropped_events"]
     assert values["version"] == 1
+    remarked = dataclasses.replace(result, remark="The recording is silent.")
+    assert set(remarked.to_json()) - set(values) == {"remark"}
+    assert Transcription.from_json(remarked.to_json()) == remarked
 
 
 def test_json_round_trip_is_exact(result, tmp_path):

@@ -1,0 +1,96 @@
+"""How loud a recording is, and what is to be said when little or nothing was found in it.
+
+Levels are in dB of full scale (dBFS): 0 is a sample of 1.0, and for an average the root of the mean square of a
+constant 1.0. The average is taken over the blocks in which something sounds, so that pauses do not count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from mt3core.notes import Note
+
+SILENT_DBFS = -60.0  # a recording whose peak lies below is silence with some noise
+LOUD_DBFS = -50.0  # a block whose average lies above sounds; music played quietly is about -40
+BLOCK_SECONDS = 0.5
+# Next to nothing: fewer notes than one in so many seconds of sound, which last a smaller share of it than this. A
+# drone is few notes that last; a tune that was not heard is neither.
+SECONDS_A_NOTE = 10.0
+LEAST_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class RecordingLevel:
+    """Of a whole recording: `average_dbfs` over the `sounding_seconds` that are loud, or all where none are."""
+
+    peak_dbfs: float
+    average_dbfs: float
+    sounding_seconds: float
+
+    @property
+    def is_silent(self) -> bool:
+        return self.peak_dbfs < SILENT_DBFS
+
+
+def measure_level(samples: Float[np.ndarray, " samples"], sample_rate_hz: int) -> RecordingLevel:
+    """The level of mono audio; besides the samples it needs a value a block."""
+    length = round(BLOCK_SECONDS * sample_rate_hz)
+    blocks = [samples[first : first + length] for first in range(0, len(samples), length)]
+    energies = np.array([float(np.dot(block, block)) for block in blocks])
+    lengths = np.array([len(block) for block in blocks])
+    sounding = energies > lengths * 10 ** (LOUD_DBFS / 10)
+    counted = sounding if sounding.any() else np.ones(len(blocks), bool)
+    peak = max((float(np.abs(block).max()) for block in blocks), default=0.0)
+    average = energies[counted].sum() / max(lengths[counted].sum(), 1)
+    return RecordingLevel(_dbfs(peak), _dbfs(math.sqrt(average)), float(lengths[sounding].sum() / sample_rate_hz))
+
+
+def remark_on(level: RecordingLevel, notes: Sequence[Note]) -> str:
+    """One sentence for the user where the recording is silent or (next to) nothing was found in it; else empty."""
+    if level.is_silent:
+        invented = f"; the {_counted(notes)} found in it may be an invention" if notes else ""
+        return f"The recording is silent: {_peak(level)}{invented}."
+    if notes and not _is_next_to_nothing(level, notes):
+        return ""
+    found = f"Only {_counted(notes)} found" if notes else "No notes were found"
+    if not level.sounding_seconds:
+        return (
+            f"{found}; the recording is very quiet: {round(level.average_dbfs)} dBFS on average, {_peak(level)}. "
+            "Raise its level."
+        )
+    return (
+        f"{found}, although the recording is loud enough: {round(level.average_dbfs)} dBFS on average over "
+        f"{level.sounding_seconds:.1f} s, {_peak(level)}. Listen whether there is music in it, or try another model."
+    )
+
+
+def _is_next_to_nothing(level: RecordingLevel, notes: Sequence[Note]) -> bool:
+    if len(notes) * SECONDS_A_NOTE >= level.sounding_seconds:
+        return False
+    return _covered_seconds(notes) < LEAST_SHARE * level.sounding_seconds
+
+
+def _covered_seconds(notes: Sequence[Note]) -> float:
+    """How long at least one note sounds."""
+    total, until = 0.0, 0.0
+    for onset, offset in sorted((note.onset, note.offset) for note in notes):
+        total += max(0.0, offset - max(onset, until))
+        until = max(until, offset)
+    return total
+
+
+def _counted(notes: Sequence[Note]) -> str:
+    return f"{len(notes)} note{'s' * (len(notes) != 1)}"
+
+
+def _peak(level: RecordingLevel) -> str:
+    return "all samples are 0" if level.peak_dbfs == -math.inf else f"its peak is {round(level.peak_dbfs)} dBFS"
+
+
+def _dbfs(amplitude: float) -> float:
+    return 20 * math.log10(amplitude) if amplitude > 0 else -math.inf
