@@ -128,12 +128,16 @@ def render(
 
 
 def sounds(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The Salamander's folder.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="An .sfz file, or the Salamander's or a Hydrogen kit's folder.")
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the instrument.")],
     rate: Annotated[int | None, typer.Option(min=8000, max=192_000, help="Samples a second. [default: theirs]")] = None,
     mono: Annotated[bool, typer.Option("--mono", help="One channel.")] = False,
     layers: Annotated[int | None, typer.Option(min=1, help="Velocity layers of the Salamander. [default: all]")] = None,
     programs: Annotated[str | None, typer.Option(help="General MIDI programs that it plays, from 0: 40,41.")] = None,
+    drums: Annotated[bool, typer.Option("--drums", help="The .sfz file is a kit on General MIDI's keys.")] = False,
+    keys: Annotated[str | None, typer.Option(help="Take only these keys of an .sfz file: 36-59,70.")] = None,
     sustained: Annotated[
         bool, typer.Option("--sustained", help="Bowed or blown: repeated notes do not ring on.")
     ] = False,
@@ -147,9 +151,18 @@ def sounds(
 ) -> None:
     """Make a folder of samples that mt3 render --sound-font plays, from a published collection."""
     from mt3app.sounds import make_sounds
-    from mt3core.rendering.instrument_sources import Card, parse_programs
+    from mt3core.rendering.instrument_sources import Card, parse_numbers
 
-    card = Card(name, licence, attribution, address, parse_programs(programs), False if sustained else None)
+    card = Card(
+        name,
+        licence,
+        attribution,
+        address,
+        parse_numbers(programs),
+        False if sustained else None,
+        drums,
+        parse_numbers(keys),
+    )
     make_sounds(source, out, card, rate, mono, layers, overwrite, Reporter(quiet, verbose))
 
 

@@ -6,7 +6,8 @@ from sampled_folders import write_recording
 
 from mt3app.cli import run
 from mt3core.errors import UsageError
-from mt3core.rendering.instrument_sources import Card, parse_programs, read_source
+from mt3core.rendering.drum_kits import general_midi_key
+from mt3core.rendering.instrument_sources import Card, parse_numbers, read_source
 from mt3core.rendering.instruments import read_instrument, read_sounds
 
 pytestmark = pytest.mark.integration
@@ -60,15 +61,176 @@ def test_what_a_person_says_counts(salamander):
     assert (instrument.source, instrument.programs, instrument.rings) == ("here", (1, 2), False)
 
 
-def test_programs_are_numbers(tmp_path, capsys):
-    assert parse_programs("40, 41") == (40, 41)
-    assert parse_programs(None) is None
-    for text in ("violin", "128", "-1", "1,"):
-        with pytest.raises(UsageError, match="are no programs"):
-            parse_programs(text)
+def test_programs_and_keys_are_numbers():
+    assert parse_numbers("40, 42-44") == (40, 42, 43, 44)
+    assert parse_numbers(None) is None
+    for text in ("violin", "128", "-1", "1,", "5-3", "1-128"):
+        with pytest.raises(UsageError, match="are no programs or keys"):
+            parse_numbers(text)
 
 
 def test_other_folders_are_refused(tmp_path, capsys):
     assert run(["sounds", str(tmp_path), str(tmp_path / "out")]) == 2
     assert "holds no samples of a known kind" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+SFZ = """// a harp of two strings, with much that is not heard
+#define $folder samples
+#include "macros.sfz"
+<control> default_path=$folder/ set_cc1=127 set_hdcc2=0.5
+<global> ampeg_release=0.4 amp_veltrack=50
+<group> lokey=c3 hikey=47 pitch_keycenter=b2 volume=-6
+<region> sample=low string.wav hivel=63
+<region> sample=loud.wav lovel=64 amplitude_oncc2=100 tune=-10
+<region> sample=noise.wav trigger=release
+<region> sample=other.wav locc1=0 hicc1=126
+<region> sample=*silence
+<group> key=$top /* two
+takes */ lorand=0 hirand=0.5
+<region> sample=turn1.wav
+<region> sample=far1.wav amplitude=50
+<group> key=$top lorand=0.5
+<region> sample=turn2.wav
+"""
+
+
+@pytest.fixture
+def harp(tmp_path):
+    (tmp_path / "harp.sfz").write_text(SFZ.replace("lokey=c3 hikey=47", "lokey=a#2 hikey=48"))
+    (tmp_path / "macros.sfz").write_text("#define $top 60")
+    for name, key in (("low string", 47), ("loud", 47), ("turn1", 60), ("far1", 60), ("turn2", 60)):
+        write_recording(tmp_path / f"samples/{name}.wav", key, 0.2, seconds=0.3)
+    return tmp_path / "harp.sfz"
+
+
+CARD = Card(programs=(46,), licence="CC0", attribution="nobody")
+
+
+def test_an_sfz_file_plays_its_keys_and_nothing_else(harp):
+    instrument, takes = read_source(harp, CARD)
+    assert (instrument.name, instrument.programs, instrument.velocity_exponent) == ("harp", (46,), 1.0)
+    assert instrument.release_of(60) == pytest.approx(0.4)
+    assert [[one.path.name for one in take.recordings] for take in takes] == [
+        ["low string.wav"],
+        ["loud.wav"],
+        ["turn1.wav", "far1.wav"],  # two microphones
+        ["turn2.wav"],
+    ]
+    low, loud, first, second = (take.sample for take in takes)
+    assert (low.key, low.keys, low.velocities) == (47, (46, 48), (1, 63))
+    assert (loud.velocities, loud.tune_cents) == ((64, 127), -10)
+    assert takes[0].recordings[0].gain_db == -6
+    assert takes[1].recordings[0].amplitude == pytest.approx(0.5)
+    assert [one.amplitude for one in takes[2].recordings] == [1.0, 0.5]
+    assert first.keys == second.keys == (60, 60)
+
+
+def test_microphones_are_mixed_and_one_file_may_play_twice(harp, tmp_path):
+    arguments = ["--programs", "46", "--licence", "CC0", "--attribution", "me", "--mono", "--keys", "46,48,60"]
+    assert run(["sounds", str(harp), str(tmp_path / "out"), *arguments]) == 0
+    made = read_instrument(tmp_path / "out")
+    assert [one.keys for one in made.samples] == [(46, 46), (48, 48), (46, 46), (48, 48), (60, 60), (60, 60)]
+    assert made.samples[0].file == made.samples[1].file
+    assert made.samples[4].gain_db - made.samples[5].gain_db == pytest.approx(20 * np.log10(1.5), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("<region> sample=a.wav key=up", "has a value that cannot be read"),
+        ("<region> sample=a.wav trigger=release key=60", "plays nothing when only keys are touched"),
+        ('#include "bad.sfz"', "includes itself"),
+        ('#include "none.sfz"', "none.sfz cannot be read: No such file"),
+    ],
+)
+def test_sfz_files_that_cannot_be_played_are_refused(tmp_path, text, sentence):
+    (tmp_path / "bad.sfz").write_text(text)
+    with pytest.raises(UsageError, match=sentence):
+        read_source(tmp_path / "bad.sfz", CARD)
+
+
+def test_what_nothing_says_has_to_be_given(harp, tmp_path, capsys):
+    with pytest.raises(UsageError, match=r"Nothing says what harp.sfz plays. Give --programs"):
+        read_source(harp, Card())
+    with pytest.raises(UsageError, match=r"Nothing says the licence of .*harp.sfz. Give it with --licence"):
+        read_source(harp, Card(programs=(46,)))
+    with pytest.raises(UsageError, match=r"harp.sfz plays none of these keys"):
+        read_source(harp, Card(programs=(46,), licence="CC0", attribution="me", keys=(1, 2)))
+
+
+def test_pianos_have_dampers_whatever_the_file_says(harp):
+    instrument, _ = read_source(harp, Card(programs=(0,), licence="CC0", attribution="me"))
+    assert instrument.damped_to == 88
+    assert instrument.release_of(21) > instrument.release_of(80)
+
+
+KIT = """<?xml version="1.0"?>
+<drumkit_info xmlns="http://www.hydrogen-music.org/drumkit">
+ <name>Two drums</name><author>me</author><license>CC0</license>
+ <instrumentList>
+  <instrument><name>Bass Drum (22 inch)</name><volume>0.5</volume><gain>2</gain>
+   <layer><filename>soft.wav</filename><min>0</min><max>0.5</max><gain>0.5</gain><pitch>0</pitch></layer>
+   <layer><filename>loud.wav</filename><min>0.5</min><max>1</max><gain>1</gain><pitch>-1</pitch></layer>
+  </instrument>
+  <instrument><name>Floor Tom</name><filename>tom.wav</filename><volume>0.8</volume></instrument>
+  <instrument><name>Crash</name><filename>crash.wav</filename></instrument>
+  <instrument><name>17</name><filename>nothing.wav</filename></instrument>
+  <instrument><name>Kick</name></instrument>
+ </instrumentList>
+</drumkit_info>"""
+
+
+@pytest.fixture
+def kit(tmp_path):
+    (tmp_path / "kit").mkdir()
+    (tmp_path / "kit/drumkit.xml").write_text(KIT)
+    for name in ("soft", "loud", "tom", "crash"):
+        write_recording(tmp_path / f"kit/{name}.wav", 60, 0.2, seconds=0.3)
+    return tmp_path / "kit"
+
+
+def test_a_hydrogen_kit_is_mapped_by_its_names_and_completed(kit, tmp_path, capsys):
+    assert run(["sounds", str(kit), str(tmp_path / "out"), "--mono"]) == 0
+    made = read_instrument(tmp_path / "out")
+    assert (made.name, made.licence, made.attribution, made.is_drum_kit) == ("Two drums", "CC0", "me", True)
+    assert made.choke_groups == ((42, 44, 46),)
+    assert np.flatnonzero(read_sounds(tmp_path / "out").sounds(128, 0)).tolist() == [
+        *(35, 36),
+        *(41, 43, 45, 47, 48, 49, 50, 52, 55, 57),
+    ]
+    soft, loud = (one for one in made.samples if one.keys == (36, 36))
+    assert (soft.velocities, loud.velocities, loud.tune_cents) == ((1, 63), (64, 127), -100)
+    assert loud.gain_db - soft.gain_db == pytest.approx(6.02, abs=0.02)
+    shifts = {one.keys[0]: one.keys[0] - one.key for one in made.samples if one.file.startswith("tom")}
+    assert shifts == {41: 0, 43: 2, 45: 4, 47: 6, 48: 8, 50: 10}
+    assert len(list((tmp_path / "out").glob("*.flac"))) == 4
+
+
+def test_names_of_drums_mean_keys():
+    names = {
+        "Closed HH": 42,
+        "Hi-Hat Pedal (14 inch)": 44,
+        "Side OHH": 46,
+        "a#3 - hi-hat open": 46,
+        "Sabian Hat Semi-Open": None,
+        "Pearl Side Stick": 37,
+        "Snare Rimshot": 40,
+        "Ride Bell": 53,
+        "Tom Mid": 47,
+        "tomhi3": 50,
+        "Tambourine Pedal": None,
+        "Woodblock Lo": 77,
+        "29": None,
+    }
+    assert {name: general_midi_key(name, set()) for name in names} == names
+    assert [general_midi_key("Snare 2", taken) for taken in ({38}, {38, 40})] == [40, None]
+
+
+def test_kits_that_cannot_be_read_are_refused(kit):
+    (kit / "drumkit.xml").write_text(KIT.replace("Bass Drum", "x").replace("Floor Tom", "x").replace("Crash", "x"))
+    with pytest.raises(UsageError, match="has no drums of known names"):
+        read_source(kit, Card())
+    (kit / "drumkit.xml").write_text("<drumkit")
+    with pytest.raises(UsageError, match=r"drumkit.xml cannot be read"):
+        read_source(kit, Card())

@@ -33,11 +33,12 @@ _PEAK = 0.9
 
 @dataclass(frozen=True)
 class Recording:
-    """A file, or what a microphone among several took: how much louder it is made, and where in it a note begins."""
+    """A file, or what a microphone among several took: how much louder it is made, and from which frame it counts."""
 
     path: Path
     gain_db: float = 0.0
     first_frame: int = 0
+    amplitude: float = 1.0  # a factor besides `gain_db`
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,16 @@ def write_instrument(
     read or is silent, and `OutputError` where the folder is there already or cannot be written.
     """
     samples: list[Sample] = []
+    written: dict[tuple[Recording, ...], tuple[str, float]] = {}  # name and gain; one file may play several drums
     taken: set[str] = set()
     with atomic_directory(out, overwrite=overwrite) as folder:
         for number, take in enumerate(takes):
-            audio, rate_hz = _heard(take, sample_rate_hz, mono)
-            audio, gain_db = _levelled(cut_to_sound(audio, rate_hz))
-            name = _file_name(take.recordings[0].path, taken)
-            soundfile.write(folder / name, audio, rate_hz, "PCM_16", format="FLAC")
+            if take.recordings not in written:
+                audio, rate_hz = _heard(take, sample_rate_hz, mono)
+                audio, gain_db = _levelled(cut_to_sound(audio, rate_hz))
+                written[take.recordings] = _file_name(take.recordings[0].path, taken), gain_db
+                soundfile.write(folder / written[take.recordings][0], audio, rate_hz, "PCM_16", format="FLAC")
+            name, gain_db = written[take.recordings]
             samples.append(dataclasses.replace(take.sample, file=name, gain_db=round(take.sample.gain_db + gain_db, 2)))
             on_take(number + 1)
         complete = dataclasses.replace(instrument, samples=tuple(samples))
@@ -115,7 +119,7 @@ def _heard(take: Take, sample_rate_hz: int | None, mono: bool) -> tuple[np.ndarr
         stereo = np.broadcast_to(audio[recording.first_frame :, :2], (len(audio) - recording.first_frame, 2))
         if len(stereo) > len(mixed):
             mixed = np.concatenate([mixed, np.zeros((len(stereo) - len(mixed), 2), np.float32)])
-        mixed[: len(stereo)] += stereo * np.float32(10 ** (recording.gain_db / 20))
+        mixed[: len(stereo)] += stereo * np.float32(recording.amplitude * 10 ** (recording.gain_db / 20))
     if not mixed.any():
         raise AudioError(f"{take.recordings[0].path} is silent.", "Leave it out of the instrument.")
     if mono:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from mt3core.errors import UsageError
+from mt3core.rendering.drum_kits import HI_HATS, completed, is_hydrogen, read_hydrogen
 from mt3core.rendering.instrument_folders import Take
 from mt3core.rendering.instruments import Instrument
-from mt3core.rendering.salamander import is_salamander, read_salamander
+from mt3core.rendering.salamander import DAMPER_SECONDS, GRAND_DAMPED_TO, is_salamander, read_salamander
+from mt3core.rendering.sfz import read_sfz
+from mt3core.rendering.soundfonts import NUM_KEYS
 
-NUM_PROGRAMS = 128
+PIANOS = frozenset(range(4))  # those with hammers, strings and dampers
+_SHORTEST_RELEASE_SECONDS = 0.02
+_SAID = ("name", "licence", "attribution", "source", "programs", "rings")
 _NEEDED = ("licence", "attribution")
 
 
@@ -25,27 +31,77 @@ class Card:
     source: str | None = None
     programs: tuple[int, ...] | None = None
     rings: bool | None = None
+    drums: bool = False  # an .sfz file's keys are General MIDI's drum notes
+    keys: tuple[int, ...] | None = None  # only these are taken
 
 
-def parse_programs(text: str | None) -> tuple[int, ...] | None:
-    """Programs written as `40,41`. Raises `UsageError`."""
+def parse_numbers(text: str | None) -> tuple[int, ...] | None:
+    """Programs or keys written as `40,42-45`. Raises `UsageError`."""
     if text is None:
         return None
-    words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() and int(word) < NUM_PROGRAMS for word in words):
-        raise UsageError(f"{text!r} are no programs.", "Give numbers from 0 to 127, separated by commas.")
-    return tuple(int(word) for word in words)
+    numbers: list[int] = []
+    for word in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", word)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not first <= last < NUM_KEYS:
+            raise UsageError(f"{text!r} are no programs or keys.", "Give numbers from 0 to 127, such as 40,42-45.")
+        numbers += range(first, last + 1)
+    return tuple(numbers)
 
 
 def read_source(source: Path, card: Card, num_layers: int | None = None) -> tuple[Instrument, list[Take]]:
     """An instrument and its recordings. Raises `UsageError` for what is of no known kind or of no stated licence."""
     if source.is_dir() and is_salamander(source):
         instrument, takes = read_salamander(source, num_layers)
+    elif source.is_dir() and is_hydrogen(source):
+        instrument, takes = read_hydrogen(source)
+    elif source.suffix.lower() == ".sfz":
+        instrument, takes = _sfz_instrument(source, card)
     else:
-        raise UsageError(f"{source} holds no samples of a known kind.", "Give the Salamander's folder.")
-    said = {name: value for name, value in dataclasses.asdict(card).items() if value is not None}
+        raise UsageError(
+            f"{source} holds no samples of a known kind.",
+            "Give an .sfz file, or the folder of the Salamander or of a Hydrogen kit.",
+        )
+    said = {name: getattr(card, name) for name in _SAID if getattr(card, name) is not None}
     instrument = dataclasses.replace(instrument, **said)
     for name in _NEEDED:
         if not getattr(instrument, name):
             raise UsageError(f"Nothing says the {name} of {source}.", f"Give it with --{name}.")
     return instrument, takes
+
+
+def _sfz_instrument(path: Path, card: Card) -> tuple[Instrument, list[Take]]:
+    read = read_sfz(path)
+    if not card.drums and not card.programs:
+        raise UsageError(f"Nothing says what {path.name} plays.", "Give --programs, or --drums for a drum kit.")
+    instrument = Instrument(
+        name=path.stem,
+        licence="",
+        attribution="",
+        source="",
+        samples=(),
+        programs=() if card.drums else card.programs or (),
+        is_drum_kit=card.drums,
+        release_seconds=((0, max(read.release_seconds, _SHORTEST_RELEASE_SECONDS)),),
+        choke_groups=(HI_HATS,) if card.drums else (),
+        velocity_exponent=read.velocity_exponent,
+    )
+    if set(instrument.programs) & PIANOS:  # their files leave the dampers to the player
+        instrument = dataclasses.replace(instrument, release_seconds=DAMPER_SECONDS, damped_to=GRAND_DAMPED_TO)
+    takes = [take for whole in read.takes for take in _within(whole, card.keys)]
+    if not takes:
+        raise UsageError(f"{path.name} plays none of these keys.", "Give others with --keys.")
+    return instrument, completed(takes) if card.drums else takes
+
+
+def _within(take: Take, keys: tuple[int, ...] | None) -> list[Take]:
+    """The take on those of its keys that are asked for, once for each stretch of them."""
+    if keys is None:
+        return [take]
+    wanted = [key for key in range(take.sample.keys[0], take.sample.keys[1] + 1) if key in keys]
+    begins = [key for key in wanted if key - 1 not in wanted]
+    ends = [key for key in wanted if key + 1 not in wanted]
+    return [
+        Take(take.recordings, dataclasses.replace(take.sample, keys=stretch))
+        for stretch in zip(begins, ends, strict=True)
+    ]
