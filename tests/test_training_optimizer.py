@@ -9,7 +9,6 @@ import numpy as np
 import optax
 import optax.contrib
 import pytest
-import torch
 
 from mt3core.training_config import OptimizerConfig, TrainingConfig
 from mt3jax.training.optimizer import apply_directions, learning_rate, make_optimizer, update_average
@@ -91,6 +90,7 @@ def test_adafactor_is_the_papers():
 
 
 def test_adafactor_is_torchs():
+    torch = pytest.importorskip("torch")
     start = {name: array for name, array in draw(1).items() if name in ("wide", "tall", "square", "scale")}
     weights = {name: torch.nn.Parameter(torch.tensor(array)) for name, array in start.items()}
     # Torch's takes min(rate, 1 / sqrt(step)) and factors all matrices; its epsilons are the paper's in reverse order.
@@ -108,6 +108,7 @@ def test_adafactor_is_torchs():
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_adamw_is_torchs(weight_decay):
+    torch = pytest.importorskip("torch")
     start = draw(2)
     config = OptimizerConfig(kind="adamw", adam_b1=0.8, adam_b2=0.95, adam_epsilon=1e-7, weight_decay=weight_decay)
     weights = {name: torch.nn.Parameter(torch.tensor(array)) for name, array in start.items()}
@@ -198,6 +199,7 @@ def test_muon_decays_matrices_and_leaves_scales():
 
 
 def test_global_norm_is_clipped_before_the_statistics():
+    torch = pytest.importorskip("torch")
     clipped = OptimizerConfig(kind="adamw", clip_norm=1.0, adam_epsilon=1e-3)
     start = draw(3)
     weights = {name: torch.nn.Parameter(torch.tensor(array)) for name, array in start.items()}

@@ -175,8 +175,9 @@ def bad_updates(run):
                 "is_bad": int(metrics["is_bad"]),
                 "same": sum(same) / len(same),
                 "steps": int(run.state.step - before.step),
-                "num_skipped": int(run.state.num_skipped),
-                "skipped_in_row": int(run.state.skipped_in_row),
+                # Copies: from JAX 0.11 on int() leaves a view behind, which keeps the number's memory.
+                "num_skipped": int(np.array(run.state.num_skipped)),
+                "skipped_in_row": int(np.array(run.state.skipped_in_row)),
                 "given_up": all(leaf.is_deleted() for leaf in donated),
                 "finite": all(np.isfinite(array).all() for array in by_name(run.state).values()),
             }
