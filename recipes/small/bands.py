@@ -9,61 +9,10 @@ import numpy as np
 from playing import density, faster, passage, rescaled_velocities, transposed
 
 from mt3core.notes import NoteTable
+from mt3core.rendering.composer.instruments import ROLES, drawn_program
 from mt3core.rendering.humanising import tidy
 from mt3core.rendering.score import Part, with_program
 
-# General MIDI programs by what they do in an arrangement, with the range in which they are heard (MIDI pitches).
-ROLES: dict[str, tuple[tuple[tuple[int, ...], int, int], ...]] = {
-    "lead": (
-        ((0, 1, 2, 3), 48, 96),
-        ((4, 5), 48, 90),
-        ((6, 7), 48, 88),
-        ((8, 9, 10, 11, 12, 13, 14), 60, 100),
-        ((16, 17, 18, 19, 20), 48, 91),
-        ((21, 22, 23), 53, 88),
-        ((24, 25), 45, 84),
-        ((26, 27, 28), 45, 86),
-        ((29, 30), 45, 86),
-        ((40,), 55, 96),
-        ((41,), 48, 84),
-        ((42,), 40, 74),
-        ((48, 49, 50, 51), 48, 92),
-        ((52, 53, 54), 48, 80),
-        ((56, 59), 54, 84),
-        ((57,), 40, 72),
-        ((60,), 41, 77),
-        ((61, 62, 63), 48, 84),
-        ((64, 65), 50, 86),
-        ((66, 67), 42, 76),
-        ((68, 69), 55, 88),
-        ((70,), 36, 70),
-        ((71,), 50, 89),
-        ((72, 73, 74, 75, 79), 60, 98),
-        ((80, 81, 82, 83, 84, 85, 87), 48, 92),
-        ((104, 105, 106, 107), 48, 84),
-        ((108,), 60, 92),
-        ((109, 110, 111), 55, 86),
-    ),
-    "chords": (
-        ((0, 1, 2, 3), 40, 88),
-        ((4, 5), 40, 84),
-        ((6, 7), 40, 84),
-        ((11, 12, 13, 15), 53, 89),
-        ((16, 17, 18, 19, 20), 43, 84),
-        ((21, 23), 48, 84),
-        ((24, 25), 40, 79),
-        ((26, 27, 28), 40, 79),
-        ((29, 30), 40, 74),
-        ((44, 45, 46), 43, 88),
-        ((48, 49, 50, 51), 43, 86),
-        ((52, 53, 54), 48, 80),
-        ((61, 62, 63), 45, 79),
-        ((88, 89, 90, 91, 92, 93, 94, 95), 43, 86),
-        ((46,), 36, 91),
-        ((104, 106, 107), 48, 79),
-    ),
-    "bass": (((32, 33, 34, 35, 36, 37), 28, 52), ((38, 39), 28, 52), ((43, 58, 70, 42), 29, 55)),
-}
 _QUARTETS = (
     (40, 40, 41, 42),
     (40, 40, 41, 42),
@@ -87,6 +36,7 @@ _QUARTETS = (
 _VOICES = (40, 52, 53, 54, 56, 60, 64, 65, 66, 68, 71, 72, 73, 75, 42, 41, 22, 80, 81, 85)
 _ACCOMPANIMENTS = (0, 0, 0, 1, 4, 5, 6, 24, 25, 46, 19, 48, 21, 11, 88, 89)
 MOST_DENSE = 40.0
+_ORCHESTRATED = 0.4  # of the quartets
 
 
 def song_arrangement(parts: Sequence[Part], rng: np.random.Generator) -> list[Part]:
@@ -114,8 +64,10 @@ def song_arrangement(parts: Sequence[Part], rng: np.random.Generator) -> list[Pa
 
 
 def chamber_arrangement(parts: Sequence[Part], rng: np.random.Generator) -> list[Part]:
-    """A score for its own or for drawn instruments: a voice with piano, a quartet."""
+    """A score for its own or for drawn instruments: a voice with piano, a quartet, or an orchestra of its parts."""
     keeps = rng.random() < 0.35
+    if len(parts) == 4 and rng.random() < _ORCHESTRATED:
+        return orchestrated(parts, rng)
     if len(parts) == 4:
         programs = _QUARTETS[0 if keeps else int(rng.integers(len(_QUARTETS)))]
         return [with_program(part, program) for part, program in zip(parts, programs, strict=True)]
@@ -125,6 +77,16 @@ def chamber_arrangement(parts: Sequence[Part], rng: np.random.Generator) -> list
         own = part.program if is_piano else (52 if part.program == 68 else part.program)
         drawn = int(rng.choice(_ACCOMPANIMENTS if is_piano else _VOICES))
         arranged.append(with_program(part, own if keeps else drawn))
+    return arranged
+
+
+def orchestrated(parts: Sequence[Part], rng: np.random.Generator) -> list[Part]:
+    """Each part of a quartet played by one to three instruments, some of them octaves apart."""
+    arranged = []
+    for place, part in enumerate(parts):
+        role = "bass" if place == 3 else ("chords" if place == 2 and rng.random() < 0.4 else "lead")
+        for _ in range(int(rng.integers(1, 4))):
+            arranged.append(_given(part, role, rng))
     return arranged
 
 
@@ -175,14 +137,15 @@ def grid(parts: Sequence[Part], quarters_per_minute: float) -> tuple[float, floa
 
 def _given(part: Part, role: str, rng: np.random.Generator) -> Part:
     """The part on an instrument of a role, in the octave that suits it, the range's ends folded in."""
-    programs, low, high = ROLES[role][int(rng.integers(len(ROLES[role])))]
+    instrument = ROLES[role][int(rng.integers(len(ROLES[role])))]
+    low, high = instrument.low, instrument.high
     notes = part.notes.copy()
     middle = float(np.median(notes["pitch"]))
     notes["pitch"] += 12 * round(((low + high) / 2 + rng.uniform(-6, 6) - middle) / 12)
     for _ in range(4):
         notes["pitch"] = np.where(notes["pitch"] < low, notes["pitch"] + 12, notes["pitch"])
         notes["pitch"] = np.where(notes["pitch"] > high, notes["pitch"] - 12, notes["pitch"])
-    program = int(rng.choice(programs))
+    program = drawn_program(instrument, rng)
     return with_program(replace(part, name=role, notes=tidy(notes), pedal=np.empty((0, 2))), program)
 
 

@@ -21,8 +21,8 @@ from mt3core.errors import MT3Error
 from mt3core.midi import read_midi
 from mt3core.notes import NoteTable
 
-RUN_INTERVALS = 11
-LEAST_SHARED = 4
+RUN_INTERVALS = 9
+LEAST_SHARED = 8
 _CHORD_SECONDS = 0.045
 _LEAST_DIFFERENT = 4  # intervals in a run; a trill or a scale has fewer
 

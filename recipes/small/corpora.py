@@ -1,4 +1,4 @@
-"""The collections of music as compositions: a name that tells pieces apart, and their parts.
+"""The collections of music, published and composed, as compositions: a name that tells pieces apart, and their parts.
 
 Everything that is one composition (movements and takes of it, several transcriptions of one recording) has one name,
 since the split into training, validation and test goes by it.
@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from held_out import held_out
 from musicxml import read_musicxml
 
+from mt3core.notes import note_table
+from mt3core.rendering.composer.pieces import compose_piece
 from mt3core.rendering.score import Part, read_score
 from mt3core.rendering.sources import split_of
 
 LONGEST_SECONDS = 3600.0
+_NO_PEDAL = np.empty((0, 2))
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Piece:
     path: Path
     is_score: bool  # exact times that want a player
     tempo: float | None = None  # quarters a minute
+    composed: tuple[str, int, int] | None = None  # style, number and seed of a piece that has no file
 
     @property
     def folder(self) -> str:
@@ -41,6 +46,8 @@ class Piece:
         return split_of(self.path, f"{self.folder}/any.mid")
 
     def parts(self) -> tuple[Part, ...]:
+        if self.composed is not None:
+            return _composed_parts(*self.composed)
         if self.path.suffix == ".mxl":
             return read_musicxml(self.path, self.path.name)
         return read_score(self.path, LONGEST_SECONDS).parts
@@ -49,6 +56,23 @@ class Piece:
 def find_pieces(corpus: str, folder: Path) -> list[Piece]:
     """The pieces of a corpus below the folder it was unpacked into, in a fixed order, without those held out."""
     return sorted(_READERS[corpus](folder), key=lambda piece: str(piece.path.relative_to(folder)))
+
+
+def composed_pieces(styles: Sequence[str], count: int, seed: int) -> list[Piece]:
+    """So many composed pieces, the styles in turn. Each is a composition of its own."""
+    return [
+        Piece("composed", f"{style}-{number:05d}", Path(f"{style}-{number:05d}"), False, None, (style, number, seed))
+        for number, style in ((number, styles[number % len(styles)]) for number in range(count))
+    ]
+
+
+def _composed_parts(style: str, number: int, seed: int) -> tuple[Part, ...]:
+    table = note_table(compose_piece(number, seed, style))
+    keys = list(dict.fromkeys(zip(table["is_drum"].tolist(), table["program"].tolist(), strict=True)))
+    return tuple(
+        Part("", program, is_drum, table[(table["is_drum"] == is_drum) & (table["program"] == program)], _NO_PEDAL)
+        for is_drum, program in keys
+    )
 
 
 def _giantmidi(folder: Path) -> Iterator[Piece]:

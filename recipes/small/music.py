@@ -2,9 +2,10 @@
 
     python recipes/small/music.py --sources FOLDER --out music
 
-writes `piano/CORPUS/COMPOSITION/NN.mid`, `multi/...` and `drums/...`, each folder ready for `mt3 render`. The same seed
-gives the same files, whatever the number of processes; files that are there are kept. The split into training,
-validation and test that `mt3 render` makes goes by composition.
+writes `piano/CORPUS/COMPOSITION/NNN.mid`, `multi/...` and `drums/...`, each folder ready for `mt3 render`. The same
+seed gives the same files, whatever the number of processes; files that are there are kept. Compositions that
+`mt3 render` counts to validation or test lie in `piano_unseen`, `multi_unseen` and `drums_unseen`, so that they can be
+played by other sounds.
 """
 
 from __future__ import annotations
@@ -21,15 +22,17 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from archives import unpacked
 from bands import band_piece, chamber_arrangement, grid, song_arrangement, with_drums
-from corpora import Piece, find_pieces
+from corpora import Piece, composed_pieces, find_pieces
 from piano import as_piano, piano_piece
-from playing import density, faster, passage
-from unpacking import unpacked
+from playing import density, faster, passage, with_pedal
+from sources import MUSIC
 
 from mt3core.errors import MT3Error
 from mt3core.files import atomic_output
 from mt3core.processors import num_processors
+from mt3core.rendering.composer.styles import BAND_STYLES, DRUM_STYLES, PIANO_STYLES
 from mt3core.rendering.humanising import humanised
 from mt3core.rendering.score import Part, score_midi
 from mt3core.rendering.variation import generator
@@ -37,10 +40,12 @@ from mt3core.rendering.variation import generator
 MEAN_SECONDS = 130.0  # of a written piece, about; used to turn hours into a number of pieces
 SECONDS = (90.0, 210.0)
 MOST_HITS = 11.0  # of drums under a song, a second: what is denser is played at half its tempo
+UNSEEN = "_unseen"  # of the folders with what is kept for validation and test
+STYLES_OF = {"piano": PIANO_STYLES, "multi": BAND_STYLES, "drums": DRUM_STYLES}
 SHARES = {  # of a kind's hours, by corpus
-    "piano": {"giantmidi": 0.5, "pop909": 0.2, "lieder": 0.2, "quartets": 0.1},
-    "multi": {"pop909": 0.5, "freedoom": 0.15, "lieder": 0.15, "quartets": 0.2},
-    "drums": {"groove": 1.0},
+    "piano": {"giantmidi": 0.4, "pop909": 0.14, "lieder": 0.14, "quartets": 0.07, "composed": 0.25},
+    "multi": {"pop909": 0.35, "freedoom": 0.12, "lieder": 0.1, "quartets": 0.13, "composed": 0.3},
+    "drums": {"groove": 0.7, "composed": 0.3},
 }
 
 
@@ -56,15 +61,17 @@ class Task:
 
     @property
     def relative(self) -> str:
-        return f"{self.kind}/{self.piece.folder}/{self.number:03d}.mid"
+        root = self.kind if self.piece.split == "train" else f"{self.kind}{UNSEEN}"
+        return f"{root}/{self.piece.folder}/{self.number:03d}.mid"
 
 
 def plan(pieces: dict[str, list[Piece]], kind: str, hours: float, seed: int) -> list[Task]:
     """The files of a kind: each corpus goes round its pieces, in an order drawn anew, until its hours are full."""
     tasks = []
     for corpus, share in SHARES[kind].items():
-        own = pieces.get(corpus, [])
-        wanted = round(hours * share * 3600 / MEAN_SECONDS) if own else 0
+        wanted = round(hours * share * 3600 / MEAN_SECONDS)
+        own = composed_pieces(STYLES_OF[kind], wanted, seed) if corpus == "composed" else pieces.get(corpus, [])
+        wanted = wanted if own else 0
         order: list[Piece] = []
         for turn in range(-(-wanted // max(len(own), 1))):
             rng = generator(seed, kind, corpus, str(turn))
@@ -84,6 +91,11 @@ def plan(pieces: dict[str, list[Piece]], kind: str, hours: float, seed: int) -> 
 def make(task: Task) -> list[Part]:
     """The parts of a file."""
     rng = generator(task.seed, task.relative)
+    if task.piece.composed is not None:
+        if task.kind == "drums":
+            return _composed_drums(task.piece)
+        parts = _parts(task.piece)
+        return [with_pedal(as_piano(parts), rng)] if task.kind == "piano" and rng.random() < 0.5 else list(parts)
     seconds = float(rng.uniform(*SECONDS))
     if task.kind == "piano":
         part = _piano(task.piece, rng)
@@ -120,10 +132,11 @@ def write(task: Task, out: Path) -> tuple[str, float, int, str]:
     return task.relative, end, sum(len(part.notes) for part in parts), ""
 
 
-def make_music(sources: Path, out: Path, hours: dict[str, float], seed: int, processes: int) -> dict[str, float]:
+def make_music(sources: Path | None, out: Path, hours: dict[str, float], seed: int, processes: int) -> dict[str, float]:
     """Writes all files that are missing; returns hours by kind of those written now."""
-    folders = unpacked(sources, out / ".unpacked")
-    pieces = {corpus: find_pieces(corpus, folder) for corpus, folder in folders.items()}
+    pieces = {}
+    for source in MUSIC:
+        pieces[source.name] = find_pieces(source.name, unpacked(source, sources, out / ".unpacked"))
     written = dict.fromkeys(hours, 0.0)
     for kind, wanted in hours.items():
         tasks = [task for task in plan(pieces, kind, wanted, seed) if not (out / task.relative).exists()]
@@ -178,8 +191,19 @@ def _song(task: Task, parts: tuple[Part, ...], rng: np.random.Generator) -> list
         while density([drums]) * ratio > MOST_HITS:
             ratio /= 2
         arranged = with_drums(arranged, faster(drums, ratio), bar_seconds, first_bar)
-    pitched, drums_only = [p for p in arranged if not p.is_drum], [p for p in arranged if p.is_drum]
-    return [*humanised(pitched, rng), *drums_only] if not drums_only else list(_together(pitched, drums_only, rng))
+    return list(humanised(arranged, rng))
+
+
+def _composed_drums(piece: Piece) -> list[Part]:
+    """The drums of a composed piece; of another of its style where it has none."""
+    assert piece.composed is not None
+    style, number, seed = piece.composed
+    for attempt in range(20):
+        other = replace(piece, composed=(style, number + 1_000_000 * attempt, seed))
+        drums = [part for part in _parts(other) if part.is_drum]
+        if drums:
+            return drums
+    return []
 
 
 def _drum_loop(piece: Piece, seconds: float) -> list[Part]:
@@ -189,10 +213,6 @@ def _drum_loop(piece: Piece, seconds: float) -> list[Part]:
     end = replace(drums[0], notes=drums[0].notes[-1:].copy())
     end.notes["onset"] += seconds
     return [part for part in with_drums([end], drums[0], bar_seconds, 0.0) if part is not end]
-
-
-def _together(pitched: Sequence[Part], drums: Sequence[Part], rng: np.random.Generator) -> tuple[Part, ...]:
-    return humanised([*pitched, *drums], rng)
 
 
 def _tempo_distance(one: float, other: float) -> float:
@@ -215,7 +235,7 @@ def _by_split(pieces: Sequence[Piece]) -> dict[str, list[Piece]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--sources", type=Path, required=True, help="folder with the archives")
+    parser.add_argument("--sources", type=Path, help="folder with the archives; without it they are downloaded")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--piano-hours", type=float, default=60.0)
     parser.add_argument("--multi-hours", type=float, default=60.0)

@@ -72,7 +72,7 @@ PATTERNS: dict[str, tuple[str, tuple[Pattern, ...]]] = {  # metre, variants
         {KICK: "x.x.", SNARE: ".X.X", CRASH: "x..."},
     )),
     "train": ("4/4", (
-        {KICK: "x...x...", SNARE: "ooXooooX", PEDAL: "..x..."},
+        {KICK: "x...x...", SNARE: "ooXooooX", PEDAL: "..x."},
         {KICK: "x...", SNARE: "oXoX", CLOSED: "x.x."},
     )),
     "shuffle": ("4/4", (

@@ -35,7 +35,7 @@ class Style:
     swing: tuple[float, float] = (0.5, 0.5)
     triplets: float = 0.0  # share of sections that divide beats by three
     shortest_seconds: tuple[float, float] = (0.09, 0.18)  # between two notes of one line
-    densest: tuple[float, float] = (8.0, 26.0)  # most notes a second of a piece
+    densest: tuple[float, float] = (10.0, 34.0)  # most notes a second of a piece
 
 
 _LEAD, _CHORDS, _BASS = ROLES["lead"], ROLES["chords"], ROLES["bass"]
@@ -56,6 +56,7 @@ def _piano(name: str, right: Layer, left: Layer, *more: Layer, **options: object
     """A style for the piano alone: both hands are one instrument."""
     given = {
         "shortest_seconds": (0.055, 0.13),
+        "densest": (8.0, 26.0),
         "modes": _OLD_MODES,
         "families": _CLASSICAL,
         "vocabularies": ("triads", "sevenths"),
@@ -136,6 +137,17 @@ _ENSEMBLES = (
         Layer(("pad", "block"), (i.HORN, i.BRASS, i.TROMBONE), chance=0.5), Layer(("bells",), (i.BELLS,), chance=0.3),
         Layer(("timpani",), (i.TIMPANI,), chance=0.5), Layer(("pad",), (i.CHOIR,), chance=0.25),
     ), (60, 140), ("4/4", "3/4", "6/8"), _ALL_MODES, (*_CLASSICAL, "modal"), ("triads", "sevenths"), ("orchestral",)),
+    Style("full_orchestra", (
+        Layer(("melody", "octaves", "figuration"), (i.VIOLIN, i.STRINGS), 60, 96), Layer(("thirds", "melody"), (i.FLUTE,
+              i.PIPES), chance=0.8), Layer(("voice", "melody"), (i.OBOE, i.CLARINET), chance=0.8),
+        Layer(("repeated_chords", "tremolo", "pad"), (i.STRINGS, i.TREMOLO_STRINGS), 48, 79), Layer(("pad", "block"),
+              (i.HORN, i.TROMBONE), chance=0.8), Layer(("block", "riff"), (i.TRUMPET, i.BRASS), chance=0.6),
+        Layer(("root_bass", "walking_bass"), (i.CELLO, i.CONTRABASS)), Layer(("root_bass",), (i.TUBA, i.BASSOON),
+              chance=0.7), Layer(("arpeggio",), (i.HARP, i.PIANO), chance=0.5), Layer(("bells", "riff"), (i.BELLS,
+              i.MALLETS), chance=0.5), Layer(("timpani",), (i.TIMPANI,), chance=0.6), Layer(("pad",), (i.CHOIR,),
+              chance=0.3), Layer(("stride",), (i.PLUCKED_STRINGS,), chance=0.3),
+    ), (80, 150), ("4/4", "3/4", "6/8"), _ALL_MODES, (*_CLASSICAL, "modal"), ("triads", "sevenths"),
+        ("orchestral", "march", "waltz"), densest=(18.0, 40.0)),
     Style("baroque_trio", (
         Layer(("voice", "melody", "figuration"), (i.FLUTE, i.OBOE, i.VIOLIN)), Layer(("walking_bass", "root_bass"),
               (i.CELLO, i.BASSOON)), Layer(("block", "arpeggio"), (i.CLAVIER, i.ORGAN, i.PLUCKED_STRINGS), 48, 79),
@@ -257,6 +269,14 @@ _BANDS = (
           "comping"),
           (i.HORN, i.BRASS, i.TROMBONE)), Layer(("melody", "octaves"), (i.TRUMPET, i.CLARINET, i.FLUTE)),
           Layer(("thirds", "runs"), (i.FLUTE, i.CLARINET), chance=0.6), modes=("major",), families=_CLASSICAL),
+    _band("full_band", (80, 140), ("rock", "funk", "disco", "pop", "latin_rock"), _bass("root_bass", "driving_bass",
+          "riff", of=(i.BASS, i.SYNTH_BASS)), Layer(("strum", "comping", "block"),
+          (i.ACOUSTIC_GUITAR, i.ELECTRIC_GUITAR)),
+          Layer(("melody", "thirds"), _LEAD), Layer(("comping", "repeated_chords", "arpeggio"), (i.PIANO,
+          i.ELECTRIC_PIANO, i.ORGAN, i.CLAVIER)), Layer(("riff", "voice"), (i.BRASS, i.SAX, i.TRUMPET), chance=0.7),
+          Layer(("pad", "octaves"), (i.STRINGS, i.SYNTH_PAD, i.CHOIR), chance=0.7), Layer(("bells", "riff"), (i.BELLS,
+          i.MALLETS, i.SYNTH_LEAD), chance=0.5), modes=_ALL_MODES, families=("pop", "modal"),
+          vocabularies=("triads", "sevenths", "suspended"), densest=(16.0, 40.0)),
     _band("any_band", (70, 160), ("rock", "pop", "funk", "disco", "waltz", "six_eight", "afro", "bossa"),
           _bass("root_bass", "driving_bass", "walking_bass", "riff", of=_BASS), Layer(("block", "arpeggio", "comping",
           "strum", "repeated_chords", "pad"), _CHORDS), Layer(("melody", "riff", "thirds", "figuration"), _LEAD),
@@ -267,3 +287,5 @@ _BANDS = (
 
 STYLES: dict[str, Style] = {style.name: style for style in (*_KEYS, *_ENSEMBLES, *_BANDS)}
 PIANO_STYLES = tuple(style.name for style in _KEYS if all(layer.instruments == (i.PIANO,) for layer in style.layers))
+BAND_STYLES = tuple(name for name in STYLES if name not in PIANO_STYLES)
+DRUM_STYLES = tuple(style.name for style in _BANDS)

@@ -1,0 +1,102 @@
+"""From nothing to training data in one command; the second trains on it: `mt3 train --config small`.
+
+    python recipes/small/data.py --out small-data                       # downloads what it needs
+    python recipes/small/data.py --out small-data --sources FOLDER      # takes archives that lie in FOLDER
+
+Music is taken from published archives or composed, varied (music.py), rendered with sounds drawn for each piece, and
+prepared: `small-data/cache/chunk_manifest.parquet` is what training reads. Validation and test have compositions and
+sounds that training has not. What is finished is skipped, so the same command goes on where it was broken off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from archives import unpacked
+from music import UNSEEN, make_music
+from sources import SOUND_FONTS, UNSEEN_SOUND_FONTS, Source
+
+from mt3app.prepare import Options, prepare_dataset
+from mt3app.progress import Reporter
+from mt3app.render import render_files
+from mt3core.datasets.manifest import MANIFEST_NAME
+from mt3core.errors import MT3Error
+from mt3core.processors import num_processors
+from mt3core.rendering.dataset import Rendering
+
+HOURS = 100.0
+HOURS_SHARES = {"piano": 0.5, "multi": 0.4, "drums": 0.1}
+LAYOUTS = {"piano": "folder", "multi": "slakh", "drums": "slakh"}
+SAMPLE_RATE_HZ = 16_000  # what the network hears
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is made. Without sound fonts those of `sources.py` are taken; `sources` None downloads."""
+
+    out: Path
+    sources: Path | None = None
+    hours: float = HOURS
+    sound_fonts: tuple[Path, ...] = ()
+    unseen_sound_fonts: tuple[Path, ...] = ()
+    engine: str = "auto"
+    seed: int = 0
+    processes: int | None = None
+
+
+def make_data(wanted: Wanted, reporter: Reporter) -> int:
+    """Makes what is missing; returns 1 where a piece could not be used, otherwise 0. Raises `MT3Error`s."""
+    processes = wanted.processes or num_processors()
+    hours = {kind: wanted.hours * share for kind, share in HOURS_SHARES.items()}
+    make_music(wanted.sources, wanted.out / "music", hours, wanted.seed, processes)
+    failed = 0
+    for suffix, given, known in (
+        ("", wanted.sound_fonts, SOUND_FONTS),
+        (UNSEEN, wanted.unseen_sound_fonts, UNSEEN_SOUND_FONTS),
+    ):
+        fonts = () if wanted.engine == "pretty_midi" else given or _sound_fonts(known, wanted)
+        for kind, layout in LAYOUTS.items():
+            name = kind + suffix
+            midi, rendered = wanted.out / "music" / name, wanted.out / "rendered" / name
+            if not midi.is_dir():
+                continue
+            rendering = Rendering(layout, wanted.engine, fonts, wanted.seed, "class", SAMPLE_RATE_HZ)
+            failed |= render_files(midi, rendered, rendering, processes, None, False, reporter)
+            options = Options(layout, rendered, wanted.out / "cache", f"small_{name}", processes=processes)
+            failed |= prepare_dataset(options, reporter)
+    reporter.line(f"Training data: {wanted.out / 'cache' / MANIFEST_NAME}. Now: mt3 train --config small")
+    return failed
+
+
+def _sound_fonts(known: Sequence[Source], wanted: Wanted) -> tuple[Path, ...]:
+    folders = [unpacked(source, wanted.sources, wanted.out / "sounds") for source in known]
+    return tuple(next(path for path in sorted(folder.rglob("*")) if path.is_file()) for folder in folders)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("small-data"), help="folder for everything that is made")
+    parser.add_argument("--sources", type=Path, help="folder with the archives; what it lacks is downloaded")
+    parser.add_argument("--hours", type=float, default=HOURS, help=f"of music, in all [default: {HOURS:g}]")
+    parser.add_argument("--sound-font", type=Path, action="append", help="to train with; several by repeating")
+    parser.add_argument("--unseen-sound-font", type=Path, action="append", help="for validation and test")
+    parser.add_argument("--engine", default="auto", help="as in mt3 render")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, help="side by side [default: all cores]")
+    given = parser.parse_args(arguments)
+    fonts, unseen = tuple(given.sound_font or ()), tuple(given.unseen_sound_font or ())
+    wanted = Wanted(given.out, given.sources, given.hours, fonts, unseen, given.engine, given.seed, given.processes)
+    reporter = Reporter()
+    try:
+        return make_data(wanted, reporter)
+    except MT3Error as error:
+        reporter.problem(error)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
