@@ -108,6 +108,9 @@ def render(
     ] = "class",
     seed: Annotated[int, typer.Option(min=0, help="Draws instruments, sound fonts and levels.")] = 0,
     rate: Annotated[int, typer.Option(min=8000, max=192_000, help="Samples a second.")] = 44_100,
+    tuning_cents: Annotated[
+        str, typer.Option(help="Each piece's tuning, drawn between two ends in cents: -20,24 is a' at 435 to 446 Hz.")
+    ] = "0,0",
     max_minutes: Annotated[float, typer.Option(min=0.01, max=150, help="Cut longer pieces.")] = 20,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many files, spread over the folder.")] = None,
     processes: Annotated[int | None, typer.Option(min=1, help="Files side by side. [default: all cores]")] = None,
@@ -120,16 +123,18 @@ def render(
     Pieces that are finished are skipped; files that cannot be rendered are named and left out, with exit code 1.
     """
     from mt3app.render import render_files
-    from mt3core.rendering.dataset import Rendering
+    from mt3core.rendering.dataset import Rendering, parse_range
 
-    rendering = Rendering(layout, engine, tuple(sound_fonts or ()), seed, programs, rate, max_minutes)
+    rendering = Rendering(
+        layout, engine, tuple(sound_fonts or ()), seed, programs, rate, max_minutes, parse_range(tuning_cents)
+    )
     reporter = Reporter(quiet, verbose)
     raise typer.Exit(render_files(midi_dir, out, rendering, processes, limit, overwrite, reporter))
 
 
 def sounds(
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="An .sfz file, or the Salamander's or a Hydrogen kit's folder.")
+        Path, typer.Argument(metavar="SOURCE", help="An .sfz file, or a folder: the Salamander, Hydrogen, SpectMorph.")
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the instrument.")],
     rate: Annotated[int | None, typer.Option(min=8000, max=192_000, help="Samples a second. [default: theirs]")] = None,

@@ -17,6 +17,7 @@ from mt3core.rendering import stems as stems_module
 from mt3core.rendering.dataset import Rendering, check_rendering, render_dataset
 from mt3core.rendering.slakh_metadata import slakh_metadata, stem_fields
 from mt3core.rendering.soundfonts import default_sound_font
+from mt3core.rendering.variation import draw_tuning
 
 yaml = pytest.importorskip("yaml")
 pytestmark = pytest.mark.integration
@@ -263,6 +264,9 @@ def test_a_full_disk_ends_the_run_with_a_sentence(midi_dir, tmp_path, monkeypatc
         (["--layout", "musdb"], 2, "There is no layout 'musdb'. Choose slakh, maestro, folder."),
         (["--layout", "slakh", "--engine", "timidity"], 2, "There is no engine 'timidity'."),
         (["--layout", "slakh", "--programs", "all"], 2, "Unknown choice 'all'. Choose keep, class, any."),
+        (["--layout", "slakh", "--tuning-cents", "a,b"], 2, "'a,b' is no range."),
+        (["--layout", "slakh", "--tuning-cents", "5,-5"], 2, "A tuning from 5 to -5 cents cannot be drawn."),
+        (["--layout", "slakh", "--tuning-cents", "0,60"], 2, "A tuning from 0 to 60 cents cannot be drawn."),
         (["--layout", "slakh", "--sound-font", "none.sf2"], 1, "none.sf2 cannot be read: No such file or directory."),
         (["--layout", "slakh", "--engine", "pretty_midi", "--sound-font", "a.sf2"], 2, "plays no sound fonts."),
     ],
@@ -289,6 +293,39 @@ def test_several_sound_fonts_are_all_used(tmp_path):
     assert "second.sf2:" in text
     with pytest.raises(UsageError, match="200 minutes cannot be rendered"):
         check_rendering(rendering("slakh", most_minutes=200.0))
+
+
+@pytest.mark.parametrize("engine", ["auto", "pretty_midi"])
+def test_each_piece_has_a_tuning_of_its_own_and_labels_stay(midi_dir, tmp_path, engine):
+    for name, tuning in (("plain", (0.0, 0.0)), ("tuned", (-20.0, 24.0))):
+        render_dataset(midi_dir, tmp_path / name, rendering("slakh", engine=engine, tuning_cents=tuning), limit=2)
+    plain, tuned = files_of(tmp_path / "plain"), files_of(tmp_path / "tuned")
+    assert plain.keys() == tuned.keys()
+    labels = [name for name in plain if name.endswith(".mid")]
+    assert len(labels) > 2
+    assert all(plain[name] == tuned[name] for name in labels)
+    assert all(plain[name] != tuned[name] for name in plain if name.endswith("mix.flac"))
+    drawn = [draw_tuning((-20.0, 24.0), 0, f"song {number}.mid") for number in range(40)]
+    assert len(set(drawn)) == 40
+    assert -20 <= min(drawn) < -10
+    assert 15 < max(drawn) <= 24
+    assert draw_tuning((3.0, 3.0), 0, "a.mid") == 3.0
+
+
+def test_drums_are_not_tuned(tmp_path):
+    write_song(tmp_path / "in/drums.mid", [(None, [(0.0, 0.1, 36, 90), (0.5, 0.6, 42, 90)])])
+    for name, tuning in (("plain", (0.0, 0.0)), ("tuned", (30.0, 30.0))):
+        render_dataset(tmp_path / "in", tmp_path / name, rendering("folder", tuning_cents=tuning))
+    plain, tuned = files_of(tmp_path / "plain"), files_of(tmp_path / "tuned")
+    assert [plain[name] == tuned[name] for name in sorted(plain)] == [False, True, True]  # rendering.json differs
+
+
+def test_a_run_with_a_tuning_goes_on_where_it_was(midi_dir, tmp_path):
+    settings = rendering("folder", tuning_cents=(-20.0, 24.0))
+    assert render_dataset(midi_dir, tmp_path / "out", settings, limit=1).count("written") == 1
+    assert render_dataset(midi_dir, tmp_path / "out", settings, limit=2).count("skipped") == 1
+    with pytest.raises(OutputError, match="was rendered with another tuning_cents"):
+        render_dataset(midi_dir, tmp_path / "out", rendering("folder"), limit=2)
 
 
 def test_metadata_survives_odd_names():

@@ -28,14 +28,15 @@ def engine(request):
         pytest.skip(str(error))
 
 
-def voice_of(engine, program=PIANO, is_drum=False):
+def voice_of(engine, program=PIANO, is_drum=False, tuning_cents=0.0):
     font = default_sound_font() if engine.uses_sound_fonts else None
-    return Voice(program, DRUM_BANK if is_drum else 0, program, font, 0.0)
+    return Voice(program, DRUM_BANK if is_drum else 0, program, font, 0.0, tuning_cents)
 
 
-def play(engine, notes, program=PIANO, is_drum=False, seconds=2.0):
+def play(engine, notes, program=PIANO, is_drum=False, seconds=2.0, tuning_cents=0.0):
     table = np.array([(*note, program, is_drum) for note in notes], NOTE_DTYPE)
-    return engine.play(table, voice_of(engine, program, is_drum), round(seconds * RATE), RATE).mean(axis=1)
+    voice = voice_of(engine, program, is_drum, tuning_cents)
+    return engine.play(table, voice, round(seconds * RATE), RATE).mean(axis=1)
 
 
 def first_sounds(audio, onsets):
@@ -69,6 +70,38 @@ def test_pitches_are_heard_as_the_labels_say(engine, program):
     peak = lags[good][0] + int(np.argmax(correlation[lags[good][0] : lags[good][0] + 20]))
     heard = 69 + 12 * np.log2(RATE / peak / 440)
     assert heard == pytest.approx(pitch, abs=TOLERANCE_SEMITONES)
+
+
+@pytest.mark.parametrize("cents", [-40.0, 24.0])
+def test_a_tuning_moves_every_pitch_and_no_onset(engine, cents):
+    """Partials of a piano's note stand higher by as much, in its second half as in its first."""
+    onsets = np.array([0.2, 1.237])
+    notes = [(onset, onset + 0.8, 60, 100) for onset in onsets]
+    in_tune, tuned = (play(engine, notes, seconds=3, tuning_cents=one) for one in (0.0, cents))
+    for onset in onsets:
+        first = round((onset + 0.1) * RATE)
+        assert higher_by(in_tune[first : first + RATE // 2], tuned[first : first + RATE // 2]) == pytest.approx(
+            cents, abs=1.5
+        )
+    np.testing.assert_allclose(first_sounds(tuned, onsets), first_sounds(in_tune, onsets), atol=0.002)
+
+
+def higher_by(first, second):
+    """Cents from the spectrum of one sound to that of another: how far it is shifted on a logarithmic scale."""
+    frequencies_hz = 200 * 2 ** (np.arange(0, 2400) / 1200)  # two octaves of which a cent is a step
+    spectra = []
+    for audio in (first, second):
+        spectrum = np.abs(np.fft.rfft(audio * np.hanning(len(audio)), 1 << 19))
+        spectra.append(np.interp(frequencies_hz, np.arange(len(spectrum)) * RATE / (1 << 19), spectrum))
+    shifts = np.arange(-60, 61)
+    return float(shifts[np.argmax([np.dot(np.roll(spectra[0], shift), spectra[1]) for shift in shifts])])
+
+
+def test_the_next_part_is_in_tune_again(engine):
+    notes = [(0.0, 0.5, 60, 100)]
+    alone = play(engine, notes)
+    play(engine, notes, tuning_cents=30.0)
+    np.testing.assert_array_equal(play(engine, notes), alone)
 
 
 def test_a_released_note_ends_and_loud_notes_are_louder(engine):

@@ -14,7 +14,7 @@ from mt3core.rendering import sampler
 from mt3core.rendering.dataset import Rendering, check_rendering, render_dataset
 from mt3core.rendering.instrument_folders import cut_to_sound
 from mt3core.rendering.instruments import Instrument, Sample, read_instrument, read_sounds, sounds_digest
-from mt3core.rendering.sampler import Sampler, Waves
+from mt3core.rendering.sampler import Sampler, Waves, sustained
 from mt3core.rendering.soundfonts import default_sound_font
 from mt3core.rendering.variation import KITS, Voice
 
@@ -31,9 +31,9 @@ def piano(tmp_path_factory):
     return folder
 
 
-def play(folder, notes, seconds=2.0, is_drum=False, rate_hz=RATE_HZ):
+def play(folder, notes, seconds=2.0, is_drum=False, rate_hz=RATE_HZ, tuning_cents=0.0):
     table = np.array([(*note, 0, is_drum) for note in notes], NOTE_DTYPE)
-    voice = Voice(0, 128 if is_drum else 0, 0, folder, 0.0)
+    voice = Voice(0, 128 if is_drum else 0, 0, folder, 0.0, tuning_cents)
     audio = Sampler().play(table, voice, round(seconds * rate_hz), rate_hz)
     assert audio.dtype == np.float32
     assert audio.shape == (round(seconds * rate_hz), 2)
@@ -60,6 +60,20 @@ def test_keys_between_the_samples_are_in_tune(piano, key):
     spectrum = np.abs(np.fft.rfft(audio * np.hanning(len(audio)), 1 << 18))
     heard_hz = np.argmax(spectrum) * RATE_HZ / (1 << 18)
     assert 69 + 12 * np.log2(heard_hz / 440) == pytest.approx(key, abs=0.02)
+
+
+@pytest.mark.parametrize("cents", [-40.0, 24.0])
+def test_a_tuning_moves_pitches_and_neither_onsets_nor_lengths(piano, cents):
+    notes = [(0.2, 0.6, 60, 100), (2.5, 2.9, 72, 100)]
+    audio = play(piano, notes, seconds=4, tuning_cents=cents)
+    for onset, key in ((0.2, 60), (2.5, 72)):
+        first = round(onset * RATE_HZ)
+        spectrum = np.abs(np.fft.rfft(audio[first : first + (1 << 12)] * np.hanning(1 << 12), 1 << 18))
+        heard_hz = np.argmax(spectrum) * RATE_HZ / (1 << 18)
+        assert 69 + 12 * np.log2(heard_hz / 440) == pytest.approx(key + cents / 100, abs=0.02)
+        stretch = np.abs(audio[first - 800 : first + 800])
+        assert np.argmax(stretch > AUDIBLE * stretch.max()) / RATE_HZ == pytest.approx(0.05, abs=TOLERANCE_SECONDS)
+    assert level(audio, 0.81, 1.0) < 0.0003  # ended by the damper at 0.6 s, as in tune
 
 
 def test_tuning_of_a_sample_is_mended(tmp_path):
@@ -116,6 +130,22 @@ def test_bowed_and_blown_notes_do_not_ring_on(tmp_path):
         play(tmp_path / "flute", [(0.0, 0.5, 60, 127)]) + play(tmp_path / "flute", [(0.5, 1.0, 60, 64)]),
         atol=1e-6,
     )
+
+
+def test_a_held_note_lasts_longer_than_its_recording(tmp_path):
+    times = np.arange(2 * RATE_HZ) / RATE_HZ
+    tone = (0.5 * np.sin(2 * np.pi * 261.6 * times)).astype(np.float32)[:, np.newaxis]
+    long = sustained(tone, RATE_HZ)
+    assert len(long) >= 12 * RATE_HZ
+    np.testing.assert_array_equal(long[: round(1.4 * RATE_HZ)], tone[: round(1.4 * RATE_HZ)])
+    loudness = np.sqrt(np.mean(long[: 12 * RATE_HZ].reshape(-1, 1600) ** 2, axis=1))
+    assert loudness.min() > 0.2  # no hole where one repetition fades into the next
+    assert loudness.max() < 0.6
+    assert len(sustained(tone[:8000], RATE_HZ)) == 8000
+    fields = {"damped_to": 127, "release_seconds": ((0, 0.05),), "half_life_seconds": 5.0}
+    for name, rings in (("flute", False), ("harp", True)):
+        make_instrument(tmp_path / name, [sample(60)], rings=rings, **fields)
+        assert (level(play(tmp_path / name, [(0.0, 4.0, 60, 127)], seconds=5), 3, 4) > 0.1) is not rings
 
 
 def test_drums_ring_and_a_closed_hi_hat_ends_an_open_one(tmp_path):

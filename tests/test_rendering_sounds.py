@@ -165,6 +165,63 @@ def test_pianos_have_dampers_whatever_the_file_says(harp):
     assert instrument.release_of(21) > instrument.release_of(80)
 
 
+def test_an_octave_may_be_mended_by_the_file(harp):
+    harp.write_text(harp.read_text().replace("<control>", "<control> octave_offset=-1 note_offset=2"))
+    _, takes = read_source(harp, CARD)
+    assert (takes[0].sample.key, takes[0].sample.keys) == (37, (36, 38))
+
+
+def test_velocity_that_only_chooses_the_layer_changes_the_level_within(harp):
+    harp.write_text(harp.read_text().replace("amp_veltrack=50", "amp_veltrack=0"))
+    instrument, takes = read_source(harp, CARD)
+    assert instrument.velocity_exponent == 1.0
+    assert [take.sample.reference_velocity for take in takes[:2]] == [32, 95]
+    harp.write_text(harp.read_text().replace("amp_veltrack=0", "amp_veltrack=0 amp_veltrack_oncc1=75"))
+    instrument, takes = read_source(harp, CARD)
+    assert instrument.velocity_exponent == 1.5
+    assert takes[0].sample.reference_velocity == 127
+
+
+def test_layers_with_a_curve_of_their_own(tmp_path):
+    write_recording(tmp_path / "a.wav", 60, seconds=0.1)
+    (tmp_path / "a.sfz").write_text("<region> key=60 hivel=40 amp_velcurve_40=1 sample=a.wav")
+    instrument, takes = read_source(tmp_path / "a.sfz", CARD)
+    assert (instrument.velocity_exponent, takes[0].sample.reference_velocity) == (1.0, 40)
+
+
+def test_layers_that_fade_into_each_other_meet_in_the_middle(tmp_path):
+    fades = ("sample=a.wav xfout_lovel=40 xfout_hivel=60", "sample=b.wav xfin_lovel=40 xfin_hivel=60")
+    (tmp_path / "a.sfz").write_text("\n".join(f"<region> key=60 {fade}" for fade in fades))
+    _, takes = read_source(tmp_path / "a.sfz", CARD)
+    assert [take.sample.velocities for take in takes] == [(1, 50), (51, 127)]
+
+
+def test_key_switches_play_what_is_chosen_at_first(tmp_path):
+    text = "<global> sw_default=c1\n<region> key=60 sample=a.wav sw_last=c1\n<region> key=60 sample=b.wav sw_last=d1"
+    (tmp_path / "a.sfz").write_text(text)
+    (take,) = read_source(tmp_path / "a.sfz", CARD)[1]
+    assert take.recordings[0].path.name == "a.wav"
+
+
+def test_spectmorph_plays_a_note_a_file(tmp_path, capsys):
+    folder = tmp_path / "oboe"
+    for key in (60, 62):
+        write_recording(folder / f"{key}.wav", key, seconds=0.3)
+    samples = "".join(f'<sample filename="{key}.wav" midi_note="{key}"/>' for key in (62, 60))
+    (folder / "instrument.xml").write_text(f'<instrument name="Oboe">{samples}</instrument>')
+    assert run(["sounds", str(folder), str(tmp_path / "out"), "--licence", "PD", "--attribution", "Iowa"]) == 2
+    assert "Nothing says what oboe plays." in capsys.readouterr().err
+    said = ["--programs", "68", "--licence", "PD", "--attribution", "Iowa", "--rate", "8000"]
+    assert run(["sounds", str(folder), str(tmp_path / "out"), *said]) == 0
+    made = read_instrument(tmp_path / "out")
+    assert (made.name, made.programs, made.rings) == ("Oboe", (68,), False)
+    assert [(one.key, one.keys) for one in made.samples] == [(60, (58, 61)), (62, (62, 64))]
+    for text in ("<instrument/>", "<instrument><sample/></instrument>", "<"):
+        (folder / "instrument.xml").write_text(text)
+        with pytest.raises(UsageError, match=r"instrument.xml (has no samples|cannot be read)"):
+            read_source(folder, Card())
+
+
 KIT = """<?xml version="1.0"?>
 <drumkit_info xmlns="http://www.hydrogen-music.org/drumkit">
  <name>Two drums</name><author>me</author><license>CC0</license>

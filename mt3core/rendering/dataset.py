@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from mt3core.rendering.maestro_index import write_maestro_index
 from mt3core.rendering.score import read_score
 from mt3core.rendering.soundfonts import default_sound_font
 from mt3core.rendering.sources import Source, find_sources
-from mt3core.rendering.variation import PROGRAM_CHOICES
+from mt3core.rendering.variation import PROGRAM_CHOICES, WIDEST_TUNING_CENTS
 
 SETTINGS_NAME = "rendering.json"
 DEFAULT_MOST_MINUTES = 20.0
@@ -40,6 +40,7 @@ class Rendering:
     programs: str = "class"
     sample_rate_hz: int = 44_100
     most_minutes: float = DEFAULT_MOST_MINUTES
+    tuning_cents: tuple[float, float] = (0.0, 0.0)  # of each piece, drawn between these
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,12 @@ def check_rendering(rendering: Rendering) -> Rendering:
         raise UsageError(
             f"{rendering.most_minutes:g} minutes cannot be rendered.", f"Choose up to {LONGEST_MINUTES:g}."
         )
+    if not -WIDEST_TUNING_CENTS <= rendering.tuning_cents[0] <= rendering.tuning_cents[1] <= WIDEST_TUNING_CENTS:
+        low, high = rendering.tuning_cents
+        raise UsageError(
+            f"A tuning from {low:g} to {high:g} cents cannot be drawn.",
+            f"Give the lower and the upper end, within {WIDEST_TUNING_CENTS:g} cents: -20,24.",
+        )
     engine = choose_engine(rendering.engine)
     fonts = tuple(path.absolute() for path in rendering.sound_fonts)
     if build_engine(engine).uses_sound_fonts:
@@ -85,7 +92,16 @@ def check_rendering(rendering: Rendering) -> Rendering:
         )
     for font in fonts:
         read_sounds(font)
-    return Rendering(**{**_fields(rendering), "engine": engine, "sound_fonts": fonts})
+    return replace(rendering, engine=engine, sound_fonts=fonts)
+
+
+def parse_range(text: str) -> tuple[float, float]:
+    """Two numbers written as `-20,24`. Raises `UsageError`."""
+    try:
+        low, high = (float(word) for word in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"{text!r} is no range.", "Give its lower and its upper end: -20,24.") from error
+    return low, high
 
 
 def render_dataset(
@@ -140,7 +156,7 @@ def render_piece(source: Source, out: Path, rendering: Rendering) -> Outcome:
 def _players(rendering: Rendering) -> Players:
     fonts = tuple(read_sounds(font) for font in rendering.sound_fonts)
     engine = build_engine(rendering.engine)
-    return Players(engine, fonts, rendering.seed, rendering.programs, rendering.sample_rate_hz)
+    return Players(engine, fonts, rendering.seed, rendering.programs, rendering.sample_rate_hz, rendering.tuning_cents)
 
 
 def _render(sources: Sequence[Source], out: Path, rendering: Rendering, processes: int) -> Iterator[Outcome]:
@@ -193,7 +209,8 @@ def _described(rendering: Rendering) -> dict:
 
 
 def _fields(rendering: Rendering) -> dict:
-    return asdict(rendering)
+    """Its settings as they come back from JSON."""
+    return {**asdict(rendering), "tuning_cents": list(rendering.tuning_cents)}
 
 
 def _clear(out: Path, layout: str, sources: Sequence[Source], overwrite: bool) -> None:

@@ -90,6 +90,7 @@ class TinySoundFont:
         assert voice.font is not None
         synthesizer, font = _tiny_sound_font(voice.font, sample_rate_hz)
         synthesizer.program_select(0, font, voice.bank, voice.preset)
+        synthesizer.set_tuning(0, voice.tuning_cents / 100)
         samples = np.zeros((num_samples, 2), np.float32)
         now = 0
         for sample, is_onset, pitch, velocity in _events(notes, sample_rate_hz):
@@ -166,7 +167,7 @@ class FluidSynth:
         part = Part("", voice.preset, is_drum, notes, np.empty((0, 2)))
         with tempfile.TemporaryDirectory(prefix="mt3-render-") as folder:
             score, audio = Path(folder, "part.mid"), Path(folder, "part.wav")
-            score.write_bytes(score_midi([part], _FLUIDSYNTH_TAIL_SECONDS))
+            score.write_bytes(score_midi([part], _FLUIDSYNTH_TAIL_SECONDS, voice.tuning_cents))
             settings = {
                 "synth.reverb.active": 0,
                 "synth.chorus.active": 0,
@@ -194,5 +195,5 @@ class Sines:
     uses_sound_fonts = False
 
     def play(self, notes: NoteTable, voice: Voice, num_samples: int, sample_rate_hz: int) -> np.ndarray:
-        mono = play_sines(notes, voice.bank == DRUM_BANK, num_samples, sample_rate_hz)
+        mono = play_sines(notes, voice.bank == DRUM_BANK, num_samples, sample_rate_hz, voice.tuning_cents)
         return np.repeat(mono[:, np.newaxis], 2, axis=1)

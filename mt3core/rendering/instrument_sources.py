@@ -14,6 +14,7 @@ from mt3core.rendering.instruments import Instrument
 from mt3core.rendering.salamander import DAMPER_SECONDS, GRAND_DAMPED_TO, is_salamander, read_salamander
 from mt3core.rendering.sfz import read_sfz
 from mt3core.rendering.soundfonts import NUM_KEYS
+from mt3core.rendering.spectmorph import is_spectmorph, read_spectmorph
 
 PIANOS = frozenset(range(4))  # those with hammers, strings and dampers
 _SHORTEST_RELEASE_SECONDS = 0.02
@@ -55,15 +56,19 @@ def read_source(source: Path, card: Card, num_layers: int | None = None) -> tupl
         instrument, takes = read_salamander(source, num_layers)
     elif source.is_dir() and is_hydrogen(source):
         instrument, takes = read_hydrogen(source)
+    elif source.is_dir() and is_spectmorph(source):
+        instrument, takes = read_spectmorph(source)
     elif source.suffix.lower() == ".sfz":
         instrument, takes = _sfz_instrument(source, card)
     else:
         raise UsageError(
             f"{source} holds no samples of a known kind.",
-            "Give an .sfz file, or the folder of the Salamander or of a Hydrogen kit.",
+            "Give an .sfz file, or the folder of the Salamander, of a Hydrogen kit or of a SpectMorph instrument.",
         )
     said = {name: getattr(card, name) for name in _SAID if getattr(card, name) is not None}
     instrument = dataclasses.replace(instrument, **said)
+    if instrument.is_drum_kit == bool(instrument.programs):
+        raise UsageError(f"Nothing says what {source.name} plays.", "Give --programs, or --drums for an .sfz of drums.")
     for name in _NEEDED:
         if not getattr(instrument, name):
             raise UsageError(f"Nothing says the {name} of {source}.", f"Give it with --{name}.")
@@ -72,8 +77,6 @@ def read_source(source: Path, card: Card, num_layers: int | None = None) -> tupl
 
 def _sfz_instrument(path: Path, card: Card) -> tuple[Instrument, list[Take]]:
     read = read_sfz(path)
-    if not card.drums and not card.programs:
-        raise UsageError(f"Nothing says what {path.name} plays.", "Give --programs, or --drums for a drum kit.")
     instrument = Instrument(
         name=path.stem,
         licence="",

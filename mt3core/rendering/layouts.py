@@ -26,7 +26,7 @@ from mt3core.rendering.slakh_metadata import SOUND_EFFECTS, slakh_metadata, stem
 from mt3core.rendering.soundfonts import SoundFont
 from mt3core.rendering.sources import Source
 from mt3core.rendering.stems import AudioFormat, Stem, Stems, writing
-from mt3core.rendering.variation import ACOUSTIC_PIANOS, Voice, choose_voice, generator, has_samples
+from mt3core.rendering.variation import ACOUSTIC_PIANOS, Voice, choose_voice, draw_tuning, generator, has_samples
 
 LAYOUTS = ("slakh", "maestro", "folder")
 RAW_PREFIX = ".raw-"
@@ -43,6 +43,7 @@ class Players:
     seed: int
     programs: str  # see `variation.PROGRAM_CHOICES`
     sample_rate_hz: int
+    tuning_cents: tuple[float, float] = (0.0, 0.0)
 
     def engine_of(self, voice: Voice) -> Engine:
         """What plays a voice: a folder of samples has an engine of its own."""
@@ -120,6 +121,8 @@ def _play(part: Part, number: int, layout: str, stems: Stems, source: Source, pl
         voice = choose_voice(part, players.fonts, rng, players.programs)
     if voice is None:
         return None
+    if not part.is_drum:
+        voice = replace(voice, tuning_cents=draw_tuning(players.tuning_cents, players.seed, source.relative))
     if layout != "maestro" and not part.is_drum:
         part = with_program(part, voice.program)
     can_play = has_samples(part, voice, players.fonts)

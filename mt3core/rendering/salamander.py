@@ -54,11 +54,14 @@ def read_salamander(folder: Path, num_layers: int | None = None) -> tuple[Instru
     return instrument, takes
 
 
-def nearest_keys(key: int, roots: list[int]) -> tuple[int, int]:
-    """The keys of the piano that are nearer to a root than to those beside it; ties go to the lower."""
+def nearest_keys(key: int, roots: list[int], beyond: int = 127) -> tuple[int, int]:
+    """The keys of a piano that are nearer to a root than to those beside it; ties go to the lower.
+
+    The lowest and the highest root reach `beyond` semitones further.
+    """
     place = roots.index(key)
-    low = PIANO_KEYS[0] if place == 0 else (roots[place - 1] + key) // 2 + 1
-    high = PIANO_KEYS[1] if place == len(roots) - 1 else (key + roots[place + 1]) // 2
+    low = max(PIANO_KEYS[0], key - beyond) if place == 0 else (roots[place - 1] + key) // 2 + 1
+    high = min(PIANO_KEYS[1], key + beyond) if place == len(roots) - 1 else (key + roots[place + 1]) // 2
     return low, high
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
+from jaxtyping import Float
 
 from mt3core.errors import AudioError
 from mt3core.notes import NoteTable
@@ -22,6 +23,10 @@ from mt3core.rendering.variation import Voice
 _MOST_BYTES = 5 << 28  # of resampled notes kept in a process: all of a piano with 16 layers at 16 kHz in stereo
 _REPEAT_SECONDS = 0.0015  # labels are whole milliseconds: a note that ends where the next begins was not let go
 _FULL_SCALE = 32767
+# A bowed or blown note may last longer than its recording: the stretch between these shares of it is repeated then.
+_REPEATED = (0.4, 0.85)
+_CROSSFADE_SECONDS = 0.2
+_SHORTEST_SUSTAINED_SECONDS, _LONGEST_SUSTAINED_SECONDS = 0.8, 12.0
 _SIXTY_DB = np.log(1000.0)
 
 
@@ -34,7 +39,9 @@ class Sampler:
     def play(self, notes: NoteTable, voice: Voice, num_samples: int, sample_rate_hz: int) -> np.ndarray:
         assert voice.font is not None
         instrument = read_instrument(voice.font)
-        samples = np.zeros((num_samples, 2), np.float32)
+        # A piece that is not in tune is played too slowly by as much and then brought to its time.
+        clock_hz = sample_rate_hz * 2 ** (voice.tuning_cents / 1200)
+        samples = np.zeros((round(num_samples * clock_hz / sample_rate_hz), 2), np.float32)
         turns: defaultdict[tuple[int, int], int] = defaultdict(int)
         for onset, offset, key, velocity in _events(notes, instrument):
             choices = _choices(voice.font, key, velocity)
@@ -44,10 +51,15 @@ class Sampler:
             turns[key, choices[0]] += 1
             wave, scale = _WAVES.wave(voice.font, number, key, sample_rate_hz)
             gain = np.float32(scale * _gain(instrument, number, velocity))
-            first = round(onset * sample_rate_hz)
-            last = None if offset is None else round(offset * sample_rate_hz) - first
-            _add(samples[first:], wave, gain, last, round(instrument.release_of(key) * sample_rate_hz))
-        return samples
+            first = round(onset * clock_hz)
+            let_go = None if offset is None else round(offset * clock_hz) - first
+            _add(samples[first:], wave, gain, let_go, round(instrument.release_of(key) * clock_hz))
+        if clock_hz == sample_rate_hz:
+            return samples
+        result = np.zeros((num_samples, 2), np.float32)
+        tuned = soxr.resample(samples, clock_hz, sample_rate_hz)[:num_samples]
+        result[: len(tuned)] = tuned
+        return result
 
 
 @lru_cache(maxsize=1 << 16)
@@ -122,7 +134,8 @@ _WAVES = Waves(_MOST_BYTES)
 
 
 def _wave(folder: Path, number: int, key: int, sample_rate_hz: int) -> tuple[np.ndarray, float]:
-    sample = read_instrument(folder).samples[number]
+    instrument = read_instrument(folder)
+    sample = instrument.samples[number]
     try:
         recorded, rate_hz = soundfile.read(folder / sample.file, dtype="float32", always_2d=True)
     except (OSError, soundfile.LibsndfileError) as error:
@@ -131,5 +144,21 @@ def _wave(folder: Path, number: int, key: int, sample_rate_hz: int) -> tuple[np.
         ) from error
     semitones = key - sample.key + sample.tune_cents / 100
     resampled = soxr.resample(recorded[:, :2], rate_hz * 2 ** (semitones / 12), sample_rate_hz)
+    if not (instrument.rings or instrument.is_drum_kit):
+        resampled = sustained(resampled, sample_rate_hz)
     peak = float(np.abs(resampled).max(initial=0.0)) or 1.0
     return np.rint(resampled * (_FULL_SCALE / peak)).astype(np.int16), peak / _FULL_SCALE
+
+
+def sustained(audio: Float[np.ndarray, "frames channels"], sample_rate_hz: int) -> Float[np.ndarray, "longer channels"]:
+    """A recording of a held note for as long as notes are held: its middle repeated, each faded into the next."""
+    if len(audio) < _SHORTEST_SUSTAINED_SECONDS * sample_rate_hz:
+        return audio
+    begin, end = (round(share * len(audio)) for share in _REPEATED)
+    stretch = audio[begin:end]
+    fade = min(round(_CROSSFADE_SECONDS * sample_rate_hz), len(stretch) // 3)
+    angle = np.linspace(0, np.pi / 2, fade, dtype=np.float32)[:, np.newaxis]
+    joint = audio[end - fade : end] * np.cos(angle) + stretch[:fade] * np.sin(angle)
+    repeat = np.concatenate([joint, stretch[fade:-fade]])
+    count = int(np.ceil(_LONGEST_SUSTAINED_SECONDS * sample_rate_hz / len(repeat)))
+    return np.concatenate([audio[: end - fade], *[repeat] * count])

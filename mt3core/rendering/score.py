@@ -22,6 +22,7 @@ from mt3core.notes import NOTE_DTYPE, NoteTable, apply_sustain, trim_overlapping
 TICKS_PER_QUARTER = 500  # at 120 quarters a minute: a tick is a millisecond
 _TICK_SECONDS = 0.001
 _MICROSECONDS_PER_QUARTER = 500_000
+_IN_TUNE = 8192
 _DRUM_PITCHES = (27, 87)  # General MIDI has 35 to 81; sound fonts for it go on with Roland's GS on both sides
 
 # The Roland TD-11 of the Groove MIDI data set sends three notes that General MIDI has not, or has for other drums.
@@ -87,8 +88,11 @@ def quantised(part: Part) -> Part:
     return replace(part, notes=instrument.notes, pedal=_pedal(instrument))
 
 
-def score_midi(parts: Sequence[Part], tail_seconds: float = 0.0) -> bytes:
-    """A MIDI file of type 1 with a track a part; drums on channel 10. It ends `tail_seconds` after the last note."""
+def score_midi(parts: Sequence[Part], tail_seconds: float = 0.0, tuning_cents: float = 0.0) -> bytes:
+    """A MIDI file of type 1 with a track a part; drums on channel 10. It ends `tail_seconds` after the last note.
+
+    A tuning other than 0 is written as MIDI's fine tuning, for a synthesizer that reads the file.
+    """
     midi = mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_QUARTER, charset="utf-8")
     conductor = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=_MICROSECONDS_PER_QUARTER)])
     conductor.append(mido.MetaMessage("time_signature", numerator=4, denominator=4))
@@ -97,6 +101,8 @@ def score_midi(parts: Sequence[Part], tail_seconds: float = 0.0) -> bytes:
     for number, part in enumerate(parts):
         channel = DRUM_CHANNEL if part.is_drum else channels[number % len(channels)]
         track = _track(part, channel)
+        if tuning_cents:
+            track[1:1] = _fine_tuning(channel, tuning_cents)
         track.append(mido.MetaMessage("end_of_track", time=round(tail_seconds / _TICK_SECONDS)))
         midi.tracks.append(track)
     data = io.BytesIO()
@@ -129,6 +135,13 @@ def _track(part: Part, channel: int) -> mido.MidiTrack:
         track.append(message)
         now = tick
     return track
+
+
+def _fine_tuning(channel: int, cents: float) -> list[mido.Message]:
+    """Registered parameter 1: 14 bits, of which 8192 is in tune and either end a semitone away."""
+    value = round(_IN_TUNE * (1 + cents / 100))
+    controls = ((101, 0), (100, 1), (6, value >> 7), (38, value & 0x7F))
+    return [mido.Message("control_change", channel=channel, control=one, value=to, time=0) for one, to in controls]
 
 
 def _read_part(instrument: MidiInstrument) -> Part:

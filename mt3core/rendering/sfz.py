@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mt3core.errors import UsageError
 from mt3core.rendering.instrument_folders import Recording, Take
 from mt3core.rendering.instruments import Sample
+from mt3core.rendering.soundfonts import NUM_KEYS
 
 _LEVELS = ("global", "master", "group", "region")  # each inherits from those before
 _OPCODE = re.compile(r"(?<!\S)([A-Za-z_]\w*)=")
@@ -39,20 +40,21 @@ class SfzInstrument:
 def read_sfz(path: Path) -> SfzInstrument:
     """The instrument of an .sfz file. Raises `UsageError` where it cannot be read or plays nothing."""
     controls: dict[int, float] = {}
-    default_path, takes = "", defaultdict(list)
+    default_path, higher, takes = "", 0, defaultdict(list)
     inherited: dict[str, _Opcodes] = {level: {} for level in _LEVELS}
     regions: list[_Opcodes] = []
     for header, opcodes in _headers(_text(path)):
         if header == "control":
             default_path = opcodes.get("default_path", default_path)
             controls |= _settings(opcodes)
+            higher = int(opcodes.get("note_offset", 0)) + 12 * int(opcodes.get("octave_offset", 0))
         elif header in _LEVELS:
             inherited[header] = opcodes
             for lower in _LEVELS[_LEVELS.index(header) + 1 :]:
                 inherited[lower] = {}
             if header == "region":
                 merged = {key: value for level in _LEVELS for key, value in inherited[level].items()}
-                regions.append(merged | {"default_path": default_path})
+                regions.append(merged | {"default_path": default_path, "note_offset": str(higher)})
     switch = next((region["sw_default"] for region in regions if "sw_default" in region), None)
     heard = [region for region in regions if _sounds(region, controls, switch)]
     try:
@@ -65,9 +67,13 @@ def read_sfz(path: Path) -> SfzInstrument:
         raise UsageError(
             f"{path} plays nothing when only keys are touched.", "Give another .sfz file of the instrument."
         )
-    first = heard[0]
-    exponent = 1.0 if any(_curve_top(region) for region in heard) else float(first.get("amp_veltrack", 100)) / 50
-    return SfzInstrument(found, float(first.get("ampeg_release", _DEFAULT_RELEASE_SECONDS)), exponent)
+    releases = sorted(float(region.get("ampeg_release", _DEFAULT_RELEASE_SECONDS)) for region in heard)
+    release_seconds = releases[len(releases) // 2]
+    tracked = _tracked(heard[0], controls)
+    if tracked > 0 or any(_curve_top(region) for region in heard):
+        return SfzInstrument(found, release_seconds, 1.0 if any(_curve_top(region) for region in heard) else tracked)
+    # Velocity only chooses the recording; within a layer the level follows it all the same.
+    return SfzInstrument([_about_middle(take) for take in found], release_seconds, 1.0)
 
 
 def _text(path: Path) -> str:
@@ -161,10 +167,11 @@ def _place(region: _Opcodes) -> tuple[tuple[str, float], ...]:
     low, high = (_key(region.get(name, only or default)) for name, default in (("lokey", "0"), ("hikey", "127")))
     centre = _key(region.get("pitch_keycenter", only or "60"))
     softest, loudest = _velocities(region)
+    higher = int(region["note_offset"])
     values = {
-        "key": centre - int(region.get("transpose", 0)),
-        "low": low,
-        "high": high,
+        "key": centre + higher - int(region.get("transpose", 0)),
+        "low": max(low + higher, 0),
+        "high": min(high + higher, NUM_KEYS - 1),
         "softest": softest,
         "loudest": loudest,
         "reference": _curve_top(region) or 127,
@@ -195,6 +202,20 @@ def _velocities(region: _Opcodes) -> tuple[int, int]:
     if "xfout_hivel" in region:
         high = min(high, (int(region.get("xfout_lovel", 1)) + int(region["xfout_hivel"])) // 2)
     return max(low, 1), max(high, low, 1)
+
+
+def _tracked(region: _Opcodes, controls: dict[int, float]) -> float:
+    """The exponent of velocity in amplitude: 2 where the file says 100 %."""
+    percent = float(region.get("amp_veltrack", 100))
+    for name, value in region.items():
+        if match := re.fullmatch(r"amp_veltrack_(?:on)?cc(\d+)", name):
+            percent += float(value) * controls.get(int(match[1]), 0.0) / 127
+    return percent / 50
+
+
+def _about_middle(take: Take) -> Take:
+    middle = sum(take.sample.velocities) // 2
+    return Take(take.recordings, replace(take.sample, reference_velocity=middle))
 
 
 def _curve_top(region: _Opcodes) -> int | None:

@@ -21,17 +21,19 @@ _HIT_LENGTHS = 7  # after as many of these a hit is below -60 dB
 _DRUM_LEVEL = 2.0  # against a pitched note of the same velocity
 
 
-def play_sines(notes: NoteTable, is_drum: bool, num_samples: int, sample_rate_hz: int) -> Float[np.ndarray, " samples"]:
+def play_sines(
+    notes: NoteTable, is_drum: bool, num_samples: int, sample_rate_hz: int, tuning_cents: float = 0.0
+) -> Float[np.ndarray, " samples"]:
     """The notes of one part in mono; full velocity of a single note is about 1."""
     samples = np.zeros(num_samples, np.float32)
     if is_drum:
         _add_hits(samples, notes, sample_rate_hz)
     else:
-        _add_waves(samples, notes, sample_rate_hz)
+        _add_waves(samples, notes, sample_rate_hz, tuning_cents)
     return samples
 
 
-def _add_waves(samples: np.ndarray, notes: NoteTable, sample_rate_hz: int) -> None:
+def _add_waves(samples: np.ndarray, notes: NoteTable, sample_rate_hz: int, tuning_cents: float) -> None:
     stretches = (notes["onset"] // _STRETCH_SECONDS).astype(np.int64)
     for stretch in np.unique(stretches).tolist():
         first = round(stretch * _STRETCH_SECONDS * sample_rate_hz)
@@ -39,7 +41,8 @@ def _add_waves(samples: np.ndarray, notes: NoteTable, sample_rate_hz: int) -> No
         for note in notes[stretches == stretch].tolist():
             onset, offset, pitch, velocity = note[:4]
             begin = stretch * _STRETCH_SECONDS
-            instrument.notes.append(pretty_midi.Note(velocity, pitch, onset - begin, offset - begin))
+            tuned = pitch + tuning_cents / 100
+            instrument.notes.append(pretty_midi.Note(velocity, tuned, onset - begin, offset - begin))
         played = instrument.synthesize(fs=sample_rate_hz)[: max(len(samples) - first, 0)]
         samples[first : first + len(played)] += played / 127
 

@@ -1,4 +1,4 @@
-"""What plays each part: program, sound font, preset and level, drawn from a seed.
+"""What plays each part: program, sound font, preset and level, drawn from a seed; and the tuning of the piece.
 
 A draw depends on the seed and the piece's path only, not on the order of the pieces or on other pieces. A program
 changes within its class: instruments that one would take for each other in an arrangement. Left out of the classes
@@ -49,6 +49,8 @@ ACOUSTIC_PIANOS = (0, 1)  # what passes for MAESTRO's grand piano
 
 _BASS_CLASSES = ((32, 33, 34, 35, 36, 37), (38, 39))
 _BASS_TOP_PITCH = 52  # with "any", parts whose middle lies below are played by basses, and only those
+# Half a semitone away a note would be another key.
+WIDEST_TUNING_CENTS = 50.0
 _LEVEL_DB = (-7.0, 4.0)
 _LEAST_COVERAGE = 0.99  # share of a part's notes that a preset must have samples for
 
@@ -62,6 +64,7 @@ class Voice:
     preset: int
     font: Path | None
     level_db: float
+    tuning_cents: float = 0.0  # of the whole piece, above 440 Hz for a'; drums are not tuned
 
     @property
     def plugin_name(self) -> str:
@@ -102,6 +105,12 @@ def choose_voice(
             if coverage > (best[0] if best else 0.0):
                 best = coverage, voice
     return best[1] if best else None
+
+
+def draw_tuning(tuning_cents: tuple[float, float], seed: int, piece: str) -> float:
+    """The tuning of a piece within a range, in cents above 440 Hz for a'."""
+    low, high = tuning_cents
+    return low if low == high else float(generator(seed, piece, "tuning").uniform(low, high))
 
 
 def has_samples(part: Part, voice: Voice, fonts: Sequence[SoundFont]) -> np.ndarray:
