@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import shutil
 import tarfile
@@ -102,6 +103,11 @@ def _download(source: Source, folder: Path, say: Callable[[str], None]) -> Path:
     target = folder / "downloads" / f"{source.name}{''.join(Path(source.address).suffixes[-2:])}"
     if target.is_file():
         return target
+    if os.environ.get("MT3_OFFLINE"):
+        raise DatasetError(
+            f"{source.title} is not there, and MT3_OFFLINE forbids to fetch it.",
+            "Put the archive into a folder and name it with --sources.",
+        )
     say(f"Downloading {source.title} from {source.address}")
     try:
         with (
