@@ -207,8 +207,8 @@ def test_training_begins_from_names(home, small):
     from mt3app.train import initial_arrays
     from mt3core.training_config import TrainingConfig
 
-    config = replace(TrainingConfig(name="x"), model=load_config(small), init="small")
-    assert initial_arrays(config, Reporter(quiet=True)).keys() == load_weights(small).arrays.keys()
+    config = replace(TrainingConfig(name="x"), model=load_config(small))
+    assert initial_arrays(config, "small", Reporter(quiet=True)).keys() == load_weights(small).arrays.keys()
 
 
 @pytest.mark.skipif(not is_model_directory(shipped_folder() / "small"), reason="no weights ship with this checkout")
