@@ -3,7 +3,19 @@
 import numpy as np
 import pytest
 
-from mt3core.datasets.augmentation import AugmentationConfig, add_noise, augment, detune, reverberate, tilt
+from mt3core.datasets.augmentation import (
+    AugmentationConfig,
+    add_hum,
+    add_noise,
+    augment,
+    compress,
+    detune,
+    reverberate,
+    saturate,
+    tilt,
+)
+from mt3core.datasets.filters import filtered, high_pass, low_pass
+from mt3core.datasets.filters import peak as peak_filter
 from mt3core.datasets.mixing import limit_peak, mix_audio, peak
 from mt3core.errors import UsageError
 
@@ -13,7 +25,10 @@ RATE_HZ = 16_000
 SECONDS = np.arange(32768) / RATE_HZ
 TONE = (0.4 * np.sin(2 * np.pi * 440 * SECONDS)).astype(np.float32)
 NOISE = (0.1 * np.random.default_rng(0).standard_normal(32768)).astype(np.float32)
-EFFECTS = ("gain", "polarity", "tilt", "noise", "reverb", "detune")
+EFFECTS = (
+    *("gain", "polarity", "tilt", "noise", "hum", "reverb", "detune"),
+    *("equaliser", "low_pass", "high_pass", "compression", "saturation"),
+)
 
 
 def test_parts_are_mixed_with_equal_peaks():
@@ -99,6 +114,73 @@ def test_noise_has_the_level_asked_for():
     assert not add_noise(np.zeros(100, np.float32), 20.0, np.random.default_rng(0)).any()
 
 
+def gain_db(sections, frequency_hz):
+    """What a cascade does to a frequency, by its response to a click."""
+    click = np.zeros(1 << 15, np.float32)
+    click[0] = 1
+    spectrum = np.abs(np.fft.rfft(filtered(click, sections)))
+    return float(20 * np.log10(np.interp(frequency_hz, np.fft.rfftfreq(1 << 15, 1 / RATE_HZ), spectrum)))
+
+
+def test_filters_have_their_decibels():
+    assert gain_db(peak_filter(1000, 6.0, 1.0, RATE_HZ), 1000) == pytest.approx(6, abs=0.05)
+    assert gain_db(peak_filter(1000, -9.0, 2.0, RATE_HZ), 1000) == pytest.approx(-9, abs=0.05)
+    assert gain_db(peak_filter(1000, 6.0, 1.0, RATE_HZ), 60) == pytest.approx(0, abs=0.1)
+    assert gain_db(low_pass(3000, RATE_HZ), 3000) == pytest.approx(-3.01, abs=0.1)
+    assert gain_db(low_pass(2000, RATE_HZ), 4000) < -24
+    assert gain_db(low_pass(3000, RATE_HZ), 300) == pytest.approx(0, abs=0.05)
+    assert gain_db(high_pass(200, RATE_HZ), 200) == pytest.approx(-3.01, abs=0.1)
+    assert gain_db(high_pass(200, RATE_HZ), 100) == pytest.approx(-12.3, abs=0.3)
+    both = [*low_pass(3000, RATE_HZ), *high_pass(200, RATE_HZ)]
+    assert gain_db(both, 200) == pytest.approx(-3.01, abs=0.1)
+    np.testing.assert_array_equal(filtered(TONE, []), TONE)
+    assert filtered(TONE, both).dtype == np.float32
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0])
+def test_noise_has_its_colour(exponent):
+    noise = add_noise(NOISE, 0.0, np.random.default_rng(0), exponent) - NOISE
+    assert np.sum(noise**2) / np.sum(NOISE**2) == pytest.approx(1, rel=0.25)
+    power = np.abs(np.fft.rfft(noise * np.hanning(len(noise)))) ** 2
+    frequencies_hz = np.fft.rfftfreq(len(noise), 1 / RATE_HZ)
+    low, high = (np.mean(power[(frequencies_hz > hz) & (frequencies_hz < 2 * hz)]) for hz in (200, 3200))
+    assert np.log2(low / high) / 4 == pytest.approx(exponent, abs=0.2)
+
+
+def test_hum_is_that_of_the_mains():
+    found = set()
+    for seed in range(12):
+        hum = add_hum(TONE, 20.0, np.random.default_rng(seed)) - TONE
+        assert 10 * np.log10(np.mean(TONE**2) / np.mean(hum**2)) == pytest.approx(20, abs=0.1)
+        spectrum = np.abs(np.fft.rfft(hum[:32000]))  # half a hertz a bin
+        strong = np.flatnonzero(spectrum > 0.02 * spectrum.max()) / 2
+        assert (strong % 50 == 0).all() or (strong % 60 == 0).all()
+        found.add(50 if (strong % 50 == 0).all() else 60)
+    assert found == {50, 60}
+    assert not add_hum(np.zeros(100, np.float32), 20.0, np.random.default_rng(0)).any()
+
+
+def test_a_compressor_brings_levels_together():
+    loud_then_soft = TONE * np.where(SECONDS < 1, 1.0, 0.1).astype(np.float32)
+    changed = compress(loud_then_soft, 2.0)
+    levels = [np.sqrt(np.mean(changed[begin : begin + 8000] ** 2)) for begin in (4000, 20000)]
+    assert 20 * np.log10(levels[0] / levels[1]) == pytest.approx(10, abs=0.5)  # 20 dB halved
+    np.testing.assert_allclose(compress(TONE, 1.0), TONE, atol=1e-6)
+    for samples in (np.zeros_like(TONE), TONE[:100]):
+        np.testing.assert_array_equal(compress(samples, 4.0), samples)
+
+
+def test_saturation_rounds_off_and_keeps_the_peak():
+    driven = saturate(TONE, 12.0)
+    assert np.abs(driven).max() == pytest.approx(np.abs(TONE).max(), rel=1e-4)
+    assert np.mean(np.abs(driven)) > 1.2 * np.mean(np.abs(TONE))
+    order = np.argsort(TONE)
+    assert (np.diff(driven[order]) >= -1e-6).all()
+    spectrum = np.abs(np.fft.rfft(driven * np.hanning(len(driven))))
+    assert spectrum[round(3 * 440 * len(TONE) / RATE_HZ)] > 0.05 * spectrum.max()  # the third harmonic
+    assert not saturate(np.zeros(100, np.float32), 6.0).any()
+
+
 def test_a_tail_follows_the_sound_and_falls():
     burst = np.where(np.arange(32768) < 800, NOISE, 0).astype(np.float32)
     wet = reverberate(burst, 0.5, -10.0, np.random.default_rng(0))
@@ -116,6 +198,10 @@ def test_a_tail_follows_the_sound_and_falls():
         ({"noise_snr_db": (60.0, 20.0)}, "augmentation.noise_snr_db is"),
         ({"reverb_seconds": (0.0, 1.0)}, "augmentation.reverb_seconds is"),
         ({"detune_cents": 50.0}, "Beyond 5 cents"),
+        ({"low_pass_hz": (2000.0, 8000.0)}, "augmentation.low_pass_hz is .* Give frequencies above 0 and below 8000"),
+        ({"high_pass_hz": (0.0, 100.0)}, "augmentation.high_pass_hz is"),
+        ({"compression_ratio": (0.5, 2.0)}, "augmentation.compression_ratio is .* Give ratios from 1"),
+        ({"noise_exponent": (0.0, 3.0)}, "augmentation.noise_exponent is .* Give exponents from 0 to 2"),
     ],
 )
 def test_impossible_settings_are_refused(settings, sentence):
