@@ -12,6 +12,14 @@ The padded form is the same with R = E: a row for every example, one block long.
     positions       int32 (R, T)             from 0 in each segment
     segments        int32 (R, T)             1, 2, ... within a row; 0 where there is none
     block_examples  int32 (R, T // block)    number of the example within its group; 0 for blocks without one
+
+For the encoder's output the blocks of an example are laid together, up to four to a *tile*, so that it is copied once a
+tile, and accelerators multiply as many queries at a time as they like to (128). A group has as many tiles K as any
+batch of its rows can need.
+
+    tile_examples   int32 (groups * K,)              number of the example within its group; 0 for tiles without one
+    tile_blocks     int32 (groups * K, tile)         which blocks of the group they hold; one too many for none
+    block_tiles     int32 (R, T // block)            where each block lies in the group's tiles; one too many for none
 """
 
 from __future__ import annotations
@@ -29,6 +37,9 @@ Arrays = dict[str, Shaped[np.ndarray, "*shape"]]
 INPUTS = ("audio", "log_mel", "num_frames")  # of a pipeline's batch, what the network is computed from
 # Of drawn groups, whose rows are counted to choose how many a step has.
 DRAWS, PACKED_DRAWS = 2048, 64
+TILE_BLOCKS = 4
+# Of a packed batch, what says which places belong together.
+PLACES = ("segments", "positions", "block_examples", "tile_examples", "tile_blocks", "block_tiles")
 
 
 def split_batch(batch: Arrays, config: TrainingConfig, num_groups: int, rows: int) -> Arrays:
@@ -94,7 +105,8 @@ def pack(
     num_blocks = -(-lengths // block_tokens)
     blocks[_runs(first_token // block_tokens, num_blocks)[0]] = np.repeat(example % group_size, num_blocks)
     packed = {name: array.reshape(-1, row_tokens) for name, array in flat.items()}
-    return packed | {"block_examples": blocks.reshape(-1, row_tokens // block_tokens)}
+    packed["block_examples"] = blocks.reshape(-1, row_tokens // block_tokens)
+    return packed | _tiles(first_token // block_tokens, num_blocks, num_groups, packed["block_examples"].shape)
 
 
 def pad(targets: Int[np.ndarray, "examples tokens"], num_groups: int = 1) -> Arrays:
@@ -103,13 +115,24 @@ def pad(targets: Int[np.ndarray, "examples tokens"], num_groups: int = 1) -> Arr
     is_target = np.arange(row_tokens) < _lengths(targets)[:, None]
     inputs = np.zeros_like(targets, np.int32)
     inputs[:, 1:] = targets[:, :-1]
+    group_size = _group_size(num_examples, num_groups)
+    number = np.arange(num_examples, dtype=np.int32) % group_size
     return {
         "targets": targets.astype(np.int32),
         "decoder_inputs": np.where(is_target, inputs, 0),
         "positions": np.where(is_target, np.arange(row_tokens, dtype=np.int32), 0),
         "segments": is_target.astype(np.int32),
-        "block_examples": (np.arange(num_examples, dtype=np.int32) % _group_size(num_examples, num_groups))[:, None],
+        "block_examples": number[:, None],
+        "tile_examples": number,
+        "tile_blocks": number[:, None],
+        "block_tiles": number[:, None],
     }
+
+
+def num_tiles(rows: int, row_blocks: int, examples: int) -> int:
+    """Tiles of a group: what its blocks need at most, as the last tile of an example may have but one of them."""
+    size, blocks = min(TILE_BLOCKS, row_blocks), rows * row_blocks
+    return (blocks + (size - 1) * min(examples, blocks)) // size
 
 
 def rows_needed(num_tokens: Int[np.ndarray, " examples"], num_groups: int, row_tokens: int, block_tokens: int) -> int:
@@ -185,6 +208,38 @@ def _place(
             row[example], first_block[example], number[example] = chosen, row_blocks - free[chosen], counts[chosen]
             free[chosen] -= blocks
     return row, first_block, number
+
+
+def _tiles(
+    first_block: Int[np.ndarray, " examples"],
+    num_blocks: Int[np.ndarray, " examples"],
+    num_groups: int,
+    shape: tuple[int, ...],
+) -> Arrays:
+    """Of targets that lie in `num_blocks` from `first_block` on, counted over all groups; `shape`: (R, T // block)."""
+    num_examples = len(first_block)
+    group_size, row_blocks = num_examples // num_groups, shape[1]
+    size, group_blocks = min(TILE_BLOCKS, row_blocks), shape[0] * shape[1] // num_groups
+    group_tiles = num_tiles(shape[0] // num_groups, row_blocks, group_size)
+    group = np.arange(num_examples) // group_size
+    needed = -(-num_blocks // size)
+    before = np.cumsum(needed) - needed  # tiles of earlier examples, made those of the group
+    first_tile = before - before[group * group_size] + group * group_tiles
+
+    examples = np.zeros(num_groups * group_tiles, np.int32)
+    examples[_runs(first_tile, needed)[0]] = np.repeat(np.arange(num_examples) % group_size, needed)
+    block, within = _runs(first_block, num_blocks)
+    slot = np.repeat(first_tile * size, num_blocks) + within
+    of_group = np.repeat(group, num_blocks)
+    tile_blocks = np.full(num_groups * group_tiles * size, group_blocks, np.int32)
+    tile_blocks[slot] = block - of_group * group_blocks
+    block_tiles = np.full(shape[0] * row_blocks, group_tiles * size, np.int32)
+    block_tiles[block] = slot - of_group * group_tiles * size
+    return {
+        "tile_examples": examples,
+        "tile_blocks": tile_blocks.reshape(-1, size),
+        "block_tiles": block_tiles.reshape(shape),
+    }
 
 
 def _runs(starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

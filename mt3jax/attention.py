@@ -22,17 +22,20 @@ def attention(
     value: Float[Array, "batch heads keys head_dim"],
     mask: Bool[Array, "#batch 1 #queries keys"] | None,
     implementation: str = "xla",
+    is_causal: bool = False,
 ) -> Float[Array, "batch heads queries head_dim"]:
     """Values weighted by the softmax of unscaled scores, which are float32 at least.
 
     `xla` is written out, and so differs from `jax.nn.dot_product_attention` in nothing but float64, which that rounds.
-    `cudnn` never has all scores in memory and takes bfloat16 only.
+    `cudnn` never has all scores in memory and takes bfloat16 only. `is_causal` says of a mask that no query sees a
+    later key, so that cuDNN can leave out what the mask would hide.
     """
     if implementation == "cudnn":
         query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
-        return jax.nn.dot_product_attention(query, key, value, mask=mask, scale=1.0, implementation="cudnn").swapaxes(
-            1, 2
+        joined = jax.nn.dot_product_attention(
+            query, key, value, mask=mask, scale=1.0, is_causal=is_causal, implementation="cudnn"
         )
+        return joined.swapaxes(1, 2)
     scores = wide_matmul(query, key.mT)
     if mask is not None:
         scores = jnp.where(mask, scores, MASKED_SCORE)

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import reduce
-from operator import add
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +22,7 @@ from mt3core.config import ModelConfig, NetworkConfig
 from mt3core.positions import position_table
 from mt3jax.attention import attention
 from mt3jax.packing import Dropout, Packing
-from mt3jax.products import take_rows, wide_matmul
+from mt3jax.products import matmul_in_parts, take_rows
 
 NORM_EPSILON = 1e-6
 # Logits are summed over so many parts of the width: in one float32 sum of 512 products the rounding is most of what
@@ -56,6 +54,7 @@ class MultiHeadAttention(nnx.Module):
         self.num_heads = config.num_heads
         self.head_dim = config.head_dim
         self.implementation = "xla"
+        self.is_causal = False  # a promise about the mask, by which fused attention computes half as much
         # The scale that other transformers apply to queries is in the initial variance of theirs.
         self.query = linear(config.emb_dim, config.num_heads * config.head_dim, rngs, 1.0 / config.head_dim)
         self.key = linear(config.emb_dim, config.num_heads * config.head_dim, rngs)
@@ -74,18 +73,18 @@ class MultiHeadAttention(nnx.Module):
         # Magenta drops attention weights for all queries at once: the same as dropping values.
         return self.attend(queries, key, dropout(value, shared_axis=3), mask)
 
-    def attend_in_blocks(
+    def attend_in_tiles(
         self,
         queries: Float[Array, "rows queries emb"],
         memory: Float[Array, "examples keys emb"],
         packing: Packing,
         dropout: Dropout,
     ) -> Float[Array, "rows queries emb"]:
-        """Each block's queries and the memory of its example, whose keys and values are computed once."""
+        """Each tile's queries and the memory of its example, whose keys and values are computed once."""
         key, value = self.keys_and_values(memory)
         value = dropout.of_examples(value, shared_axis=3)
-        queries, key, value = packing.to_blocks(queries), packing.for_blocks(key), packing.for_blocks(value)
-        return packing.to_rows(self.attend(queries, key, value, None))
+        query, key, value = packing.to_tiles(self.query(queries)), packing.for_tiles(key), packing.for_tiles(value)
+        return self.out(packing.from_tiles(self.weigh(query, key, value, None)))
 
     def keys_and_values(self, memory: Float[Array, "batch keys emb"]) -> tuple[Array, Array]:
         """Both as (batch, heads, keys, head_dim)."""
@@ -98,9 +97,19 @@ class MultiHeadAttention(nnx.Module):
         value: Float[Array, "batch heads keys head_dim"],
         mask: Bool[Array, "#batch 1 #queries keys"] | None,
     ) -> Float[Array, "batch queries emb"]:
-        query = self._split_heads(self.query(queries))
-        joined = attention(query, key, value, mask, self.implementation).swapaxes(1, 2)
-        return self.out(joined.reshape(*joined.shape[:2], -1))
+        return self.out(self.weigh(self.query(queries), key, value, mask))
+
+    def weigh(
+        self,
+        query: Float[Array, "batch queries joined"],
+        key: Float[Array, "batch heads keys head_dim"],
+        value: Float[Array, "batch heads keys head_dim"],
+        mask: Bool[Array, "#batch 1 #queries keys"] | None,
+    ) -> Float[Array, "batch queries joined"]:
+        """What every head reads, side by side."""
+        query = self._split_heads(query)
+        joined = attention(query, key, value, mask, self.implementation, self.is_causal).swapaxes(1, 2)
+        return joined.reshape(*joined.shape[:2], -1)
 
     def _split_heads(self, x: Float[Array, "batch length joined"]) -> Float[Array, "batch heads length head_dim"]:
         return x.reshape(*x.shape[:2], self.num_heads, self.head_dim).swapaxes(1, 2)
@@ -166,7 +175,7 @@ class DecoderLayer(nnx.Module):
         if packing is None:
             y = self.encoder_decoder_attention(y, encoded, cross_mask, dropout)
         else:
-            y = self.encoder_decoder_attention.attend_in_blocks(y, encoded, packing, dropout)
+            y = self.encoder_decoder_attention.attend_in_tiles(y, encoded, packing, dropout)
         x = x + dropout(y, shared_axis=1)
         return x + dropout(self.mlp(self.pre_mlp_layer_norm(x), dropout), shared_axis=1)
 
@@ -220,6 +229,7 @@ class Decoder(nnx.Module):
         if not config.logits_via_embedding:
             self.logits_dense = linear(config.emb_dim, config.vocab_size, rngs)
         self.logits_via_embedding = config.logits_via_embedding
+        self.logit_parts = LOGIT_PARTS
 
     def __call__(
         self,
@@ -231,8 +241,7 @@ class Decoder(nnx.Module):
         dropout: Dropout,
         packing: Packing | None = None,
     ) -> Float[Array, "rows tokens emb"]:
-        x = self.embed(decoder_input_ids, positions)
-        x = dropout(x, shared_axis=1)
+        x = dropout(self.embed(decoder_input_ids, positions), shared_axis=1)
         for layer in self.layers:
             x = checkpointed(layer, self.remat)(x, encoded, self_mask, cross_mask, dropout, packing)
         return dropout(self.decoder_norm(x), shared_axis=1)
@@ -246,15 +255,13 @@ class Decoder(nnx.Module):
         return self.logits(self.decoder_norm(x))[:, 0]
 
     def embed(self, tokens: Int[Array, "*places"], positions: Int[Array, "*#places"]) -> Float[Array, "*places emb"]:
-        # Not by calling the embedder, which always gives the type that it was made with.
-        table = self.token_embedder.embedding[...]
+        table = self.token_embedder.embedding[...]  # a call of the embedder would give the type that it was made with
         return take_rows(table, tokens) + fixed_positions(self.config, table.dtype)[positions]
 
     def logits(self, x: Float[Array, "*places emb"]) -> Float[Array, "*places vocab"]:
         kernel = self.token_embedder.embedding[...].T if self.logits_via_embedding else self.logits_dense.kernel[...]
         scale = x.shape[-1] ** -0.5 if self.logits_via_embedding else 1.0
-        parts = zip(jnp.array_split(x, LOGIT_PARTS, axis=-1), jnp.array_split(kernel, LOGIT_PARTS), strict=True)
-        return scale * reduce(add, (wide_matmul(part, rows) for part, rows in parts))
+        return scale * matmul_in_parts(x, kernel, self.logit_parts)
 
 
 class Transformer(nnx.Module):
@@ -300,13 +307,10 @@ class Transformer(nnx.Module):
         packing: Packing,
         dropout_key: Key[Array, ""] | None = None,
     ) -> Float[Array, "rows tokens emb"]:
-        """As `decode` for rows that hold several examples' tokens, each of which sees its own example only.
-
-        Up to the logits, which `decoder.logits` makes of the result: in training they are more than shall be kept.
-        """
+        """As `decode` for rows of several examples' tokens, each of which sees its own example; without the logits."""
         dropout = Dropout(self.config.network.dropout_rate, dropout_key, packing)
-        mask = packing.self_mask()
-        return self.decoder(encoded, decoder_input_ids, packing.positions, mask, None, dropout, packing)
+        masks = (packing.self_mask(), None)
+        return self.decoder(encoded, decoder_input_ids, packing.positions, *masks, dropout, packing)
 
     def start_cache(self, encoded: Float[Array, "batch frames emb"], max_tokens: int) -> Cache:
         """An empty cache for `max_tokens` tokens, the encoder's keys and values already in it."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Int, Key, Shaped
 
-from mt3jax.products import take_rows
+from mt3jax.products import rearrange, take_rows
 
 
 @jax.tree_util.register_dataclass
@@ -23,6 +23,9 @@ class Packing:
     segments: Int[Array, "rows tokens"]
     positions: Int[Array, "rows tokens"]
     block_examples: Int[Array, "rows blocks"]
+    tile_examples: Int[Array, " tiles"]
+    tile_blocks: Int[Array, "tiles tile"]
+    block_tiles: Int[Array, "rows blocks"]
     num_examples: int = dataclasses.field(metadata={"static": True})
     num_groups: int = dataclasses.field(default=1, metadata={"static": True})
 
@@ -35,6 +38,10 @@ class Packing:
     def for_blocks(self, x: Shaped[Array, "examples ..."]) -> Shaped[Array, "row_blocks ..."]:
         """Of every example what each of its blocks needs, for the blocks of all rows in order."""
         return self._take(x, self.block_examples)
+
+    def for_tiles(self, x: Shaped[Array, "examples ..."]) -> Shaped[Array, "tiles ..."]:
+        """Of every example what each of its tiles needs."""
+        return self._take(x, self.tile_examples)
 
     def for_tokens(self, x: Shaped[Array, "examples heads tokens 1"]) -> Shaped[Array, "rows heads tokens 1"]:
         """Of every example's positions what the tokens at these positions need."""
@@ -52,7 +59,23 @@ class Packing:
     def to_rows(self, x: Shaped[Array, "row_blocks block_tokens width"]) -> Shaped[Array, "rows tokens width"]:
         return x.reshape(*self.segments.shape, x.shape[-1])
 
-    def _take(self, x: Shaped[Array, "items ..."], numbers: Int[Array, "rows blocks"]) -> Array:
+    def to_tiles(self, x: Shaped[Array, "rows tokens width"]) -> Shaped[Array, "tiles tile_tokens width"]:
+        """Each example's blocks side by side; 0 where a tile has no more."""
+        taken = self._rearrange(self.to_blocks(x), self.tile_blocks, self.block_tiles)
+        return taken.reshape(self.tile_examples.size, -1, x.shape[-1])
+
+    def from_tiles(self, x: Shaped[Array, "tiles tile_tokens width"]) -> Shaped[Array, "rows tokens width"]:
+        """The way back; 0 in blocks that belong to no example."""
+        blocks = x.reshape(self.tile_blocks.size, -1, x.shape[-1])
+        return self.to_rows(self._rearrange(blocks, self.block_tiles, self.tile_blocks))
+
+    def _rearrange(self, x: Shaped[Array, "items ..."], *ways: Int[Array, "_ _"]) -> Array:
+        """There and back; by group, as below."""
+        by_group = x.reshape(self.num_groups, -1, *x.shape[1:])
+        moved = jax.vmap(rearrange)(by_group, *(jnp.reshape(way, (self.num_groups, -1)) for way in ways))
+        return moved.reshape(-1, *x.shape[1:])
+
+    def _take(self, x: Shaped[Array, "items ..."], numbers: Int[Array, "*shape"]) -> Array:
         """By group, so that a device holding some groups needs nothing from others."""
         by_group = x.reshape(self.num_groups, -1, *x.shape[1:])
         taken = jax.vmap(take_rows)(by_group, jnp.reshape(numbers, (self.num_groups, -1)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,12 @@ def wide_matmul(left: Array, right: Array) -> Array:
     return jnp.matmul(left, right, precision=precision, preferred_element_type=jnp.promote_types(left.dtype, "float32"))
 
 
+def matmul_in_parts(left: Array, right: Array, num_parts: int) -> Array:
+    """As `wide_matmul`, the sum over so many parts of the inner axis apart."""
+    parts = zip(jnp.array_split(left, num_parts, axis=-1), jnp.array_split(right, num_parts), strict=True)
+    return functools.reduce(operator.add, (wide_matmul(part, rows) for part, rows in parts))
+
+
 def take_rows(table: Shaped[Array, "items ..."], numbers: Int[Array, "*places"]) -> Shaped[Array, "*places ..."]:
     """The items of these numbers, each of which must be one: `table[numbers]`.
 
@@ -25,6 +32,24 @@ def take_rows(table: Shaped[Array, "items ..."], numbers: Int[Array, "*places"])
     place is what accelerators are slow at.
     """
     return _take_rows(table.shape[0], table, jnp.asarray(numbers))
+
+
+@jax.custom_vjp
+def rearrange(
+    x: Shaped[Array, items * rest], sources: Int[Array, " places"], targets: Int[Array, " items"]
+) -> Shaped[Array, places * rest]:
+    """Each item moved to another place: place p holds item `sources[p]`, and item i goes to place `targets[i]`.
+
+    The two must say the same. A number that is too large stands for none: such places are 0, such items are dropped.
+    Its gradient is therefore the way back, where JAX's own would be a scatter.
+    """
+    return x.at[sources].get(mode="fill", fill_value=0)
+
+
+rearrange.defvjp(
+    lambda x, sources, targets: (rearrange(x, sources, targets), (sources, targets)),
+    lambda ways, gradient: (rearrange(gradient, ways[1], ways[0]), None, None),
+)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

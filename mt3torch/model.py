@@ -67,18 +67,18 @@ class MultiHeadAttention(nn.Module):
         # Magenta drops attention weights for all queries at once: the same as dropping values.
         return self.attend(queries, key, dropout(value, shared_axis=3), mask)
 
-    def attend_in_blocks(
+    def attend_in_tiles(
         self,
         queries: Float[Tensor, "rows queries emb"],
         memory: Float[Tensor, "examples keys emb"],
         packing: Packing,
         dropout: Dropout,
     ) -> Float[Tensor, "rows queries emb"]:
-        """Each block's queries and the memory of its example, whose keys and values are computed once."""
+        """Each tile's queries and the memory of its example, whose keys and values are computed once."""
         key, value = self.keys_and_values(memory)
         value = dropout.of_examples(value, shared_axis=3)
-        queries, key, value = packing.to_blocks(queries), packing.for_blocks(key), packing.for_blocks(value)
-        return packing.to_rows(self.attend(queries, key, value, None))
+        query, key, value = packing.to_tiles(self.query(queries)), packing.for_tiles(key), packing.for_tiles(value)
+        return self.out(packing.from_tiles(self.weigh(query, key, value, None)))
 
     def keys_and_values(self, memory: Float[Tensor, "batch keys emb"]) -> tuple[Tensor, Tensor]:
         """Both as (batch, heads, keys, head_dim)."""
@@ -91,9 +91,19 @@ class MultiHeadAttention(nn.Module):
         value: Float[Tensor, "batch heads keys head_dim"],
         mask: Bool[Tensor, "#batch 1 #queries keys"] | None,
     ) -> Float[Tensor, "batch queries emb"]:
-        query = self._split_heads(self.query(queries))
+        return self.out(self.weigh(self.query(queries), key, value, mask))
+
+    def weigh(
+        self,
+        query: Float[Tensor, "batch queries joined"],
+        key: Float[Tensor, "batch heads keys head_dim"],
+        value: Float[Tensor, "batch heads keys head_dim"],
+        mask: Bool[Tensor, "#batch 1 #queries keys"] | None,
+    ) -> Float[Tensor, "batch queries joined"]:
+        """What every head reads, side by side."""
+        query = self._split_heads(query)
         joined = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1.0).transpose(1, 2)
-        return self.out(joined.flatten(2))
+        return joined.flatten(2)
 
     def _split_heads(self, x: Float[Tensor, "batch length joined"]) -> Float[Tensor, "batch heads length head_dim"]:
         return x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
@@ -161,7 +171,7 @@ class DecoderLayer(nn.Module):
         if packing is None:
             y = self.encoder_decoder_attention(y, encoded, cross_mask, dropout)
         else:
-            y = self.encoder_decoder_attention.attend_in_blocks(y, encoded, packing, dropout)
+            y = self.encoder_decoder_attention.attend_in_tiles(y, encoded, packing, dropout)
         x = x + dropout(y, shared_axis=1)
         return x + dropout(self.mlp(self.pre_mlp_layer_norm(x), dropout), shared_axis=1)
 
@@ -228,8 +238,7 @@ class Decoder(nn.Module):
         dropout: Dropout,
         packing: Packing | None = None,
     ) -> Float[Tensor, "rows tokens emb"]:
-        x = self.embed(decoder_input_ids, positions)
-        x = dropout(x, shared_axis=1)
+        x = dropout(self.embed(decoder_input_ids, positions), shared_axis=1)
         for layer in self.layers:
             x = layer(x, encoded, self_mask, cross_mask, dropout, packing)
         return dropout(self.decoder_norm(x), shared_axis=1)
@@ -296,13 +305,10 @@ class Transformer(nn.Module):
         packing: Packing,
         dropout_generator: torch.Generator | None = None,
     ) -> Float[Tensor, "rows tokens emb"]:
-        """As `decode` for rows that hold several examples' tokens, each of which sees its own example only.
-
-        Up to the logits, which `decoder.logits` makes of the result: in training they are more than shall be kept.
-        """
+        """As `decode` for rows of several examples' tokens, each of which sees its own example; without the logits."""
         dropout = Dropout(self.config.network.dropout_rate, dropout_generator, packing)
-        mask = packing.self_mask()
-        return self.decoder(encoded, decoder_input_ids, packing.positions, mask, None, dropout, packing)
+        masks = (packing.self_mask(), None)
+        return self.decoder(encoded, decoder_input_ids, packing.positions, *masks, dropout, packing)
 
     def start_cache(self, encoded: Float[Tensor, "batch frames emb"], max_tokens: int) -> Cache:
         """An empty cache for `max_tokens` tokens, the encoder's keys and values already in it."""

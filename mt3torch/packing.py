@@ -19,6 +19,9 @@ class Packing:
     segments: Int[Tensor, "rows tokens"]
     positions: Int[Tensor, "rows tokens"]
     block_examples: Int[Tensor, "rows blocks"]
+    tile_examples: Int[Tensor, " tiles"]
+    tile_blocks: Int[Tensor, "tiles tile"]
+    block_tiles: Int[Tensor, "rows blocks"]
     num_examples: int
     num_groups: int = 1
 
@@ -31,6 +34,10 @@ class Packing:
     def for_blocks(self, x: Shaped[Tensor, "examples ..."]) -> Shaped[Tensor, "row_blocks ..."]:
         """Of every example what each of its blocks needs, for the blocks of all rows in order."""
         return self._take(x, self.block_examples)
+
+    def for_tiles(self, x: Shaped[Tensor, "examples ..."]) -> Shaped[Tensor, "tiles ..."]:
+        """Of every example what each of its tiles needs."""
+        return self._take(x, self.tile_examples)
 
     def for_tokens(self, x: Shaped[Tensor, "examples heads tokens 1"]) -> Shaped[Tensor, "rows heads tokens 1"]:
         """Of every example's positions what the tokens at these positions need."""
@@ -48,7 +55,24 @@ class Packing:
     def to_rows(self, x: Shaped[Tensor, "row_blocks block_tokens width"]) -> Shaped[Tensor, "rows tokens width"]:
         return x.reshape(*self.segments.shape, x.shape[-1])
 
-    def _take(self, x: Shaped[Tensor, "items ..."], numbers: Int[Tensor, "rows blocks"]) -> Tensor:
+    def to_tiles(self, x: Shaped[Tensor, "rows tokens width"]) -> Shaped[Tensor, "tiles tile_tokens width"]:
+        """Each example's blocks side by side; 0 where a tile has no more."""
+        taken = self._rearrange(self.to_blocks(x), self.tile_blocks, self.block_tiles)
+        return taken.reshape(self.tile_examples.numel(), -1, x.shape[-1])
+
+    def from_tiles(self, x: Shaped[Tensor, "tiles tile_tokens width"]) -> Shaped[Tensor, "rows tokens width"]:
+        """The way back; 0 in blocks that belong to no example."""
+        blocks = x.reshape(self.tile_blocks.numel(), -1, x.shape[-1])
+        return self.to_rows(self._rearrange(blocks, self.block_tiles, self.tile_blocks))
+
+    def _rearrange(self, x: Shaped[Tensor, "items ..."], *ways: Int[Tensor, "_ _"]) -> Tensor:
+        """By group, as below; a number that is one too many stands for zeros. Only the way there is needed."""
+        nothing = x.new_zeros((self.num_groups, 1, *x.shape[1:]))
+        by_group = torch.cat([x.reshape(self.num_groups, -1, *x.shape[1:]), nothing], dim=1)
+        group = torch.arange(self.num_groups, device=x.device)[:, None]
+        return by_group[group, ways[0].reshape(self.num_groups, -1)].flatten(0, 1)
+
+    def _take(self, x: Shaped[Tensor, "items ..."], numbers: Int[Tensor, "*shape"]) -> Tensor:
         """By group, so that a device holding some groups needs nothing from others."""
         by_group = x.reshape(self.num_groups, -1, *x.shape[1:])
         group = torch.arange(self.num_groups, device=x.device)[:, None]

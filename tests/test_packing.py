@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_networks import TINY
 
-from mt3core.packing import choose_rows, num_left_out, pack, pad, rows_needed, rows_of_batch, split_batch
+from mt3core.packing import (
+    PLACES,
+    TILE_BLOCKS,
+    choose_rows,
+    num_left_out,
+    pack,
+    pad,
+    rows_needed,
+    rows_of_batch,
+    split_batch,
+)
 from mt3core.training_config import BatchConfig, TrainingConfig
 
 pytestmark = pytest.mark.unit
@@ -49,9 +59,32 @@ def check(packed, targets, num_groups, block_tokens):
             assert (packed[name][row, empty] == 0).all()
     assert packed["block_examples"].shape == (rows, row_tokens // block_tokens)
     assert packed["block_examples"].max() < num_examples // num_groups
+    check_tiles(packed, num_groups, block_tokens, row_tokens)
     expected = {e: [t for t in targets[e].tolist() if t] for e in range(num_examples) if targets[e].any()}
     assert found == expected
     assert all(array.dtype == np.int32 for array in packed.values())
+
+
+def check_tiles(packed, num_groups, block_tokens, row_tokens):
+    """Every block with tokens lies in one tile of its example, the blocks of an example side by side."""
+    by_group = {name: np.split(packed[name], num_groups) for name in ("targets", *PLACES)}
+    for group in range(num_groups):
+        own = {name: arrays[group] for name, arrays in by_group.items()}
+        blocks, row_blocks = own["targets"].reshape(-1, block_tokens), row_tokens // block_tokens
+        size = min(TILE_BLOCKS, row_blocks)
+        assert own["tile_blocks"].shape == (len(own["tile_examples"]), size)
+        assert own["block_tiles"].shape == own["block_examples"].shape
+        is_used = own["tile_blocks"].ravel() < len(blocks)
+        assert (own["tile_blocks"].ravel()[~is_used] == len(blocks)).all()
+        places = own["block_tiles"].ravel()
+        assert (np.sort(places[places < is_used.size]) == np.flatnonzero(is_used)).all(), "there and back"
+        assert (places[own["tile_blocks"].ravel()[is_used]] == np.flatnonzero(is_used)).all()
+        assert (places[blocks.any(axis=1)] < is_used.size).all()
+        for place in np.flatnonzero(is_used):
+            block = own["tile_blocks"].ravel()[place]
+            assert own["tile_examples"][place // size] == own["block_examples"].ravel()[block]
+            first = own["positions"].reshape(-1, block_tokens)[block, 0] // block_tokens
+            assert place % size == first % size
 
 
 @st.composite
@@ -107,9 +140,7 @@ def test_a_batch_is_split_into_parts():
     config = config_of(examples=8, accumulation=2)
     assert rows_of_batch(batch, config, 2) == 2
     split = split_batch(batch, config, num_groups=2, rows=2)
-    assert sorted(split) == sorted(
-        ["audio", "num_frames", "block_examples", "decoder_inputs", "positions", "segments", "targets"]
-    )
+    assert sorted(split) == sorted(["audio", "num_frames", "decoder_inputs", "targets", *PLACES])
     assert split["audio"].shape == (2, 4, 6)
     assert split["targets"].shape == (2, 4, 20)
     for part in range(2):

@@ -1,6 +1,7 @@
 """What goes wrong on accelerators only, seen where there are none: in short numbers and in the lowered program."""
 
 import functools
+import re
 
 import numpy as np
 import pytest
@@ -12,15 +13,16 @@ import jax.numpy as jnp  # noqa: E402
 import training_runs  # noqa: E402
 from packed_batches import QUICKLY  # noqa: E402
 
-from mt3core.config import ModelConfig, NetworkConfig, SpectrogramConfig  # noqa: E402
+from mt3core.config import MT3, ModelConfig, NetworkConfig, SpectrogramConfig  # noqa: E402
 from mt3core.packing import pack, rows_needed  # noqa: E402
+from mt3core.spectrogram import hann_window, log_mel, mel_matrix  # noqa: E402
 from mt3core.training_config import BatchConfig, ComputeConfig, LossConfig, TrainingConfig  # noqa: E402
 from mt3jax.loading import flatten  # noqa: E402
 from mt3jax.packing import Dropout  # noqa: E402
 from mt3jax.products import take_rows  # noqa: E402
 from mt3jax.training.loss import loss_sums  # noqa: E402
 from mt3jax.training.sharding import make_mesh  # noqa: E402
-from mt3jax.training.state import abstract_state, given_params, network  # noqa: E402
+from mt3jax.training.state import abstract_params, abstract_state, given_params, network  # noqa: E402
 from mt3jax.training.step import make_train_step  # noqa: E402
 
 pytestmark = pytest.mark.unit
@@ -88,6 +90,52 @@ def test_no_gradient_is_scattered(dtype):
     text = make_train_step(config, mesh).lower(abstract_state(config, mesh), batch).as_text()
     assert text.count("stablehlo.gather") > 3
     assert "scatter" not in text
+
+
+def test_fused_attention_is_told_which_masks_are_causal(monkeypatch):
+    """The decoder's own, beside the mask that keeps the examples of a row apart."""
+    fused = "jax._src.cudnn.fused_attention_stablehlo"
+    monkeypatch.setattr(f"{fused}.check_cudnn_version", lambda: 91002)
+    monkeypatch.setattr(f"{fused}.check_compute_capability", lambda *given: True)
+    compute = ComputeConfig(dtype="bfloat16", attention="cudnn", data=1)
+    config = TrainingConfig("test", MODEL, batch=BatchConfig(), compute=compute)
+    part = {name: jnp.asarray(array) for name, array in part_with_common_tokens(8).items()}
+
+    def loss(params):
+        return loss_sums(network(MODEL, params), part, config).loss
+
+    traced = jax.jit(jax.grad(loss)).trace(abstract_params(MODEL))
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    calls = re.findall(r"@__cudnn\$(\w+).*?mask_type[^A-Z]+([A-Z_]+)", text)
+    forward = [call for call in calls if "Backward" not in call[0]]
+    assert sorted(forward) == [
+        ("fmhaScaleBiasSoftmax", "CAUSAL"),
+        ("fmhaSoftmax", "NO_MASK"),
+        ("fmhaSoftmax", "NO_MASK"),
+    ]
+    assert len(calls) == 6
+
+
+def test_products_of_the_log_mel_may_be_as_short_as_what_follows():
+    """In TF32, the coarsest of `high`: sums of nothing negative stay far closer than the rounding to bfloat16."""
+    samples = np.random.default_rng(0).normal(0, 0.1, (3, 64 * 128)).astype(np.float32)
+    samples[1] *= 1e-4
+    samples[2] = np.sin(np.arange(64 * 128) * 0.3)
+    config = MT3.spectrogram
+    expected = log_mel(samples, config)
+
+    def to_tf32(array):
+        return (np.ascontiguousarray(array, np.float32).view(np.uint32) + 0x1000 & 0xFFFFE000).view(np.float32)
+
+    frames = np.lib.stride_tricks.sliding_window_view(np.pad(samples, ((0, 0), (0, 2048))), 2048, axis=1)[:, ::128][
+        :, :64
+    ]
+    magnitude = np.abs(np.fft.rfft(frames * hann_window(2048))).astype(np.float32)
+    mel = to_tf32(magnitude) @ to_tf32(mel_matrix(config))
+    found = np.log(np.where(mel > 0, mel, config.zero_replacement))
+    error = np.abs(found - expected).max()
+    rounding = np.abs(np.asarray(jnp.asarray(expected, jnp.bfloat16), np.float32) - expected).max()
+    assert error < 1e-3 < rounding / 5
 
 
 def test_rows_are_taken_as_by_number():

@@ -11,6 +11,7 @@ from flax import nnx  # noqa: E402
 from packed_batches import LENGTHS, computed, loss_and_gradients, part_of, training_config, weights_of  # noqa: E402
 
 import mt3torch  # noqa: E402
+from mt3core.packing import PLACES  # noqa: E402
 from mt3core.parameters import parameters  # noqa: E402
 from mt3jax.loading import flatten  # noqa: E402
 from mt3torch.packing import Packing  # noqa: E402
@@ -24,7 +25,7 @@ def torch_loss_and_gradients(config, form):
     model.requires_grad_(True)
     part, num_groups = part_of(config, form)
     part = {name: torch.from_numpy(np.array(array)) for name, array in part.items()}
-    packing = Packing(part["segments"], part["positions"], part["block_examples"], len(LENGTHS), num_groups)
+    packing = Packing(*(part[name] for name in PLACES), len(LENGTHS), num_groups)
     encoded = model.encode(part["log_mel"].double())
     logits = model.decoder.logits(model.decode_packed(encoded, part["decoder_inputs"], packing))
     is_target = part["targets"] > 0

@@ -26,7 +26,7 @@ from packed_batches import (  # noqa: E402
 )
 
 from mt3core.config import MT3, PRESETS  # noqa: E402
-from mt3core.packing import pad  # noqa: E402
+from mt3core.packing import PLACES, pad  # noqa: E402
 from mt3core.spectrogram import segment_log_mel  # noqa: E402
 from mt3core.training_config import TrainingConfig  # noqa: E402
 from mt3core.vocabulary import EOS_ID, Vocabulary  # noqa: E402
@@ -148,7 +148,7 @@ def test_segments_of_a_row_neither_see_each_other_nor_the_future():
     is_embedding = nnx.PathContains("token_embedder")
     graph, embedding, others = nnx.split(nnx.merge(*params_of(config)), is_embedding, ...)
     part, _ = part_of(config, "packed")
-    packing = Packing(part["segments"], part["positions"], part["block_examples"], len(LENGTHS))
+    packing = Packing(*(part[name] for name in PLACES), len(LENGTHS))
     rows, columns = np.nonzero(np.asarray(part["targets"]))
     order = np.random.default_rng(0).permutation(len(rows))[:12]
     rows, columns = rows[order], columns[order]
@@ -285,7 +285,7 @@ def test_the_given_model_stays_as_it_is():
     assert copy.decoder.logits_dense.kernel.dtype == jnp.bfloat16
     # What flows through the layers is bfloat16 as well; the logits are not.
     part, _ = part_of(config, "packed")
-    packing = Packing(part["segments"], part["positions"], part["block_examples"], len(LENGTHS))
+    packing = Packing(*(part[name] for name in PLACES), len(LENGTHS))
     encoded = jax.eval_shape(copy.encode, part["log_mel"].astype("bfloat16"))
     hidden = jax.eval_shape(copy.decode_packed, encoded, part["decoder_inputs"], packing)
     assert encoded.dtype == hidden.dtype == jnp.bfloat16

@@ -28,7 +28,9 @@ ONLY_JAX = {
     ("Decoder", "config"),
     ("Encoder", "remat"),
     ("Decoder", "remat"),
+    ("Decoder", "logit_parts"),
     ("MultiHeadAttention", "implementation"),
+    ("MultiHeadAttention", "is_causal"),
     ("checkpointed",),
 }
 FILES = ("packing.py", "model.py")

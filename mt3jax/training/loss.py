@@ -1,7 +1,7 @@
 """The loss of a batch, as sums over its target tokens: cross entropy plus a little of logsumexp squared.
 
-Logits are computed for some tokens of every row at a time, and again for the gradient, so that those of all tokens
-never lie in memory: of 256 rows of 1024 tokens they would be 1.6 GB.
+Where there are many rows, logits are computed for some tokens of every row at a time, and again for the gradient, so
+that those of all tokens never lie in memory: of 256 rows of 1024 tokens they would be 1.6 GB.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from mt3core.config import VocabularyConfig
 from mt3core.datasets.chunks import FULL_SCALE
+from mt3core.packing import PLACES
 from mt3core.spectrogram import segment_log_mel
 from mt3core.training_config import TrainingConfig
 from mt3core.vocabulary import EOS_ID, NUM_SPECIAL_TOKENS, Vocabulary
@@ -29,6 +31,7 @@ from mt3jax.packing import Packing
 from mt3jax.training.sharding import EXAMPLES
 
 EVENT_TYPES = (*VOCABULARY_TYPES, "end")
+CHUNK_PLACES = 1 << 16  # whose logits are 0.4 GB with 1,536 tokens
 
 
 @jax.tree_util.register_dataclass
@@ -69,10 +72,10 @@ def loss_sums(
     model = for_training(model, config)
     keys = (None, None) if dropout_key is None else tuple(jax.random.split(dropout_key))
     encoded = model.encode(network_input(part, config, mesh).astype(dtype), dropout_key=keys[0])
-    arrays = (part["segments"], part["positions"], part["block_examples"])
-    packing = Packing(*arrays, num_examples=encoded.shape[0], num_groups=num_groups)
+    places: dict[str, Any] = {name: part[name] for name in PLACES}
+    packing = Packing(**places, num_examples=encoded.shape[0], num_groups=num_groups)
     hidden = model.decode_packed(encoded, part["decoder_inputs"], packing, keys[1])
-    return sums_of_hidden(model.decoder, hidden, part["targets"], config)
+    return sums_of_hidden(model.decoder, hidden, part["targets"], config, num_groups)
 
 
 def for_training(model: Transformer, config: TrainingConfig) -> Transformer:
@@ -81,7 +84,10 @@ def for_training(model: Transformer, config: TrainingConfig) -> Transformer:
     graph, params = nnx.split(model)
     copy = nnx.merge(graph, jax.tree.map(lambda array: array.astype(compute.dtype), params))
     implementation = choose_implementation(compute.attention, compute.dtype, config.model.network.head_dim)
-    copy.set_attributes(implementation=implementation, remat=compute.remat)
+    # Logits in one part: what the sum in several makes more exact is lost among gradients.
+    copy.set_attributes(implementation=implementation, remat=compute.remat, logit_parts=1)
+    for layer in copy.decoder.layers:
+        layer.self_attention.is_causal = True
     return copy
 
 
@@ -98,8 +104,9 @@ def network_input(
 
     def transform(audio: Array, num_frames: Array) -> Array:
         samples = audio * np.float32(1 / FULL_SCALE) if audio.dtype == jnp.int16 else audio
-        # Short formats of matrix products, the default on accelerators, are far too coarse below a logarithm.
-        with jax.default_matmul_precision("highest"):
+        # Float32 of accelerators has eight bits in products unless told otherwise. Before bfloat16, which rounds
+        # the logarithm to eight, the ten of TF32 and the three passes of TPUs are enough, and ten times faster.
+        with jax.default_matmul_precision("high" if config.compute.dtype == "bfloat16" else "highest"):
             return segment_log_mel(samples, num_frames, config.model.spectrogram)
 
     if mesh is not None and mesh.size > 1:
@@ -107,14 +114,22 @@ def network_input(
     return transform(part["audio"], part["num_frames"])
 
 
+def chunk_tokens(config: TrainingConfig, rows: int) -> int:
+    """Tokens of every row whose logits are computed at a time, with so many rows on a device."""
+    length = config.model.network.max_target_tokens
+    asked = config.loss.chunk_tokens
+    return min(asked, length) if asked else -(-length // -(-rows * length // CHUNK_PLACES))
+
+
 def sums_of_hidden(
     decoder: Decoder,
     hidden: Float[Array, "rows tokens emb"],
     targets: Int[Array, "rows tokens"],
     config: TrainingConfig,
+    num_groups: int = 1,
 ) -> LossSums:
-    """The loss of the decoder's last activations, `config.loss.chunk_tokens` of every row at a time."""
-    length, chunk = targets.shape[1], min(config.loss.chunk_tokens, targets.shape[1])
+    """The loss of the decoder's last activations, of `chunk_tokens` tokens of every row at a time."""
+    length, chunk = targets.shape[1], chunk_tokens(config, targets.shape[0] // num_groups)
     num_chunks = -(-length // chunk)
     types = jnp.asarray(types_of_tokens(config.model.vocabulary, config.model.network.vocab_size))
 
@@ -122,6 +137,9 @@ def sums_of_hidden(
         """(chunks, rows, chunk, ...): only the tokens are split, as the rows are spread over devices."""
         padded = jnp.pad(array, [(0, 0), (0, num_chunks * chunk - length), *[(0, 0)] * (array.ndim - 2)])
         return padded.reshape(array.shape[0], num_chunks, chunk, *array.shape[2:]).swapaxes(0, 1)
+
+    if num_chunks == 1:  # whose logits may be kept for the gradient
+        return sums_of_logits(decoder.logits(hidden), targets, types, config.loss.z_loss)
 
     @jax.checkpoint
     def add_chunk(sums: LossSums, inputs: tuple[Array, Array]) -> tuple[LossSums, None]:
