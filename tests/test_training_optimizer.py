@@ -17,6 +17,7 @@ pytestmark = pytest.mark.unit
 
 # One that is factored, wide and tall and square, and ones that are not: too small, a vector.
 SHAPES = {"wide": (128, 256), "tall": (200, 130), "square": (128, 128), "narrow": (300, 100), "scale": (150,)}
+SHAPES |= {"another_square": (128, 128), "another_scale": (150,)}  # which are updated together
 STEPS = 5
 
 

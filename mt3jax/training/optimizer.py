@@ -31,6 +31,7 @@ import optax.contrib
 from jaxtyping import Array, Float, Int
 
 from mt3core.training_config import OptimizerConfig, TrainingConfig
+from mt3jax.training.stacking import by_shape
 
 MIN_FACTORED_SIZE = 128
 SQUARE_EPSILON = 1e-30
@@ -47,15 +48,13 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """Turns gradients into what is subtracted from the parameters, times the learning rate."""
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     if config.kind == "adafactor":
-        parts += [
-            optax.scale_by_factored_rms(
-                decay_rate=config.adafactor_decay,
-                min_dim_size_to_factor=MIN_FACTORED_SIZE,
-                epsilon=SQUARE_EPSILON,
-            ),
-            optax.clip_by_block_rms(UPDATE_RMS),
-            optax.scale_by_param_block_rms(MIN_PARAMETER_SCALE),
-        ]
+        factored = optax.scale_by_factored_rms(
+            decay_rate=config.adafactor_decay,
+            min_dim_size_to_factor=MIN_FACTORED_SIZE,
+            epsilon=SQUARE_EPSILON,
+        )
+        limits = (optax.clip_by_block_rms(UPDATE_RMS), optax.scale_by_param_block_rms(MIN_PARAMETER_SCALE))
+        parts += [by_shape(optax.chain(factored, *limits))]
     elif config.kind == "muon":
         parts += [
             optax.contrib.muon(
