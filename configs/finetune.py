@@ -45,7 +45,6 @@ config = TrainingConfig(
         augmentation=AugmentationConfig(
             gain_probability=0.5, polarity_probability=0.5, tilt_probability=0.3, detune_probability=0.3
         ),
-        num_threads=4,
         batches_ahead=4,
     ),
     batch=BatchConfig(examples=32),

@@ -46,7 +46,6 @@ config = TrainingConfig(
             detune_probability=0.3,
         ),
         num_workers=12,
-        num_threads=4,
         batches_ahead=4,
     ),
     batch=BatchConfig(examples=256),

@@ -41,6 +41,7 @@ from mt3core.datasets.examples import ExampleConfig, ExampleMaker
 from mt3core.datasets.manifest import Manifest, check_shards, read_manifest
 from mt3core.datasets.process_memory import keep_freed_memory
 from mt3core.datasets.sampling import DatasetChoice, Sampler
+from mt3core.datasets.shared_memory import check_shared_memory
 from mt3core.datasets.worker_processes import serve_until_the_parent_ends
 from mt3core.errors import DatasetError, MissingExtraError, UsageError
 
@@ -164,6 +165,7 @@ class Pipeline:
         dataset = grain.MapDataset.source(source).to_iter_dataset(options)
         if config.num_workers:
             _refuse_to_start_twice()
+            check_shared_memory(config.num_workers, config.batches_ahead, source.num_bytes)
             _let_grain_read_its_flags()
             keep_freed_memory()  # for the batches copied out of the workers' memory
             dataset = dataset.mp_prefetch(

@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from mt3core.datasets.augmentation import AugmentationConfig
 from mt3core.datasets.examples import ExampleConfig
 from mt3core.datasets.manifest import read_manifest
 from mt3core.datasets.sampling import DatasetChoice
+from mt3core.datasets.shared_memory import check_shared_memory
 from mt3core.errors import DatasetError, UsageError
 from mt3core.segments import segments
 from mt3jax.pipeline import PipelineConfig, evaluation_pipeline, training_pipeline
@@ -79,6 +82,20 @@ def test_threads_and_read_ahead_change_nothing(band):
 
 
 @pytest.mark.slow
+def test_workers_without_room_for_their_batches_are_refused(band, monkeypatch):
+    """A container's 64 MB of shared memory: a signal would end them in the middle of a run."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=64_000_000))
+    # Of 256 examples with 32,768 samples and 1,024 tokens each a batch has 18 MB.
+    check_shared_memory(1, 2, 17_825_792)
+    with pytest.raises(UsageError, match=r"12 workers that keep 4 batches ready need 1,070 MB .* has 64 MB free"):
+        check_shared_memory(12, 4, 17_825_792)
+    check_shared_memory(12, 4, 17_825_792, Path("no such folder"))
+    few, many = (training_pipeline(config_of(band, num_workers=n, batches_ahead=9), 0, 1) for n in (0, 2000))
+    few.dataset()
+    with pytest.raises(UsageError, match="2000 workers"):
+        many.dataset()
+
+
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_workers_change_nothing_and_outlast_signals_to_all_processes(band, num_workers):
     pipeline = training_pipeline(config_of(band), 0, 1)

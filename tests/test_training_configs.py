@@ -1,8 +1,10 @@
 """The configs that ship: each loads, fits together, and describes a network that can be built."""
 
 import ast
+import dataclasses
 import re
 
+import numpy as np
 import pytest
 
 from mt3core.config import PRESETS
@@ -48,6 +50,41 @@ def test_every_config_describes_a_network():
         assert shapes == sorted(parameter.shape for parameter in parameters(model.network))
 
 
+# Lengths of targets of a rendered SLAKH, each eighth of them, by input frames; docs/training.md has their means.
+LENGTHS = {256: (2, 23, 47, 70, 96, 139, 198, 340, 684), 512: (2, 43, 90, 135, 187, 270, 380, 640, 1024)}
+# Devices that a docstring names, and gigabytes of each; for the others one with 80. JAX takes three quarters by itself.
+DEVICES = {"multitrack_tpu": (32, 32)}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "multitrack_test"])
+def test_every_config_fits_the_devices_it_is_for(name):
+    jax = pytest.importorskip("jax")
+    from mt3core.packing import choose_rows
+    from mt3jax.training.forecast import forecast_lines
+    from mt3jax.training.sharding import make_mesh
+
+    config, (num_devices, gigabytes) = load_config(name), DEVICES.get(name, (1, 80))
+    assert config.compute.dtype == "bfloat16"
+    # One device's share; on GPUs with the fused attention that `auto` takes there.
+    batch = dataclasses.replace(config.batch, examples=config.batch.examples // num_devices)
+    attention = "xla" if "tpu" in name else "cudnn"
+    config = dataclasses.replace(
+        config, batch=batch, compute=dataclasses.replace(config.compute, attention=attention, data=1)
+    )
+    mesh = make_mesh(config.compute, jax.devices()[:1])
+    network, parts = config.model.network, batch.accumulation
+    points = LENGTHS[network.input_frames]
+    lengths = np.interp(np.random.default_rng(0).uniform(0, 8, 2000), np.arange(9), points).astype(int)
+    rows = choose_rows(lengths, batch.examples // parts, network.max_target_tokens, batch.block_tokens, parts)
+    limit = gigabytes * 1_000_000_000 * 3 // 4
+    said = "\n".join(forecast_lines(config, mesh, rows, lengths.mean(), memory_limit=limit))
+    assert f"packed in {rows} rows a device" in said
+    assert f" GB of {limit / 1e9:.2f} (" in said
+    assert "DOES NOT FIT" not in said, said
+    too_little = forecast_lines(config, mesh, rows, lengths.mean(), memory_limit=limit // 20)
+    assert any(line.startswith("THAT DOES NOT FIT") and "batch.accumulation=2" in line for line in too_little)
+
+
 def test_mt3_is_the_published_recipe():
     config = load_config("mt3")
     network, optimizer = config.model.network, config.optimizer
@@ -58,7 +95,7 @@ def test_mt3_is_the_published_recipe():
     assert (optimizer.clip_norm, optimizer.weight_decay, optimizer.ema_decay) == (0.0, 0.0, 0.0)
     assert (config.num_steps, config.batch.examples) == (1_000_000, 256)
     assert config.loss == LossConfig(z_loss=1e-4, normalise="sum")
-    assert config.compute.dtype == "float32"
+    assert config.compute.dtype == "bfloat16"  # which is what the original's products were on TPUs
     assert not config.data.augmentation.is_on
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from mt3core.parameters import parameters
 from mt3core.training_config import BatchConfig, ComputeConfig, OptimizerConfig, TrainingConfig
 from mt3jax.loading import flatten
 from mt3jax.training import estimate
+from mt3jax.training.device_memory import memory_limit
 from mt3jax.training.sharding import batch_shardings, check_batch, make_mesh, partition, to_global
 from mt3jax.training.state import abstract_params, abstract_state, given_params, init_state, state_shardings_of
 from mt3jax.training.step import accumulate, make_train_step
@@ -190,6 +192,13 @@ def test_utilisation():
         "TPU v6 lite",
     )
     assert [estimate.peak_flops(kind) for kind in kinds] == [312e12, 989e12, 756e12, 197e12, 459e12, 918e12]
+
+
+def test_what_the_devices_have_is_asked_of_them():
+    mesh = types.SimpleNamespace(local_devices=[types.SimpleNamespace(memory_stats=lambda: None)])
+    assert memory_limit(mesh) is None
+    mesh.local_devices += [types.SimpleNamespace(memory_stats=lambda s=s: {"bytes_limit": s}) for s in (9, 7)]
+    assert memory_limit(mesh) == 7
 
 
 def test_memory_is_counted_from_shapes():

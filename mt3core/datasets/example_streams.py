@@ -122,6 +122,17 @@ class BatchSource:
     def __getitem__(self, number: int) -> Batch:
         return make_batch(self.stream, self.shape.indices(int(number)))
 
+    @property
+    def num_bytes(self) -> int:
+        """Of a batch's audio (or log-mel) and targets; the rest is little."""
+        config, network = self.stream.config, self.stream.config.model.network
+        inputs = {
+            "int16": 2 * config.model.segment_samples,
+            "float32": 4 * config.model.segment_samples,
+            "log_mel": 4 * network.input_frames * network.input_bands,
+        }
+        return self.shape.local_size * (inputs[config.audio] + 4 * network.max_target_tokens)
+
 
 def make_batch(stream: ExampleStream, indices: Sequence[int]) -> Batch:
     """The examples of these numbers as arrays.

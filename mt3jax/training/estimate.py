@@ -15,9 +15,11 @@ import jax
 from jax.sharding import Mesh
 
 from mt3core.config import ModelConfig
+from mt3core.packing import TILE_BLOCKS, num_tiles
 from mt3core.parameters import parameters
 from mt3core.training_config import TrainingConfig
 from mt3jax.attention import choose_implementation
+from mt3jax.training.loss import chunk_tokens
 from mt3jax.training.state import TrainState, abstract_state
 
 # Operations a second and device in bfloat16 without sparsity, from the makers' data sheets; a part of JAX's name of
@@ -35,7 +37,7 @@ PEAK_FLOPS = (
     ("TPU v6", 918e12),
 )
 # Share of the peak that estimates of time suppose.
-EXPECTED_MFU = 0.35
+EXPECTED_MFU = 0.20  # nobody has measured it; docs/performance.md says what the figure comes from
 
 
 def num_parameters(config: ModelConfig) -> int:
@@ -166,16 +168,21 @@ def _activation_bytes(config: TrainingConfig, examples: int, rows: int) -> int:
     frames, tokens = examples * network.input_frames, rows * network.max_target_tokens
     attention = 3 * width + 5 * joined
     encoder = frames * (size * (attention + 3 * width + mlp) + weight * network.input_frames)
-    decoder = tokens * (size * (2 * attention + 3 * width + mlp))
-    decoder += tokens * weight * (network.max_target_tokens + network.input_frames)
-    blocks = tokens // config.batch.block_tokens if config.batch.packed else rows
-    decoder += (frames + blocks * network.input_frames) * size * 2 * joined
+    decoder = tokens * (size * (2 * attention + 3 * width + mlp) + weight * network.max_target_tokens)
+    tiles, tile_tokens = rows, network.max_target_tokens
+    if config.batch.packed:
+        row_blocks = network.max_target_tokens // config.batch.block_tokens
+        tiles = num_tiles(rows, row_blocks, examples)
+        tile_tokens = config.batch.block_tokens * min(TILE_BLOCKS, row_blocks)
+        decoder += 2 * joined * size * tiles * tile_tokens
+    decoder += tiles * tile_tokens * weight * network.input_frames
+    decoder += (frames + tiles * network.input_frames) * size * 2 * joined
     if compute.remat:
         inputs = size * width * (frames * network.num_encoder_layers + tokens * network.num_decoder_layers)
         layers = inputs + max(encoder, decoder)
     else:
         layers = encoder * network.num_encoder_layers + decoder * network.num_decoder_layers
-    return layers + 2 * 4 * rows * min(config.loss.chunk_tokens, network.max_target_tokens) * network.vocab_size
+    return layers + 2 * 4 * rows * chunk_tokens(config, rows) * network.vocab_size
 
 
 def _spectrogram_bytes(config: ModelConfig, examples: int) -> int:
