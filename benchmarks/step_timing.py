@@ -90,10 +90,12 @@ def made_up_batch(model: ModelConfig, lengths: np.ndarray, seed: int = 0) -> Bat
 
 
 def rows_for(config: TrainingConfig, lengths: np.ndarray) -> int:
-    """Decoder rows of a part, as a run on one device would choose them from these lengths."""
+    """Decoder rows of a part, as a run on one device would choose them from these lengths where none are given."""
     group = config.batch.examples // config.batch.accumulation
     if not config.batch.packed:
         return group
+    if config.batch.rows:
+        return min(config.batch.rows, group)
     limit, block = config.model.network.max_target_tokens, config.batch.block_tokens
     return packing.choose_rows(lengths, group, limit, block, config.batch.accumulation)
 

@@ -1,0 +1,285 @@
+"""The small model's larger candidate on a GPU machine without network: one command, nine minutes, all included.
+
+    python recipes/small/gpu_pack.py --music music --sounds FONT.sf3 --sounds PIANO_FOLDER --wheels wheels --out carried
+    python3 recipes/small/gpu.py carried --out out --minutes 9               there, with the checkout
+    python3 recipes/small/gpu.py carried --out out --minutes 3 --quick       the rehearsal on a CPU, with tiny sizes
+
+Network: 6 + 3 layers of width 256, 8.0 million parameters, 16 MB in bfloat16. It installs the carried wheels, renders
+and prepares music on all processors while the device compiles, trains by the stages of `gpu_stages.py`, and scores the
+result on compositions that it was not trained on. Expected: note F1 of the rendered validation pieces in `log.json`.
+**It has not been run on a GPU yet**; times, rates and batch size are estimates.
+
+Every minute the newest weights are written to out/small as a model directory (`config.json`, `model.safetensors`,
+`README.md`), and out/log.json says what has happened, whole at any moment: these four files are all. Whatever happens,
+all processes are ended when the time is up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+MUSIC_NAME, SOUNDS_NAME, WHEELS_NAME = "music.tar.xz", "sounds", "wheels"
+NEEDED_BY = ("training_run",)  # of benchmarks/gpu_needs.py
+# Of the whole time: for the data, which begin when the wheels are there; and for scores and the last weights.
+DATA_SHARE, END_SHARE = 0.18, 0.08
+SPARE_SECONDS = 6.0  # kept free before the end
+STAGE_GRACE_SECONDS, QUICK_GRACE_SECONDS = 12.0, 30.0  # in which a stage that was told to stop must have saved
+SAVED_EVERY_SECONDS = 60.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Train the small model on a GPU machine.")
+    parser.add_argument("carried", type=Path, help="what gpu_pack.py has put together")
+    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "out")))
+    parser.add_argument("--minutes", type=float, default=9.0, help="for everything; never more [%(default)g]")
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to rehearse on a CPU")
+    parser.add_argument("--scratch", type=Path, help="for what is not kept [a new folder in the temporary one]")
+    options = parser.parse_args()
+    ends_at = time.monotonic() + 60 * options.minutes - SPARE_SECONDS
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    recipe = Recipe(options, Path(tempfile.mkdtemp(dir=options.scratch, prefix="small-")), ends_at)
+    try:
+        recipe.run()
+    except (OutOfTime, RecipeError) as error:
+        recipe.log("out_of_time" if isinstance(error, OutOfTime) else "failed", str(error))
+        print(f"gpu: {error}", file=sys.stderr)
+    finally:
+        recipe.end_all()
+    return 0 if recipe.is_finished else 1
+
+
+class RecipeError(Exception):
+    """Why the recipe cannot go on, and what to do."""
+
+
+class OutOfTime(Exception):
+    """The time was up in the middle of something; what was saved before stays."""
+
+
+class Recipe:
+    """The run of the recipe: its clock, its processes, and what it has written."""
+
+    def __init__(self, options: argparse.Namespace, scratch: Path, ends_at: float) -> None:
+        self.options, self.scratch, self.ends_at = options, scratch, ends_at
+        self.started = time.monotonic()
+        self.minutes = options.minutes
+        self.grace = QUICK_GRACE_SECONDS if options.quick else STAGE_GRACE_SECONDS
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.site = scratch / "site"
+        self.events: dict[str, Any] = {"command": sys.argv[1:], "started": time.strftime("%Y-%m-%d %H:%M:%S")}
+        self.run_folder: Path | None = None
+        self.saving: subprocess.Popen[bytes] | None = None
+        self.next_save = 0.0
+        self.is_finished = False
+
+    # ---- The story
+
+    def run(self) -> None:
+        self.install()
+        self.check()
+        warming = self.start("warm", self.program("gpu_stages.py", "warm", self.scratch), device_memory=".3")
+        manifest = self.make_data()
+        if self.options.quick:  # on the same processors nothing is won by doing both at once
+            self.wait_for("warm", warming)
+        stages = self.stage_shares()
+        last = len(stages) - 1
+        for number, (name, share) in enumerate(stages):
+            left = self.stages_end() - time.monotonic() - self.grace * (len(stages) - number)
+            seconds = left * share / sum(other for _, other in stages[number:])
+            self.train(number, name, manifest, seconds)
+        self.end(warming)
+        self.save()  # beside the scoring, on the processors
+        try:
+            self.score(last, manifest)
+        finally:
+            self.finish_saving()
+        self.is_finished = True
+
+    def install(self) -> None:
+        """The carried wheels into a folder of this run's own; and the name under which `convert` is imported."""
+        wheels = sorted((self.options.carried / WHEELS_NAME).glob("*.whl"))
+        if wheels:
+            command = ["-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile", "--target"]
+            self.wait_for("install", self.start("install", [sys.executable, *command, self.site, *wheels]))
+        self.site.mkdir(exist_ok=True)
+        (self.site / "mt3convert").symlink_to(ROOT / "convert")
+
+    def check(self) -> None:
+        """Names all that is missing before anything slow begins."""
+        check = (
+            "import gpu_needs, sys; found = gpu_needs.missing(sys.argv[1:]); found.get(sys.argv[1], []) or sys.exit(0);"
+            "print(gpu_needs.what_is_missing(found), file=sys.stderr); sys.exit(2)"
+        )
+        started = self.start("check", [sys.executable, "-c", check, *NEEDED_BY])
+        self.wait_for("check", started, "Some packages are missing; they are named above.")
+        for name in (MUSIC_NAME, SOUNDS_NAME):
+            if not (self.options.carried / name).exists():
+                raise RecipeError(f"{self.options.carried / name} is not there. Make it with gpu_pack.py.")
+
+    def make_data(self) -> str:
+        music = self.scratch / "music"
+        with tarfile.open(self.options.carried / MUSIC_NAME) as archive:
+            archive.extractall(music, filter="data")
+        seconds = DATA_SHARE * 60 * self.minutes
+        more = ["--seconds", seconds, *(["--limit", 6, "--processes", 2] if self.options.quick else [])]
+        sounds = self.options.carried / SOUNDS_NAME
+        command = self.program("gpu_data.py", music, sounds, self.scratch, *more, quick=False)
+        self.wait_for("data", self.start("data", command), "The data could not be made; see above.")
+        found = json.loads((self.scratch / "data.json").read_text())
+        self.log("data", found)
+        return found["manifest"]
+
+    def stage_shares(self) -> list[tuple[str, float]]:
+        """Names and shares of the stages, from the program that knows them; nothing of it is imported here."""
+        sys.path[:0] = [str(HERE), str(self.site), str(ROOT)]
+        from gpu_stages import STAGES
+
+        return [(stage.name, stage.share) for stage in STAGES]
+
+    def stages_end(self) -> float:
+        return self.ends_at - END_SHARE * 60 * self.minutes
+
+    def train(self, number: int, name: str, manifest: str, seconds: float) -> None:
+        from gpu_stages import STAGES
+
+        more = ["--stage", number, "--manifest", manifest, "--seconds", max(seconds, 1.0)]
+        process = self.start(f"train {number}", self.program("gpu_stages.py", "train", self.scratch, *more), ".65")
+        folder = self.scratch / STAGES[number].run
+        ends_at = min(time.monotonic() + seconds + self.grace, self.ends_at)
+        while process.poll() is None and time.monotonic() < ends_at:
+            time.sleep(0.2)
+            self.run_folder = folder if has_checkpoint(folder) else self.run_folder
+            if time.monotonic() >= self.next_save and (self.saving is None or self.saving.poll() is not None):
+                self.save()
+        code = process.poll()
+        self.end(process)
+        self.run_folder = folder if has_checkpoint(folder) else self.run_folder
+        self.log(f"stage {number}: {name}", {"exit_code": code, "reports": reports(folder)})
+        if not has_checkpoint(folder):  # the next stage begins with what there is
+            self.say(f"the stage {name!r} has left no checkpoint (exit code {code})")
+
+    def score(self, number: int, manifest: str) -> None:
+        if self.run_folder is None:
+            raise RecipeError("The last stage has left no checkpoint; see above.")
+        more = ["--stage", number, "--manifest", manifest]
+        process = self.start("score", self.program("gpu_stages.py", "score", self.scratch, *more))
+        self.wait_for("score", process, "The weights could not be scored; see above.")
+        self.log("score", json.loads((self.scratch / "scores.json").read_text()))
+
+    def save(self) -> None:
+        """Begins to write the newest weights, in a process without the device; waits for the one before."""
+        if self.run_folder is None:
+            return
+        self.finish_saving()
+        self.next_save = time.monotonic() + SAVED_EVERY_SECONDS
+        command = ["gpu_stages.py", "save", self.run_folder, "--target", self.options.out.resolve() / "small"]
+        self.saving = self.start("save", self.program(*command, quick=False), on_device=False)
+
+    def finish_saving(self) -> None:
+        if self.saving is not None:
+            process, self.saving = self.saving, None
+            self.wait_for("save", process, "The weights could not be written; see above.")
+            self.log("saved", True)
+
+    # ---- Processes
+
+    def program(self, file: str, *arguments: Any, quick: bool | None = None) -> list[Any]:
+        command = [sys.executable, HERE / file, *arguments]
+        if file == "gpu_stages.py" and arguments[0] != "save":
+            command += ["--dtype", self.options.dtype]
+        return [*command, "--quick"] if (self.options.quick if quick is None else quick) else command
+
+    def start(
+        self, name: str, command: list[Any], device_memory: str = ".65", on_device: bool = True
+    ) -> subprocess.Popen[bytes]:
+        """A process in a group of its own, so that all it starts can be ended with it."""
+        if time.monotonic() >= self.ends_at:
+            raise OutOfTime(f"There was no time left for: {name}.")
+        paths = [str(ROOT), str(HERE), str(ROOT / "benchmarks"), str(self.site)]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+            "MT3_CACHE": str(self.scratch / "compiled"),
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            "XLA_CLIENT_MEM_FRACTION": device_memory,
+        }
+        environment.pop("XLA_PYTHON_CLIENT_MEM_FRACTION", None)  # the older name, which JAX refuses beside the new one
+        if not on_device or self.options.quick:
+            environment["JAX_PLATFORMS"] = "cpu"
+        if self.options.quick:  # compiles several times as fast
+            environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+        self.say(f"{name} ...")
+        process = subprocess.Popen([str(part) for part in command], env=environment, start_new_session=True)
+        self.processes.append(process)
+        return process
+
+    def wait_for(self, name: str, process: subprocess.Popen[bytes], problem: str = "") -> None:
+        try:
+            code = process.wait(max(self.ends_at - time.monotonic(), 0.1))
+        except subprocess.TimeoutExpired:
+            raise OutOfTime(f"The time was up during: {name}.") from None
+        if code:
+            raise RecipeError(problem or f"{name} ended with {code}; see above.")
+        self.say(f"{name} done")
+
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        """A process and all that it has started."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def end_all(self) -> None:
+        for process in self.processes:
+            self.end(process)
+        for rest in self.options.out.glob(".small.*"):  # of a model directory that was being written
+            shutil.rmtree(rest, ignore_errors=True)
+        # Gigabytes may take longer to remove than there is time; nobody waits for it.
+        subprocess.run(["sh", "-c", 'rm -rf "$0" &', str(self.scratch)], start_new_session=True)
+
+    # ---- What is said and kept
+
+    def say(self, line: str) -> None:
+        print(f"[{time.monotonic() - self.started:6.1f} s] {line}", flush=True)
+
+    def log(self, name: str, value: Any) -> None:
+        self.events[name] = {"at_seconds": round(time.monotonic() - self.started, 1), "value": value}
+        self.options.out.mkdir(parents=True, exist_ok=True)
+        beside = self.scratch / "log.json"
+        speeds = self.scratch / "speeds.json"
+        if speeds.is_file():
+            self.events["seconds_a_step_on_the_device"] = json.loads(speeds.read_text())
+        beside.write_text(json.dumps(self.events, indent=1) + "\n")
+        shutil.copy(beside, self.options.out / "log.json.part")
+        (self.options.out / "log.json.part").replace(self.options.out / "log.json")
+
+
+def reports(run: Path) -> list[dict[str, Any]]:
+    """About a dozen of a run's reports, the last among them, with the figures that tell most."""
+    path = run / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    kept = lines[:: max(len(lines) // 12, 1)] + lines[-1:]
+    wanted = ("step", "time", "train/loss", "train/accuracy", "speed/", "data/", "train/skipped")
+    return [{key: value for key, value in line.items() if key.startswith(wanted)} for line in kept]
+
+
+def has_checkpoint(run: Path) -> bool:
+    return run.is_dir() and any(entry.name.isdigit() for entry in run.iterdir())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,301 @@
+"""The curriculum of recipes/small/gpu.py, and the programs that it runs on the device, each in a process of its own.
+
+    warm     compiles the steps of all stages into JAX's cache while the data are rendered, and times them
+    train    one stage, for so many seconds, from the weights of the stage before; then scores what came of it
+    save     the newest checkpoint of a run as a model directory in bfloat16
+
+Segments of half a second first: attention locks on within a few hundred steps there, and hardly at all at two seconds.
+Rates are constant but for the last stage, which goes on with a tenth: so nothing has to be known of the speed, and
+all programs can be compiled before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mt3core.config import ModelConfig, NetworkConfig, SpectrogramConfig, VocabularyConfig
+from mt3core.datasets.augmentation import AugmentationConfig
+from mt3core.datasets.sampling import DatasetChoice
+from mt3core.processors import num_processors
+from mt3core.training_config import (
+    BatchConfig,
+    CheckpointConfig,
+    ComputeConfig,
+    DataConfig,
+    OptimizerConfig,
+    ReportConfig,
+    SafetyConfig,
+    TrainingConfig,
+    ValidationConfig,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+SPEEDS_NAME, SCORES_NAME = "speeds.json", "scores.json"
+SAVED_EVERY_SECONDS = 30.0  # by the steps' own speed; where the data are slower, as much later
+FIRST_EVERY_STEPS = 200  # where the speed is not known yet
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the curriculum: its share of the time for steps, segments, batches and what they hold.
+
+    `rows` are decoder rows of a batch; with `goes_on` the run of the stage before is taken up again.
+    """
+
+    name: str
+    share: float
+    frames: int
+    target_tokens: int
+    rows: int
+    rate: float
+    datasets: tuple[DatasetChoice, ...]
+    goes_on: bool = False
+
+    @property
+    def run(self) -> str:
+        """The folder of its run."""
+        return f"{self.frames}_frames"
+
+
+# A frame is 16 ms. Piano and single stems first; then mixes across tracks; then whole arrangements.
+_SINGLE = (
+    DatasetChoice("piano", weight=0.5, across=0.0),
+    DatasetChoice("multi", weight=0.4, mix=0.0, stem=1.0, subset=0.0, across=0.0),
+    DatasetChoice("drums", weight=0.1, across=0.0),
+)
+_SOME = (
+    DatasetChoice("piano", weight=0.4, across=0.0),
+    DatasetChoice("multi", weight=0.5, mix=0.1, stem=0.3, subset=0.2, across=0.4),
+    DatasetChoice("drums", weight=0.1, across=0.0),
+)
+_ALL = (
+    DatasetChoice("piano", weight=0.35, across=0.0),
+    DatasetChoice("multi", weight=0.55, mix=1.0, stem=0.4, subset=1.0, across=1.0),
+    DatasetChoice("drums", weight=0.1, across=0.0),
+)
+STAGES = (
+    Stage("half a second", 0.15, 32, 128, 160, 4e-3, _SINGLE),
+    Stage("one second", 0.25, 64, 256, 160, 4e-3, _SOME),
+    Stage("two seconds", 0.40, 128, 512, 160, 3e-3, _ALL),
+    Stage("two seconds, a tenth of the rate", 0.20, 128, 512, 160, 3e-4, _ALL, goes_on=True),
+)
+EXAMPLES = 512
+
+AUGMENTATION = AugmentationConfig(
+    gain_probability=0.7,
+    gain_db=(-15.0, 3.0),
+    polarity_probability=0.5,
+    tilt_probability=0.8,
+    tilt_db=10.0,
+    noise_probability=0.5,
+    noise_snr_db=(15.0, 50.0),
+    reverb_probability=0.7,
+    reverb_seconds=(0.1, 0.9),
+    reverb_db=(-22.0, -6.0),
+    detune_probability=0.3,
+)
+MODEL = ModelConfig(
+    name="small",
+    network=NetworkConfig(
+        num_encoder_layers=6,
+        num_decoder_layers=3,
+        num_heads=4,
+        head_dim=64,
+        emb_dim=256,
+        mlp_dim=640,
+        dropout_rate=0.0,
+        vocab_size=640,
+        input_frames=128,
+        input_bands=384,
+        max_target_tokens=512,
+    ),
+    spectrogram=SpectrogramConfig(hop_samples=256, mel_bands=384),
+    vocabulary=VocabularyConfig(steps_per_second=50, max_shift_seconds=2, program_granularity="midi_class"),
+)
+_TINY_NETWORK = {"num_encoder_layers": 1, "num_decoder_layers": 1, "num_heads": 2, "head_dim": 8}
+_TINY_NETWORK |= {"emb_dim": 16, "mlp_dim": 32, "input_bands": 32}
+
+
+def stage_config(number: int, manifest: str, dtype: str, quick: bool, step_seconds: float = 0.0) -> TrainingConfig:
+    """The run of a stage. `step_seconds`, where known, decides how often it is saved and validated."""
+    stage = STAGES[number]
+    every = max(round(SAVED_EVERY_SECONDS / step_seconds), 1) if step_seconds else FIRST_EVERY_STEPS
+    return TrainingConfig(
+        name="small",
+        model=_model(stage, quick),
+        num_steps=1_000_000,  # it is stopped by the clock
+        data=DataConfig(
+            manifest=manifest,
+            datasets=stage.datasets,
+            part_gain_db=9.0,
+            augmentation=AUGMENTATION,
+            num_workers=0 if quick else max(1, min(14, num_processors() - 2)),
+        ),
+        batch=BatchConfig(examples=4 if quick else EXAMPLES, block_tokens=8, rows=2 if quick else stage.rows),
+        optimizer=OptimizerConfig(
+            kind="muon",
+            learning_rate=stage.rate,
+            warmup_steps=100,
+            weight_decay=0.01,
+            clip_norm=1.0,
+            ema_decay=0.998,
+        ),
+        compute=ComputeConfig(dtype=dtype),
+        safety=SafetyConfig(not_finite="skip", spike_factor=20.0),
+        checkpoint=CheckpointConfig(every_steps=every, keep_last=2, keep_best=0),
+        validation=ValidationConfig(every_steps=0),
+        report=ReportConfig(every_steps=max(every // 4, 1), tensorboard=False),
+    )
+
+
+def _model(stage: Stage, quick: bool) -> ModelConfig:
+    network = dataclasses.replace(MODEL.network, input_frames=stage.frames, max_target_tokens=stage.target_tokens)
+    if not quick:
+        return dataclasses.replace(MODEL, network=network)
+    tiny = dataclasses.replace(network, **_TINY_NETWORK)
+    spectrogram = dataclasses.replace(MODEL.spectrogram, mel_bands=tiny.input_bands)
+    return dataclasses.replace(MODEL, network=tiny, spectrogram=spectrogram)
+
+
+# ---- What the processes do
+
+
+def warm(folder: Path, dtype: str, quick: bool) -> None:
+    """Compiles every stage's step and times it; the figures so far lie in `speeds.json`."""
+    sys.path.append(str(ROOT / "benchmarks"))
+    from step_timing import TimedStep, draw_lengths, made_up_batch
+
+    speeds: dict[str, float] = {}
+    for number, stage in enumerate(STAGES):
+        config = stage_config(number, "", dtype, quick)
+        config = dataclasses.replace(config, compute=dataclasses.replace(config.compute, data=1))
+        lengths = draw_lengths(config.model, config.batch.examples)
+        started = time.monotonic()
+        step = TimedStep(config, [made_up_batch(config.model, lengths)], lengths)
+        compiled = time.monotonic() - started
+        step.run(2)
+        num_steps = 2 if quick else 10
+        speeds[stage.name] = step.run(num_steps) / num_steps
+        _write(folder / SPEEDS_NAME, speeds)
+        print(f"{stage.name}: compiled in {compiled:.0f} s, {1e3 * speeds[stage.name]:.1f} ms a step", flush=True)
+
+
+def train_stage(number: int, folder: Path, manifest: str, seconds: float, dtype: str, quick: bool) -> int:
+    """Trains until the time is up; returns the exit code of the run."""
+    from mt3jax.train import train
+
+    ends_at = time.monotonic() + seconds
+    stage = STAGES[number]
+    speeds = _read(folder / SPEEDS_NAME)
+    config = stage_config(number, manifest, dtype, quick, speeds.get(stage.name, 0.0))
+    arrays = None
+    earlier = [folder / one.run for one in STAGES[:number] if one.run != stage.run and _newest(folder / one.run)]
+    if earlier and not _newest(folder / stage.run):
+        arrays = _weights(earlier[-1])
+    threading.Thread(target=_stop_at, args=(ends_at,), daemon=True).start()
+    result = train(config, folder / stage.run, arrays, show_progress=True)
+    print(f"{stage.name}: {result.step:,} steps in all", flush=True)
+    return result.exit_code
+
+
+def _stop_at(ends_at: float) -> None:
+    """Sends this process SIGTERM at that time, upon which `train` saves and returns."""
+    time.sleep(max(ends_at - time.monotonic(), 0.0))
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def score(number: int, folder: Path, manifest: str, dtype: str, quick: bool) -> dict[str, float]:
+    """Loss and note F1 of the newest checkpoint on the validation split, whose compositions were not trained on."""
+    import jax
+
+    from mt3jax.training.sharding import make_mesh, place
+    from mt3jax.training.state import given_params, params_shardings
+    from mt3jax.training.validation import Validator
+
+    stage = STAGES[number]
+    config = dataclasses.replace(
+        stage_config(number, manifest, dtype, quick),
+        validation=ValidationConfig(
+            every_steps=1,
+            loss_examples=8 if quick else 1024,
+            num_pieces=1 if quick else 12,
+            piece_seconds=2.0 if quick else 20.0,
+            max_tokens=stage.target_tokens if not quick else 16,
+        ),
+    )
+    mesh = make_mesh(config.compute)
+    validator = Validator(config, mesh, print)
+    arrays = _weights(folder / stage.run)
+    params = place(given_params(config.model, arrays), params_shardings(config.model, mesh))
+    with jax.default_device(mesh.local_devices[0]):
+        found = validator.run(params, 0, folder / stage.run)
+    print(f"{found.summary}\n{found.table}", flush=True)
+    return {"step": _newest(folder / stage.run), **found.metrics}
+
+
+def save(run: Path, target: Path) -> None:
+    """The newest checkpoint as a model directory; what is there is replaced at once or stays."""
+    from mt3convert.sources import convert
+
+    convert(run, target, overwrite=True, stored_type="bfloat16")
+
+
+def _weights(run: Path) -> Mapping[str, Any]:
+    from mt3convert.sources import load
+
+    return load(run).arrays
+
+
+def _newest(run: Path) -> int:
+    """The step of a run's newest checkpoint; 0 where there is none."""
+    return max((int(entry.name) for entry in run.iterdir() if entry.name.isdigit()), default=0) if run.is_dir() else 0
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    beside = path.with_suffix(".part")
+    beside.write_text(json.dumps(content, indent=1) + "\n")
+    beside.replace(path)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="One of the programs of the GPU recipe.")
+    parser.add_argument("what", choices=["warm", "train", "score", "save"])
+    parser.add_argument("folder", type=Path, help="of the work; to save: a run's folder")
+    parser.add_argument("--stage", type=int, default=len(STAGES) - 1)
+    parser.add_argument("--manifest", default="")
+    parser.add_argument("--seconds", type=float, default=0.0)
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
+    parser.add_argument("--target", type=Path, help="model directory to be written")
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    if options.what == "warm":
+        warm(options.folder, options.dtype, options.quick)
+    elif options.what == "save":
+        save(options.folder, options.target)
+    elif options.what == "score":
+        found = score(options.stage, options.folder, options.manifest, options.dtype, options.quick)
+        _write(options.folder / SCORES_NAME, found)
+    else:
+        return train_stage(
+            options.stage, options.folder, options.manifest, options.seconds, options.dtype, options.quick
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
