@@ -91,11 +91,15 @@ def test_checkpoints_are_as_frequent_as_the_speed_allows():
 # ---- What is taken along
 
 
+# By its hash one is for the test, the other for validation.
+UNSEEN_PIECES = (4, 16)
+
+
 @pytest.fixture(scope="module")
 def music(tmp_path_factory):
     folder = tmp_path_factory.mktemp("music")
-    for kind, program in (("piano", 0), ("multi", 40), ("drums", None)):
-        for piece in range(4):
+    for kind, program in (("piano", 0), ("multi", 40), ("drums", None), ("piano_unseen", 0)):
+        for piece in UNSEEN_PIECES if kind == "piano_unseen" else range(4):
             path = folder / kind / "corpus" / f"piece{piece}" / "000.mid"
             path.parent.mkdir(parents=True)
             notes = [Note(0.5 * n, 0.5 * n + 0.4, 40 + n + piece, 80, program or 0, program is None) for n in range(12)]
@@ -123,7 +127,7 @@ def test_samples_are_packed_small_and_everything_is_listed(music, sampled, tmp_p
     sizes = gpu_pack.pack(music, [sampled], wheels, tmp_path / "carried", 64.0, 12.0)
     assert set(sizes) == {"checkout", "music.tar.xz", "sounds", "wheels"}
     listed = json.loads((tmp_path / "carried" / "LIST.json").read_text())
-    assert listed["pieces"] == 12
+    assert listed["pieces"] == 14
     assert set(listed["files"]) == {"music.tar.xz", "sounds/bell/A4.ogg", "sounds/bell/instrument.json", "wheels/a.whl"}
     description = json.loads((tmp_path / "carried" / "sounds" / "bell" / "instrument.json").read_text())
     assert (description["licence"], description["samples"][0]["file"]) == ("CC0", "A4.ogg")
@@ -144,8 +148,13 @@ def test_too_much_is_refused_and_nothing_left_behind(music, sampled, tmp_path):
 def test_of_music_as_much_is_taken_as_fits_with_all_kinds(music, monkeypatch):
     monkeypatch.setattr(gpu_pack, "GROUP_FILES", 3)
     chosen = gpu_pack.choose_music(music, 400)
-    assert {path.parts[0] for path in chosen} == {"piano", "multi", "drums"} or len(chosen) == 3
-    assert 0 < len(chosen) < 12
+    assert 0 < len(chosen) < 14
+    assert {path.parts[0] for path in gpu_pack.choose_music(music, 10_000)} == {
+        "piano",
+        "multi",
+        "drums",
+        "piano_unseen",
+    }
     assert gpu_pack.choose_music(music, 400) == chosen
     with pytest.raises(UsageError, match="too little"):
         gpu_pack.choose_music(music, 10)
@@ -171,17 +180,21 @@ def test_music_becomes_chunks(music, tmp_path):
     (tmp_path / "sounds").mkdir()
     (tmp_path / "sounds" / "font.sf2").symlink_to(default_sound_font())
     tasks = gpu_data.planned(music, tmp_path / "sounds", tmp_path / "rendered")
-    assert len(tasks) == 12
+    assert len(tasks) == 13, "all but the one for the test"
     assert {task[1].name for task in tasks[:3]} >= {"piano", "multi"}, "kinds alternate"
     command = [sys.executable, RECIPE / "gpu_data.py", music, tmp_path / "sounds", tmp_path / "out"]
     # So much that the time is no matter; the pieces are few.
     done = subprocess.run([*map(str, command), "--seconds", "500", "--processes", "1"], cwd=ROOT, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     found = json.loads((tmp_path / "out" / "data.json").read_text())
-    assert (found["pieces"], found["failed"]) == (12, 0)
+    assert (found["pieces"], found["failed"]) == (13, 0)
     manifest = read_manifest(found["manifest"])
     assert set(manifest["dataset"].tolist()) == {"piano", "multi", "drums"}
     assert set(manifest["stem"][manifest["dataset"] == "multi"].tolist()) == {"mix", "S00"}
+    is_unseen = manifest["split"] == "validation"
+    assert is_unseen.any()
+    assert all("piece16" in name for name in manifest["track"][is_unseen])
+    assert not any("piece16" in name for name in manifest["track"][~is_unseen])
 
 
 def test_no_time_is_a_sentence(music, tmp_path):

@@ -1,8 +1,10 @@
 """The data of recipes/small/gpu.py: as much of the music as can be rendered in a given time, as chunks for training.
 
-Music lies in `piano`, `multi` and `drums`, as recipes/small/music.py writes it, and is rendered by this project's own
-code with all fonts and sampled instruments of the folder `sounds`. Each process takes the next piece until the time
-is up; then all of them prepare what is there. The order is drawn once, so that any length of it is mixed alike.
+Music lies in `piano`, `multi` and `drums`, and what is kept for validation in `piano_unseen` and so on, as
+recipes/small/music.py writes it. It is rendered by this project's own code with all fonts and sampled instruments of
+the folder `sounds`, and for validation with another font, that of pretty_midi. Each process takes the next piece
+until the time is up; then all of them prepare what is there. The order is drawn once, so that any length of it is
+mixed alike.
 """
 
 from __future__ import annotations
@@ -35,10 +37,12 @@ KINDS = ("piano", "multi", "drums")
 LAYOUTS = {"piano": "folder", "multi": "slakh", "drums": "folder"}
 PROGRAMS = {"piano": "keep", "multi": "class", "drums": "class"}
 SHARES = {"piano": 0.4, "multi": 0.5, "drums": 0.1}
+UNSEEN, UNSEEN_SHARE = "_unseen", 0.04  # of the folders for validation, and of as many pieces as there are others
+TUNING_CENTS = (-25.0, 25.0)  # of each piece: about 434 to 446 Hz
 SAMPLE_RATE_HZ = 16_000
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation")
 # Of the time, what rendering takes; the rest is for preparing.
-RENDERING_SHARE = 0.7
+RENDERING_SHARE = 0.75
 MOST_MINUTES = 5.0  # of a piece, so that none holds up the end
 Task = tuple[Source, Path, Rendering]
 
@@ -75,27 +79,34 @@ def make_data(music: Path, sounds: Path, out: Path, seconds: float, processes: i
 
 
 def planned(music: Path, sounds: Path, rendered: Path) -> list[Task]:
-    """Every piece with how it is rendered, in an order in which the kinds alternate by their shares."""
+    """Every piece with how it is rendered, in an order in which the kinds alternate by their shares.
+
+    What is for the test is left out. Raises `UsageError` for sounds that cannot be read.
+    """
     fonts = tuple(sorted(path for path in sounds.iterdir() if not path.name.startswith(".")))
     draw = np.random.default_rng(0)
     placed: list[tuple[float, Task]] = []
     for kind in KINDS:
-        folder = music / kind
-        if not folder.is_dir():
-            continue
-        rendering = check_rendering(
-            Rendering(
-                LAYOUTS[kind],
-                "tinysoundfont",
-                fonts,
-                programs=PROGRAMS[kind],
-                sample_rate_hz=SAMPLE_RATE_HZ,
-                most_minutes=MOST_MINUTES,
+        for folder, its_fonts, share in (
+            (music / kind, fonts, SHARES[kind]),
+            (music / (kind + UNSEEN), (), UNSEEN_SHARE * SHARES[kind]),
+        ):
+            if not folder.is_dir():
+                continue
+            rendering = check_rendering(
+                Rendering(
+                    LAYOUTS[kind],
+                    "tinysoundfont",
+                    its_fonts,
+                    programs=PROGRAMS[kind],
+                    sample_rate_hz=SAMPLE_RATE_HZ,
+                    most_minutes=MOST_MINUTES,
+                    tuning_cents=TUNING_CENTS,
+                )
             )
-        )
-        sources = find_sources(folder)
-        for place, number in enumerate(draw.permutation(len(sources)).tolist()):
-            placed.append((place / SHARES[kind], (sources[number], rendered / kind, rendering)))
+            sources = [source for source in find_sources(folder) if source.split != "test"]
+            for place, number in enumerate(draw.permutation(len(sources)).tolist()):
+                placed.append((place / share, (sources[number], rendered / kind, rendering)))
     return [task for _, task in sorted(placed, key=lambda one: one[0])]
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import soundfile
 import soxr
-from gpu_data import KINDS, SAMPLE_RATE_HZ, SHARES
+from gpu_data import KINDS, SAMPLE_RATE_HZ, SHARES, UNSEEN, UNSEEN_SHARE
 
 from mt3core.errors import MT3Error, OutputError, UsageError
 from mt3core.files import atomic_directory
@@ -102,9 +102,10 @@ def _write_small(source: Path, target: Path) -> None:
 def choose_music(music: Path, most_bytes: int) -> list[Path]:
     """Relative paths of the MIDI files that are taken."""
     placed = []
-    for kind in KINDS:
-        found = sorted((music / kind).rglob("*.mid"), key=lambda path: _digest(str(path.relative_to(music)).encode()))
-        placed += [(place / SHARES[kind], path.relative_to(music)) for place, path in enumerate(found)]
+    shares = {kind: SHARES[kind] for kind in KINDS} | {kind + UNSEEN: UNSEEN_SHARE * SHARES[kind] for kind in KINDS}
+    for folder, share in shares.items():
+        found = sorted((music / folder).rglob("*.mid"), key=lambda path: _digest(str(path.relative_to(music)).encode()))
+        placed += [(place / share, path.relative_to(music)) for place, path in enumerate(found)]
     if not placed:
         raise UsageError(f"There are no MIDI files in {music}.", "Make them with recipes/small/music.py.")
     ordered = [path for _, path in sorted(placed)]
