@@ -50,8 +50,8 @@ FIRST_EVERY_STEPS = 200  # where the speed is not known yet
 class Stage:
     """A part of the curriculum: its share of the time for steps, segments, batches and what they hold.
 
-    `rows` are decoder rows of a batch: a tenth more than `packing.choose_rows` takes for 512 targets of 1,024 drawn from
-    piano and mixes of 100 hours (means of 22, 43 and 86 tokens). With `goes_on` the run of the stage before is taken up.
+    `rows` are decoder rows of a batch, a tenth more than `packing.choose_rows` takes for 512 targets drawn from piano
+    and mixes (means of 22, 43 and 86 tokens). With `goes_on` the run of the stage before is taken up.
     """
 
     name: str
