@@ -37,7 +37,8 @@ from mt3core.rendering.humanising import humanised
 from mt3core.rendering.score import Part, score_midi
 from mt3core.rendering.variation import generator
 
-MEAN_SECONDS = 130.0  # of a written piece, about; used to turn hours into a number of pieces
+MEAN_SECONDS = 130.0  # of a varied piece, about; used to turn hours into a number of pieces
+COMPOSED_MEAN_SECONDS = 75.0
 SECONDS = (90.0, 210.0)
 MOST_HITS = 11.0  # of drums under a song, a second: what is denser is played at half its tempo
 UNSEEN = "_unseen"  # of the folders with what is kept for validation and test
@@ -69,7 +70,7 @@ def plan(pieces: dict[str, list[Piece]], kind: str, hours: float, seed: int) -> 
     """The files of a kind: each corpus goes round its pieces, in an order drawn anew, until its hours are full."""
     tasks = []
     for corpus, share in SHARES[kind].items():
-        wanted = round(hours * share * 3600 / MEAN_SECONDS)
+        wanted = round(hours * share * 3600 / (COMPOSED_MEAN_SECONDS if corpus == "composed" else MEAN_SECONDS))
         own = composed_pieces(STYLES_OF[kind], wanted, seed) if corpus == "composed" else pieces.get(corpus, [])
         wanted = wanted if own else 0
         order: list[Piece] = []

@@ -18,7 +18,7 @@ from mt3core.rendering.humanising import tidy
 from mt3core.rendering.score import Part, merged
 
 SLOWEST, FASTEST = 0.75, 1.8
-DENSITY_SHAPE, DENSITY_SCALE = 4.2, 2.7  # of a gamma distribution: mean 11, one in eight above 17
+DENSITY_SHAPE, DENSITY_SCALE = 4.2, 2.7  # of a gamma distribution: mean 11, one in seven above 17
 MOST_DENSE = 28.0
 _PIANO = "Piano"
 
