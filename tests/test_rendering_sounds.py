@@ -9,6 +9,7 @@ from mt3core.errors import UsageError
 from mt3core.rendering.drum_kits import general_midi_key
 from mt3core.rendering.instrument_sources import Card, parse_numbers, read_source
 from mt3core.rendering.instruments import read_instrument, read_sounds
+from mt3core.rendering.pitch import cents_above
 
 pytestmark = pytest.mark.integration
 RATE_HZ = 16_000
@@ -201,6 +202,28 @@ def test_key_switches_play_what_is_chosen_at_first(tmp_path):
     (tmp_path / "a.sfz").write_text(text)
     (take,) = read_source(tmp_path / "a.sfz", CARD)[1]
     assert take.recordings[0].path.name == "a.wav"
+
+
+@pytest.mark.parametrize(("key", "cents"), [(28, -90), (45, 34), (60, 200), (60, -246), (84, 80), (100, 0)])
+def test_the_pitch_of_a_note_is_measured(key, cents):
+    times = np.arange(RATE_HZ) / RATE_HZ
+    frequency_hz = 440 * 2 ** ((key - 69) / 12 + cents / 1200)
+    vibrato = 0.4 * frequency_hz / 440 * np.sin(2 * np.pi * 5.5 * times)
+    phase = 2 * np.pi * frequency_hz * times + vibrato
+    weak_first = sum(np.sin(number * phase) / max(number, 3) for number in range(1, 7) if number * frequency_hz < 7000)
+    assert cents_above(weak_first, RATE_HZ, key) == pytest.approx(cents, abs=6)
+    assert cents_above(weak_first[:1200], RATE_HZ, key) == 0  # too short
+
+
+def test_recordings_are_tuned_when_told_and_only_then(tmp_path):
+    write_recording(tmp_path / "oboe/a.wav", 62, seconds=1.0)
+    (tmp_path / "oboe/instrument.xml").write_text('<instrument><sample filename="a.wav" midi_note="60"/></instrument>')
+    said = ["--programs", "68", "--licence", "PD", "--attribution", "Iowa"]
+    for out, more in (("as played", ["--velocity-exponent", "0.5"]), ("tuned", ["--in-tune"])):
+        assert run(["sounds", str(tmp_path / "oboe"), str(tmp_path / out), *said, *more]) == 0
+    assert read_instrument(tmp_path / "as played").samples[0].tune_cents == 0
+    assert read_instrument(tmp_path / "as played").velocity_exponent == 0.5
+    assert read_instrument(tmp_path / "tuned").samples[0].tune_cents == pytest.approx(-200, abs=3)
 
 
 def test_spectmorph_plays_a_note_a_file(tmp_path, capsys):

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from mt3core.errors import AudioError
 from mt3core.files import atomic_directory
 from mt3core.rendering.instruments import DESCRIPTION_NAME, Instrument, Sample, description
+from mt3core.rendering.pitch import cents_above
 
 # The onset is where a note first reaches a tenth of the peak of its attack; noise of keys and bows lies below.
 _ONSET_SHARE = 0.1
@@ -55,26 +56,30 @@ def write_instrument(
     takes: Sequence[Take],
     sample_rate_hz: int | None = None,
     mono: bool = False,
+    in_tune: bool = False,
     overwrite: bool = False,
     on_take: Callable[[int], None] = lambda number: None,
 ) -> Instrument:
     """Writes the folder of an instrument, whole or not at all, and returns it with its samples.
 
-    `sample_rate_hz` is that of the recordings where it is None. Raises `AudioError` for a recording that cannot be
+    `sample_rate_hz` is that of the recordings where it is None. With `in_tune` each recording's pitch is measured and
+    mended; without it stays as it was played, or as its source says. Raises `AudioError` for a recording that cannot be
     read or is silent, and `OutputError` where the folder is there already or cannot be written.
     """
     samples: list[Sample] = []
-    written: dict[tuple[Recording, ...], tuple[str, float]] = {}  # name and gain; one file may play several drums
+    written: dict[tuple[Recording, ...], tuple[str, float, float]] = {}  # name, gain and pitch: a file may play twice
     taken: set[str] = set()
     with atomic_directory(out, overwrite=overwrite) as folder:
         for number, take in enumerate(takes):
             if take.recordings not in written:
                 audio, rate_hz = _heard(take, sample_rate_hz, mono)
                 audio, gain_db = _levelled(cut_to_sound(audio, rate_hz))
-                written[take.recordings] = _file_name(take.recordings[0].path, taken), gain_db
+                cents = cents_above(audio.mean(axis=1), rate_hz, take.sample.key) if in_tune else 0.0
+                written[take.recordings] = _file_name(take.recordings[0].path, taken), gain_db, cents
                 soundfile.write(folder / written[take.recordings][0], audio, rate_hz, "PCM_16", format="FLAC")
-            name, gain_db = written[take.recordings]
-            samples.append(dataclasses.replace(take.sample, file=name, gain_db=round(take.sample.gain_db + gain_db, 2)))
+            name, gain_db, cents = written[take.recordings]
+            sample = dataclasses.replace(take.sample, file=name, gain_db=round(take.sample.gain_db + gain_db, 2))
+            samples.append(dataclasses.replace(sample, tune_cents=-cents) if in_tune else sample)
             on_take(number + 1)
         complete = dataclasses.replace(instrument, samples=tuple(samples))
         (folder / DESCRIPTION_NAME).write_text(description(complete), encoding="utf-8")

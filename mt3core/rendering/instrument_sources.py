@@ -18,7 +18,7 @@ from mt3core.rendering.spectmorph import is_spectmorph, read_spectmorph
 
 PIANOS = frozenset(range(4))  # those with hammers, strings and dampers
 _SHORTEST_RELEASE_SECONDS = 0.02
-_SAID = ("name", "licence", "attribution", "source", "programs", "rings")
+_SAID = ("name", "licence", "attribution", "source", "programs", "rings", "velocity_exponent")
 _NEEDED = ("licence", "attribution")
 
 
@@ -34,6 +34,7 @@ class Card:
     rings: bool | None = None
     drums: bool = False  # an .sfz file's keys are General MIDI's drum notes
     keys: tuple[int, ...] | None = None  # only these are taken
+    velocity_exponent: float | None = None
 
 
 def parse_numbers(text: str | None) -> tuple[int, ...] | None:

@@ -47,7 +47,8 @@ def read_sfz(path: Path) -> SfzInstrument:
         if header == "control":
             default_path = opcodes.get("default_path", default_path)
             controls |= _settings(opcodes)
-            higher = int(opcodes.get("note_offset", 0)) + 12 * int(opcodes.get("octave_offset", 0))
+            if {"note_offset", "octave_offset"} & set(opcodes):
+                higher = int(opcodes.get("note_offset", 0)) + 12 * int(opcodes.get("octave_offset", 0))
         elif header in _LEVELS:
             inherited[header] = opcodes
             for lower in _LEVELS[_LEVELS.index(header) + 1 :]:
