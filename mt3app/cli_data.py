@@ -139,11 +139,11 @@ def sounds(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the instrument.")],
     rate: Annotated[int | None, typer.Option(min=8000, max=192_000, help="Samples a second. [default: theirs]")] = None,
     mono: Annotated[bool, typer.Option("--mono", help="One channel.")] = False,
-    in_tune: Annotated[bool, typer.Option("--in-tune", help="Measure each sample's pitch and mend it.")] = False,
+    mend: Annotated[bool, typer.Option("--mend", help="Measure pitches and levels, and even them out.")] = False,
     layers: Annotated[int | None, typer.Option(min=1, help="Velocity layers of the Salamander. [default: all]")] = None,
     programs: Annotated[str | None, typer.Option(help="General MIDI programs that it plays, from 0: 40,41.")] = None,
     drums: Annotated[bool, typer.Option("--drums", help="The .sfz file is a kit on General MIDI's keys.")] = False,
-    keys: Annotated[str | None, typer.Option(help="Take only these keys of an .sfz file: 36-59,70.")] = None,
+    keys: Annotated[str | None, typer.Option(help="Take only these keys: 36-59,70. (.sfz, SpectMorph)")] = None,
     velocity_exponent: Annotated[
         float | None, typer.Option(min=0, max=4, help="Of amplitude within a sample's velocities. [default: theirs]")
     ] = None,
@@ -173,7 +173,7 @@ def sounds(
         parse_numbers(keys),
         velocity_exponent,
     )
-    make_sounds(source, out, card, rate, mono, in_tune, layers, overwrite, Reporter(quiet, verbose))
+    make_sounds(source, out, card, rate, mono, mend, layers, overwrite, Reporter(quiet, verbose))
 
 
 @data.command()

@@ -17,7 +17,7 @@ def make_sounds(
     card: Card,
     sample_rate_hz: int | None,
     mono: bool,
-    in_tune: bool,
+    mend: bool,
     num_layers: int | None,
     overwrite: bool,
     reporter: Reporter,
@@ -29,7 +29,7 @@ def make_sounds(
     instrument, takes = read_source(source, card, num_layers)
     with reporter.file_bar("writing") as show:
         made = write_instrument(
-            out, instrument, takes, sample_rate_hz, mono, in_tune, overwrite, lambda done: show(done, len(takes))
+            out, instrument, takes, sample_rate_hz, mono, mend, overwrite, lambda done: show(done, len(takes))
         )
     keys = [key for sample in made.samples for key in sample.keys]
     reporter.line(

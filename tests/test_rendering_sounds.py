@@ -215,15 +215,20 @@ def test_the_pitch_of_a_note_is_measured(key, cents):
     assert cents_above(weak_first[:1200], RATE_HZ, key) == 0  # too short
 
 
-def test_recordings_are_tuned_when_told_and_only_then(tmp_path):
-    write_recording(tmp_path / "oboe/a.wav", 62, seconds=1.0)
-    (tmp_path / "oboe/instrument.xml").write_text('<instrument><sample filename="a.wav" midi_note="60"/></instrument>')
+def test_recordings_are_mended_when_told_and_only_then(tmp_path):
+    for key, amplitude in ((60, 0.5), (64, 0.25), (68, 0.02)):
+        write_recording(tmp_path / f"oboe/{key}.wav", key + 2, amplitude, seconds=1.0)
+    samples = "".join(f'<sample filename="{key}.wav" midi_note="{key}"/>' for key in (60, 64, 68))
+    (tmp_path / "oboe/instrument.xml").write_text(f"<instrument>{samples}</instrument>")
     said = ["--programs", "68", "--licence", "PD", "--attribution", "Iowa"]
-    for out, more in (("as played", ["--velocity-exponent", "0.5"]), ("tuned", ["--in-tune"])):
+    for out, more in (("as played", ["--velocity-exponent", "0.5"]), ("mended", ["--mend"])):
         assert run(["sounds", str(tmp_path / "oboe"), str(tmp_path / out), *said, *more]) == 0
-    assert read_instrument(tmp_path / "as played").samples[0].tune_cents == 0
-    assert read_instrument(tmp_path / "as played").velocity_exponent == 0.5
-    assert read_instrument(tmp_path / "tuned").samples[0].tune_cents == pytest.approx(-200, abs=3)
+    played, mended = (read_instrument(tmp_path / name) for name in ("as played", "mended"))
+    assert [one.tune_cents for one in played.samples] == [0, 0, 0]
+    assert played.velocity_exponent == 0.5
+    assert [one.tune_cents for one in mended.samples] == pytest.approx([-200] * 3, abs=3)
+    changes = [after.gain_db - before.gain_db for before, after in zip(played.samples, mended.samples, strict=True)]
+    assert changes == pytest.approx([0, 0, 20 * np.log10(0.25 / 0.02) - 6], abs=0.3)  # the last was 22 dB softer
 
 
 def test_spectmorph_plays_a_note_a_file(tmp_path, capsys):
@@ -234,11 +239,11 @@ def test_spectmorph_plays_a_note_a_file(tmp_path, capsys):
     (folder / "instrument.xml").write_text(f'<instrument name="Oboe">{samples}</instrument>')
     assert run(["sounds", str(folder), str(tmp_path / "out"), "--licence", "PD", "--attribution", "Iowa"]) == 2
     assert "Nothing says what oboe plays." in capsys.readouterr().err
-    said = ["--programs", "68", "--licence", "PD", "--attribution", "Iowa", "--rate", "8000"]
+    said = ["--programs", "68", "--licence", "PD", "--attribution", "Iowa", "--rate", "8000", "--keys", "58-63"]
     assert run(["sounds", str(folder), str(tmp_path / "out"), *said]) == 0
     made = read_instrument(tmp_path / "out")
     assert (made.name, made.programs, made.rings) == ("Oboe", (68,), False)
-    assert [(one.key, one.keys) for one in made.samples] == [(60, (58, 61)), (62, (62, 64))]
+    assert [(one.key, one.keys) for one in made.samples] == [(60, (58, 61)), (62, (62, 63))]
     for text in ("<instrument/>", "<instrument><sample/></instrument>", "<"):
         (folder / "instrument.xml").write_text(text)
         with pytest.raises(UsageError, match=r"instrument.xml (has no samples|cannot be read)"):

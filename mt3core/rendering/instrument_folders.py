@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ _SILENT_SHARE = 10 ** (-60 / 20)  # of the peak: the tail from here on is cut of
 _LONGEST_SECONDS = 15.0
 _FADE_SHARE = 0.05  # of what is left, at its end
 _PEAK = 0.9
+_LOUDNESS_SECONDS, _UNEVEN_DB = 0.5, 6.0
 
 
 @dataclass(frozen=True)
@@ -50,37 +51,50 @@ class Take:
     sample: Sample
 
 
+@dataclass(frozen=True)
+class _Written:
+    """A file: its name, the gain that gives it its level back, how loud it is itself, and how far out of tune."""
+
+    name: str
+    gain_db: float
+    loudness_db: float
+    cents: float
+
+
 def write_instrument(
     out: Path,
     instrument: Instrument,
     takes: Sequence[Take],
     sample_rate_hz: int | None = None,
     mono: bool = False,
-    in_tune: bool = False,
+    mend: bool = False,
     overwrite: bool = False,
     on_take: Callable[[int], None] = lambda number: None,
 ) -> Instrument:
     """Writes the folder of an instrument, whole or not at all, and returns it with its samples.
 
-    `sample_rate_hz` is that of the recordings where it is None. With `in_tune` each recording's pitch is measured and
-    mended; without it stays as it was played, or as its source says. Raises `AudioError` for a recording that cannot be
-    read or is silent, and `OutputError` where the folder is there already or cannot be written.
+    `sample_rate_hz` is that of the recordings where it is None. `mend` is for recordings as they were played: each is
+    measured, brought into tune, and within 6 dB of the others of its velocities. Raises `AudioError` for a recording
+    that cannot be read or is silent, and `OutputError` where the folder is there already or cannot be written.
     """
     samples: list[Sample] = []
-    written: dict[tuple[Recording, ...], tuple[str, float, float]] = {}  # name, gain and pitch: a file may play twice
+    written: dict[tuple[Recording, ...], _Written] = {}  # a file may play several drums
     taken: set[str] = set()
     with atomic_directory(out, overwrite=overwrite) as folder:
         for number, take in enumerate(takes):
             if take.recordings not in written:
                 audio, rate_hz = _heard(take, sample_rate_hz, mono)
                 audio, gain_db = _levelled(cut_to_sound(audio, rate_hz))
-                cents = cents_above(audio.mean(axis=1), rate_hz, take.sample.key) if in_tune else 0.0
-                written[take.recordings] = _file_name(take.recordings[0].path, taken), gain_db, cents
-                soundfile.write(folder / written[take.recordings][0], audio, rate_hz, "PCM_16", format="FLAC")
-            name, gain_db, cents = written[take.recordings]
-            sample = dataclasses.replace(take.sample, file=name, gain_db=round(take.sample.gain_db + gain_db, 2))
-            samples.append(dataclasses.replace(sample, tune_cents=-cents) if in_tune else sample)
+                name = _file_name(take.recordings[0].path, taken)
+                cents = cents_above(audio.mean(axis=1), rate_hz, take.sample.key) if mend else 0.0
+                written[take.recordings] = _Written(name, gain_db, _loudness_db(audio, rate_hz), cents)
+                soundfile.write(folder / name, audio, rate_hz, "PCM_16", format="FLAC")
+            done = written[take.recordings]
+            gain_db = round(take.sample.gain_db + done.gain_db, 2)
+            samples.append(dataclasses.replace(take.sample, file=done.name, gain_db=gain_db))
             on_take(number + 1)
+        if mend:
+            samples = _mended(samples, {one.name: one for one in written.values()})
         complete = dataclasses.replace(instrument, samples=tuple(samples))
         (folder / DESCRIPTION_NAME).write_text(description(complete), encoding="utf-8")
     return complete
@@ -138,6 +152,24 @@ def _levelled(audio: np.ndarray) -> tuple[np.ndarray, float]:
     """Close to full scale, so that soft notes keep their bits, and the gain that takes it back."""
     peak = float(np.abs(audio).max())
     return audio * np.float32(_PEAK / peak), float(20 * np.log10(peak / _PEAK))
+
+
+def _loudness_db(audio: np.ndarray, sample_rate_hz: int) -> float:
+    begin = audio[: round(_LOUDNESS_SECONDS * sample_rate_hz)]
+    return float(10 * np.log10(np.mean(begin**2)))
+
+
+def _mended(samples: Sequence[Sample], files: Mapping[str, _Written]) -> list[Sample]:
+    """In tune, and no sample further from the middle of its layer than a player would be."""
+    levels_db = np.array([sample.gain_db + files[sample.file].loudness_db for sample in samples])
+    layers = [sample.velocities for sample in samples]
+    result = []
+    for sample, level_db in zip(samples, levels_db.tolist(), strict=True):
+        middle_db = float(np.median(levels_db[[layer == sample.velocities for layer in layers]]))
+        change_db = float(np.clip(level_db, middle_db - _UNEVEN_DB, middle_db + _UNEVEN_DB)) - level_db
+        gain_db, cents = round(sample.gain_db + change_db, 2), files[sample.file].cents
+        result.append(dataclasses.replace(sample, gain_db=gain_db, tune_cents=-cents))
+    return result
 
 
 def _file_name(path: Path, taken: set[str]) -> str:

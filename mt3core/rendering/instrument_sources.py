@@ -33,7 +33,7 @@ class Card:
     programs: tuple[int, ...] | None = None
     rings: bool | None = None
     drums: bool = False  # an .sfz file's keys are General MIDI's drum notes
-    keys: tuple[int, ...] | None = None  # only these are taken
+    keys: tuple[int, ...] | None = None  # only these are taken of an .sfz file or a SpectMorph instrument
     velocity_exponent: float | None = None
 
 
@@ -59,6 +59,7 @@ def read_source(source: Path, card: Card, num_layers: int | None = None) -> tupl
         instrument, takes = read_hydrogen(source)
     elif source.is_dir() and is_spectmorph(source):
         instrument, takes = read_spectmorph(source)
+        takes = _chosen(takes, source, card)
     elif source.suffix.lower() == ".sfz":
         instrument, takes = _sfz_instrument(source, card)
     else:
@@ -92,10 +93,15 @@ def _sfz_instrument(path: Path, card: Card) -> tuple[Instrument, list[Take]]:
     )
     if set(instrument.programs) & PIANOS:  # their files leave the dampers to the player
         instrument = dataclasses.replace(instrument, release_seconds=DAMPER_SECONDS, damped_to=GRAND_DAMPED_TO)
-    takes = [take for whole in read.takes for take in _within(whole, card.keys)]
-    if not takes:
-        raise UsageError(f"{path.name} plays none of these keys.", "Give others with --keys.")
+    takes = _chosen(read.takes, path, card)
     return instrument, completed(takes) if card.drums else takes
+
+
+def _chosen(takes: list[Take], source: Path, card: Card) -> list[Take]:
+    chosen = [take for whole in takes for take in _within(whole, card.keys)]
+    if not chosen:
+        raise UsageError(f"{source.name} plays none of these keys.", "Give others with --keys.")
+    return chosen
 
 
 def _within(take: Take, keys: tuple[int, ...] | None) -> list[Take]:
