@@ -32,6 +32,7 @@ HOURS = 100.0
 HOURS_SHARES = {"piano": 0.5, "multi": 0.4, "drums": 0.1}
 LAYOUTS = {"piano": "folder", "multi": "slakh", "drums": "slakh"}
 SAMPLE_RATE_HZ = 16_000  # what the network hears
+TUNING_CENTS = (-20.0, 24.0)  # of a piece: concert pitch from 435 to 446 Hz
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,9 @@ def make_data(wanted: Wanted, reporter: Reporter) -> int:
             midi, rendered = wanted.out / "music" / name, wanted.out / "rendered" / name
             if not midi.is_dir():
                 continue
-            rendering = Rendering(layout, wanted.engine, fonts, wanted.seed, "class", SAMPLE_RATE_HZ)
+            rendering = Rendering(
+                layout, wanted.engine, fonts, wanted.seed, "class", SAMPLE_RATE_HZ, tuning_cents=TUNING_CENTS
+            )
             failed |= render_files(midi, rendered, rendering, processes, None, False, reporter)
             options = Options(layout, rendered, wanted.out / "cache", f"small_{name}", processes=processes)
             failed |= prepare_dataset(options, reporter)
@@ -82,7 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("small-data"), help="folder for everything that is made")
     parser.add_argument("--sources", type=Path, help="folder with the archives; what it lacks is downloaded")
     parser.add_argument("--hours", type=float, default=HOURS, help=f"of music, in all [default: {HOURS:g}]")
-    parser.add_argument("--sound-font", type=Path, action="append", help="to train with; several by repeating")
+    parser.add_argument(
+        "--sound-font", type=Path, action="append", help="or a folder of samples, to train with; several by repeating"
+    )
     parser.add_argument("--unseen-sound-font", type=Path, action="append", help="for validation and test")
     parser.add_argument("--engine", default="auto", help="as in mt3 render")
     parser.add_argument("--seed", type=int, default=0)
