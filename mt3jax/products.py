@@ -24,6 +24,11 @@ def matmul_in_parts(left: Array, right: Array, num_parts: int) -> Array:
     return functools.reduce(operator.add, (wide_matmul(part, rows) for part, rows in parts))
 
 
+def matmul_together(left: Array, rights: list[Array]) -> list[Array]:
+    """`left` by each matrix, as one product for which it is read once."""
+    return jnp.split(left @ jnp.concatenate(rights, axis=1), len(rights), axis=-1)
+
+
 def take_rows(table: Shaped[Array, "items ..."], numbers: Int[Array, "*places"]) -> Shaped[Array, "*places ..."]:
     """The items of these numbers, each of which must be one: `table[numbers]`.
 

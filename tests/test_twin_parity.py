@@ -31,6 +31,7 @@ ONLY_JAX = {
     ("Decoder", "logit_parts"),
     ("MultiHeadAttention", "implementation"),
     ("MultiHeadAttention", "is_causal"),
+    ("Mlp", "joins_gates"),
     ("checkpointed",),
 }
 FILES = ("packing.py", "model.py")

@@ -85,7 +85,7 @@ def for_training(model: Transformer, config: TrainingConfig) -> Transformer:
     copy = nnx.merge(graph, jax.tree.map(lambda array: array.astype(compute.dtype), params))
     implementation = choose_implementation(compute.attention, compute.dtype, config.model.network.head_dim)
     # Logits in one part: what the sum in several makes more exact is lost among gradients.
-    copy.set_attributes(implementation=implementation, remat=compute.remat, logit_parts=1)
+    copy.set_attributes(implementation=implementation, remat=compute.remat, logit_parts=1, joins_gates=True)
     for layer in copy.decoder.layers:
         layer.self_attention.is_causal = True
     return copy
