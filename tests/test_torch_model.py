@@ -95,7 +95,8 @@ def outputs_of(modules, run):
 def test_every_encoder_layer_equals_the_original(published, network):
     encoder, rows = published.encoder, network["debug_encoder_positions"]
     found = outputs_of([*encoder.layers, encoder.encoder_norm], lambda: published.encode(tensor(network["inputs"][:1])))
-    np.testing.assert_allclose(np.stack([x[0, rows] for x in found]), network["debug_encoder"], rtol=0, atol=1e-3)
+    # One channel reaches 6,000, where 1e-3 are two roundings; builds of PyTorch differ by four.
+    np.testing.assert_allclose(np.stack([x[0, rows] for x in found]), network["debug_encoder"], rtol=5e-7, atol=1e-3)
 
 
 @integration
