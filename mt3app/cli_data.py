@@ -99,7 +99,7 @@ def render(
         list[Path] | None,
         typer.Option(
             "--sound-font",
-            help="A sound font, or a folder made by mt3 sounds; may be repeated. [default: TimGM6mb of pretty_midi]",
+            help="A sound font, a folder made by mt3 sounds, or a folder of such; may be repeated. [default: TimGM6mb]",
         ),
     ] = None,
     engine: Annotated[str, typer.Option(help="auto, tinysoundfont, fluidsynth or pretty_midi.")] = "auto",
@@ -134,9 +134,10 @@ def render(
 
 def sounds(
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="An .sfz file, or a folder: the Salamander, Hydrogen, SpectMorph.")
+        Path,
+        typer.Argument(metavar="SOURCE", help="An .sfz file, a folder of a known kind, or a sound font."),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the instrument.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the instrument, or the new sound font.")],
     rate: Annotated[int | None, typer.Option(min=8000, max=192_000, help="Samples a second. [default: theirs]")] = None,
     mono: Annotated[bool, typer.Option("--mono", help="One channel.")] = False,
     mend: Annotated[bool, typer.Option("--mend", help="Measure pitches and levels, and even them out.")] = False,
@@ -144,6 +145,7 @@ def sounds(
     programs: Annotated[str | None, typer.Option(help="General MIDI programs that it plays, from 0: 40,41.")] = None,
     drums: Annotated[bool, typer.Option("--drums", help="The .sfz file is a kit on General MIDI's keys.")] = False,
     keys: Annotated[str | None, typer.Option(help="Take only these keys: 36-59,70. (.sfz, SpectMorph)")] = None,
+    without: Annotated[str | None, typer.Option(help="Programs to leave out of a sound font: 0,1,3.")] = None,
     velocity_exponent: Annotated[
         float | None, typer.Option(min=0, max=4, help="Of amplitude within a sample's velocities. [default: theirs]")
     ] = None,
@@ -158,10 +160,17 @@ def sounds(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make a folder of samples that mt3 render --sound-font plays, from a published collection."""
-    from mt3app.sounds import make_sounds
+    """Make a folder of samples that mt3 render --sound-font plays, from a published collection.
+
+    With --without, copy a sound font (.sf2, .sf3) that lacks some programs instead.
+    """
+    from mt3app.sounds import copy_sound_font, make_sounds
     from mt3core.rendering.instrument_sources import Card, parse_numbers
 
+    reporter = Reporter(quiet, verbose)
+    if left_out := parse_numbers(without):
+        copy_sound_font(source, out, left_out, overwrite, reporter)
+        return
     card = Card(
         name,
         licence,
@@ -173,7 +182,7 @@ def sounds(
         parse_numbers(keys),
         velocity_exponent,
     )
-    make_sounds(source, out, card, rate, mono, mend, layers, overwrite, Reporter(quiet, verbose))
+    make_sounds(source, out, card, rate, mono, mend, layers, overwrite, reporter)
 
 
 @data.command()

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from mt3app.progress import Reporter
 from mt3core.processors import num_processors
 
+MOST_NAMES = 6
+
 if TYPE_CHECKING:
     from mt3core.rendering.dataset import Outcome, Rendering
 
@@ -26,7 +28,8 @@ def render_files(
     from mt3core.rendering.dataset import check_rendering, render_dataset
 
     rendering = check_rendering(rendering)
-    fonts = ", ".join(font.name for font in rendering.sound_fonts) or "sine waves"
+    names = [font.name for font in rendering.sound_fonts]
+    fonts = f"{len(names)} sounds" if len(names) > MOST_NAMES else ", ".join(names) or "sine waves"
     processes = processes or num_processors()
     reporter.line(f"Rendering {midi_dir} with {rendering.engine} ({fonts}), {processes} processes")
     started = time.perf_counter()

@@ -1,11 +1,13 @@
-"""`mt3 sounds`: makes a folder of samples for `mt3 render`."""
+"""`mt3 sounds`: makes a folder of samples for `mt3 render`, or a sound font without some programs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mt3app.progress import Reporter
+from mt3core.errors import OutputError
 
 if TYPE_CHECKING:
     from mt3core.rendering.instrument_sources import Card
@@ -36,3 +38,16 @@ def make_sounds(
         f"{out}: {made.name}, {len(made.samples)} samples for keys {min(keys)} to {max(keys)}; "
         f"{made.licence}, {made.attribution}"
     )
+
+
+def copy_sound_font(source: Path, out: Path, without: Sequence[int], overwrite: bool, reporter: Reporter) -> None:
+    """Copies a sound font without some of its programs."""
+    from mt3core.files import atomic_output
+    from mt3core.rendering.soundfonts import without_programs
+
+    if out.exists() and not overwrite:
+        raise OutputError(f"{out} exists already.", "Choose another place, or say --overwrite.")
+    data = without_programs(source, without)
+    with atomic_output(out) as temporary:
+        temporary.write_bytes(data)
+    reporter.line(f"{out}: {source.name} without program {', '.join(str(program) for program in without)}")

@@ -13,7 +13,7 @@ from mt3core.notes import NOTE_DTYPE
 from mt3core.rendering import sampler
 from mt3core.rendering.dataset import Rendering, check_rendering, render_dataset
 from mt3core.rendering.instrument_folders import cut_to_sound
-from mt3core.rendering.instruments import Instrument, Sample, read_instrument, read_sounds, sounds_digest
+from mt3core.rendering.instruments import Instrument, Sample, read_instrument, read_sounds, sounds_below, sounds_digest
 from mt3core.rendering.sampler import Sampler, Waves, sustained
 from mt3core.rendering.soundfonts import default_sound_font
 from mt3core.rendering.variation import KITS, Voice
@@ -287,6 +287,20 @@ def test_folders_play_beside_sound_fonts_in_one_rendering(tmp_path):
     assert used == {("sines", True), ("TimGM6mb.sf2", True), ("TimGM6mb.sf2", False)}
     settings = json.loads((tmp_path / "out/rendering.json").read_text())
     assert settings["sound_fonts"] == [[path.name, sounds_digest(path)] for path in settled.sound_fonts]
+
+
+def test_a_folder_of_sounds_stands_for_all_in_it(tmp_path, capsys):
+    sounds = tmp_path / "sounds"
+    make_instrument(sounds / "b piano", [sample(60, (0, 127))])
+    make_instrument(sounds / "a harp", [sample(60, (0, 127))], programs=(46,))
+    (sounds / "C.SF2").write_bytes(default_sound_font().read_bytes())
+    (sounds / "LIST.md").write_text("notes")
+    assert [path.name for path in sounds_below(sounds)] == ["C.SF2", "a harp", "b piano"]
+    assert sounds_below(sounds / "a harp") == (sounds / "a harp",)
+    settled = check_rendering(Rendering("slakh", "auto", (sounds / "a harp", sounds), sample_rate_hz=RATE_HZ))
+    assert [path.name for path in settled.sound_fonts] == ["a harp", "C.SF2", "a harp", "b piano"]
+    with pytest.raises(AudioError, match=r"has neither an instrument\.json nor any sounds in it"):
+        check_rendering(Rendering("slakh", "auto", (tmp_path,)))
 
 
 def test_folders_alone_need_no_other_engine(tmp_path):

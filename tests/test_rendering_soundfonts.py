@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sound_font_files import sound_font
 
+from mt3app.cli import run
 from mt3core.errors import AudioError
 from mt3core.rendering.soundfonts import read_sound_font
 
@@ -33,3 +34,20 @@ def test_samples_that_look_like_a_table_are_no_table(tmp_path):
     path = tmp_path / "a.sf2"
     path.write_bytes(sound_font(np.frombuffer(b"LISTpdta", np.int16), 44_100, keys=(60, 60)))
     assert read_sound_font(path).sounds(0, 0).sum() == 1
+
+
+@pytest.mark.parametrize("odd", [None, "padded", "unpadded"])
+def test_programs_are_left_out_and_nothing_else_changes(tmp_path, odd, capsys):
+    source, out = tmp_path / "a.sf2", tmp_path / "b.sf2"
+    source.write_bytes(sound_font(CLICK, 44_100, preset=3, odd=odd))
+    assert run(["sounds", str(source), str(out), "--without", "3"]) == 0
+    assert "a.sf2 without program 3" in capsys.readouterr().err
+    assert not read_sound_font(out).sounds(0, 3).any()
+    changed = np.flatnonzero(np.frombuffer(source.read_bytes(), np.uint8) != np.frombuffer(out.read_bytes(), np.uint8))
+    assert len(changed) == 2  # the bytes of the bank
+    assert run(["sounds", str(source), str(out), "--without", "3"]) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert run(["sounds", str(source), str(tmp_path / "c.sf2"), "--without", "4"]) == 2
+    assert "a.sf2 has no program 4" in capsys.readouterr().err
+    assert run(["sounds", str(tmp_path / "none.sf2"), str(tmp_path / "c.sf2"), "--without", "4"]) == 1
+    assert not (tmp_path / "c.sf2").exists()

@@ -15,7 +15,7 @@ from pathlib import Path
 from mt3core.errors import MT3Error, OutputError, UsageError
 from mt3core.files import atomic_output
 from mt3core.rendering.engines import build_engine, choose_engine
-from mt3core.rendering.instruments import is_instrument, read_sounds, sounds_digest
+from mt3core.rendering.instruments import is_instrument, read_sounds, sounds_below, sounds_digest
 from mt3core.rendering.layouts import LAYOUTS, RAW_PREFIX, Players, targets, write_piece
 from mt3core.rendering.maestro_index import write_maestro_index
 from mt3core.rendering.score import read_score
@@ -83,7 +83,7 @@ def check_rendering(rendering: Rendering) -> Rendering:
             f"Give the lower and the upper end, within {WIDEST_TUNING_CENTS:g} cents: -20,24.",
         )
     engine = choose_engine(rendering.engine)
-    fonts = tuple(path.absolute() for path in rendering.sound_fonts)
+    fonts = tuple(font for path in rendering.sound_fonts for font in sounds_below(path.absolute()))
     if build_engine(engine).uses_sound_fonts:
         fonts = fonts or (default_sound_font(),)
     elif not all(is_instrument(font) for font in fonts):

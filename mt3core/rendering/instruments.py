@@ -26,6 +26,7 @@ from mt3core.rendering.soundfonts import DRUM_BANK, NUM_KEYS, SoundFont, read_so
 from mt3core.rendering.variation import KITS
 
 DESCRIPTION_NAME = "instrument.json"
+_FONT_SUFFIXES = (".sf2", ".sf3")
 _VELOCITIES = (1, 127)
 
 
@@ -78,6 +79,22 @@ class Instrument:
 def is_instrument(path: Path | None) -> bool:
     """Whether a path given as a sound font is a folder of samples."""
     return path is not None and path.is_dir()
+
+
+def sounds_below(path: Path) -> tuple[Path, ...]:
+    """The path itself, or what a folder of sounds holds: sound fonts and folders of samples, by name.
+
+    Raises `AudioError` for a folder that holds neither.
+    """
+    if not path.is_dir() or (path / DESCRIPTION_NAME).exists():
+        return (path,)
+    found = [one for one in path.iterdir() if one.suffix.lower() in _FONT_SUFFIXES or (one / DESCRIPTION_NAME).exists()]
+    if not found:
+        raise AudioError(
+            f"{path} has neither an {DESCRIPTION_NAME} nor any sounds in it.",
+            "Make a folder with mt3 sounds, or give a sound font (.sf2, .sf3).",
+        )
+    return tuple(sorted(found))
 
 
 def read_sounds(path: Path) -> SoundFont:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -18,9 +18,10 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Bool
 
-from mt3core.errors import AudioError
+from mt3core.errors import AudioError, UsageError
 
 DRUM_BANK = 128  # where sound fonts keep General MIDI's drum kits
+_UNREACHABLE_BANK = 16_383  # MIDI's last, which nothing asks for
 NUM_KEYS = 128
 
 _PRESET = np.dtype([("name", "S20"), ("preset", "<u2"), ("bank", "<u2"), ("bag", "<u2"), ("unused", "V12")])
@@ -75,6 +76,22 @@ def read_sound_font(path: Path) -> SoundFont:
     return SoundFont(path, presets)
 
 
+def without_programs(path: Path, programs: Collection[int]) -> bytes:
+    """The sound font with programs of its first bank put out of reach, for those that a synthesizer plays wrongly.
+
+    TinySoundFont knows no modulators, by which the pianos of MuseScore General set their level: a hard note comes out
+    30 dB softer than a soft one. Raises `AudioError` as `read_sound_font` does, and `UsageError` for missing programs.
+    """
+    if missing := sorted(set(programs) - {preset for bank, preset in read_sound_font(path).presets if bank == 0}):
+        raise UsageError(f"{path.name} has no program {missing[0]}.", "Give some that it has.")
+    data = bytearray(path.read_bytes())
+    with path.open("rb") as file:
+        begin, size = _headers_place(file)
+    headers = np.frombuffer(data, _PRESET, size // _PRESET.itemsize, begin)
+    headers["bank"][np.isin(headers["preset"], list(programs)) & (headers["bank"] == 0)] = _UNREACHABLE_BANK
+    return bytes(data)
+
+
 def default_sound_font() -> Path:
     """TimGM6mb, a General MIDI sound font of 6 MB, as pretty_midi brings it."""
     import pretty_midi
@@ -92,6 +109,17 @@ def _preset_records(file: BinaryIO) -> dict[bytes, np.ndarray] | None:
             end = file.tell() + size - 4
             return _tables(file, end)
     return None
+
+
+def _headers_place(file: BinaryIO) -> tuple[int, int]:
+    """Where the presets' headers begin, and their size in bytes."""
+    file.seek(12)
+    for name, _ in _chunks(file):
+        if name == b"LIST" and file.read(4) == b"pdta":
+            for inner, size in _chunks(file):
+                if inner == b"phdr":
+                    return file.tell(), size
+    raise AssertionError("read_sound_font found them")
 
 
 def _has_its_size(file: BinaryIO) -> bool:
