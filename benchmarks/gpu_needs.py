@@ -69,9 +69,10 @@ def missing(sections: Iterable[str]) -> dict[str, list[str]]:
     return {section: packages for section, packages in found.items() if packages}
 
 
-def wheel_names() -> list[str]:
-    """All distributions that have to travel."""
-    return sorted({*_NETWORKS.values(), *_TRAINING_RUN.values(), *_DEVICE_TESTS.values()})
+def wheel_names(*sections: str) -> list[str]:
+    """The distributions that have to travel: for some sections, or for all."""
+    names = [needed(section) for section in sections or ("device_tests",)]  # which needs the most
+    return sorted({package for modules in names for package in modules.values() if package not in GIVEN})
 
 
 def download_line(names: Iterable[str], python: str = "3.12", folder: str = "wheels") -> str:
@@ -108,10 +109,11 @@ def what_is_missing(lacking: dict[str, list[str]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="How to bring what benchmarks/gpu.py needs to a machine.")
     parser.add_argument("--python", default="3.12", help="version there")
+    parser.add_argument("--section", action="append", default=[], help="such as training_run [all]")
     parser.add_argument("--there", nargs="*", default=[], metavar="NAME", help="distributions that it has already")
     options = parser.parse_args()
     there = {name.lower().replace("_", "-") for name in options.there}
-    print(download_line([name for name in wheel_names() if name not in there], options.python))
+    print(download_line([name for name in wheel_names(*options.section) if name not in there], options.python))
     print(install_line())
 
 

@@ -1,7 +1,7 @@
 """Puts together what recipes/small/gpu.py needs on a machine without network, in one folder of a limited size.
 
     python recipes/small/music.py --sources FOLDER --out music
-    python benchmarks/gpu_needs.py --there pyarrow pyyaml packaging          names what the machine lacks; run its line
+    python benchmarks/gpu_needs.py --section training_run --there pyarrow    names what the machine lacks; run its line
     python recipes/small/gpu_pack.py --music music --sounds FluidR3Mono_GM.sf3 --sounds salamander --wheels wheels \\
         --out carried
 
