@@ -22,7 +22,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mt3core.config import ModelConfig, NetworkConfig, SpectrogramConfig, VocabularyConfig
 from mt3core.datasets.augmentation import AugmentationConfig
@@ -125,11 +125,12 @@ MODEL = ModelConfig(
     spectrogram=SpectrogramConfig(hop_samples=256, mel_bands=384),
     vocabulary=VocabularyConfig(steps_per_second=50, max_shift_seconds=2, program_granularity="midi_class"),
 )
-_TINY_NETWORK = {"num_encoder_layers": 1, "num_decoder_layers": 1, "num_heads": 2, "head_dim": 8}
+Dtype = Literal["float32", "bfloat16"]
+_TINY_NETWORK: dict[str, Any] = {"num_encoder_layers": 1, "num_decoder_layers": 1, "num_heads": 2, "head_dim": 8}
 _TINY_NETWORK |= {"emb_dim": 16, "mlp_dim": 32, "input_bands": 32}
 
 
-def stage_config(number: int, manifest: str, dtype: str, quick: bool, step_seconds: float = 0.0) -> TrainingConfig:
+def stage_config(number: int, manifest: str, dtype: Dtype, quick: bool, step_seconds: float = 0.0) -> TrainingConfig:
     """The run of a stage. `step_seconds`, where known, decides how often it is saved and validated."""
     stage = STAGES[number]
     every = max(round(SAVED_EVERY_SECONDS / step_seconds), 1) if step_seconds else FIRST_EVERY_STEPS
@@ -173,7 +174,7 @@ def _model(stage: Stage, quick: bool) -> ModelConfig:
 # ---- What the processes do
 
 
-def warm(folder: Path, dtype: str, quick: bool) -> None:
+def warm(folder: Path, dtype: Dtype, quick: bool) -> None:
     """Compiles every stage's step and times it; the figures so far lie in `speeds.json`."""
     sys.path.append(str(ROOT / "benchmarks"))
     from step_timing import TimedStep, draw_lengths, made_up_batch
@@ -193,7 +194,7 @@ def warm(folder: Path, dtype: str, quick: bool) -> None:
         print(f"{stage.name}: compiled in {compiled:.0f} s, {1e3 * speeds[stage.name]:.1f} ms a step", flush=True)
 
 
-def train_stage(number: int, folder: Path, manifest: str, seconds: float, dtype: str, quick: bool) -> int:
+def train_stage(number: int, folder: Path, manifest: str, seconds: float, dtype: Dtype, quick: bool) -> int:
     """Trains until the time is up; returns the exit code of the run."""
     from mt3jax.train import train
 
@@ -217,7 +218,7 @@ def _stop_at(ends_at: float) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def score(number: int, folder: Path, manifest: str, dtype: str, quick: bool) -> dict[str, float]:
+def score(number: int, folder: Path, manifest: str, dtype: Dtype, quick: bool) -> dict[str, float]:
     """Loss and note F1 of the newest checkpoint on the validation split, whose compositions were not trained on."""
     import jax
 
