@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import itertools
 import re
 
 import numpy as np
@@ -11,11 +12,12 @@ from mt3core.config import PRESETS
 from mt3core.config_files import list_configs, load_config, shipped_folder
 from mt3core.datasets.examples import ExampleConfig
 from mt3core.loss_curve import read_curve
+from mt3core.model_directory import check_fit
 from mt3core.training_config import LossConfig, check_training_config
 
 pytestmark = pytest.mark.unit
 
-NAMES = ("finetune", "mt3", "multitrack_a100", "multitrack_full", "multitrack_test", "multitrack_tpu", "piano")
+NAMES = ("finetune", "mt3", "multitrack_a100", "multitrack_full", "multitrack_test", "multitrack_tpu", "piano", "small")
 
 
 def test_all_that_are_promised_are_there():
@@ -35,7 +37,7 @@ def test_a_config_is_named_like_its_file_and_documented(name):
     assert re.search(rf"^    mt3 train --config {name}\b", docstring, re.MULTILINE)
     assert re.search(r"^(Expected|Measured)", docstring, re.MULTILINE)
     assert "ot yet run" in docstring or re.search(r"\d+ (min|hours|h|s)\b", docstring)
-    assert len(text.splitlines()) < 110
+    assert len(text.splitlines()) < 160
 
 
 def test_every_config_describes_a_network():
@@ -44,7 +46,7 @@ def test_every_config_describes_a_network():
     from mt3jax.training.state import abstract_params
 
     models = {load_config(name).model for name in NAMES}
-    assert len(models) == 4
+    assert len(models) == 5
     for model in models:
         shapes = sorted(leaf.shape for leaf in jax.tree.leaves(abstract_params(model)))
         assert shapes == sorted(parameter.shape for parameter in parameters(model.network))
@@ -54,9 +56,10 @@ def test_every_config_describes_a_network():
 LENGTHS = {256: (2, 23, 47, 70, 96, 139, 198, 340, 684), 512: (2, 43, 90, 135, 187, 270, 380, 640, 1024)}
 # Devices that a docstring names, and gigabytes of each; for the others one with 80. JAX takes three quarters by itself.
 DEVICES = {"multitrack_tpu": (32, 32)}
+ON_CPUS = ("multitrack_test", "small")
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "multitrack_test"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ON_CPUS])
 def test_every_config_fits_the_devices_it_is_for(name):
     jax = pytest.importorskip("jax")
     from mt3core.packing import choose_rows
@@ -113,6 +116,21 @@ def test_the_others_are_what_they_say():
     assert load_config("finetune").init
     assert test.data.composed_pieces
     assert test.finish.transcribe
+
+
+def test_small_is_a_curriculum_of_one_network():
+    """Short segments and onsets first, then whole targets, then mixes; each run's weights fit the next."""
+    runs = [load_config("small")]
+    while runs[0].before is not None:
+        runs.insert(0, runs[0].before)
+    assert [run.name for run in runs] == ["onsets", "single", "small"]
+    assert [run.model.network.input_frames for run in runs] == [32, 64, 64]
+    assert [run.model.vocabulary.onsets_only for run in runs] == [True, False, False]
+    for before, after in itertools.pairwise(runs):
+        check_fit(before.model, after.model, before.name)
+    assert {run.optimizer.kind for run in runs} == {"muon"}
+    assert all(run.data.augmentation.is_on for run in runs)
+    assert {choice.name for choice in runs[-1].data.datasets} == {"small_piano", "small_multi", "small_drums"}
 
 
 def test_the_stored_curve_belongs_to_its_config():
