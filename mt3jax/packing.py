@@ -72,13 +72,13 @@ class Packing:
     def _rearrange(self, x: Shaped[Array, "items ..."], *ways: Int[Array, "_ _"]) -> Array:
         """There and back; by group, as below."""
         by_group = x.reshape(self.num_groups, -1, *x.shape[1:])
-        moved = jax.vmap(rearrange)(by_group, *(jnp.reshape(way, (self.num_groups, -1)) for way in ways))
+        moved = jax.vmap(rearrange)(by_group, *(jnp.asarray(way).reshape(self.num_groups, -1) for way in ways))
         return moved.reshape(-1, *x.shape[1:])
 
     def _take(self, x: Shaped[Array, "items ..."], numbers: Int[Array, "*shape"]) -> Array:
         """By group, so that a device holding some groups needs nothing from others."""
         by_group = x.reshape(self.num_groups, -1, *x.shape[1:])
-        taken = jax.vmap(take_rows)(by_group, jnp.reshape(numbers, (self.num_groups, -1)))
+        taken = jax.vmap(take_rows)(by_group, jnp.asarray(numbers).reshape(self.num_groups, -1))
         return taken.reshape(-1, *x.shape[1:])
 
 

@@ -36,7 +36,7 @@ def take_rows(table: Shaped[Array, "items ..."], numbers: Int[Array, "*places"])
     type of the table, which loses what is added to the large sums of common tokens in bfloat16; and adding to the same
     place is what accelerators are slow at.
     """
-    return _take_rows(table.shape[0], table, jnp.asarray(numbers))
+    return _take_rows(table.shape[0], table, numbers)
 
 
 @jax.custom_vjp
