@@ -68,10 +68,10 @@ class Section:
 
 SECTIONS: dict[str, Section] = {
     "machine": Section("gpu_networks", "machine", 20),
-    "parts": Section("gpu_parts", "parts", 140),
-    "training": Section("gpu_training", "training", 150),
-    "attention": Section("gpu_training", "attention", 50),
-    "training_run": Section("gpu_training", "training_run", 100),
+    "parts": Section("gpu_parts", "parts", 165),
+    "training": Section("gpu_training", "training", 145),
+    "attention": Section("gpu_training", "attention", 40),
+    "training_run": Section("gpu_training", "training_run", 90),
     "parity": Section("gpu_networks", "parity", 25),
     "decoding_torch": Section("gpu_networks", "decoding_torch", 20),
     "decoding_jax": Section("gpu_networks", "decoding_jax", 25),

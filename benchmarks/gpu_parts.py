@@ -102,9 +102,10 @@ def kernel_times(xplane: bytes) -> tuple[Counter[str], Counter[str]]:
     times: Counter[str] = Counter()
     counts: Counter[str] = Counter()
     for plane in devices or planes:
-        for line in plane.lines:
-            if devices and not line.name.startswith("Stream"):  # others tell the same times in other words
-                continue
+        lines = list(plane.lines)
+        # Of a GPU other lines tell the same times in other words.
+        streams = [line for line in lines if "stream" in line.name.lower()] if devices else []
+        for line in streams or lines:
             for event in line.events:
                 if event.duration_ns:
                     times[event.name] += event.duration_ns / 1e6 / PROFILED_STEPS

@@ -87,10 +87,10 @@ _ALL = (
     DatasetChoice("drums", weight=0.1, across=0.0),
 )
 STAGES = (
-    Stage("half a second", 0.15, 32, 128, 160, 4e-3, _SINGLE),
-    Stage("one second", 0.25, 64, 256, 136, 4e-3, _SOME),
-    Stage("two seconds", 0.40, 128, 512, 124, 3e-3, _ALL),
-    Stage("two seconds, a tenth of the rate", 0.20, 128, 512, 124, 3e-4, _ALL, goes_on=True),
+    Stage("half a second", 0.15, 32, 128, 160, 6e-3, _SINGLE),
+    Stage("one second", 0.25, 64, 256, 136, 6e-3, _SOME),
+    Stage("two seconds", 0.40, 128, 512, 124, 5e-3, _ALL),
+    Stage("two seconds, a tenth of the rate", 0.20, 128, 512, 124, 5e-4, _ALL, goes_on=True),
 )
 EXAMPLES = 512
 
@@ -232,7 +232,7 @@ def score(number: int, folder: Path, manifest: str, dtype: Dtype, quick: bool) -
         validation=ValidationConfig(
             every_steps=1,
             loss_examples=8 if quick else 1024,
-            num_pieces=1 if quick else 12,
+            num_pieces=1 if quick else 8,
             piece_seconds=2.0 if quick else 20.0,
             max_tokens=stage.target_tokens if not quick else 16,
         ),
