@@ -6,8 +6,8 @@
 
 Operations are counted in the StableHLO text, where each is one before XLA joins them. `--tpu` needs `libtpu` of the
 version that JAX's metadata name and no TPU: XLA's compiler for it, which counts arithmetic and bytes read and written
-by every fused operation of one device, and plans memory. That takes minutes: `mt3` with a layer on either side had not come in 40 on a busy
-machine. The batch has targets of the lengths of rendered SLAKH.
+by every fused operation of one device, and plans memory. That takes minutes: `mt3` with one layer on either side was
+not done in 40 on two busy cores. The batch has targets of the lengths of rendered SLAKH.
 """
 
 from __future__ import annotations
