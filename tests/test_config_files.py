@@ -71,9 +71,9 @@ def test_configs_that_are_not_there_are_answered_with_those_that_are(here):
         load_config("min")
     with pytest.raises(UsageError, match=r"There is no config file nowhere/x\.py\."):
         load_config("nowhere/x.py")
-    (here / "small.py").write_text(MINE)
-    with pytest.raises(UsageError, match=r"There is no config 'small'\. .*--config small\.py\."):
-        load_config("small")
+    (here / "mini.py").write_text(MINE)
+    with pytest.raises(UsageError, match=r"There is no config 'mini'\. .*--config mini\.py\."):
+        load_config("mini")
 
 
 @pytest.mark.parametrize(

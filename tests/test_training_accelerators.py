@@ -59,7 +59,7 @@ def part_with_common_tokens(num_examples=64):
 def test_gradients_in_bfloat16_are_those_of_float32():
     """Of every parameter within what eight bits allow: where many are added up, they are added in more."""
     params = given_params(MODEL, training_runs.initial_arrays(MODEL))
-    part = part_with_common_tokens()
+    part = jax.tree.map(jnp.asarray, part_with_common_tokens())
 
     def gradients(dtype):
         compute = ComputeConfig(dtype=dtype)
