@@ -71,6 +71,7 @@ def test_stages_take_all_the_time_and_one_that_goes_on_may():
     assert stages[3].run == stages[2].run
     changed = differences(json.loads(json.dumps(dataclasses.asdict(before))), after)  # as it was stored
     assert [change.field for change in changed] == ["optimizer.learning_rate"]
+    assert all(config.before is None for config in configs())
     assert all(_is_free(change.field) for change in changed)
     assert len({stage.run for stage in stages}) == 3
 
@@ -189,8 +190,8 @@ def test_music_becomes_chunks(music, tmp_path):
     found = json.loads((tmp_path / "out" / "data.json").read_text())
     assert (found["pieces"], found["failed"]) == (13, 0)
     manifest = read_manifest(found["manifest"])
-    assert set(manifest["dataset"].tolist()) == {"piano", "multi", "drums"}
-    assert set(manifest["stem"][manifest["dataset"] == "multi"].tolist()) == {"mix", "S00"}
+    assert set(manifest["dataset"].tolist()) == {"small_piano", "small_multi", "small_drums"}
+    assert set(manifest["stem"][manifest["dataset"] == "small_multi"].tolist()) == {"mix", "S00"}
     is_unseen = manifest["split"] == "validation"
     assert is_unseen.any()
     assert all("piece16" in name for name in manifest["track"][is_unseen])

@@ -130,7 +130,7 @@ def _until(pool: ProcessPoolExecutor, processes: int, tasks: Sequence[Task], end
 
 def _planned_units(kind: str, out: Path) -> tuple[Settings, list[Unit]]:
     layout = LAYOUTS[kind]
-    settings = Settings(kind, layout, kind, sustain=True, flac=False, splits=SPLITS)
+    settings = Settings(f"small_{kind}", layout, kind, sustain=True, flac=False, splits=SPLITS)
     return settings, plan_units(read_dataset(layout, out / "rendered" / kind), settings)
 
 

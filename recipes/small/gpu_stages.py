@@ -4,9 +4,10 @@
     train    one stage, for so many seconds, from the weights of the stage before; then scores what came of it
     save     the newest checkpoint of a run as a model directory in bfloat16
 
-Segments of half a second first: attention locks on within a few hundred steps there, and hardly at all at two seconds.
-Rates are constant but for the last stage, which goes on with a tenth: so nothing has to be known of the speed, and
-all programs can be compiled before.
+Data, targets and augmentation are those of the runs of `configs/small.py`: onsets in half a second first, where
+attention locks on within a few hundred steps. The network is larger and the segments become two seconds. Rates are
+constant but for the last stage, which goes on with a tenth: so nothing has to be known of the speed, and all programs
+can be compiled before.
 """
 
 from __future__ import annotations
@@ -24,16 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mt3core.config import ModelConfig, NetworkConfig, SpectrogramConfig, VocabularyConfig
-from mt3core.datasets.augmentation import AugmentationConfig
-from mt3core.datasets.sampling import DatasetChoice
+from mt3core.config import ModelConfig
+from mt3core.config_files import load_config
 from mt3core.processors import num_processors
 from mt3core.training_config import (
     BatchConfig,
     CheckpointConfig,
     ComputeConfig,
-    DataConfig,
-    OptimizerConfig,
     ReportConfig,
     SafetyConfig,
     TrainingConfig,
@@ -48,20 +46,21 @@ FIRST_EVERY_STEPS = 200  # where the speed is not known yet
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the curriculum: its share of the time for steps, segments, batches and what they hold.
+    """A part of the curriculum: its share of the time for steps, the run of `configs/small.py` whose data and targets
+    it has (from the first), segments and batches.
 
-    `rows` are decoder rows of a batch, 8 % more than `packing.choose_rows` takes for 512 targets of the written music
-    with these shares of mixes and stems (means of 26, 48 and 98 tokens). With `goes_on` the run of the stage before is
-    taken up.
+    `rows` are decoder rows of a batch, 8 % more than `packing.choose_rows` takes for 256 targets of the written music
+    with that run's shares (means of 17, 44 and 100 tokens). With `goes_on` the run of the stage
+    before is taken up.
     """
 
     name: str
     share: float
+    of_recipe: int
     frames: int
     target_tokens: int
     rows: int
     rate: float
-    datasets: tuple[DatasetChoice, ...]
     goes_on: bool = False
 
     @property
@@ -70,90 +69,52 @@ class Stage:
         return f"{self.frames}_frames"
 
 
-# A frame is 16 ms. Piano and single stems first; then mixes across tracks; then whole arrangements.
-_SINGLE = (
-    DatasetChoice("piano", weight=0.5, across=0.0),
-    DatasetChoice("multi", weight=0.4, mix=0.0, stem=1.0, subset=0.0, across=0.0),
-    DatasetChoice("drums", weight=0.1, across=0.0),
-)
-_SOME = (
-    DatasetChoice("piano", weight=0.4, across=0.0),
-    DatasetChoice("multi", weight=0.5, mix=0.1, stem=0.3, subset=0.2, across=0.4),
-    DatasetChoice("drums", weight=0.1, across=0.0),
-)
-_ALL = (
-    DatasetChoice("piano", weight=0.35, across=0.0),
-    DatasetChoice("multi", weight=0.55, mix=1.0, stem=0.4, subset=1.0, across=1.0),
-    DatasetChoice("drums", weight=0.1, across=0.0),
-)
+# A frame is 16 ms.
 STAGES = (
-    Stage("half a second", 0.15, 32, 128, 160, 6e-3, _SINGLE),
-    Stage("one second", 0.25, 64, 256, 136, 6e-3, _SOME),
-    Stage("two seconds", 0.40, 128, 512, 124, 5e-3, _ALL),
-    Stage("two seconds, a tenth of the rate", 0.20, 128, 512, 124, 5e-4, _ALL, goes_on=True),
+    Stage("onsets in half a second", 0.15, 0, 32, 64, 114, 6e-3),
+    Stage("one second", 0.25, 1, 64, 256, 66, 5e-3),
+    Stage("two seconds", 0.40, 2, 128, 512, 66, 4e-3),
+    Stage("two seconds, a tenth of the rate", 0.20, 2, 128, 512, 66, 4e-4, goes_on=True),
 )
-EXAMPLES = 512
+EXAMPLES, BLOCK_TOKENS = 256, 16
 
-AUGMENTATION = AugmentationConfig(
-    gain_probability=0.7,
-    gain_db=(-15.0, 3.0),
-    polarity_probability=0.5,
-    tilt_probability=0.8,
-    tilt_db=10.0,
-    noise_probability=0.5,
-    noise_snr_db=(15.0, 50.0),
-    reverb_probability=0.7,
-    reverb_seconds=(0.1, 0.9),
-    reverb_db=(-22.0, -6.0),
-    detune_probability=0.3,
-)
-MODEL = ModelConfig(
-    name="small",
-    network=NetworkConfig(
-        num_encoder_layers=6,
-        num_decoder_layers=3,
-        num_heads=4,
-        head_dim=64,
-        emb_dim=256,
-        mlp_dim=640,
-        dropout_rate=0.0,
-        vocab_size=640,
-        input_frames=128,
-        input_bands=384,
-        max_target_tokens=512,
-    ),
-    spectrogram=SpectrogramConfig(hop_samples=256, mel_bands=384),
-    vocabulary=VocabularyConfig(steps_per_second=50, max_shift_seconds=2, program_granularity="midi_class"),
-)
+
+def _curriculum() -> list[TrainingConfig]:
+    """The runs of `configs/small.py`, the first one first."""
+    runs = [load_config(str(ROOT / "configs" / "small.py"))]
+    while runs[0].before is not None:
+        runs.insert(0, runs[0].before)
+    return runs
+
+
+RECIPE = _curriculum()
+_LARGER = {"num_encoder_layers": 6, "num_decoder_layers": 3, "num_heads": 4, "head_dim": 64}
+_LARGER |= {"emb_dim": 256, "mlp_dim": 640, "input_bands": 384}
+_TINY = {"num_encoder_layers": 1, "num_decoder_layers": 1, "num_heads": 2, "head_dim": 8}
+_TINY |= {"emb_dim": 16, "mlp_dim": 32, "input_bands": 32}
 Dtype = Literal["float32", "bfloat16"]
-_TINY_NETWORK: dict[str, Any] = {"num_encoder_layers": 1, "num_decoder_layers": 1, "num_heads": 2, "head_dim": 8}
-_TINY_NETWORK |= {"emb_dim": 16, "mlp_dim": 32, "input_bands": 32}
 
 
 def stage_config(number: int, manifest: str, dtype: Dtype, quick: bool, step_seconds: float = 0.0) -> TrainingConfig:
-    """The run of a stage. `step_seconds`, where known, decides how often it is saved and validated."""
+    """The run of a stage. `step_seconds`, where known, decides how often it is saved."""
     stage = STAGES[number]
+    recipe = RECIPE[stage.of_recipe]
     every = max(round(SAVED_EVERY_SECONDS / step_seconds), 1) if step_seconds else FIRST_EVERY_STEPS
-    return TrainingConfig(
+    return dataclasses.replace(
+        recipe,
         name="small",
+        before=None,
         model=_model(stage, quick),
         num_steps=1_000_000,  # it is stopped by the clock
-        data=DataConfig(
+        data=dataclasses.replace(
+            recipe.data,
             manifest=manifest,
-            datasets=stage.datasets,
-            part_gain_db=9.0,
-            augmentation=AUGMENTATION,
             num_workers=0 if quick else max(1, min(14, num_processors() - 2)),
         ),
-        batch=BatchConfig(examples=4 if quick else EXAMPLES, block_tokens=16, rows=2 if quick else stage.rows),
-        optimizer=OptimizerConfig(
-            kind="muon",
-            learning_rate=stage.rate,
-            warmup_steps=100,
-            weight_decay=0.01,
-            clip_norm=1.0,
-            ema_decay=0.998,
+        batch=BatchConfig(
+            examples=4 if quick else EXAMPLES, block_tokens=BLOCK_TOKENS, rows=2 if quick else stage.rows
         ),
+        optimizer=dataclasses.replace(recipe.optimizer, learning_rate=stage.rate, schedule="constant"),
         compute=ComputeConfig(dtype=dtype),
         safety=SafetyConfig(not_finite="skip", spike_factor=20.0),
         checkpoint=CheckpointConfig(every_steps=every, keep_last=2, keep_best=0),
@@ -163,12 +124,11 @@ def stage_config(number: int, manifest: str, dtype: Dtype, quick: bool, step_sec
 
 
 def _model(stage: Stage, quick: bool) -> ModelConfig:
-    network = dataclasses.replace(MODEL.network, input_frames=stage.frames, max_target_tokens=stage.target_tokens)
-    if not quick:
-        return dataclasses.replace(MODEL, network=network)
-    tiny = dataclasses.replace(network, **_TINY_NETWORK)
-    spectrogram = dataclasses.replace(MODEL.spectrogram, mel_bands=tiny.input_bands)
-    return dataclasses.replace(MODEL, network=tiny, spectrogram=spectrogram)
+    recipe = RECIPE[stage.of_recipe].model
+    sizes: dict[str, Any] = {**(_TINY if quick else _LARGER), "input_frames": stage.frames}
+    network = dataclasses.replace(recipe.network, **sizes, max_target_tokens=stage.target_tokens)
+    spectrogram = dataclasses.replace(recipe.spectrogram, mel_bands=network.input_bands)
+    return dataclasses.replace(recipe, network=network, spectrogram=spectrogram)
 
 
 # ---- What the processes do
