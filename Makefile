@@ -16,8 +16,10 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 # Renders a short piece, transcribes it, scores and draws the result. Uses no network.
+# Until weights of our own ship, those that lie beside the checkout serve where no others were named.
+SHARED_MODEL := $(if $(MT3_MODEL)$(wildcard models/mt3),,$(wildcard ../shared/mt3_checkpoint))
 demo: $(READY)
-	$(BIN)/mt3 demo
+	$(if $(SHARED_MODEL),MT3_MODEL=$(SHARED_MODEL)) $(BIN)/mt3 demo
 
 # Two at a time: most of the wait is for compiling, on one processor. A file's tests stay together, for what they share.
 TEST_PROCESSES ?= 2
