@@ -1,6 +1,6 @@
 """What each effect of augmentation costs: processor time for an example of 2.048 s, medians.
 
-    python benchmarks/augmentation.py [--rounds 100]
+python benchmarks/augmentation.py [--rounds 100]
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Does a change leave every output as it was? Two checkouts do the same work, and their files are compared byte by byte.
+"""Does a change leave every output as it was? Two checkouts do the same work; their files are compared byte by byte.
 
     python benchmarks/same_outputs.py COMMIT [--model MODEL] [--only transcribe ...]
 
@@ -83,9 +83,21 @@ def commands(job: str, folder: Path, model: str) -> Iterator[list[str]]:
         for kind in ("slakh", "maestro", "folder"):
             yield ["prepare", kind, f"DONE/{kind}", "-o", f"OUT/chunks_{kind}", "--processes", "1", "-q"]
     elif job == "transcribe":
-        yield ["transcribe", "DONE/folder", "-o", "OUT/notes", "--format", "mid,json,jsonl,csv", "--model", model, "-q"]
+        formats = "mid,json,jsonl,csv"
+        yield ["transcribe", "DONE/folder", "-o", "OUT/notes", "--format", formats, "--model", model, "-q"]
     else:
-        yield ["evaluate", midi, "DONE/notes", "--json", "OUT/scores.json", "-p", "*", "--estimate-suffix", ".mid", "-q"]
+        yield [
+            "evaluate",
+            midi,
+            "DONE/notes",
+            "--json",
+            "OUT/scores.json",
+            "-p",
+            "*",
+            "--estimate-suffix",
+            ".mid",
+            "-q",
+        ]
 
 
 def compare(label: str, command: list[str], folder: Path, before: Path) -> int:
