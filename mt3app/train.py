@@ -59,7 +59,7 @@ def run_training(options: Options, reporter: Reporter) -> int:
     for stage, folder in runs:
         if len(runs) > 1:
             reporter.line(f"Run {stage.name} in {folder}")
-        exit_code = _train(stage, folder, stage.init or source, reporter)
+        config, exit_code = _train(stage, folder, stage.init or source, reporter)
         if exit_code:
             return exit_code
         source = str(folder)
@@ -80,8 +80,8 @@ def runs_in_order(config: TrainingConfig, output: Path) -> list[tuple[TrainingCo
     return runs
 
 
-def _train(config: TrainingConfig, output: Path, source: str, reporter: Reporter) -> int:
-    """One run, from the weights `source` names where there are any; its exit code."""
+def _train(config: TrainingConfig, output: Path, source: str, reporter: Reporter) -> tuple[TrainingConfig, int]:
+    """One run, from the weights `source` names where there are any: its config with the data it had, its exit code."""
     arrays = None
     if source:
         from mt3jax.training.hosts import join_hosts
@@ -100,7 +100,7 @@ def _train(config: TrainingConfig, output: Path, source: str, reporter: Reporter
     started = time.perf_counter()
     result = train(config, output, arrays, reporter.line, show_progress=not reporter.quiet)
     reporter.detail(f"Took {time.perf_counter() - started:.0f} s.")
-    return result.exit_code
+    return config, result.exit_code
 
 
 def _finish(config: TrainingConfig, options: Options, output: Path, reporter: Reporter) -> None:

@@ -231,6 +231,20 @@ def _write_run(folder, model, losses):
     (folder / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 40, "validation/loss": 1.0}']) + "\n")
 
 
+def test_the_end_of_a_run_has_the_data_that_were_composed_for_it(here, loop, monkeypatch):
+    made = {}
+
+    def compose(config, say):
+        return dataclasses.replace(config, data=dataclasses.replace(config.data, manifest="composed"))
+
+    monkeypatch.setattr("mt3core.rendering.compose.with_composed_data", compose)
+    monkeypatch.setattr(
+        "mt3app.train_finish.finish_run", lambda config, *rest: made.update(manifest=config.data.manifest)
+    )
+    assert run(["train", "-c", "tiny", "--set", "data.composed_pieces=4", "--set", "finish.curve="]) == 0
+    assert loop.given[0][0].data.manifest == made["manifest"] == "composed"
+
+
 def test_a_finished_run_is_converted_transcribed_scored_and_compared(here, loop, tiny_model, capsys):
     pytest.importorskip("torch")
     (here / "data/chunk_manifest.parquet").unlink()
