@@ -1,4 +1,4 @@
-"""The small model that ships with mt3kit: any music, 3 million parameters, many times real time on two cores.
+"""The small model that is to ship with mt3kit: any music, 3 million parameters, many times real time on two cores.
 
 Aim: the notes of pianos, bands and drums from a network that a laptop runs, trained on music and sounds whose licences
 allow the weights to be given away.
