@@ -13,8 +13,8 @@ some packages; `python benchmarks/gpu_needs.py` prints the line that fetches the
 
 (pyarrow is four fifths of it: leave out what the machine has.) There, with the checkout and the wheels:
 
-    python3 -m pip install --quiet --no-index --no-deps --no-compile --target /tmp/site wheels/*.whl
-    PYTHONPATH=.:/tmp/site OUT=out python3 benchmarks/gpu.py --limit 540
+    python3 -m pip install --quiet --no-index --no-deps --no-compile --target site wheels/*.whl
+    PYTHONPATH=.:site OUT=out python3 benchmarks/gpu.py --limit 540
 
 What is missing is named before anything starts. Sections, each a process of its own: `machine`; `parts` of a step,
 three microbenchmarks and a profile of three steps; `training` steps with MFU and memory; `attention` against float32;

@@ -84,7 +84,7 @@ def download_line(names: Iterable[str], python: str = "3.12", folder: str = "whe
     )
 
 
-def install_line(folder: str = "wheels", site: str = "/tmp/site") -> str:
+def install_line(folder: str = "wheels", site: str = "site") -> str:
     """The command that puts them to use where there is none."""
     return (
         f"python3 -m pip install --quiet --no-index --no-deps --no-compile --target {site} {folder}/*.whl"
