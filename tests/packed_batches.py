@@ -23,8 +23,8 @@ VOCAB_SIZE = 40  # more than there are tokens, so that each can be another
 QUICKLY = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
-    # Without YNNPACK, by which jaxlib 0.11.2 sums some bfloat16 products on CPUs in bfloat16: 2 % wrong for the gradient
-    # of a dense layer over 8,192 tokens, where 0.2 % are the result's own rounding.
+    # Without YNNPACK, by which jaxlib 0.11.2 sums some bfloat16 products on CPUs in bfloat16: the gradient of a dense
+    # layer over 8,192 tokens is 2 % wrong, where 0.2 % are the result's own rounding.
     "xla_cpu_experimental_ynn_fusion_type": "",
 }
 
