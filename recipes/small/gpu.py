@@ -2,7 +2,7 @@
 
     python recipes/small/gpu_pack.py --music music --sounds FONT.sf3 --sounds PIANO_FOLDER --wheels wheels --out carried
     python3 recipes/small/gpu.py carried --out out --minutes 9               there, with the checkout
-    python3 recipes/small/gpu.py carried --out out --minutes 3 --quick       the rehearsal on a CPU, with tiny sizes
+    python3 recipes/small/gpu.py carried --out out --minutes 2 --quick       the rehearsal on a CPU, with tiny sizes
 
 Network: 6 + 3 layers of width 256, 8.0 million parameters, 16 MB in bfloat16. It installs the carried wheels, renders
 and prepares music on all processors while the device compiles, trains by the stages of `gpu_stages.py`, and scores the
@@ -37,7 +37,7 @@ NEEDED_BY = ("training_run",)  # of benchmarks/gpu_needs.py
 # Of the whole time: for the data, which begin when the wheels are there; and for scores and the last weights.
 DATA_SHARE, END_SHARE = 0.18, 0.08
 SPARE_SECONDS = 6.0  # kept free before the end
-STAGE_GRACE_SECONDS, QUICK_GRACE_SECONDS = 12.0, 30.0  # in which a stage that was told to stop must have saved
+STAGE_GRACE_SECONDS = 12.0  # in which a stage that was told to stop must have saved
 SAVED_EVERY_SECONDS = 60.0
 
 
@@ -78,7 +78,6 @@ class Recipe:
         self.options, self.scratch, self.ends_at = options, scratch, ends_at
         self.started = time.monotonic()
         self.minutes = options.minutes
-        self.grace = QUICK_GRACE_SECONDS if options.quick else STAGE_GRACE_SECONDS
         self.processes: list[subprocess.Popen[bytes]] = []
         self.site = scratch / "site"
         self.events: dict[str, Any] = {"command": sys.argv[1:], "started": time.strftime("%Y-%m-%d %H:%M:%S")}
@@ -99,7 +98,7 @@ class Recipe:
         stages = self.stage_shares()
         last = len(stages) - 1
         for number, (name, share) in enumerate(stages):
-            left = self.stages_end() - time.monotonic() - self.grace * (len(stages) - number)
+            left = self.stages_end() - time.monotonic() - STAGE_GRACE_SECONDS * (len(stages) - number)
             seconds = left * share / sum(other for _, other in stages[number:])
             self.train(number, name, manifest, seconds)
         self.end(warming)
@@ -160,7 +159,7 @@ class Recipe:
         more = ["--stage", number, "--manifest", manifest, "--seconds", max(seconds, 1.0)]
         process = self.start(f"train {number}", self.program("gpu_stages.py", "train", self.scratch, *more), ".65")
         folder = self.scratch / STAGES[number].run
-        ends_at = min(time.monotonic() + seconds + self.grace, self.ends_at)
+        ends_at = min(time.monotonic() + seconds + STAGE_GRACE_SECONDS, self.ends_at)
         while process.poll() is None and time.monotonic() < ends_at:
             time.sleep(0.2)
             self.run_folder = folder if has_checkpoint(folder) else self.run_folder
