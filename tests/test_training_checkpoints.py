@@ -181,6 +181,16 @@ def test_killed_at_any_moment(tmp_path):
     assert not list(run.glob("*tmp*"))
 
 
+def test_opening_removes_what_was_half_written(run):
+    (run / "9.orbax-checkpoint-tmp" / "params").mkdir(parents=True)
+    (run / "9.orbax-checkpoint-tmp" / "params" / "part").write_text("a part")
+    (run / "12.orbax-checkpoint-tmp-1700000000").mkdir()
+    before = steps_in(run)
+    with Checkpoints(run, run_config()):
+        assert not list(run.glob("*tmp*"))
+    assert steps_in(run) == before
+
+
 def test_one_process_at_a_time(run):
     with Checkpoints(run, run_config()):
         _, errors = start("open", run).communicate(timeout=120)

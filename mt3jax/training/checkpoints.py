@@ -38,6 +38,7 @@ from mt3jax.training.retention import LastAndBest, read_metrics
 from mt3jax.training.run_record import RUN_FILE, check_folder, write_run_record
 from mt3jax.training.state import TrainState
 
+HALF_WRITTEN = ".orbax-checkpoint-tmp*"  # behind the step, as Orbax names what it has not renamed yet
 COUNTERS = ("step", "norm_mean", "num_skipped", "skipped_in_row")
 LOCK_FILE = ".lock"
 MOST_SECONDS_UNSEEN = 60.0  # NFS believes for up to half of that that a file is not there
@@ -85,7 +86,7 @@ class Checkpoints:
         self._has_failed = False
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self._retention,
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=False,  # which Orbax does in the background: not done by the end of a short run
             lightweight_initialize=True,  # so that no broken file of a checkpoint can keep it from starting
             async_options=ocp.AsyncOptions(post_finalization_callback=self._record),
         )
@@ -202,6 +203,8 @@ class Checkpoints:
             raise TrainingError(
                 f"Another process is training in {self.directory}.", "Wait for it, or choose another with --output."
             )
+        for directory in self.directory.glob(f"*{HALF_WRITTEN}"):
+            shutil.rmtree(directory, ignore_errors=True)
         write_run_record(self.directory, self._config)
 
     # ---- Saving
@@ -212,7 +215,7 @@ class Checkpoints:
             record_checksums(directory)
 
     def _half_written(self) -> Iterator[Path]:
-        return self.directory.glob(f"{self._saving}.orbax-checkpoint-tmp*")
+        return self.directory.glob(f"{self._saving}{HALF_WRITTEN}")
 
     def _remove_half_written(self) -> None:
         for directory in self._half_written() if jax.process_index() == 0 else ():
