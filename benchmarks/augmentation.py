@@ -9,7 +9,8 @@ from dataclasses import fields
 
 import numpy as np
 
-from mt3core.datasets.augmentation import AugmentationConfig, augment
+from mt3core.config.data import AugmentationConfig
+from mt3data.examples.augmentation import augment
 
 NUM_SAMPLES = 32768
 EFFECTS = [field.name for field in fields(AugmentationConfig) if field.name.endswith("_probability")]

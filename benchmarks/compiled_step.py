@@ -26,8 +26,8 @@ import numpy as np
 from step_timing import draw_lengths, made_up_batch, rows_for, with_layers
 
 from mt3core import packing
-from mt3core.config_files import load_config
-from mt3core.training_config import TrainingConfig
+from mt3core.config.files import load_config
+from mt3core.config.training import TrainingConfig
 
 COUNTED = ("scatter", "gather", "dot_general", "reduce", "concatenate", "custom_call", "transpose", "while")
 
@@ -49,9 +49,9 @@ def lowered_for_cuda(config: TrainingConfig) -> dict[str, Any]:
     """Operations of the step on one GPU, from the text that JAX hands to XLA."""
     import jax
 
-    from mt3jax.training.sharding import make_mesh
-    from mt3jax.training.state import abstract_state
-    from mt3jax.training.step import make_train_step
+    from mt3jax.training.step.sharding import make_mesh
+    from mt3jax.training.step.state import abstract_state
+    from mt3jax.training.step.train_step import make_train_step
 
     mesh = make_mesh(config.compute, jax.devices()[:1])
     batch, rows = abstract_batch(config, 1)
@@ -90,9 +90,9 @@ def compiled_for_tpu(config: TrainingConfig, topology: str, num_devices: int) ->
     import jax
     from jax.experimental import topologies
 
-    from mt3jax.training.sharding import make_mesh
-    from mt3jax.training.state import abstract_state
-    from mt3jax.training.step import make_train_step
+    from mt3jax.training.step.sharding import make_mesh
+    from mt3jax.training.step.state import abstract_state
+    from mt3jax.training.step.train_step import make_train_step
 
     jax.config.update("jax_enable_compilation_cache", False)
     found = topologies.get_topology_desc(platform="tpu", topology_name=topology)

@@ -26,10 +26,9 @@ from typing import Any
 import numpy as np
 from plain_dataset import PlainDataset, write_recordings
 
-from mt3core.datasets.augmentation import AugmentationConfig
-from mt3core.datasets.examples import ExampleConfig
-from mt3core.datasets.manifest import read_manifest
-from mt3core.datasets.sampling import DatasetChoice
+from mt3core.config.data import AugmentationConfig, DatasetChoice
+from mt3data.examples.examples import ExampleConfig
+from mt3data.prepare.manifest import read_manifest
 from mt3jax.pipeline import Pipeline, PipelineConfig, training_pipeline
 
 BATCH_SIZE = 50

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mt3core.evaluation.intervals import Bootstrap
-from mt3core.evaluation.pairing import pair_files
-from mt3core.evaluation.protocols import list_protocols, protocol
-from mt3core.evaluation.result import summarise
-from mt3core.evaluation.runner import Task, score_pairs
 from mt3core.processors import num_processors
+from mt3eval.intervals import Bootstrap
+from mt3eval.protocol import list_protocols, protocol
+from mt3eval.reading.pairing import pair_files
+from mt3eval.result import summarise
+from mt3eval.runner import Task, score_pairs
 
 NOTES_PER_SECOND = 10.0
 PEDALS_PER_SECOND = 0.7

@@ -17,9 +17,9 @@ import numpy as np
 from gpu_needs import needed
 from step_timing import TINY
 
-from mt3core.config import MT3, ModelConfig
+from mt3core.config.model import MT3, ModelConfig
 from mt3core.decoding import Decoding
-from mt3core.parameters import parameters
+from mt3core.model.parameters import parameters
 
 
 def machine(quick: bool, ends_at: float) -> Iterator[tuple[str, Any]]:

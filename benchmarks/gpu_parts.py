@@ -24,11 +24,11 @@ from gpu_training import Case, Figures, figures_of, timed_step, too_large
 from step_timing import TINY, TimedStep, draw_lengths, draw_tokens, made_up_batch, rows_for
 
 from mt3core import packing
-from mt3core.config import MT3, ModelConfig
-from mt3core.training_config import OPTIMIZERS, OptimizerConfig, TrainingConfig
-from mt3jax.training.loss import for_training, loss_sums, network_input
-from mt3jax.training.optimizer import apply_directions, make_optimizer
-from mt3jax.training.state import drawn_params, network
+from mt3core.config.model import MT3, ModelConfig
+from mt3core.config.training import OPTIMIZERS, OptimizerConfig, TrainingConfig
+from mt3jax.training.step.loss import for_training, loss_sums, network_input
+from mt3jax.training.step.optimizer import apply_directions, make_optimizer
+from mt3jax.training.step.state import drawn_params, network
 
 PROFILED_STEPS = 3
 KERNELS_SHOWN = 25

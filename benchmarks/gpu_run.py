@@ -9,8 +9,8 @@ validation, checkpoints. The pieces are composed, so targets are shorter than th
 import dataclasses
 import os
 
-from mt3core.config_files import load_config
-from mt3core.training_config import CheckpointConfig, ReportConfig, ValidationConfig
+from mt3core.config.files import load_config
+from mt3core.config.training import CheckpointConfig, ReportConfig, ValidationConfig
 
 full = load_config("multitrack_full")
 config = dataclasses.replace(

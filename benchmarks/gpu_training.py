@@ -22,8 +22,8 @@ import numpy as np
 from step_timing import TINY, TimedStep, draw_lengths, made_up_batch, rows_for, training_config
 
 from mt3core import packing
-from mt3core.config import MT3, MULTITRACK, ModelConfig
-from mt3core.training_config import TrainingConfig
+from mt3core.config.model import MT3, MULTITRACK, ModelConfig
+from mt3core.config.training import TrainingConfig
 
 Figures = dict[str, Any]
 
@@ -88,9 +88,9 @@ def tried(case: Case, num_steps: int) -> Figures:
 
 def too_large(case: Case) -> str:
     """Why a case is not tried: by the estimate it needs more memory than JAX may take. Empty where it may fit."""
-    from mt3jax.training.device_memory import memory_limit
-    from mt3jax.training.estimate import memory_estimate
-    from mt3jax.training.sharding import make_mesh
+    from mt3jax.training.run.device_memory import memory_limit
+    from mt3jax.training.run.estimate import memory_estimate
+    from mt3jax.training.step.sharding import make_mesh
 
     config = case.config()
     mesh = make_mesh(config.compute)
@@ -116,8 +116,8 @@ def measured(case: Case, num_steps: int) -> Figures:
 
 def figures_of(case: Case, step: TimedStep, tokens: float, num_steps: int) -> Figures:
     """Of resident batches: the better of two runs of `num_steps`, after two steps that do not count."""
-    from mt3jax.training.estimate import example_flops, memory_estimate, mfu
-    from mt3jax.training.sharding import make_mesh
+    from mt3jax.training.run.estimate import example_flops, memory_estimate, mfu
+    from mt3jax.training.step.sharding import make_mesh
 
     config = step.config
     step.run(2)
@@ -166,8 +166,8 @@ def loss_and_gradient(model: ModelConfig, batch: dict, compute: dict[str, Any]) 
     """Per token; the gradient by the parameters' names."""
     import jax
 
-    from mt3jax.training.loss import loss_sums
-    from mt3jax.training.state import drawn_params, network
+    from mt3jax.training.step.loss import loss_sums
+    from mt3jax.training.step.state import drawn_params, network
 
     config = training_config(model, len(batch["num_tokens"]), compute=compute)
     rows = packing.rows_of_batch(batch, config, 1)
@@ -203,7 +203,7 @@ def training_run(quick: bool, ends_at: float) -> Iterator[tuple[str, Figures]]:
     """`mt3jax.train` with data rendered here; stopped by SIGTERM, which saves, when time is up."""
     import tempfile
 
-    from mt3core.rendering.compose import composed_manifest
+    from mt3data.prepare.composed import composed_manifest
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -15,7 +15,7 @@ from pathlib import Path
 from mt3convert.parity import ParityReport, compare_frameworks
 from mt3convert.parity_stages import Framework
 from mt3convert.sources import load
-from mt3core.audio import load_audio
+from mt3core.audio.load import load_audio
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 AUDIO = {".flac", ".ogg", ".mp3", ".wav"}

@@ -10,14 +10,14 @@ import pretty_midi
 import soundfile
 import torch
 
-from mt3core.config import MT3
-from mt3core.datasets.chunk_table import ShardReader
-from mt3core.datasets.chunks import decode_chunk
-from mt3core.datasets.manifest import Manifest
-from mt3core.midi import write_midi
-from mt3core.notes import note_table
+from mt3core.config.model import MT3
+from mt3core.notes.midi import write_midi
+from mt3core.notes.table import note_table
+from mt3core.notes.vocabulary import Vocabulary
 from mt3core.spectrogram import hann_window, mel_matrix
-from mt3core.vocabulary import Vocabulary
+from mt3data.examples.chunk_table import ShardReader
+from mt3data.prepare.chunks import decode_chunk
+from mt3data.prepare.manifest import Manifest
 
 RATE_HZ = 16_000
 SEGMENT_SECONDS = 2.048

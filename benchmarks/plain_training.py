@@ -15,7 +15,7 @@ import optax
 from flax import nnx
 from step_timing import planned_bytes
 
-from mt3core.config import ModelConfig
+from mt3core.config.model import ModelConfig
 from mt3core.spectrogram import segment_log_mel
 from mt3jax.model import Transformer
 

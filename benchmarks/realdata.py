@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 
 from mt3convert.sources import load
-from mt3core.midi import midi_bytes
-from mt3core.notes import Note
-from mt3core.onset_score import onset_score
+from mt3core.notes.midi import midi_bytes
+from mt3core.notes.table import Note
+from mt3eval.matching.onset_score import onset_score
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -14,10 +14,10 @@ import json
 import platform
 from pathlib import Path
 
-from mt3app.train_finish import loss_reports
-from mt3core.config_files import find_config, load_config
-from mt3core.loss_curve import compare_curve, record_curve, write_curve
-from mt3core.rendering.compose import composing_engine
+from mt3app.commands.train_finish import loss_reports
+from mt3core.config.files import find_config, load_config
+from mt3data.prepare.composed import composing_engine
+from mt3jax.training.loss_curve import compare_curve, record_curve, write_curve
 
 
 def main() -> None:

@@ -120,14 +120,14 @@ def peak_mib(who: int) -> float:
 
 def music(folder: Path, only: list[str], seconds: float) -> np.ndarray:
     """Mono float32 at 16 kHz: the folder's recordings in alphabetical order, repeated as needed."""
-    from mt3core.audio import load_audio
+    from mt3core.audio.load import load_audio
 
     files = sorted(p for p in folder.glob("*") if p.suffix in {".flac", ".wav", ".ogg", ".mp3"})
     files = [file for file in files if not only or any(name in file.name for name in only)]
     if files:
         pieces = [load_audio(file) for file in files]
     else:
-        from mt3app.demo_piece import SAMPLE_RATE_HZ, piece, render
+        from mt3app.commands.demo_piece import SAMPLE_RATE_HZ, piece, render
 
         with tempfile.TemporaryDirectory() as scratch:
             pieces = [load_audio((render(piece(), Path(scratch))[0], SAMPLE_RATE_HZ))]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from mt3core import packing
-from mt3core.config import MT3, MULTITRACK, ModelConfig, NetworkConfig, SpectrogramConfig
-from mt3core.training_config import BatchConfig, ComputeConfig, OptimizerConfig, TrainingConfig
+from mt3core.config.model import MT3, MULTITRACK, ModelConfig, NetworkConfig, SpectrogramConfig
+from mt3core.config.training import BatchConfig, ComputeConfig, OptimizerConfig, TrainingConfig
 
 # Two layers of a quarter of the width, but the published lengths of input and target.
 SMALL = ModelConfig(
@@ -111,9 +111,9 @@ class TimedStep:
         """`lengths` of many targets decide how many rows a step has, as in a run."""
         import jax
 
-        from mt3jax.training.sharding import make_mesh, to_global
-        from mt3jax.training.state import init_state
-        from mt3jax.training.step import make_train_step
+        from mt3jax.training.step.sharding import make_mesh, to_global
+        from mt3jax.training.step.state import init_state
+        from mt3jax.training.step.train_step import make_train_step
 
         self.config = config
         mesh = make_mesh(config.compute)

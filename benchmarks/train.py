@@ -32,9 +32,9 @@ from typing import Any
 import numpy as np
 from step_timing import NETWORKS, Batch, TimedStep, training_config, with_layers
 
-from mt3core.config import ModelConfig
-from mt3core.datasets.examples import ExampleConfig
-from mt3core.datasets.sampling import DatasetChoice
+from mt3core.config.data import DatasetChoice
+from mt3core.config.model import ModelConfig
+from mt3data.examples.examples import ExampleConfig
 
 VARIANTS = ("packed", "padded", "plain")
 LENGTH_SAMPLE = 1000  # examples whose target lengths are reported
@@ -89,11 +89,11 @@ def machine() -> str:
 
 def write_batches(options: argparse.Namespace, path: Path) -> dict[str, Any]:
     """Draws as many batches as a round has steps, at most 8, into a file; says how long targets are."""
-    from mt3core.datasets.manifest import read_manifest
+    from mt3data.prepare.manifest import read_manifest
     from mt3jax.pipeline import PipelineConfig, training_pipeline
 
     if options.manifest is None:
-        from mt3core.rendering.compose import composed_manifest
+        from mt3data.prepare.composed import composed_manifest
 
         options.manifest = composed_manifest(8)
     model = with_layers(NETWORKS[options.network], options.layers)
@@ -268,8 +268,8 @@ def parts(options: argparse.Namespace, model: ModelConfig, batch: Batch) -> dict
     import jax
 
     from mt3core import packing
-    from mt3jax.training.loss import for_training, loss_sums, network_input
-    from mt3jax.training.state import drawn_params, network
+    from mt3jax.training.step.loss import for_training, loss_sums, network_input
+    from mt3jax.training.step.state import drawn_params, network
 
     config = config_of(options, model, packed=True)
     rows = packing.rows_of_batch(batch, config, 1)

@@ -23,9 +23,9 @@ rendered pieces went from 0.27 to 0.72 in 20 steps (docs/results.md). About 7 GB
 nor all its steps.
 """
 
-from mt3core.config import MT3
-from mt3core.datasets.augmentation import AugmentationConfig
-from mt3core.training_config import (
+from mt3core.config.data import AugmentationConfig
+from mt3core.config.model import MT3
+from mt3core.config.training import (
     BatchConfig,
     CheckpointConfig,
     ComputeConfig,

@@ -23,8 +23,8 @@ In float32 it takes parts: --set compute.dtype=float32 --set batch.accumulation=
 Expected time, memory and result: not yet run; the original took 2.8 days on 16 TPUs of the third version.
 """
 
-from mt3core.config import MT3
-from mt3core.training_config import (
+from mt3core.config.model import MT3
+from mt3core.config.training import (
     BatchConfig,
     CheckpointConfig,
     ComputeConfig,

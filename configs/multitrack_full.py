@@ -20,10 +20,9 @@ Expected, on one GPU with 80 GB or more: not yet run. Time and memory are printe
 Expected result: not yet run.
 """
 
-from mt3core.config import MULTITRACK
-from mt3core.datasets.augmentation import AugmentationConfig
-from mt3core.datasets.sampling import DatasetChoice
-from mt3core.training_config import (
+from mt3core.config.data import AugmentationConfig, DatasetChoice
+from mt3core.config.model import MULTITRACK
+from mt3core.config.training import (
     BatchConfig,
     CheckpointConfig,
     ComputeConfig,

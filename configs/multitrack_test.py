@@ -1,7 +1,7 @@
 """Minutes on a CPU, from nothing to a scored transcription: does training work here?
 
 Aim: the whole line once, small enough for two cores: data, training, conversion, PyTorch. What is learned is the music
-of `mt3core/rendering/composition.py` and no other.
+of `mt3render/composition.py` and no other.
 
 Data: none needed. 64 pieces of bass, guitar, flute and drums are composed, rendered (TinySoundFont with the sound
 font of pretty_midi, or sine waves) and prepared in the user's cache, once.
@@ -19,9 +19,9 @@ Measured on two cores, from an empty cache: 7 min 18 s in all (another program c
 same by PyTorch and by JAX; of the validation pieces 0.85 together.
 """
 
-from mt3core.config import ModelConfig, NetworkConfig, SpectrogramConfig
-from mt3core.datasets.sampling import DatasetChoice
-from mt3core.training_config import (
+from mt3core.config.data import DatasetChoice
+from mt3core.config.model import ModelConfig, NetworkConfig, SpectrogramConfig
+from mt3core.config.training import (
     BatchConfig,
     CheckpointConfig,
     DataConfig,

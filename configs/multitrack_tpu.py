@@ -17,7 +17,7 @@ Expected time, memory and result: not yet run. Time and memory are estimated bef
 
 import dataclasses
 
-from mt3core.config_files import load_config
+from mt3core.config.files import load_config
 
 full = load_config("multitrack_full")
 config = dataclasses.replace(

@@ -17,10 +17,9 @@ Settings: AdamW in bfloat16 with a cosine schedule, gradients clipped at norm 1,
 Expected time, memory and result: not yet run. Time and memory are estimated before the first step.
 """
 
-from mt3core.config import ISMIR2021
-from mt3core.datasets.augmentation import AugmentationConfig
-from mt3core.datasets.sampling import DatasetChoice
-from mt3core.training_config import (
+from mt3core.config.data import AugmentationConfig, DatasetChoice
+from mt3core.config.model import ISMIR2021
+from mt3core.config.training import (
     BatchConfig,
     CheckpointConfig,
     ComputeConfig,

@@ -19,7 +19,7 @@ command again decodes only what is not there yet.
 Expected: not yet run on the whole of either data set. docs/results.md has figures from rendered ones.
 """
 
-from mt3core.evaluation.config import EvaluationConfig, EvaluationData
+from mt3core.config.evaluation import EvaluationConfig, EvaluationData
 
 config = EvaluationConfig(
     name="sample",

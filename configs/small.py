@@ -22,10 +22,9 @@ Expected: docs/small_model.md has the log of what was tried, with its figures. T
 
 from dataclasses import replace
 
-from mt3core.config import ModelConfig, NetworkConfig, SpectrogramConfig, VocabularyConfig
-from mt3core.datasets.augmentation import AugmentationConfig
-from mt3core.datasets.sampling import DatasetChoice
-from mt3core.training_config import (
+from mt3core.config.data import AugmentationConfig, DatasetChoice
+from mt3core.config.model import ModelConfig, NetworkConfig, SpectrogramConfig, VocabularyConfig
+from mt3core.config.training import (
     BatchConfig,
     CheckpointConfig,
     DataConfig,

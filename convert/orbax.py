@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from mt3convert.recognise import recognise_config
-from mt3core.config import ModelConfig
+from mt3core.config.model import ModelConfig
 from mt3core.errors import MissingExtraError, ModelError
 from mt3core.files import atomic_directory
-from mt3core.parameters import check_arrays, parameters
+from mt3core.model.parameters import check_arrays, parameters
 
 PARAMS_ITEM, CONFIG_ITEM = "params", "config"
 _TREE_ITEMS = (PARAMS_ITEM, "state", "default")
@@ -98,8 +98,8 @@ def _read_tree(tree_directory: Path, path: str) -> tuple[ModelConfig, dict[str, 
 def _check_files(tree_directory: Path) -> None:
     """Compares with the checksums that training has recorded, where there are any."""
     _import_orbax()
-    from mt3jax.training.integrity import find_damage
-    from mt3jax.training.orbax_log import quiet_orbax
+    from mt3jax.training.run.integrity import find_damage
+    from mt3jax.training.run.orbax_log import quiet_orbax
 
     quiet_orbax()
     if damage := find_damage(tree_directory.parent, (tree_directory.name, CONFIG_ITEM)):

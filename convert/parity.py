@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mt3convert.parity_stages import Framework, Meter, StageDifference, decoder_stages, encoder_stages, log_mel_in
-from mt3core.config import ModelConfig
+from mt3core.config.model import ModelConfig
 from mt3core.decoding import START_TOKEN, Decoding
 from mt3core.segments import AudioSegment, segment_samples, segments
 from mt3core.spectrogram import log_mel_segments

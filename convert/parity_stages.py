@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from mt3core.config import ModelConfig
-from mt3core.positions import position_table
+from mt3core.config.model import ModelConfig
+from mt3core.model.positions import position_table
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 
-from mt3core.config import ISMIR2021, MT3, PRESETS, ModelConfig
+from mt3core.config.model import ISMIR2021, MT3, PRESETS, ModelConfig
 from mt3core.errors import ModelError
-from mt3core.parameters import parameters
+from mt3core.model.parameters import parameters
 
 # All of Magenta's MT3 configurations have it (model.gin); only the product with the heads shows in the arrays.
 HEAD_DIM = 64

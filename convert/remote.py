@@ -27,8 +27,8 @@ import tensorstore
 from mt3convert.t5x import TREE_FILE, unpack_tree, zarr_files
 from mt3core.errors import ModelError
 from mt3core.files import atomic_output
-from mt3core.model_directory import CONFIG_FILE, WEIGHTS_FILE
-from mt3core.model_search import PUBLISHED, PUBLISHED_NAME, Progress
+from mt3core.model.directory import CONFIG_FILE, WEIGHTS_FILE
+from mt3core.model.search import PUBLISHED, PUBLISHED_NAME, Progress
 
 MANIFEST_FILE = "manifest.json"
 CACHE_VARIABLE = "MT3_CACHE"

@@ -18,9 +18,9 @@ from typing import Literal
 import numpy as np
 
 from mt3convert import orbax, remote, t5x, torch_port
-from mt3core.config import ModelConfig
+from mt3core.config.model import ModelConfig
 from mt3core.errors import ModelError, OutputError, UsageError
-from mt3core.model_directory import (
+from mt3core.model.directory import (
     CONFIG_FILE,
     WEIGHTS_FILE,
     is_model_directory,
@@ -28,8 +28,8 @@ from mt3core.model_directory import (
     read_card,
     save_model_directory,
 )
-from mt3core.model_search import PUBLISHED, LoadedWeights, Progress, find_model, is_address
-from mt3core.weights_file import check_stored_type
+from mt3core.model.search import PUBLISHED, LoadedWeights, Progress, find_model, is_address
+from mt3core.model.weights_file import check_stored_type
 
 Kind = Literal["t5x", "model_directory", "orbax", "port", "remote"]
 DestinationKind = Literal["t5x", "model_directory", "orbax", "port"]

@@ -20,10 +20,10 @@ import numpy as np
 import tensorstore
 
 from mt3convert.recognise import recognise_config
-from mt3core.config import ModelConfig
+from mt3core.config.model import ModelConfig
 from mt3core.errors import ModelError
 from mt3core.files import atomic_directory
-from mt3core.parameters import Parameter, check_arrays, parameters
+from mt3core.model.parameters import Parameter, check_arrays, parameters
 
 TREE_FILE = "checkpoint"
 # Not T5X's: written by `write_t5x`, since heads, activations and the vocabulary do not show in the arrays.

@@ -27,10 +27,10 @@ import numpy as np
 from safetensors import SafetensorError
 
 from mt3convert.recognise import recognise_config
-from mt3core.config import ModelConfig
+from mt3core.config.model import ModelConfig
 from mt3core.errors import MissingExtraError, ModelError
 from mt3core.files import atomic_output
-from mt3core.parameters import check_arrays, parameters
+from mt3core.model.parameters import check_arrays, parameters
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 POSITION_NAMES = ("encoder.pos_emb.inv_freq", "decoder.pos_emb.inv_freq")
@@ -122,7 +122,7 @@ def write_port(path: str | os.PathLike[str], config: ModelConfig, arrays: Mappin
 
 
 def _frequencies(emb_dim: int) -> np.ndarray:
-    """Magenta's: 10000^(-i / (half - 1)), computed in float64 as `mt3core.positions` does."""
+    """Magenta's: 10000^(-i / (half - 1)), computed in float64 as `mt3core.model.positions` does."""
     half = emb_dim // 2
     return (10_000.0 ** (-np.arange(half) / (half - 1))).astype(np.float32)
 

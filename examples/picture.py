@@ -14,9 +14,9 @@ import numpy as np
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
-from mt3core.audio import load_audio
-from mt3core.config import MT3
-from mt3core.midi import read_midi
+from mt3core.audio.load import load_audio
+from mt3core.config.model import MT3
+from mt3core.notes.midi import read_midi
 from mt3core.segments import segments
 from mt3core.spectrogram import log_mel_segments
 

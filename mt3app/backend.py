@@ -90,7 +90,7 @@ def load_transcriber(
 
     Raises `ModelError`, `UsageError`.
     """
-    from mt3core.model_search import find_model, load_weights
+    from mt3core.model.search import find_model, load_weights
 
     if backend != "torch" and (processes or 1) > 1:
         raise UsageError("Only PyTorch decodes in several processes.", "Leave --processes out.")
@@ -119,7 +119,7 @@ def load_transcriber(
 
 
 def _announce_fetching(source: str, reporter: Reporter) -> None:
-    from mt3core.model_search import is_address
+    from mt3core.model.search import is_address
 
     if not is_address(source):
         return

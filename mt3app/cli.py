@@ -65,7 +65,7 @@ def transcribe(
     verbose: Verbose = False,
 ) -> None:
     """Write the notes of recordings as MIDI, JSON or CSV."""
-    from mt3app.transcribe import Options, transcribe_files
+    from mt3app.commands.transcribe import Options, transcribe_files
 
     options = Options(
         inputs=tuple(inputs),
@@ -99,7 +99,7 @@ def convert(
     verbose: Verbose = False,
 ) -> None:
     """Bring weights from one form into another."""
-    from mt3app.convert import convert_model
+    from mt3app.commands.convert import convert_model
 
     convert_model(source, destination, to, stored_type, overwrite, Reporter(verbose=verbose))
 
@@ -117,7 +117,7 @@ def parity(
     verbose: Verbose = False,
 ) -> None:
     """Compare the JAX and the PyTorch network stage by stage."""
-    from mt3app.parity import compare
+    from mt3app.commands.parity import compare
 
     raise typer.Exit(compare(model, audio, json_output, tolerance, seconds, device, Reporter(verbose=verbose)))
 
@@ -128,7 +128,7 @@ def doctor(
     verbose: Verbose = False,
 ) -> None:
     """Show versions, devices, models, audio formats and free disk."""
-    from mt3app.doctor import examine
+    from mt3app.commands.doctor import examine
 
     raise typer.Exit(examine(json_output))
 
@@ -142,7 +142,7 @@ def demo(
     verbose: Verbose = False,
 ) -> None:
     """Transcribe a short piece rendered here, and score it."""
-    from mt3app.demo import run_demo
+    from mt3app.commands.demo import run_demo
 
     run_demo(output, model, backend, device, Reporter(verbose=verbose))
 

@@ -53,7 +53,7 @@ def verify(
     set cannot be read at all. mt3 prepare leaves out by itself what is missing or cannot be read, and with --defects
     FILE all that is found here.
     """
-    from mt3app.data import verify_dataset
+    from mt3app.commands.data import verify_dataset
 
     reporter = Reporter(quiet, verbose)
     raise typer.Exit(verify_dataset(kind, directory, output, processes, not quick, reporter))
@@ -85,7 +85,7 @@ def prepare(
 
     A run that was broken off goes on where it was. Exit code 1 when something could not be used; the rest is ready.
     """
-    from mt3app.prepare import Options, prepare_dataset
+    from mt3app.commands.prepare import Options, prepare_dataset
 
     options = Options(kind, directory, out, name, shard, merge, flac, processes, sustain, splits, defects)
     raise typer.Exit(prepare_dataset(options, Reporter(quiet, verbose)))
@@ -122,8 +122,8 @@ def render(
 
     Pieces that are finished are skipped; files that cannot be rendered are named and left out, with exit code 1.
     """
-    from mt3app.render import render_files
-    from mt3core.rendering.dataset import Rendering, parse_range
+    from mt3app.commands.render import render_files
+    from mt3render.dataset import Rendering, parse_range
 
     rendering = Rendering(
         layout, engine, tuple(sound_fonts or ()), seed, programs, rate, max_minutes, parse_range(tuning_cents)
@@ -165,7 +165,7 @@ def sounds(
     With --without, copy a sound font (.sf2, .sf3) that lacks some programs instead.
     """
     from mt3app.sounds import copy_sound_font, make_sounds
-    from mt3core.rendering.instrument_sources import Card, parse_numbers
+    from mt3render.instrument_sources import Card, parse_numbers
 
     reporter = Reporter(quiet, verbose)
     if left_out := parse_numbers(without):
@@ -199,7 +199,7 @@ def show(
     verbose: Verbose = False,
 ) -> None:
     """Write one example as WAV, MIDI and picture, as the network is fed it: its notes are read from its tokens."""
-    from mt3app.data_show import show_example
+    from mt3app.commands.data_show import show_example
 
     reporter = Reporter(quiet, verbose)
     show_example(manifest, number, output, preset, dataset, split, seed, evaluation, reporter)

@@ -97,7 +97,7 @@ def evaluate(
     With --config recordings of data sets are decoded first: mt3 evaluate --config sample --limit 10. The same again
     decodes only what is missing.
     """
-    from mt3app.evaluate import Options, evaluate_files, print_protocols
+    from mt3app.commands.evaluate.files import Options, evaluate_files, print_protocols
 
     if show_protocols:
         print_protocols()
@@ -115,7 +115,7 @@ def evaluate(
             "is for files of notes, not for --config",
             "Score its notes afterwards (docs/evaluation_datasets.md).",
         )
-        from mt3app.evaluate_config import ConfigOptions, evaluate_config
+        from mt3app.commands.evaluate.config import ConfigOptions, evaluate_config
 
         chosen = ConfigOptions(
             config=config,

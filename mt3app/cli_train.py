@@ -44,7 +44,7 @@ def train(
     To see it work without any data: mt3 train --config multitrack_test. Exit code 0 when the last step is done, 75
     when a signal stopped the run and everything is saved, 1 for errors, 2 for a config that cannot be.
     """
-    from mt3app.train import Options, print_configs, run_training
+    from mt3app.commands.train import Options, print_configs, run_training
     from mt3core.errors import UsageError
 
     if show_list:

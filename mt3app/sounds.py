@@ -10,7 +10,7 @@ from mt3app.progress import Reporter
 from mt3core.errors import OutputError
 
 if TYPE_CHECKING:
-    from mt3core.rendering.instrument_sources import Card
+    from mt3render.instrument_sources import Card
 
 
 def make_sounds(
@@ -25,8 +25,8 @@ def make_sounds(
     reporter: Reporter,
 ) -> None:
     """Writes the folder of a sampled instrument and says what is in it."""
-    from mt3core.rendering.instrument_folders import write_instrument
-    from mt3core.rendering.instrument_sources import read_source
+    from mt3render.instrument_folders import write_instrument
+    from mt3render.instrument_sources import read_source
 
     instrument, takes = read_source(source, card, num_layers)
     with reporter.file_bar("writing") as show:
@@ -43,7 +43,7 @@ def make_sounds(
 def copy_sound_font(source: Path, out: Path, without: Sequence[int], overwrite: bool, reporter: Reporter) -> None:
     """Copies a sound font without some of its programs."""
     from mt3core.files import atomic_output
-    from mt3core.rendering.soundfonts import without_programs
+    from mt3render.soundfonts import without_programs
 
     if out.exists() and not overwrite:
         raise OutputError(f"{out} exists already.", "Choose another place, or say --overwrite.")

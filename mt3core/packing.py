@@ -30,7 +30,7 @@ from statistics import NormalDist
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from mt3core.training_config import TrainingConfig
+from mt3core.config.training import TrainingConfig
 
 Arrays = dict[str, Shaped[np.ndarray, "*shape"]]
 

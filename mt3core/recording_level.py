@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from mt3core.notes import Note
+from mt3core.notes.table import Note
 
 SILENT_DBFS = -60.0  # a recording whose peak lies below is silence with some noise
 LOUD_DBFS = -50.0  # a block whose average lies above sounds; music played quietly is about -40

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from mt3core.config import ModelConfig
-from mt3core.vocabulary import segment_start_seconds
+from mt3core.config.model import ModelConfig
+from mt3core.notes.vocabulary import segment_start_seconds
 
 
 @dataclass(frozen=True)

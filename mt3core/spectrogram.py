@@ -19,7 +19,7 @@ import array_api_compat
 import numpy as np
 from jaxtyping import Float
 
-from mt3core.config import ModelConfig, SpectrogramConfig
+from mt3core.config.model import ModelConfig, SpectrogramConfig
 from mt3core.segments import AudioSegment, segment_samples
 
 Array = Any  # a NumPy array, a jax.Array or a torch.Tensor; what goes in comes out

@@ -14,11 +14,11 @@ from contextlib import closing, nullcontext
 
 import numpy as np
 
-from mt3core.audio import load_audio
-from mt3core.config import ModelConfig
+from mt3core.audio.load import load_audio
+from mt3core.config.model import ModelConfig
 from mt3core.decoding import Decoding, Generated
-from mt3core.note_decoding import NoteDecoder
-from mt3core.notes import to_notes
+from mt3core.notes.decoding import NoteDecoder
+from mt3core.notes.table import to_notes
 from mt3core.recording_level import measure_level, remark_on
 from mt3core.segments import AudioSegment, segments
 from mt3core.spectrogram import log_mel_segments

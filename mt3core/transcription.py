@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from mt3core.errors import MT3Error, OutputError
 from mt3core.files import atomic_output
-from mt3core.notes import Note
+from mt3core.notes.table import Note
 
 SCHEMA_VERSION = 1
 FORMATS = ("mid", "json", "jsonl", "csv")
@@ -77,7 +77,7 @@ class Transcription:
         """The result in one of `FORMATS`, text as UTF-8; the same result gives the same bytes."""
         format = _known_format(format)
         if format == "mid":
-            from mt3core.midi import midi_bytes  # brings pretty_midi; text formats do without
+            from mt3core.notes.midi import midi_bytes  # brings pretty_midi; text formats do without
 
             return midi_bytes(self.notes)
         if format == "json":

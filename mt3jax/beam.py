@@ -19,7 +19,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from mt3core.config import ModelConfig
+from mt3core.config.model import ModelConfig
 from mt3core.decoding import END_TOKEN, START_TOKEN, Decoding, Generated, brevity_penalty
 from mt3jax.compilation import Program
 from mt3jax.lanes import NO_SCORE, Limits, limits_of, positions_for, resized, resized_cache, with_params

@@ -17,7 +17,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from mt3core.config import ModelConfig
+from mt3core.config.model import ModelConfig
 from mt3core.decoding import END_TOKEN, START_TOKEN, Decoding, brevity_penalty
 from mt3jax.compilation import Program
 from mt3jax.model import Cache, Transformer

@@ -9,10 +9,10 @@ import jax
 import numpy as np
 from flax import nnx
 
-from mt3core.config import ModelConfig
+from mt3core.config.model import ModelConfig
 from mt3core.errors import UsageError
-from mt3core.model_search import load_pretrained
-from mt3core.parameters import check_arrays, parameters
+from mt3core.model.parameters import check_arrays, parameters
+from mt3core.model.search import load_pretrained
 from mt3jax.model import Transformer
 
 

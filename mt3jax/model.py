@@ -19,8 +19,8 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int, Key
 
-from mt3core.config import ModelConfig, NetworkConfig
-from mt3core.positions import position_table
+from mt3core.config.model import ModelConfig, NetworkConfig
+from mt3core.model.positions import position_table
 from mt3jax.attention import attention
 from mt3jax.packing import Dropout, Packing
 from mt3jax.products import matmul_in_parts, matmul_together, take_rows

@@ -1,6 +1,6 @@
 """Batches for training and evaluation, read by Grain: ahead of time, in worker processes, resumable at any example.
 
-What an example holds is decided in `mt3core.datasets` as a pure function of configuration, manifest and number. Grain
+What an example holds is decided in `mt3data` as a pure function of configuration, manifest and number. Grain
 brings it: here it reads whole batches by number, in threads or processes. So neither hosts nor workers nor an
 interruption can change what comes.
 
@@ -28,8 +28,11 @@ from typing import Any
 
 import numpy as np
 
-from mt3core.datasets.chunk_table import ChunkTable
-from mt3core.datasets.example_streams import (
+from mt3core.config.data import DatasetChoice
+from mt3core.errors import DatasetError, MissingExtraError, UsageError
+from mt3core.processes import serve_until_the_parent_ends
+from mt3data.examples.chunk_table import ChunkTable
+from mt3data.examples.example_streams import (
     Batch,
     BatchShape,
     BatchSource,
@@ -37,13 +40,11 @@ from mt3core.datasets.example_streams import (
     ExampleStream,
     TrainingStream,
 )
-from mt3core.datasets.examples import ExampleConfig, ExampleMaker
-from mt3core.datasets.manifest import Manifest, check_shards, read_manifest
-from mt3core.datasets.process_memory import keep_freed_memory
-from mt3core.datasets.sampling import DatasetChoice, Sampler
-from mt3core.datasets.shared_memory import check_shared_memory
-from mt3core.datasets.worker_processes import serve_until_the_parent_ends
-from mt3core.errors import DatasetError, MissingExtraError, UsageError
+from mt3data.examples.examples import ExampleConfig, ExampleMaker
+from mt3data.examples.process_memory import keep_freed_memory
+from mt3data.examples.sampling import Sampler
+from mt3data.examples.shared_memory import check_shared_memory
+from mt3data.prepare.manifest import Manifest, check_shards, read_manifest
 
 try:
     import grain

@@ -23,30 +23,30 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mt3core.config_files import load_config
-from mt3core.datasets.examples import ExampleConfig
+from mt3core.config.files import load_config
+from mt3core.config.training import TrainingConfig, check_training_config
 from mt3core.errors import MT3Error, TrainingError, UsageError
-from mt3core.model_directory import check_fit, is_model_directory, load_model_directory
-from mt3core.model_search import find_model
-from mt3core.rendering.compose import with_composed_data
-from mt3core.training_config import TrainingConfig, check_training_config
+from mt3core.model.directory import check_fit, is_model_directory, load_model_directory
+from mt3core.model.search import find_model
+from mt3data.examples.examples import ExampleConfig
+from mt3data.prepare.composed import with_composed_data
 from mt3jax.compilation import keep_compiled_programs
 from mt3jax.pipeline import Pipeline, PipelineConfig, training_pipeline
-from mt3jax.training.bad_batches import bad_batches_file, chunk_names, note_bad_batch
-from mt3jax.training.checkpoints import Checkpoints
-from mt3jax.training.console import Console
-from mt3jax.training.device_memory import exhaustion_explained, memory_limit
-from mt3jax.training.forecast import forecast_lines
-from mt3jax.training.hosts import join_hosts
-from mt3jax.training.meter import Meter
-from mt3jax.training.run_log import RunLog
-from mt3jax.training.run_record import has_checkpoints
-from mt3jax.training.sharding import check_batch, make_mesh
-from mt3jax.training.state import TrainState, abstract_state, init_state
-from mt3jax.training.step import make_train_step
-from mt3jax.training.step_input import StepBatch, StepInput
-from mt3jax.training.stopping import EXIT_FINISHED, StopSignals
-from mt3jax.training.validation import Validator
+from mt3jax.training.run.bad_batches import bad_batches_file, chunk_names, note_bad_batch
+from mt3jax.training.run.checkpoints import Checkpoints
+from mt3jax.training.run.console import Console
+from mt3jax.training.run.device_memory import exhaustion_explained, memory_limit
+from mt3jax.training.run.forecast import forecast_lines
+from mt3jax.training.run.hosts import join_hosts
+from mt3jax.training.run.meter import Meter
+from mt3jax.training.run.run_log import RunLog
+from mt3jax.training.run.run_record import has_checkpoints
+from mt3jax.training.run.stopping import EXIT_FINISHED, StopSignals
+from mt3jax.training.step.sharding import check_batch, make_mesh
+from mt3jax.training.step.state import TrainState, abstract_state, init_state
+from mt3jax.training.step.step_input import StepBatch, StepInput
+from mt3jax.training.step.train_step import make_train_step
+from mt3jax.training.validation.validation import Validator
 
 REASONS = {1: "the loss or the gradient was not finite", 2: "the gradient's norm was a spike"}
 

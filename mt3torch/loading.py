@@ -8,10 +8,10 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from mt3core.config import ModelConfig
+from mt3core.config.model import ModelConfig
 from mt3core.errors import UsageError
-from mt3core.model_search import load_pretrained
-from mt3core.parameters import check_arrays, parameters
+from mt3core.model.parameters import check_arrays, parameters
+from mt3core.model.search import load_pretrained
 from mt3torch.model import Transformer
 
 

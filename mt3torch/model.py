@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from mt3core.config import ModelConfig, NetworkConfig
-from mt3core.positions import position_table
+from mt3core.config.model import ModelConfig, NetworkConfig
+from mt3core.model.positions import position_table
 from mt3torch.packing import Dropout, Packing
 
 NORM_EPSILON = 1e-6

@@ -26,7 +26,7 @@ import numpy as np
 
 from mt3core.decoding import Decoding, Generated
 from mt3core.errors import DecodingError
-from mt3core.model_directory import save_model_directory
+from mt3core.model.directory import save_model_directory
 from mt3core.processors import num_processors
 from mt3torch.model import Transformer
 

@@ -64,7 +64,7 @@ def published_arrays(published_checkpoint):
 
 def random_weights(config, seed: int = 0) -> dict[str, np.ndarray]:
     """Arrays for a network by PyTorch name, all different."""
-    from mt3core.parameters import parameters
+    from mt3core.model.parameters import parameters
 
     rng = np.random.default_rng(seed)
     return {p.torch_name: rng.standard_normal(p.torch_shape, np.float32) for p in parameters(config.network)}
@@ -81,7 +81,7 @@ def tiny_model():
     """`(ModelConfig, arrays)` of a network of two layers each that is quick to write, read and run."""
     from dataclasses import replace
 
-    from mt3core.config import MT3
+    from mt3core.config.model import MT3
 
     network = replace(
         MT3.network, num_encoder_layers=2, num_decoder_layers=2, num_heads=1, emb_dim=8, mlp_dim=16, input_bands=12
@@ -93,7 +93,7 @@ def tiny_model():
 @pytest.fixture
 def no_models(tmp_path, monkeypatch) -> Path:
     """No model is found anywhere; returns the folder that stands for that of the models that ship with mt3kit."""
-    from mt3core import model_search
+    from mt3core.model import search as model_search
 
     monkeypatch.delenv("MT3_MODEL", raising=False)
     monkeypatch.setenv("MT3_CACHE", str(tmp_path / "cache"))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from profile_settings import read_profile
 
-from mt3core.datasets.example_streams import make_batch
+from mt3data.examples.example_streams import make_batch
 from mt3jax.pipeline import training_pipeline
 
 pytestmark = pytest.mark.integration

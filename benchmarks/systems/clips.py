@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mt3core.audio import probe_audio
-from mt3core.datasets.defects import skipped
-from mt3core.datasets.find import read_dataset, recognise
-from mt3core.datasets.labels import track_notes
-from mt3core.datasets.tracks import MIX
+from mt3core.audio.load import probe_audio
 from mt3core.errors import DatasetError
-from mt3core.evaluation.performance import Performance
-from mt3core.notes import Note, NoteTable, note_table
+from mt3core.notes.table import Note, NoteTable, note_table
+from mt3data.readers.defects import skipped
+from mt3data.readers.find import read_dataset, recognise
+from mt3data.readers.labels import track_notes
+from mt3data.readers.tracks import MIX
+from mt3eval.reading.performance import Performance
 
 PIANO, OTHER, DRUMS = "piano", "other", "drums"
 _PIANOS = range(8)  # General MIDI

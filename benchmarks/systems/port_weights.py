@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from mt3core.config import ModelConfig
+from mt3core.config.model import ModelConfig
 from mt3core.errors import ModelError
 from mt3core.files import atomic_output
 

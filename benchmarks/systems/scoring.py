@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mt3core.errors import MT3Error
-from mt3core.evaluation.intervals import Bootstrap, average
-from mt3core.evaluation.performance import NotDefinedError, Performance
-from mt3core.evaluation.protocols import protocol
-from mt3core.evaluation.reading import Reading, read_performance
+from mt3eval.intervals import Bootstrap, average
+from mt3eval.protocol import protocol
+from mt3eval.reading.performance import NotDefinedError, Performance
+from mt3eval.reading.reading import Reading, read_performance
 from systems.clips import DRUMS, OTHER, PIANO, Clip
 from systems.registry import System
 from systems.running import Outcome

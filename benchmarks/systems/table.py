@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from mt3core.evaluation.protocols import protocol
+from mt3eval.protocol import protocol
 from systems.clips import Clip
 from systems.running import Record
 from systems.scoring import MEASURES, Run, Value

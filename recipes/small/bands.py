@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 from playing import density, faster, passage, rescaled_velocities, transposed
 
-from mt3core.notes import NoteTable
-from mt3core.rendering.composer.instruments import ROLES, drawn_program
-from mt3core.rendering.humanising import tidy
-from mt3core.rendering.score import Part, with_program
+from mt3core.notes.table import NoteTable
+from mt3render.composer.instruments import ROLES, drawn_program
+from mt3render.humanising import tidy
+from mt3render.score import Part, with_program
 
 _QUARTETS = (
     (40, 40, 41, 42),

@@ -18,8 +18,8 @@ import numpy as np
 from corpora import find_pieces
 
 from mt3core.errors import MT3Error
-from mt3core.midi import read_midi
-from mt3core.notes import NoteTable
+from mt3core.notes.midi import read_midi
+from mt3core.notes.table import NoteTable
 
 RUN_INTERVALS = 9
 LEAST_SHARED = 8

@@ -16,10 +16,10 @@ import numpy as np
 from held_out import held_out
 from musicxml import read_musicxml
 
-from mt3core.notes import note_table
-from mt3core.rendering.composer.pieces import compose_piece
-from mt3core.rendering.score import Part, read_score
-from mt3core.rendering.sources import split_of
+from mt3core.notes.table import note_table
+from mt3render.composer.pieces import compose_piece
+from mt3render.score import Part, read_score
+from mt3render.sources import split_of
 
 LONGEST_SECONDS = 3600.0
 _NO_PEDAL = np.empty((0, 2))

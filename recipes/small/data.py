@@ -20,13 +20,13 @@ from archives import unpacked
 from music import UNSEEN, make_music
 from sources import SOUND_FONTS, UNSEEN_SOUND_FONTS, Source
 
-from mt3app.prepare import Options, prepare_dataset
+from mt3app.commands.prepare import Options, prepare_dataset
+from mt3app.commands.render import render_files
 from mt3app.progress import Reporter
-from mt3app.render import render_files
-from mt3core.datasets.manifest import MANIFEST_NAME
 from mt3core.errors import MT3Error
 from mt3core.processors import num_processors
-from mt3core.rendering.dataset import Rendering
+from mt3data.prepare.manifest import MANIFEST_NAME
+from mt3render.dataset import Rendering
 
 HOURS = 100.0
 HOURS_SHARES = {"piano": 0.5, "multi": 0.4, "drums": 0.1}

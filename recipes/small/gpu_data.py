@@ -21,16 +21,16 @@ from typing import Any
 
 import numpy as np
 
-from mt3core.datasets.find import read_dataset
-from mt3core.datasets.manifest import MANIFEST_NAME
-from mt3core.datasets.prepare import claim_folder, merge
-from mt3core.datasets.shards import write_unit
-from mt3core.datasets.units import Settings, Unit, plan_units
-from mt3core.datasets.worker_processes import end_with_the_parent
 from mt3core.errors import DatasetError, MT3Error
+from mt3core.processes import end_with_the_parent
 from mt3core.processors import num_processors
-from mt3core.rendering.dataset import Outcome, Rendering, check_rendering, render_piece
-from mt3core.rendering.sources import Source, find_sources
+from mt3data.prepare.manifest import MANIFEST_NAME
+from mt3data.prepare.prepare import claim_folder, merge
+from mt3data.prepare.shards import write_unit
+from mt3data.readers.find import read_dataset
+from mt3data.readers.units import Settings, Unit, plan_units
+from mt3render.dataset import Outcome, Rendering, check_rendering, render_piece
+from mt3render.sources import Source, find_sources
 
 KINDS = ("piano", "multi", "drums")
 # Layout of each, which programs may play a part, and the share of the pieces that are taken.

@@ -25,10 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mt3core.config import ModelConfig
-from mt3core.config_files import load_config
-from mt3core.processors import num_processors
-from mt3core.training_config import (
+from mt3core.config.files import load_config
+from mt3core.config.model import ModelConfig
+from mt3core.config.training import (
     BatchConfig,
     CheckpointConfig,
     ComputeConfig,
@@ -37,6 +36,7 @@ from mt3core.training_config import (
     TrainingConfig,
     ValidationConfig,
 )
+from mt3core.processors import num_processors
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEEDS_NAME, SCORES_NAME = "speeds.json", "scores.json"
@@ -182,9 +182,9 @@ def score(number: int, folder: Path, manifest: str, dtype: Dtype, quick: bool) -
     """Loss and note F1 of the newest checkpoint on the validation split, whose compositions were not trained on."""
     import jax
 
-    from mt3jax.training.sharding import make_mesh, place
-    from mt3jax.training.state import given_params, params_shardings
-    from mt3jax.training.validation import Validator
+    from mt3jax.training.step.sharding import make_mesh, place
+    from mt3jax.training.step.state import given_params, params_shardings
+    from mt3jax.training.validation.validation import Validator
 
     stage = STAGES[number]
     config = dataclasses.replace(

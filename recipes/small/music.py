@@ -32,10 +32,10 @@ from sources import MUSIC
 from mt3core.errors import MT3Error
 from mt3core.files import atomic_output
 from mt3core.processors import num_processors
-from mt3core.rendering.composer.styles import BAND_STYLES, DRUM_STYLES, PIANO_STYLES
-from mt3core.rendering.humanising import humanised
-from mt3core.rendering.score import Part, score_midi
-from mt3core.rendering.variation import generator
+from mt3render.composer.styles import BAND_STYLES, DRUM_STYLES, PIANO_STYLES
+from mt3render.humanising import humanised
+from mt3render.score import Part, score_midi
+from mt3render.variation import generator
 
 MEAN_SECONDS = 130.0  # of a varied piece, about; used to turn hours into a number of pieces
 COMPOSED_MEAN_SECONDS = 75.0

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from mt3core.errors import MT3Error
-from mt3core.midi import read_midi
-from mt3core.notes import NoteTable, note_table
-from mt3core.rendering.composer.pieces import compose_piece
-from mt3core.rendering.composer.styles import BAND_STYLES, PIANO_STYLES
-from mt3core.rendering.sources import find_sources
+from mt3core.notes.midi import read_midi
+from mt3core.notes.table import NoteTable, note_table
+from mt3render.composer.pieces import compose_piece
+from mt3render.composer.styles import BAND_STYLES, PIANO_STYLES
+from mt3render.sources import find_sources
 
 HEADINGS = (
     "music", "pieces", "hours", "notes/s", "p10-p90 of a piece", "s above 15", "polyphony", "pitch p5-p50-p95",

@@ -15,8 +15,8 @@ from xml.etree import ElementTree
 import numpy as np
 
 from mt3core.errors import MidiError
-from mt3core.notes import NOTE_DTYPE, NoteTable, trim_overlapping
-from mt3core.rendering.score import Part
+from mt3core.notes.table import NOTE_DTYPE, NoteTable, trim_overlapping
+from mt3render.score import Part
 
 DEFAULT_QUARTERS_PER_MINUTE = 96.0
 _SLOWEST, _FASTEST = 30.0, 260.0  # quarters a minute; what lies outside is a slip of the pen

@@ -13,9 +13,9 @@ from dataclasses import replace
 import numpy as np
 from playing import HIGHEST, LOWEST, density, faster, passage, rescaled_velocities, transposed, with_pedal
 
-from mt3core.notes import NOTE_DTYPE, NoteTable
-from mt3core.rendering.humanising import tidy
-from mt3core.rendering.score import Part, merged
+from mt3core.notes.table import NOTE_DTYPE, NoteTable
+from mt3render.humanising import tidy
+from mt3render.score import Part, merged
 
 SLOWEST, FASTEST = 0.75, 1.8
 DENSITY_SHAPE, DENSITY_SCALE = 4.2, 2.7  # of a gamma distribution: mean 11, one in seven above 17

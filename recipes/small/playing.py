@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mt3core.rendering.score import Part
+from mt3render.score import Part
 
 LOWEST, HIGHEST = 21, 108  # the piano's keys
 

@@ -21,8 +21,8 @@ from sources import Source
 
 from mt3app.progress import Reporter
 from mt3core.errors import DatasetError, MT3Error
-from mt3core.rendering.instrument_folders import write_instrument
-from mt3core.rendering.instrument_sources import Card, read_source
+from mt3render.instrument_folders import write_instrument
+from mt3render.instrument_sources import Card, read_source
 
 SAMPLE_RATE_HZ = 16_000  # what the network hears
 TRAINED_ON, UNSEEN = "train", "unseen"

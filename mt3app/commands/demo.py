@@ -1,0 +1,122 @@
+"""`mt3 demo`: renders a short piece, transcribes it, scores and draws the result against the piece's own notes.
+
+It needs no network and no package beyond those of `mt3 transcribe`. What does, the score and the picture, is left out
+with a line that says why.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mt3app.backend import choose_backend, choose_decoding, load_transcriber
+from mt3app.jobs import check_writable
+from mt3app.progress import Reporter
+
+if TYPE_CHECKING:
+    from mt3core.notes.table import Note
+    from mt3core.transcriber import BaseTranscriber
+    from mt3core.transcription import Transcription
+
+SCORE_PACKAGES = ("mir_eval", "scipy")
+PICTURE_PACKAGES = (*SCORE_PACKAGES, "matplotlib")
+_FILES = {
+    "demo.wav": "the recording",
+    "reference.mid": "the notes that were played",
+    "transcription.mid": "the notes that were found",
+    "transcription.json": "the same with the tokens they come from",
+    "piano_roll.png": "both in one picture, what differs in red",
+}
+
+
+def run_demo(folder: Path, model: str | None, backend: str | None, device: str, reporter: Reporter) -> None:
+    """Writes the files to `folder` and prints what was done, the score and their names.
+
+    Raises `ModelError` where there is no model, `MissingExtraError` where there is neither PyTorch nor JAX.
+    """
+    from mt3core.model.search import find_model
+    from mt3core.notes.midi import write_midi
+
+    chosen = choose_backend(backend)
+    found = find_model(model)
+    if found.remark:
+        reporter.line(found.remark)
+    places = {name: folder / name for name in _FILES}
+    check_writable(places.values())
+    played = _render(places["demo.wav"])
+    write_midi(played, places["reference.mid"])
+
+    transcriber = load_transcriber(found.source, chosen, device, choose_decoding(None, None), reporter)
+    result, seconds = _transcribe(transcriber, places["demo.wav"], reporter)
+    for name in ("transcription.mid", "transcription.json"):
+        result.save(places[name])
+    factor = result.duration_seconds / max(seconds, 1e-3)
+    print(
+        f"Transcribed with {transcriber.config.name} ({chosen}): {len(result.notes)} notes in {seconds:.1f} s, "
+        f"{factor:.1f}x real time, model load apart."
+    )
+    if result.remark:
+        reporter.line(result.remark)
+    if _installed("score", SCORE_PACKAGES):
+        _print_scores(played, result.notes)
+    if _installed("picture", PICTURE_PACKAGES):
+        from mt3eval.piano_roll_picture import draw_piano_rolls
+
+        draw_piano_rolls(places["piano_roll.png"], played, result.notes, f"mt3 demo, {transcriber.config.name}")
+    else:
+        del places["piano_roll.png"]
+    print("Files:")
+    width = max(len(str(path)) for path in places.values())
+    for name, path in places.items():
+        print(f"  {path!s:{width}}  {_FILES[name]}")
+
+
+def _render(path: Path) -> list[Note]:
+    """Renders the piece; returns the notes that are in the recording, which are all that can be found in it."""
+    from mt3app.commands.demo_piece import DRUMS_LEVEL_DB, LEVELS_DB, piece
+    from mt3render.playing import DRUMS, play_notes
+
+    notes = piece()
+    played = play_notes(notes, path, levels_db={**LEVELS_DB, DRUMS: DRUMS_LEVEL_DB})
+    left_out = len(notes) - len(played.notes)
+    print(
+        f"Rendered {len(played.notes)} notes, {played.seconds:.1f} s ({played.sound})"
+        f"{f'; {left_out} notes left out that it cannot play' if left_out else ''}."
+    )
+    return played.notes
+
+
+def _transcribe(transcriber: BaseTranscriber, audio: Path, reporter: Reporter) -> tuple[Transcription, float]:
+    spectrogram = transcriber.config.spectrogram
+    segment_seconds = transcriber.config.segment_samples / spectrogram.sample_rate_hz
+    started = time.perf_counter()
+    with reporter.audio_bar() as show:
+        result = transcriber.transcribe(
+            audio, lambda done, total: show(done * segment_seconds, total * segment_seconds, audio.name)
+        )
+    return result, time.perf_counter() - started - getattr(transcriber, "compile_seconds", 0.0)
+
+
+def _installed(what: str, packages: tuple[str, ...]) -> bool:
+    """Whether all packages are there; otherwise says in a line what is left out and what to install."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        print(f"No {what}: {', '.join(missing)} not installed. Install it: pip install {' '.join(missing)}")
+    return not missing
+
+
+def _print_scores(played: list[Note], found: list[Note]) -> None:
+    from mt3eval.matching.onset_score import ONSET_TOLERANCE_SECONDS, onset_score
+
+    print(f"Onsets within {1000 * ONSET_TOLERANCE_SECONDS:.0f} ms (mir_eval):")
+    print(f"  {'':8} {'played':>8} {'found':>8} {'precision':>10} {'recall':>8} {'F1':>8}")
+    for name, drums in (("pitched", False), ("drums", True)):
+        score = onset_score(played, found, drums)
+        if not score.reference_notes and not score.estimated_notes:
+            continue
+        print(
+            f"  {name:8} {score.reference_notes:8} {score.estimated_notes:8} "
+            f"{score.precision:10.3f} {score.recall:8.3f} {score.f1:8.3f}"
+        )

@@ -1,0 +1,157 @@
+"""`mt3 doctor`: what is installed and found on this machine, for a look before asking why something fails."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mt3app.backend import PACKAGES, is_installed
+from mt3app.progress import describe
+
+ESSENTIAL = ("numpy", "soundfile", "soxr", "pretty_midi", "safetensors", "tensorstore", "platformdirs")
+OTHERS = ("torch", "jax", "flax", "optax", "orbax-checkpoint", "typer", "rich", "mir_eval", "tinysoundfont")
+# What libsndfile reads beyond these nobody asks for.
+COMMON_FORMATS = ("WAV", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "W64")
+
+
+def examine(as_json: bool) -> int:
+    """Prints the report; returns 1 only where something essential is missing, which it names."""
+    report = examination()
+    if as_json:
+        print(json.dumps(report, indent=2))
+    else:
+        _print_report(report)
+    return 1 if report["problems"] else 0
+
+
+def examination() -> dict[str, Any]:
+    """The report as JSON values. Whatever fails while it is made is written in its place."""
+    report: dict[str, Any] = {
+        "mt3kit": installed_version("mt3kit"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_cores": os.cpu_count(),
+        "packages": {name: installed_version(name) for name in (*ESSENTIAL, *OTHERS)},
+        "devices": {name: _attempt(find) for name, find in (("torch", _torch_devices), ("jax", _jax_devices))},
+        "audio": {"libsndfile": _attempt(_sound_formats), "ffmpeg": _attempt(_ffmpeg_version)},
+        "models": _attempt(_models),
+        "folders": _attempt(_folders),
+    }
+    report["problems"] = _problems(report)
+    return report
+
+
+def _problems(report: dict[str, Any]) -> list[str]:
+    missing = [name for name in ESSENTIAL if report["packages"][name] is None]
+    problems = [f"{name} is not installed. Install it: pip install mt3kit" for name in missing]
+    if not any(is_installed(backend) for backend in PACKAGES):
+        problems.append('Neither PyTorch nor JAX is installed. Install one: pip install "mt3kit[torch]".')
+    for name, found in report["devices"].items():
+        if isinstance(found, str):
+            problems.append(f"{name} is installed but does not work: {found}")
+    if isinstance(report["audio"]["libsndfile"], str):
+        problems.append(f"Audio files cannot be read: {report['audio']['libsndfile']}")
+    return problems
+
+
+def _attempt(find: Callable[[], Any]) -> Any:
+    """What `find` returns, or a sentence about what went wrong: a broken package must not end the report."""
+    try:
+        return find()
+    except Exception as error:
+        return describe(error)
+
+
+def installed_version(package: str) -> str | None:
+    """The version of a package by its name on the index; None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _torch_devices() -> list[str] | None:
+    if not is_installed("torch"):
+        return None
+    torch = importlib.import_module("torch")
+    devices = [f"cpu ({torch.get_num_threads()} threads)"]
+    devices += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
+    return devices + (["mps"] if torch.backends.mps.is_available() else [])
+
+
+def _jax_devices() -> list[str] | None:
+    if not is_installed("jax"):
+        return None
+    jax = importlib.import_module("jax")
+    return [f"{device.platform}:{device.id} ({device.device_kind})" for device in jax.devices()]
+
+
+def _sound_formats() -> list[str]:
+    soundfile = importlib.import_module("soundfile")
+    available = soundfile.available_formats()
+    return [name for name in COMMON_FORMATS if name in available]
+
+
+def _ffmpeg_version() -> str | None:
+    program = shutil.which("ffmpeg")
+    if program is None:
+        return None
+    answer = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=10, check=False)
+    words = answer.stdout.split()
+    return words[2] if len(words) > 2 else program
+
+
+def _models() -> dict[str, Any]:
+    """What `--model` means when it is left out, and everything found by name."""
+    search = importlib.import_module("mt3core.model.search")
+    default = _attempt(lambda: search.find_model(None).source)
+    return {"default": default, "found": [str(path) for path in search.models_here()]}
+
+
+def _folders() -> dict[str, dict[str, Any]]:
+    platformdirs = importlib.import_module("platformdirs")
+    cache = os.environ.get("MT3_CACHE") or platformdirs.user_cache_dir("mt3kit")
+    folders = {"cache": cache, "data": platformdirs.user_data_dir("mt3kit"), "current": os.getcwd()}
+    return {name: {"path": path, "free_gb": _free_gb(Path(path))} for name, path in folders.items()}
+
+
+def _free_gb(folder: Path) -> float:
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    return round(shutil.disk_usage(existing).free / 1e9, 1)
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    print(f"mt3kit {report['mt3kit']}, Python {report['python']}, {report['platform']}, {report['cpu_cores']} cores")
+    _print_row("packages", ", ".join(f"{name} {version}" for name, version in report["packages"].items() if version))
+    _print_row("absent", ", ".join(name for name, version in report["packages"].items() if not version) or "none")
+    for name, found in report["devices"].items():
+        _print_row(f"{name} devices", _joined(found, "not installed"))
+    _print_row("audio formats", _joined(report["audio"]["libsndfile"], "none"))
+    _print_row("ffmpeg", report["audio"]["ffmpeg"] or "not found (needed for m4a, aac, wma)")
+    models = report["models"]
+    if isinstance(models, dict):
+        _print_row("default model", models["default"])
+        _print_row("models found", _joined(models["found"], "none"))
+    else:
+        _print_row("models", models)
+    for name, folder in report["folders"].items() if isinstance(report["folders"], dict) else ():
+        _print_row(f"{name} folder", f"{folder['path']} ({folder['free_gb']} GB free)")
+    for problem in report["problems"]:
+        print(f"Problem: {problem}")
+
+
+def _print_row(name: str, value: str) -> None:
+    print(f"  {name + ':':16}{value}")
+
+
+def _joined(found: list[str] | str | None, otherwise: str) -> str:
+    return found if isinstance(found, str) else ", ".join(found or []) or otherwise

@@ -1,0 +1,1 @@
+"""`mt3 evaluate`: files of notes, or a model on a data set."""

@@ -1,0 +1,313 @@
+"""`mt3 evaluate REFERENCE ESTIMATE`: files of notes scored, shown and stored."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from mt3app.jobs import AUDIO_SUFFIXES, STDOUT, check_writable
+from mt3app.progress import Reporter
+from mt3core.errors import UsageError
+from mt3eval.headline import DEFAULT_PROTOCOLS
+from mt3eval.intervals import RESAMPLES, Bootstrap
+from mt3eval.protocol import list_protocols, protocol
+from mt3eval.reading.pairing import Pair, Pairing, pair_files, shorten
+from mt3eval.reading.reading import Reading
+from mt3eval.result import Result, scores_json, summarise
+from mt3eval.runner import Piece, Task, score_pairs
+
+_FILES_OF_ONE_REMARK = 3  # more are told in one line
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of the command; no protocols: the three in plain words."""
+
+    reference: Path | None
+    estimate: Path | None
+    protocols: tuple[str, ...] = ()
+    json_output: str | None = None
+    report: Path | None = None
+    audio: Path | None = None
+    embed_audio: bool = False
+    rolls: Path | None = None
+    against: Path | None = None
+    reference_suffix: str | None = None
+    estimate_suffix: str | None = None
+    sustain: bool = False
+    drop_empty: bool = False
+    processes: int | None = None
+    resamples: int = RESAMPLES
+    seed: int = 0
+
+
+def print_protocols() -> None:
+    """Every protocol in a line."""
+    protocols = list_protocols()
+    width = max(len(one.name) for one in protocols)
+    for one in protocols:
+        mark = "*" if one.name in DEFAULT_PROTOCOLS else " "
+        print(f"{mark} {one.name:{width}}  {one.summary.rstrip('.')}")
+    print("* shown where no protocol is named")
+
+
+def evaluate_files(options: Options, reporter: Reporter) -> int:
+    """Scores, prints a table, writes what was asked for; returns the exit code."""
+    if options.reference is None or options.estimate is None:
+        raise UsageError("A reference and an estimate are needed.", "mt3 evaluate truth/ transcribed/")
+    protocols = choose_protocols(options.protocols)
+    outputs = _check_outputs(options)
+    pairing = pair_files(options.reference, options.estimate, options.reference_suffix, options.estimate_suffix)
+    others = _pair_others(options)
+    recordings = _recordings(options.audio)
+    audio = find_audio(options.audio, recordings, [pair.name for pair in pairing.pairs])
+    _refuse_inputs(outputs, options, pairing, others, recordings)
+    _tell_without_audio(audio, pairing, options.audio, reporter)
+    _tell_alone(pairing, options.estimate, reporter)
+    if others is not None and options.against is not None:
+        _tell_alone(others, options.against, reporter)
+
+    pieces, other_pieces = _score(pairing, others, protocols, options, reporter)
+    against = None if options.against is None else (str(options.against), other_pieces)
+    bootstrap = Bootstrap(options.resamples, options.seed)
+    alone = pairing.references_alone, pairing.estimates_alone
+    others_alone = (others.references_alone, others.estimates_alone) if others is not None else ((), ())
+    result = summarise(protocols, pieces, bootstrap, against, *alone, _settings(options), others_alone)
+    try:
+        show_result(result, reporter, plain=not options.protocols, to_stdout=options.json_output != STDOUT)
+    finally:  # whoever read the table, such as `head`, may have gone
+        _write(result, options, audio, reporter)
+    has_failed = any(piece.failure for piece in (*pieces, *other_pieces))
+    return 1 if has_failed or pairing.references_alone or (others and others.references_alone) else 0
+
+
+def choose_protocols(asked: tuple[str, ...]) -> tuple[str, ...]:
+    """The protocols of these names and patterns; the default ones where none is asked for. Raises `UsageError`."""
+    if not asked:
+        return DEFAULT_PROTOCOLS
+    names = [one.name for one in list_protocols()]
+    chosen: list[str] = []
+    for one in asked:
+        matching = names if one == "all" else fnmatch.filter(names, one)
+        chosen += matching or [protocol(one).name]
+    return tuple(dict.fromkeys(chosen))
+
+
+def show_result(result: Result, reporter: Reporter, plain: bool, to_stdout: bool = True) -> None:
+    """The table on standard output, and on standard error what has to be known to read it."""
+    pieces = [*result.pieces, *(result.against.pieces if result.against else ())]
+    for failure in dict.fromkeys(piece.failure for piece in pieces if piece.failure):
+        reporter.failure(f"Not scored: {failure}")
+    _tell_remarks(pieces, reporter)
+    _tell_undefined(result, reporter)
+    _tell_one_sided(result, reporter)
+    if to_stdout and not reporter.quiet and any(not piece.failure for piece in result.pieces):
+        from mt3app.commands.evaluate.table import print_result
+
+        print_result(result, plain, reporter.verbose)
+
+
+def find_audio(given: Path | None, recordings: list[Path], names: list[str]) -> dict[str, Path] | None:
+    """The recording of each piece by name: below a folder with the piece's name, or one file for one piece."""
+    if given is None:
+        return None
+    if given.is_file() and len(names) == 1:
+        return {names[0]: given}
+    if not given.is_dir():
+        raise UsageError(f"{given} is no folder of recordings.", "Give the folder of the audio files.")
+    found: dict[str, Path] = {}
+    for path in recordings:
+        inside = path.relative_to(given).with_suffix("").as_posix()
+        found.setdefault(inside, path)
+        found.setdefault(path.stem, path)
+    paths = {name: found.get(name) or found.get(name.rsplit("/", 1)[-1]) for name in names}
+    return {name: path for name, path in paths.items() if path is not None}
+
+
+def _recordings(given: Path | None) -> list[Path]:
+    if given is None:
+        return []
+    if given.is_file():
+        return [given]
+    return sorted(path for path in given.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
+
+
+def _check_outputs(options: Options) -> dict[str, Path]:
+    """The files to write, by option. Raises `UsageError` or `OutputError` for what could not be written."""
+    needing = {"--audio": options.audio, "--embed-audio": options.embed_audio}
+    if options.report is None and (idle := [name for name, value in needing.items() if value]):
+        raise UsageError(f"{idle[0]} is for the report, and none is written.", "Say --report report.html, too.")
+    if options.embed_audio and options.audio is None:
+        raise UsageError("--embed-audio puts recordings into the report, and there are none.", "Give them by --audio.")
+    given = {"--json": options.json_output, "--report": options.report}
+    outputs = {name: Path(path) for name, path in given.items() if path is not None and str(path) != STDOUT}
+    pictures = [] if options.rolls is None else [options.rolls / "piece.png"]
+    check_writable([*outputs.values(), *pictures], "Choose another place.")
+    for name, path in outputs.items():
+        if path.is_dir():
+            raise UsageError(f"{name} {path} is a folder.", "Give the name of a file.")
+    if len({path.resolve() for path in outputs.values()}) < len(outputs):
+        raise UsageError(f"{' and '.join(outputs)} name the same file.", "Give two names.")
+    return outputs
+
+
+def _refuse_inputs(
+    outputs: dict[str, Path], options: Options, pairing: Pairing, others: Pairing | None, recordings: list[Path]
+) -> None:
+    """Raises `UsageError` where a file that is read, or counted as one of a folder's, would be written over."""
+    inputs = list(recordings)
+    for one, estimate in ((pairing, options.estimate), (others, options.against)):
+        if one is None or options.reference is None or estimate is None:
+            continue
+        inputs += [path for pair in one.pairs for path in (pair.reference, pair.estimate)]
+        inputs += [options.reference / name for name in (*one.references_alone, *one.references_aside)]
+        inputs += [estimate / name for name in (*one.estimates_alone, *one.estimates_aside)]
+    # Not by name: a link, or capitals on some file systems, may name the same file.
+    files = {_identity(path) for path in inputs}
+    for name, path in outputs.items():
+        if path.exists() and _identity(path) in files:
+            raise UsageError(f"{name} {path} would overwrite one of the files given.", "Choose another name.")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _pair_others(options: Options) -> Pairing | None:
+    if options.against is None or options.reference is None:
+        return None
+    return pair_files(options.reference, options.against, options.reference_suffix, options.estimate_suffix)
+
+
+def _score(
+    pairing: Pairing, others: Pairing | None, protocols: tuple[str, ...], options: Options, reporter: Reporter
+) -> tuple[list[Piece], list[Piece]]:
+    """The pieces of the system, and of the second one."""
+    wants_notes = options.report is not None or options.rolls is not None
+    task = Task(
+        protocols,
+        Reading(options.sustain, options.drop_empty),
+        analyse=options.report is not None or options.json_output is not None,
+        keep_notes=wants_notes,
+    )
+    pairs: list[Pair] = [*pairing.pairs, *(others.pairs if others else ())]
+    with reporter.file_bar("Scoring") as show:
+        pieces = score_pairs(pairs, task, options.processes, lambda done, total, _: show(done, total))
+    return pieces[: len(pairing.pairs)], pieces[len(pairing.pairs) :]
+
+
+def _settings(options: Options) -> dict[str, object]:
+    return {
+        "reference": str(options.reference),
+        "estimate": str(options.estimate),
+        "against": None if options.against is None else str(options.against),
+        "sustain": options.sustain,
+        "drop_empty": options.drop_empty,
+        "versions": {name: version(name) for name in ("mt3kit", "mir_eval", "numpy", "scipy")},
+    }
+
+
+def _write(result: Result, options: Options, audio: dict[str, Path] | None, reporter: Reporter) -> None:
+    if options.json_output == STDOUT:
+        json.dump(result.to_json(), sys.stdout, indent=1, allow_nan=False)
+        print()
+    elif options.json_output is not None:
+        result.save(Path(options.json_output))
+        reporter.line(f"Written: {options.json_output}")
+    if options.report is not None:
+        write_html(
+            result, options.report, f"{options.estimate} against {options.reference}", audio, options.embed_audio
+        )
+        reporter.line(f"Written: {options.report}")
+    if options.rolls is not None:
+        _draw(result, options.rolls)
+        reporter.line(f"Written: {options.rolls}")
+
+
+def _draw(result: Result, folder: Path) -> None:
+    """A picture of both sides of each piece that was read."""
+    from mt3eval.piano_roll_picture import draw_piano_rolls
+
+    for piece in result.pieces:
+        if piece.performances is not None:
+            reference, estimate = piece.performances
+            draw_piano_rolls(folder / f"{piece.name}.png", reference.notes, estimate.notes, piece.name)
+
+
+def write_html(
+    result: Result, path: Path, title: str, audio: dict[str, Path] | None = None, embed_audio: bool = False
+) -> None:
+    """The report of the pieces that were read, which must have kept their notes; the others are listed in it."""
+    from mt3eval.report import PieceReport, write_report
+
+    pieces = [
+        PieceReport(piece.name, *piece.performances, scores_json(piece), piece.analysis)
+        for piece in result.pieces
+        if piece.performances is not None
+    ]
+    write_report(path, title, pieces, result.to_json(), audio, embed_audio)
+
+
+def _tell_alone(pairing: Pairing, estimate: Path, reporter: Reporter) -> None:
+    if pairing.references_alone:
+        names = shorten(pairing.references_alone)
+        reporter.failure(f"{len(pairing.references_alone)} references have no estimate in {estimate}: {names}")
+    if pairing.estimates_alone:
+        names = shorten(pairing.estimates_alone)
+        reporter.line(f"{len(pairing.estimates_alone)} estimates in {estimate} have no reference: {names}")
+    aside = [*pairing.references_aside, *pairing.estimates_aside]
+    if aside:
+        reporter.line(f"{len(aside)} files hold no notes and are left aside: {shorten(aside)}")
+
+
+def _tell_without_audio(
+    audio: dict[str, Path] | None, pairing: Pairing, given: Path | None, reporter: Reporter
+) -> None:
+    if audio is not None and (silent := [pair.name for pair in pairing.pairs if pair.name not in audio]):
+        reporter.line(f"{len(silent)} of {len(pairing.pairs)} pieces have no recording in {given}: {shorten(silent)}")
+
+
+def _tell_remarks(pieces: list[Piece], reporter: Reporter) -> None:
+    """What is to be known of single files; what is the same of many, in one line."""
+    by_matter: dict[str, dict[str, str]] = {}  # -> file -> the remark as it stands
+    for piece in pieces:
+        for remark in piece.remarks:
+            file = next((one for one in (piece.reference, piece.estimate) if remark.startswith(f"{one}: ")), "")
+            matter = remark.removeprefix(f"{file}: ").lstrip("0123456789 ")
+            by_matter.setdefault(matter, {})[file] = remark
+    for matter, remarks in by_matter.items():
+        if len(remarks) > _FILES_OF_ONE_REMARK and not reporter.verbose:
+            first = ", ".join(list(remarks)[:_FILES_OF_ONE_REMARK])
+            rest = len(remarks) - _FILES_OF_ONE_REMARK
+            reporter.line(f"{len(remarks)} files: {matter}: {first} and {rest} more (all with --verbose)")
+        else:
+            for remark in remarks.values():
+                reporter.line(remark)
+
+
+def _tell_undefined(result: Result, reporter: Reporter) -> None:
+    for name in result.protocols:
+        undefined = [(piece.name, piece.scores[name]) for piece in result.pieces if name in piece.scores]
+        undefined = [(piece, why) for piece, why in undefined if isinstance(why, str)]
+        if not undefined:
+            continue
+        pieces = shorten([piece for piece, _ in undefined])
+        reporter.line(
+            f"{name} is not defined for {len(undefined)} of {len(result.pieces)} pieces and leaves them out: {pieces}. "
+            f"{undefined[0][0]}: {undefined[0][1]}"
+        )
+        if not reporter.quiet and any("without length" in str(why) for _, why in undefined):
+            reporter.line("--drop-empty leaves out notes without length.")
+
+
+def _tell_one_sided(result: Result, reporter: Reporter) -> None:
+    """Of which metrics the difference leaves pieces out, because one of the two systems has no value for them."""
+    for name, paired in (result.against.paired if result.against else {}).items():
+        if paired.one_sided:
+            metrics = shorten([f"{metric} ({count})" for metric, count in paired.one_sided.items()])
+            reporter.line(f"{name}: where one system has no value, pieces are left out of the difference: {metrics}")

@@ -1,0 +1,192 @@
+"""`mt3 prepare`: a data set as it was published becomes shards of chunks and a manifest."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mt3app.progress import Reporter
+from mt3core.errors import DatasetError, UsageError
+from mt3core.processors import num_processors
+from mt3data.prepare.manifest import MANIFEST_NAME, array_record_module
+from mt3data.prepare.prepare import (
+    check_space,
+    claim_folder,
+    estimated_bytes,
+    merge,
+    recorded_seconds,
+    run_units,
+    unfinished,
+)
+from mt3data.prepare.shards import Report
+from mt3data.readers.defects import with_defects
+from mt3data.readers.find import find_dataset, read_dataset
+from mt3data.readers.tracks import MIX, Dataset, Defect
+from mt3data.readers.units import Settings, Unit, faults, plan_units
+
+# SLAKH's redux release has a fourth split: pieces it omits because they are in the others already.
+DEFAULT_SPLITS = ("train", "validation", "test")
+KNOWN_SPLITS = (*DEFAULT_SPLITS, "omitted")
+# Where there is no terminal for a bar, as in a job's log.
+_SECONDS_BETWEEN_LINES = 60.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; `shard` as `i/n`, `splits` with commas."""
+
+    kind: str
+    directory: Path | None = None
+    out: Path = Path("cache")
+    name: str | None = None
+    shard: str | None = None
+    merge: bool = False
+    flac: bool = False
+    processes: int | None = None
+    sustain: bool = True
+    splits: str | None = None
+    defects: Path | None = None
+
+
+def prepare_dataset(options: Options, reporter: Reporter) -> int:
+    """Prepares what is not prepared yet. Returns 1 where something could not be used, otherwise 0."""
+    array_record_module()  # before anything slow: is it installed?
+    part = _parse_part(options.shard)
+    if options.merge and part:
+        raise UsageError("--merge and --shard exclude each other.", "Merge once, after all parts are done.")
+    root = find_dataset(options.kind, options.directory)
+    settings = Settings(
+        name=_checked_name(options.name or options.kind),
+        kind=options.kind,
+        source=root.resolve().name,
+        sustain=options.sustain,
+        flac=options.flac,
+        splits=_parse_splits(options.splits),
+    )
+    dataset = read_dataset(options.kind, root)
+    if options.defects is not None:
+        dataset = with_defects(dataset, options.defects)
+    units = plan_units(dataset, settings)
+    if not any(unit.recordings for unit in units):
+        raise DatasetError(
+            f"{root} has nothing that can be prepared in {', '.join(settings.splits)}.",
+            "See what is wrong: mt3 data verify.",
+        )
+    folder = claim_folder(options.out, settings)
+    if not options.merge:
+        mine = units if part is None else units[part[0] :: part[1]]
+        _prepare_units(mine, settings, folder, options, reporter)
+        if part is not None:
+            return _finish_part(mine, folder, part, reporter)
+    return _finish(dataset, units, settings, options.out, reporter)
+
+
+def _prepare_units(
+    units: Sequence[Unit], settings: Settings, folder: Path, options: Options, reporter: Reporter
+) -> None:
+    waiting = unfinished(units, folder)
+    reporter.detail(f"{len(units) - len(waiting)} of {len(units)} shards are finished already.")
+    seconds = {unit.name: recorded_seconds(unit) for unit in waiting}
+    total = sum(seconds.values())
+    check_space(folder, estimated_bytes(total, settings.flac))
+    progress = _Progress(total, len(waiting), reporter)
+    with reporter.audio_bar() as show:
+        show(0.0, total, settings.name)
+
+        def done(unit: Unit, report: Report) -> None:
+            failed = set(report.failures)
+            for one in report.left_out:
+                (reporter.failure if one in failed else reporter.line)(_sentence(one))
+            progress.add(seconds[unit.name])
+            show(progress.done_seconds, total, f"{settings.name} {progress.count}/{len(waiting)}")
+
+        run_units(waiting, settings, folder, options.processes or num_processors(), done)
+
+
+class _Progress:
+    """Counts what is done; says so once a minute where no bar shows it."""
+
+    def __init__(self, total_seconds: float, num_units: int, reporter: Reporter) -> None:
+        self._total, self._num_units, self._reporter = total_seconds, num_units, reporter
+        self._started = self._last_line = time.monotonic()
+        self.done_seconds, self.count = 0.0, 0
+
+    def add(self, seconds: float) -> None:
+        self.done_seconds += seconds
+        self.count += 1
+        now = time.monotonic()
+        if sys.stderr.isatty() or now - self._last_line < _SECONDS_BETWEEN_LINES or not self.done_seconds:
+            return
+        self._last_line = now
+        left = (now - self._started) * (self._total - self.done_seconds) / self.done_seconds
+        self._reporter.line(
+            f"{self.count} of {self._num_units} shards, {self.done_seconds / 3600:.1f} of {self._total / 3600:.1f} "
+            f"hours of audio; about {math.ceil(left / 60)} min left."
+        )
+
+
+def _finish_part(units: Sequence[Unit], folder: Path, part: tuple[int, int], reporter: Reporter) -> int:
+    failed = unfinished(units, folder)
+    reporter.line(f"Part {part[0]}/{part[1]} is done: {len(units)} shards. When all parts are: mt3 prepare ... --merge")
+    return 1 if failed else 0
+
+
+def _finish(dataset: Dataset, units: Sequence[Unit], settings: Settings, out: Path, reporter: Reporter) -> int:
+    reports = merge(units, settings, out)
+    lost = faults(dataset, settings)
+    for fault in lost:
+        reporter.failure(_sentence(fault))
+    failures = [failure for report in reports for failure in report.failures]
+    num_chunks = sum(len(recording["chunks"]) for report in reports for recording in report.recordings)
+    num_recordings = sum(len(report.recordings) for report in reports)
+    hours = sum(report.seconds for report in reports) / 3600
+    size = sum(report.shard_bytes for report in reports)
+    reporter.line(
+        f"{out / MANIFEST_NAME}: {settings.name} has {num_recordings} recordings, {hours:.2f} hours in {num_chunks} "
+        f"chunks, {len(reports)} shards of {size / 1e9:.2f} GB together."
+    )
+    if lost or failures:
+        reporter.failure(
+            f"{len(lost) + len(failures)} recordings could not be used and are left out; the rest is ready."
+        )
+        return 1
+    return 0
+
+
+def _sentence(failure: Defect) -> str:
+    place = failure.track if failure.stem == MIX else f"{failure.track} {failure.stem}"
+    return f"Left out: {place}: {failure.message}"
+
+
+def _parse_part(text: str | None) -> tuple[int, int] | None:
+    """`"3/16"` as (3, 16): part 3 of 16, counted from 0."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    if not found or not int(found[1]) < int(found[2]):
+        raise UsageError(f"--shard {text} is no part.", "Give --shard I/N with I from 0 to N-1, such as 0/16.")
+    return int(found[1]), int(found[2])
+
+
+def _parse_splits(text: str | None) -> tuple[str, ...]:
+    """Splits in their usual order."""
+    if text is None:
+        return DEFAULT_SPLITS
+    wanted = {part.strip() for part in text.split(",") if part.strip()}
+    unknown = wanted - set(KNOWN_SPLITS)
+    if unknown or not wanted:
+        raise UsageError(
+            f"Unknown split {', '.join(sorted(unknown)) or repr(text)}.", f"Choose from {', '.join(KNOWN_SPLITS)}."
+        )
+    return tuple(split for split in KNOWN_SPLITS if split in wanted)
+
+
+def _checked_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise UsageError(f"{name!r} cannot name a data set.", "Use letters, digits, '-', '_' and '.'.")
+    return name

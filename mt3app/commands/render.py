@@ -1,0 +1,68 @@
+"""`mt3 render`: says what is rendered, file by file, and what could not be."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mt3app.progress import Reporter
+from mt3core.processors import num_processors
+
+MOST_NAMES = 6
+
+if TYPE_CHECKING:
+    from mt3render.dataset import Outcome, Rendering
+
+
+def render_files(
+    midi_dir: Path,
+    out: Path,
+    rendering: Rendering,
+    processes: int | None,
+    limit: int | None,
+    overwrite: bool,
+    reporter: Reporter,
+) -> int:
+    """Renders a folder of MIDI files; returns the exit code, 1 where a file failed."""
+    from mt3render.dataset import check_rendering, render_dataset
+
+    rendering = check_rendering(rendering)
+    names = [font.name for font in rendering.sound_fonts]
+    fonts = f"{len(names)} sounds" if len(names) > MOST_NAMES else ", ".join(names) or "sine waves"
+    processes = processes or num_processors()
+    reporter.line(f"Rendering {midi_dir} with {rendering.engine} ({fonts}), {processes} processes")
+    started = time.perf_counter()
+    with reporter.file_bar("rendering") as show:
+        done = 0
+
+        def on_outcome(outcome: Outcome, total: int) -> None:
+            nonlocal done
+            done += 1
+            show(done, total)
+            _say(outcome, reporter)
+
+        report = render_dataset(midi_dir, out, rendering, processes, limit, overwrite, on_outcome)
+    elapsed = time.perf_counter() - started
+    seconds = sum(outcome.seconds for outcome in report.outcomes)
+    failed = [outcome.source.relative for outcome in report.outcomes if outcome.state == "failed"]
+    reporter.line(
+        f"{out}: {report.count('written')} pieces rendered ({seconds / 60:.1f} min in {elapsed:.1f} s, "
+        f"{seconds / max(elapsed, 1e-3):.0f}x real time), {report.count('skipped')} were there, {len(failed)} failed"
+    )
+    if failed:
+        reporter.line(f"Failed and left out: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+def _say(outcome: Outcome, reporter: Reporter) -> None:
+    name = outcome.source.relative
+    if outcome.error is not None:
+        reporter.problem(outcome.error)
+    elif outcome.state == "skipped":
+        reporter.detail(f"{name}: skipped, it is rendered already")
+    else:
+        cut = "; its end was cut off (--max-minutes)" if outcome.is_cut else ""
+        left_out = f"; {outcome.num_left_out} notes left out that nothing plays" if outcome.num_left_out else ""
+        tell = reporter.line if cut else reporter.detail
+        tell(f"{name}: {outcome.num_notes} notes, {outcome.seconds:.1f} s{cut}{left_out}")

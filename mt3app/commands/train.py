@@ -1,0 +1,174 @@
+"""`mt3 train`: settles config, data and first weights, trains, and does at the end what the config asks for."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mt3app.progress import Reporter
+from mt3core.config.files import find_config, list_configs, load_config
+from mt3core.config.training import TrainingConfig, check_training_config
+from mt3core.errors import DatasetError, MissingExtraError
+from mt3core.model.directory import check_fit
+from mt3data.prepare.manifest import MANIFEST_NAME
+
+RUNS_FOLDER = Path("checkpoint")
+# What `mt3 train` imports sooner or later, by the names of modules.
+PACKAGES = ("jax", "flax", "optax", "orbax", "grain", "pyarrow", "array_record")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; None where it says nothing."""
+
+    config: str
+    changes: tuple[str, ...] = ()
+    output: Path | None = None
+    init: str | None = None
+    data: Path | None = None
+
+
+def print_configs() -> None:
+    """Each config's name and the first line of its docstring, on standard output."""
+    configs = list_configs()
+    width = max((len(path.stem) for path, _ in configs), default=0)
+    for path, about in configs:
+        print(f"{path.stem:{width}}  {about}")
+
+
+def run_training(options: Options, reporter: Reporter) -> int:
+    """Trains and returns the exit code: 0 finished, 75 stopped by a signal with everything saved.
+
+    Raises `UsageError`, `DatasetError` or `ModelError` for what cannot be, before anything slow where it can be told.
+    """
+    config = settled_config(options)
+    output = options.output or RUNS_FOLDER / config.name
+    _check_installed()
+    runs = runs_in_order(config, output)
+    for stage, _ in runs:
+        if not stage.data.composed_pieces:
+            check_manifest(stage.data.manifest)
+    exit_code = 0
+    source = ""  # of the weights that the next run starts from
+    for stage, folder in runs:
+        if len(runs) > 1:
+            reporter.line(f"Run {stage.name} in {folder}")
+        config, exit_code = _train(stage, folder, stage.init or source, reporter)
+        if exit_code:
+            return exit_code
+        source = str(folder)
+    _finish(config, options, output, reporter)
+    return exit_code
+
+
+def runs_in_order(config: TrainingConfig, output: Path) -> list[tuple[TrainingConfig, Path]]:
+    """The runs that are to be trained, each with its folder: those before it, and then the config's own.
+
+    Those before a run that has checkpoints are over, whether or not they are still there.
+    """
+    from mt3jax.training.run.run_record import has_checkpoints
+
+    runs = [(config, output)]
+    while (before := runs[0][0].before) is not None and not has_checkpoints(runs[0][1]):
+        runs.insert(0, (before, output.with_name(f"{output.name}-{before.name}")))
+    return runs
+
+
+def _train(config: TrainingConfig, output: Path, source: str, reporter: Reporter) -> tuple[TrainingConfig, int]:
+    """One run, from the weights `source` names where there are any: its config with the data it had, its exit code."""
+    arrays = None
+    if source:
+        from mt3jax.training.run.hosts import join_hosts
+        from mt3jax.training.run.run_record import has_checkpoints
+
+        if has_checkpoints(output):
+            reporter.detail(f"{output} is being resumed, so {source} is not read again.")
+        else:
+            join_hosts()  # first, as reading a checkpoint starts JAX, which then finds no others any more
+            arrays = initial_arrays(config, source, reporter)
+
+    from mt3data.prepare.composed import with_composed_data
+    from mt3jax.train import train
+
+    config = with_composed_data(config, reporter.line)
+    started = time.perf_counter()
+    result = train(config, output, arrays, reporter.line, show_progress=not reporter.quiet)
+    reporter.detail(f"Took {time.perf_counter() - started:.0f} s.")
+    return config, result.exit_code
+
+
+def _finish(config: TrainingConfig, options: Options, output: Path, reporter: Reporter) -> None:
+    import jax
+
+    from mt3app.commands.train_finish import finish_run, follows_curve
+
+    if jax.process_index():  # of several hosts the first does it
+        return
+    if config.finish.transcribe:
+        finish_run(config, output, reporter)
+    if config.finish.curve:
+        curve = find_config(options.config).with_name(config.finish.curve)
+        print(f"Loss curve: {follows_curve(config, load_config(options.config), output, curve)}")
+
+
+def settled_config(options: Options) -> TrainingConfig:
+    """The config with all changes; `--data` and `--init` stand for fields of it, too.
+
+    With `--init` nothing is trained before.
+    """
+    config = load_config(options.config, options.changes)
+    if options.init is not None:
+        config = dataclasses.replace(config, init=options.init, before=None)
+    if options.data is not None:
+        config = _with_manifest(config, str(options.data))
+    check_training_config(config)
+    stage = config
+    while stage.before is not None:
+        check_fit(stage.before.model, stage.model, f"of the run {stage.before.name}")
+        stage = stage.before
+    return config
+
+
+def _with_manifest(config: TrainingConfig, manifest: str) -> TrainingConfig:
+    """The config with other data, and so the runs before it."""
+    data = dataclasses.replace(config.data, manifest=manifest, composed_pieces=0)
+    before = None if config.before is None else _with_manifest(config.before, manifest)
+    return dataclasses.replace(config, data=data, before=before)
+
+
+def check_manifest(manifest: str) -> None:
+    """Whether prepared data lie there, told before any framework is loaded. Raises `DatasetError`."""
+    path = Path(manifest)
+    if not path.is_file() and not (path / MANIFEST_NAME).is_file():
+        raise DatasetError(
+            f"There are no prepared data at {path}.",
+            "Prepare a data set first (mt3 prepare maestro DIR --out cache), or say where one is: --data MANIFEST.",
+        )
+
+
+def initial_arrays(config: TrainingConfig, name: str, reporter: Reporter) -> Mapping[str, np.ndarray]:
+    """The weights of a name or place, by PyTorch name. Raises `ModelError` where they do not fit the config."""
+    from mt3core.model.search import find_model, load_weights
+
+    source = find_model(name).source
+    with reporter.file_bar(f"Fetching {source}") as progress:
+        weights = load_weights(source, progress)
+    check_fit(weights.config, config.model, name)
+    for note in weights.notes:
+        reporter.line(f"Note: {note}")
+    reporter.line(f"Starting from {source} ({weights.config.name}, {len(weights.arrays)} arrays)")
+    return weights.arrays
+
+
+def _check_installed() -> None:
+    missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
+    if missing:
+        raise MissingExtraError(
+            f"Training needs {', '.join(missing)}, not installed here.", 'Install it: pip install "mt3kit[train]".'
+        )

@@ -1,0 +1,151 @@
+"""The end of a run that asks for it: its model transcribes a held-out recording by every back end, and is scored.
+
+RUN/model/                          the newest checkpoint as a model directory
+RUN/held_out/recording.wav, .mid    the recording and its true notes
+RUN/held_out/torch.mid, jax.mid     what was transcribed
+RUN/held_out/piano_rolls.png        both in one picture
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+
+from mt3app.backend import PACKAGES, choose_decoding, is_installed, load_transcriber
+from mt3app.progress import Reporter
+from mt3core.config.training import TrainingConfig
+from mt3core.errors import DatasetError
+from mt3core.files import atomic_output
+from mt3core.notes.table import Note, to_notes
+from mt3data.examples.pieces import Piece
+from mt3data.prepare.chunks import SAMPLE_RATE_HZ
+from mt3data.prepare.composed import composing_engine
+
+MODEL_FOLDER, HELD_OUT_FOLDER = "model", "held_out"
+LOSS_NAME = "train/loss"
+
+
+def finish_run(config: TrainingConfig, run_directory: Path, reporter: Reporter) -> None:
+    """Converts, transcribes, scores and draws. Raises `DatasetError` where the split has no recording."""
+    from mt3convert.sources import convert
+    from mt3core.notes.midi import write_midi
+    from mt3data.examples.pieces import as_written
+    from mt3eval.piano_roll_picture import draw_piano_rolls
+
+    model = run_directory / MODEL_FOLDER
+    convert(run_directory, model, overwrite=True, to="model_directory")
+    print(f"Model:      {model}")
+    folder = run_directory / HELD_OUT_FOLDER
+    piece = held_out_piece(config)
+    audio = folder / "recording.wav"
+    _write_audio(piece, audio)
+    reference = to_notes(as_written(piece.notes, config.model.vocabulary))
+    write_midi(reference, folder / "recording.mid")
+    print(f"Held out:   {piece.name}, {piece.seconds:.1f} s, {len(reference)} notes ({audio})")
+    found = {}
+    for backend in filter(is_installed, PACKAGES):
+        found[backend] = _transcribe(model, backend, audio, folder / f"{backend}.mid", reporter)
+        print(f"{backend + ':':11} {_scores(reference, found[backend])}")
+    if len(found) > 1:
+        print(f"Back ends:  {_agreement(list(found.values()))}")
+    picture = folder / "piano_rolls.png"
+    draw_piano_rolls(picture, reference, next(iter(found.values())), f"{config.name}: {piece.name}, held out")
+    print(f"Picture:    {picture}")
+
+
+def held_out_piece(config: TrainingConfig) -> Piece:
+    """A recording of `finish.split`, out of the prepared data: the middle one of them."""
+    from mt3data.examples.chunk_table import ChunkTable, ShardReader
+    from mt3data.examples.pieces import choose_pieces, read_piece
+    from mt3data.prepare.manifest import read_manifest
+
+    manifest = read_manifest(config.data.manifest)
+    table = ChunkTable.from_manifest(manifest)
+    chosen = (manifest["split"] == config.finish.split) & table.is_mix
+    if config.data.datasets:
+        chosen &= np.isin(manifest["dataset"].astype(str), [choice.name for choice in config.data.datasets])
+    if not chosen.any():
+        raise DatasetError(
+            f"{manifest.path} has no recordings in {config.finish.split!r} to transcribe.",
+            "Name another split by finish.split, or leave it out: finish.transcribe=false.",
+        )
+    rows = choose_pieces(manifest, table, chosen, 1)[0]
+    seconds = config.finish.piece_seconds or float(table.num_samples[rows].sum()) / SAMPLE_RATE_HZ
+    return read_piece(manifest, table, rows, seconds, ShardReader(table.shard_paths))
+
+
+def follows_curve(config: TrainingConfig, unchanged: TrainingConfig, run_directory: Path, curve_path: Path) -> str:
+    """A sentence: whether the run's loss stayed within the band of the stored curve.
+
+    `unchanged` is the config as its file says; a run that learns from other settings has no curve to follow.
+    """
+    if _learning(config) != _learning(unchanged):
+        return "not compared with the stored one, which was recorded with other settings"
+    from mt3jax.training.loss_curve import compare_curve, read_curve
+
+    curve = read_curve(curve_path)
+    if config.data.composed_pieces and composing_engine() != curve.engine:
+        return f"not compared with the stored one, which was recorded with the sounds of {curve.engine}"
+    compared = compare_curve(curve, loss_reports(run_directory))
+    if compared is None:
+        return "nothing to compare with the stored one"
+    where = f"{compared.deviation:+.0%} at most, before step {compared.worst_step:,}; the band is {curve.band:.0%}"
+    return f"{'within' if compared.is_inside else 'OUTSIDE'} the stored band ({where})"
+
+
+def loss_reports(run_directory: Path) -> list[tuple[int, float]]:
+    """A run's steps and losses as far as they were reported."""
+    from mt3jax.training.run.run_log import METRICS_NAME, read_metrics
+
+    reports = read_metrics(run_directory / METRICS_NAME)
+    return [(int(one["step"]), float(one[LOSS_NAME])) for one in reports if one.get(LOSS_NAME) is not None]
+
+
+def _learning(config: TrainingConfig) -> tuple:
+    """What decides the loss curve of a run."""
+    data = dataclasses.replace(config.data, manifest="", num_workers=0, num_threads=0, batches_ahead=0)
+    before = None if config.before is None else _learning(config.before)
+    settings = (config.model, config.init, config.seed, config.num_steps, config.batch, config.optimizer, config.loss)
+    return (*settings, data, before)
+
+
+def _write_audio(piece: Piece, path: Path) -> None:
+    import soundfile
+
+    with atomic_output(path) as temporary:
+        soundfile.write(temporary, piece.samples, SAMPLE_RATE_HZ, subtype="PCM_16", format="WAV")
+
+
+def _transcribe(model: Path, backend: str, audio: Path, target: Path, reporter: Reporter) -> list[Note]:
+    started = time.perf_counter()
+    # One process: the recording is short, and others would take longer to start than it takes.
+    processes = 1 if backend == "torch" else None
+    transcriber = load_transcriber(
+        str(model), backend, "auto", choose_decoding(None, None), reporter, processes=processes
+    )
+    try:
+        result = transcriber.transcribe(audio)
+    finally:
+        transcriber.close()
+    result.save(target)
+    reporter.detail(f"Transcribed with {backend} in {time.perf_counter() - started:.1f} s.")
+    return result.notes
+
+
+def _scores(reference: list[Note], estimate: list[Note]) -> str:
+    from mt3eval.matching.onset_score import onset_score
+
+    scores = {name: onset_score(reference, estimate, drums) for name, drums in (("pitched", False), ("drums", True))}
+    parts = [f"{name} {score.f1:.4f}" for name, score in scores.items() if not math.isnan(score.f1)]
+    return f"note F1 {', '.join(parts) or '-'} ({len(estimate)} notes found)"
+
+
+def _agreement(transcriptions: list[list[Note]]) -> str:
+    """All of the first's notes against all of every other's, to the bit."""
+    first = set(transcriptions[0])
+    differing = max(len(first ^ set(other)) for other in transcriptions[1:])
+    return "the same notes" if not differing else f"{differing} notes differ"

@@ -1,0 +1,154 @@
+"""`mt3 transcribe`: checks everything that is cheap to check, loads the model once, then works through the files."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mt3app.backend import choose_backend, choose_decoding, load_transcriber
+from mt3app.jobs import Job, check_writable, parse_formats, plan
+from mt3app.progress import Reporter
+from mt3core.errors import MT3Error, UsageError
+
+if TYPE_CHECKING:
+    from mt3core.transcriber import BaseTranscriber, Progress
+    from mt3core.transcription import Transcription
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; None where it says nothing."""
+
+    inputs: tuple[Path, ...]
+    output: str | None = None
+    formats: str | None = None
+    model: str | None = None
+    backend: str | None = None
+    device: str = "auto"
+    batch_size: int | None = None
+    processes: int | None = None
+    decoding: str | None = None
+    num_beams: int | None = None
+    overwrite: bool = False
+
+
+def transcribe_files(options: Options, reporter: Reporter) -> int:
+    """Transcribes all files that are not finished yet; returns the exit code, 1 where a file failed."""
+    formats = parse_formats(options.formats) if options.formats is not None else None
+    backend = choose_backend(options.backend)
+    decoding = choose_decoding(options.decoding, options.num_beams)
+    jobs = plan(options.inputs, options.output, formats, options.overwrite)
+    check_writable(output.path for job in jobs for output in job.outputs)
+    _refuse_binary_on_terminal(jobs, options, formats)
+
+    for job in jobs:
+        if job.is_finished:
+            names = ", ".join(map(str, job.finished))
+            reporter.line(f"{job.audio}: skipped, {names} exists (--overwrite replaces it)")
+    batch = Batch(reporter, stdout_format=(formats or ("mid",))[0], names_recordings=len(jobs) > 1)
+    pending = batch.probe([job for job in jobs if not job.is_finished])
+    if pending:
+        transcriber = load_transcriber(
+            options.model, backend, options.device, decoding, reporter, options.batch_size, options.processes
+        )
+        try:
+            batch.run(transcriber, pending)
+        finally:
+            transcriber.close()
+    return batch.finish(len(jobs))
+
+
+class Batch:
+    """Works through jobs; a failed file does not stop the others."""
+
+    def __init__(self, reporter: Reporter, stdout_format: str, names_recordings: bool) -> None:
+        self.reporter = reporter
+        self.stdout_format = stdout_format
+        # Several recordings on standard output can only be told apart by a name in every line.
+        self.names_recordings = names_recordings
+        self.failures: list[tuple[Path, Exception]] = []
+
+    def probe(self, jobs: list[Job]) -> list[tuple[Job, float]]:
+        """The jobs whose audio can be opened, each with its duration in seconds."""
+        from mt3core.audio.load import probe_audio
+
+        readable = []
+        for job in jobs:
+            try:
+                readable.append((job, probe_audio(job.audio).duration_seconds or 0.0))
+            except MT3Error as error:
+                self._fail(job, error)
+        return readable
+
+    def run(self, transcriber: BaseTranscriber, jobs: list[tuple[Job, float]]) -> None:
+        """Transcribes and writes, one file after the other."""
+        segment_seconds = transcriber.config.segment_samples / transcriber.config.spectrogram.sample_rate_hz
+        durations = [duration for _, duration in jobs]
+        with self.reporter.audio_bar() as show:
+            for number, (job, _) in enumerate(jobs):
+                name = f"{number + 1}/{len(jobs)} {job.audio.name}" if len(jobs) > 1 else job.audio.name
+                before = sum(durations[:number])
+
+                def progress(done: int, total: int, number: int = number, name: str = name, before: float = before):
+                    durations[number] = total * segment_seconds  # some files do not say how long they are
+                    show(before + done * segment_seconds, sum(durations), name)
+
+                show(before, sum(durations), name)
+                try:
+                    self._transcribe(transcriber, job, progress)
+                except BrokenPipeError:
+                    raise
+                except Exception as error:
+                    self._fail(job, error)
+
+    def finish(self, num_jobs: int) -> int:
+        """Names the failures of a batch once more, and returns the exit code."""
+        if self.failures and num_jobs > 1:
+            names = ", ".join(str(path) for path, _ in self.failures)
+            print(f"mt3: {len(self.failures)} of {num_jobs} files failed: {names}", file=sys.stderr)
+        return 1 if self.failures else 0
+
+    def _transcribe(self, transcriber: BaseTranscriber, job: Job, progress: Progress) -> None:
+        started, compiled_before = time.perf_counter(), getattr(transcriber, "compile_seconds", 0.0)
+        result = transcriber.transcribe(job.audio, progress)
+        # JAX compiles once a shape, so it would spoil the factor of the first file.
+        compile_seconds = getattr(transcriber, "compile_seconds", 0.0) - compiled_before
+        seconds = time.perf_counter() - started - compile_seconds
+        for output in job.outputs:
+            result.save(output.path, output.format)
+        if not job.outputs:
+            self._print(result)
+        self._summarise(job, result, seconds)
+        if result.remark:
+            self.reporter.line(f"{job.audio}: {result.remark}")
+        if compile_seconds:
+            self.reporter.detail(f"Compiled for {compile_seconds:.1f} s, not counted above; it happens once.")
+
+    def _print(self, result: Transcription) -> None:
+        data = result.to_bytes(self.stdout_format)
+        if self.names_recordings:
+            notes = [json.loads(line) for line in data.splitlines()]
+            data = "".join(json.dumps({"audio": result.audio, **note}) + "\n" for note in notes).encode()
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+
+    def _summarise(self, job: Job, result: Transcription, seconds: float) -> None:
+        targets = ", ".join(str(output.path) for output in job.outputs) or "standard output"
+        factor = result.duration_seconds / max(seconds, 1e-3)
+        self.reporter.line(
+            f"{job.audio} -> {targets}: {len(result.notes)} notes, "
+            f"{result.duration_seconds:.1f} s in {seconds:.1f} s ({factor:.1f}x real time)"
+        )
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        self.failures.append((job.audio, error))
+        self.reporter.problem(error)
+
+
+def _refuse_binary_on_terminal(jobs: list[Job], options: Options, formats: tuple[str, ...] | None) -> None:
+    if options.output == "-" and (formats or ("mid",)) == ("mid",) and sys.stdout.isatty():
+        raise UsageError("MIDI is not for a terminal.", "Send it to a file (> song.mid), or say --format jsonl.")

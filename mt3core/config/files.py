@@ -1,0 +1,200 @@
+"""Configs as Python files: found by name, loaded, and changed by `path=value` with types checked.
+
+A config file defines `config`, a `TrainingConfig` or an `EvaluationConfig`; its docstring tells aim, data, command and
+expected result. It is looked for in `./configs` first, then among those that ship with mt3kit. Being Python, it is
+run: load only what you would run.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import importlib.util
+import runpy
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mt3core.config.evaluation import EvaluationConfig, check_evaluation_config
+from mt3core.config.training import TrainingConfig, check_training_config
+from mt3core.config.values import parse_value
+from mt3core.errors import MT3Error, UsageError
+
+LOCAL_FOLDER = Path("configs")
+SHIPPED_PACKAGE = "mt3configs"  # `configs/` of the repository under the name it is installed by
+
+
+Config = TypeVar("Config", TrainingConfig, EvaluationConfig)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a config is for, the command that takes it, and the check of its values."""
+
+    purpose: str
+    command: str
+    check: Callable[[Any], None]
+
+
+_KINDS: dict[type, _Kind] = {
+    TrainingConfig: _Kind("training", "mt3 train", check_training_config),
+    EvaluationConfig: _Kind("evaluation", "mt3 evaluate", check_evaluation_config),
+}
+
+
+def load_config(name: str, changes: Iterable[str] = ()) -> TrainingConfig:
+    """The training config of a name or a path to a `.py` file, with changes such as `"batch.examples=64"` applied.
+
+    Raises `UsageError` for what is not there, defines no config or one of another kind, or does not fit.
+    """
+    return _load(name, changes, TrainingConfig)
+
+
+def load_evaluation_config(name: str, changes: Iterable[str] = ()) -> EvaluationConfig:
+    """The same for an evaluation."""
+    return _load(name, changes, EvaluationConfig)
+
+
+def _load(name: str, changes: Iterable[str], kind: type[Config]) -> Config:
+    config = apply_changes(_run_config_file(find_config(name, kind), name, kind), changes)
+    _KINDS[kind].check(config)
+    return config
+
+
+def find_config(name: str, kind: type = TrainingConfig) -> Path:
+    """The file that a name means. Raises `UsageError` listing the configs of the kind, the most alike first."""
+    if name.endswith(".py"):
+        if Path(name).is_file():
+            return Path(name)
+        raise UsageError(f"There is no config file {name}.", "Check the path, or give a name: mt3 train --list.")
+    files = _files()
+    if name not in files:
+        if Path(f"{name}.py").is_file():
+            raise UsageError(f"There is no config {name!r}.", f"A file's path ends in .py: --config {name}.py.")
+        names = [path.stem for path, _ in list_configs(kind)]
+        alike = difflib.get_close_matches(name, names, len(names), cutoff=0.0)
+        raise UsageError(f"There is no config {name!r}.", f"Choose {', '.join(alike) or 'a path to a .py file'}.")
+    return files[name]
+
+
+def list_configs(kind: type = TrainingConfig) -> list[tuple[Path, str]]:
+    """The configs that can be named, each with the first line of its docstring; one in `./configs` hides a shipped one.
+
+    The kind is read from the text of a file, as nothing is run here: what does not say otherwise is for training.
+    """
+    described = {path: _described(path) for _, path in sorted(_files().items())}
+    return [(path, line) for path, (line, described_kind) in described.items() if described_kind is kind]
+
+
+def _files() -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for folder in (LOCAL_FOLDER, shipped_folder()):
+        for path in sorted(folder.glob("*.py")) if folder is not None and folder.is_dir() else ():
+            if not path.stem.startswith("_"):
+                files.setdefault(path.stem, path)
+    return files
+
+
+def shipped_folder() -> Path | None:
+    """Where the configs lie that were installed with mt3kit, or the repository's own."""
+    specification = importlib.util.find_spec(SHIPPED_PACKAGE)
+    places = list(specification.submodule_search_locations or ()) if specification else []
+    beside = Path(__file__).resolve().parents[2] / "configs"
+    return Path(places[0]) if places else beside if beside.is_dir() else None
+
+
+def apply_changes(config: Config, changes: Iterable[str]) -> Config:
+    """The config with fields changed by `path=value` each; a path's parts lead through nested dataclasses.
+
+    Of two changes of one field the later holds; fields that have to fit together may be changed in any order.
+    Raises `UsageError` for a path that is not there, naming those that are, or a value of another type.
+    """
+    return _replaced(config, [_split(change) for change in changes], "", _KINDS[type(config)].purpose)
+
+
+@dataclass(frozen=True)
+class _Change:
+    path: str
+    parts: tuple[str, ...]  # of the path that are still to go
+    text: str
+
+
+def _split(change: str) -> _Change:
+    path, equals, text = (part.strip() for part in change.partition("="))
+    if not equals or not path:
+        raise UsageError(f"--set {change} is no change.", "Write it PATH=VALUE, such as batch.examples=64.")
+    return _Change(path, tuple(path.split(".")), text)
+
+
+def _replaced(values: Any, changes: Sequence[_Change], where: str, purpose: str) -> Any:
+    """A copy of the dataclass `values`, whose own path is `where`, with all changes made at once."""
+    fields = [field.name for field in dataclasses.fields(values)]
+    new: dict[str, Any] = {}
+    deeper: dict[str, list[_Change]] = {}
+    for change in changes:
+        name, *rest = change.parts
+        if name not in fields:
+            alike = ", ".join(difflib.get_close_matches(name, fields, len(fields), cutoff=0.0))
+            problem = f"There is no {change.path!r} in a{'n' * (purpose[0] in 'aeiou')} {purpose} config."
+            raise UsageError(problem, f"{where or 'It'} has {alike}.")
+        if not rest:
+            new[name] = parse_value(type(values), name, change.path, change.text)
+        elif dataclasses.is_dataclass(getattr(values, name)):
+            deeper.setdefault(name, []).append(_Change(change.path, tuple(rest), change.text))
+        else:
+            shorter = f"{where}.{name}".lstrip(".")
+            raise UsageError(f"There is no {change.path!r}: {shorter} is a value.", f"Write {shorter}={change.text}.")
+    for name, inner in deeper.items():
+        new[name] = _replaced(new.get(name, getattr(values, name)), inner, f"{where}.{name}".lstrip("."), purpose)
+    try:
+        return dataclasses.replace(values, **new)
+    except MT3Error as error:  # a dataclass that checks itself
+        given = ", ".join(f"{change.path}={change.text}" for change in changes)
+        raise UsageError(f"{given} does not fit: {error.problem}", error.next_step) from error
+
+
+def _run_config_file(path: Path, name: str, kind: type[Config]) -> Config:
+    try:
+        defined = runpy.run_path(str(path), run_name=path.stem)
+    except MT3Error:
+        raise
+    except Exception as error:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = frames[-1].lineno if frames else getattr(error, "lineno", None)
+        raise UsageError(
+            f"The config {path}{f', line {line},' if line else ''} fails: {type(error).__name__}: {error}.",
+            "Correct it.",
+        ) from error
+    config = defined.get("config")
+    if isinstance(config, kind):
+        return config
+    if type(config) in _KINDS:
+        other = _KINDS[type(config)]
+        raise UsageError(
+            f"{path} is a config for {other.purpose}, not for {_KINDS[kind].purpose}.",
+            f"Say {other.command} --config {name}.",
+        )
+    raise UsageError(f"{path} defines no config.", f"Let it say: config = {kind.__name__}(name=..., ...).")
+
+
+def _described(path: Path) -> tuple[str, type]:
+    """First line of the docstring and kind of a config, read from the text, so that listing runs nothing."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError) as error:
+        return f"(cannot be read: {type(error).__name__})", TrainingConfig
+    docstring = ast.get_docstring(tree)
+    return docstring.splitlines()[0] if docstring else "", _written_kind(tree)
+
+
+def _written_kind(tree: ast.Module) -> type:
+    """The kind that a file says by `config = EvaluationConfig(...)`."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name):
+            targets = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            if "config" in targets and node.value.func.id == EvaluationConfig.__name__:
+                return EvaluationConfig
+    return TrainingConfig

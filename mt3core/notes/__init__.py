@@ -1,0 +1,1 @@
+"""Notes as tables, as MIDI files, and as the tokens that a network reads and writes."""

@@ -1,0 +1,223 @@
+"""Tokens to notes: a state machine fed segment by segment.
+
+Whatever the network writes is accepted: an event that makes no sense is counted and passed over, exactly where
+the original (`run_length_encoding.decode_events`, `note_sequences.decode_note_event` there) does so.
+
+- invalid: no event at all, an event earlier than the one before (also where that is a program or velocity), a
+  note-off or tie of a note that does not sound, a tie event outside a tie section, a drum with velocity 0.
+- dropped: the events from a shift beyond the next segment's start to the segment's end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Int
+
+from mt3core.config.model import VocabularyConfig
+from mt3core.notes.table import NOTE_DTYPE, NoteTable
+from mt3core.notes.vocabulary import EVENT_TYPES, Vocabulary, bin_to_velocity
+
+INITIAL_VELOCITY = 100  # until a first velocity event, and of all notes where only onsets are written
+MIN_NOTE_SECONDS = 0.01  # also the length of a drum note
+DRUM_INSTRUMENT = 9
+
+_SHIFT, _PITCH, _VELOCITY, _TIE, _PROGRAM, _DRUM = range(len(EVENT_TYPES))
+
+
+@dataclass(frozen=True)
+class SegmentCount:
+    """What one segment's tokens came to."""
+
+    start_seconds: float
+    invalid_events: int
+    dropped_events: int
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedNotes:
+    """The notes of a piece in the order in which they ended, and the counts of its segments in order of time."""
+
+    notes: NoteTable
+    segments: tuple[SegmentCount, ...]
+
+    @property
+    def invalid_events(self) -> int:
+        return sum(segment.invalid_events for segment in self.segments)
+
+    @property
+    def dropped_events(self) -> int:
+        return sum(segment.dropped_events for segment in self.segments)
+
+    @property
+    def total_seconds(self) -> float:
+        """Where the last note ends; 0 without notes."""
+        return float(self.notes["offset"].max(initial=0.0))
+
+    @property
+    def instruments(self) -> Int[np.ndarray, " notes"]:
+        """The instrument number of each note, see `assign_instruments`."""
+        return assign_instruments(self.notes)
+
+
+def decode_segments(segments: Iterable[tuple[float, Int[np.ndarray, " _"]]], config: VocabularyConfig) -> DecodedNotes:
+    """The notes of (start seconds, tokens) pairs, which may come in any order.
+
+    The start is the rounded-down one (`segment_start_seconds`). Tokens count up to the first end token.
+    """
+    ordered = sorted(segments, key=lambda segment: segment[0])
+    starts = [start_seconds for start_seconds, _ in ordered]
+    decoder = NoteDecoder(config)
+    counts = []
+    for index, (start_seconds, tokens) in enumerate(ordered):
+        end_seconds = starts[index + 1] if index + 1 < len(starts) else None
+        counts.append(SegmentCount(start_seconds, *decoder.add_segment(start_seconds, tokens, end_seconds)))
+    return DecodedNotes(decoder.finish(), tuple(counts))
+
+
+def assign_instruments(notes: NoteTable) -> Int[np.ndarray, " notes"]:
+    """An instrument number a note: programs by first appearance from 0, leaving 9 to the drums."""
+    numbers: dict[int, int] = {}
+    instruments = np.full(len(notes), DRUM_INSTRUMENT, dtype=np.int32)
+    for index in np.flatnonzero(~notes["is_drum"]):
+        number = numbers.setdefault(int(notes["program"][index]), len(numbers))
+        instruments[index] = number if number < DRUM_INSTRUMENT else number + 1
+    return instruments
+
+
+class NoteDecoder:
+    """The state that lives on from event to event and from segment to segment.
+
+    Feed segments in order of time by `add_segment` or `add_events`, then take the notes by `finish`.
+    """
+
+    def __init__(self, config: VocabularyConfig) -> None:
+        self.vocabulary = Vocabulary(config)
+        self._table = _event_table(config)
+        self._rows: list[tuple[float, float, int, int, int, bool]] = []
+        self._time = 0.0
+        self._velocity = INITIAL_VELOCITY
+        self._program = 0
+        self._active: dict[tuple[int, int], tuple[float, int]] = {}  # (program, pitch): (onset, velocity)
+        self._tied: set[tuple[int, int]] = set()
+        self._in_tie_section = False
+
+    @property
+    def sounding(self) -> list[tuple[int, int]]:
+        """(program, pitch) of the notes that sound now, sorted: what the next segment's tie section may name."""
+        return sorted(self._active)
+
+    def add_segment(
+        self, start_seconds: float, tokens: Int[np.ndarray, " tokens"], end_seconds: float | None
+    ) -> tuple[int, int]:
+        """Decodes one segment's tokens up to its end token; returns the numbers of invalid and dropped events.
+
+        `end_seconds` is the next segment's start; None for the last segment, or where there is no limit.
+        """
+        return self.add_events(start_seconds, self.vocabulary.events_before_end(tokens), end_seconds)
+
+    def add_events(
+        self, start_seconds: float, events: Int[np.ndarray, " events"], end_seconds: float | None
+    ) -> tuple[int, int]:
+        """The same for event ids; those outside the vocabulary count as invalid."""
+        config = self.vocabulary.config
+        self._in_tie_section = config.ties and not config.onsets_only
+        self._tied.clear()
+        handle = self._onset_event if config.onsets_only else self._note_event
+        ids = np.asarray(events).reshape(-1).tolist()
+        invalid, steps, time = 0, 0, start_seconds
+        for position, event_id in enumerate(ids):
+            if not 0 <= event_id < len(self._table):
+                invalid += 1
+                continue
+            kind, value = self._table[event_id]
+            if kind != _SHIFT:
+                steps = 0
+                invalid += not handle(time, kind, value)
+                continue
+            steps += value
+            time = start_seconds + steps / config.steps_per_second
+            # The original asks "max_time and ...": an end of 0.0 is no limit.
+            if end_seconds and time > end_seconds:
+                return invalid, len(ids) - position
+        return invalid, 0
+
+    def finish(self) -> NoteTable:
+        """Ends the notes that still sound and returns all notes in the order in which they ended."""
+        for onset, _ in self._active.values():
+            self._time = max(self._time, onset + MIN_NOTE_SECONDS)
+        for key in list(self._active):
+            self._end_note(key, self._time)
+        return np.array(self._rows, dtype=NOTE_DTYPE)
+
+    def _onset_event(self, time: float, kind: int, value: int) -> bool:
+        """Handles an event where only onsets are written; False if it is invalid. Times may go back."""
+        if kind != _PITCH:
+            return False
+        self._rows.append((time, time + MIN_NOTE_SECONDS, value, INITIAL_VELOCITY, 0, False))
+        return True
+
+    def _note_event(self, time: float, kind: int, value: int) -> bool:
+        """Handles any event but a shift; False if it is invalid."""
+        if time < self._time:
+            return False
+        self._time = time
+        if kind == _PITCH:
+            return self._pitch_event(time, (self._program, value))
+        if kind == _VELOCITY:
+            self._velocity = value
+        elif kind == _PROGRAM:
+            self._program = value
+        elif kind == _DRUM:
+            if self._velocity == 0:
+                return False
+            self._rows.append((time, time + MIN_NOTE_SECONDS, value, self._velocity, 0, True))
+        else:
+            return self._end_tie_section()
+        return True
+
+    def _pitch_event(self, time: float, key: tuple[int, int]) -> bool:
+        """A tie, an offset or an onset, by where it stands and the velocity."""
+        is_active = key in self._active
+        if self._in_tie_section:
+            if not is_active or key in self._tied:
+                return False
+            self._tied.add(key)
+        elif self._velocity == 0:
+            if not is_active:
+                return False
+            self._end_note(key, time)
+        else:
+            if is_active:
+                self._end_note(key, time)
+            self._active[key] = (time, self._velocity)
+        return True
+
+    def _end_tie_section(self) -> bool:
+        """Ends what sounds and was not tied. Without a tie event a section has no end, and nothing is ended."""
+        if not self._in_tie_section:
+            return False
+        for key in [key for key in self._active if key not in self._tied]:
+            self._end_note(key, self._time)
+        self._in_tie_section = False
+        return True
+
+    def _end_note(self, key: tuple[int, int], offset: float) -> None:
+        onset, velocity = self._active.pop(key)
+        program, pitch = key
+        self._rows.append((onset, max(offset, onset + MIN_NOTE_SECONDS), pitch, velocity, program, False))
+
+
+@lru_cache
+def _event_table(config: VocabularyConfig) -> tuple[tuple[int, int], ...]:
+    """For every event id its type's number and its value, bins already turned into velocities."""
+    table: list[tuple[int, int]] = []
+    for number, (first, last) in enumerate(Vocabulary(config).event_ranges.values()):
+        values: Iterable[int] = range(last - first + 1)
+        if number == _VELOCITY:
+            values = [bin_to_velocity(velocity_bin, config.velocity_bins) for velocity_bin in values]
+        table += [(number, value) for value in values]
+    return tuple(table)

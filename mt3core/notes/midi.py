@@ -1,0 +1,229 @@
+"""Notes to MIDI files and back, through pretty_midi.
+
+Written are files of type 1: a conductor track with tempo and time signature, then one named track an instrument in
+the order of their first notes; drums are on channel 10. Times are whole milliseconds (500 ticks a quarter at
+120 quarters a minute), so the 10 ms grid of the model is met exactly; a piece of more than two and a half hours
+gets 5 or 10 ms.
+
+A MIDI cable has 15 channels for pitched instruments. More than 15 are spread over several by the "MIDI port" meta
+event (FF 21) at the start of each track: 15 instruments a port, each on a channel of its own. Programs that do not
+know the event still play every note, but instruments that share a channel number would then share their sound.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mido
+import numpy as np
+import pretty_midi
+from jaxtyping import Float
+
+from mt3core.errors import MidiError
+from mt3core.files import atomic_output
+from mt3core.notes.table import NOTE_DTYPE, Note, NoteTable, note_table, validate_notes
+from mt3core.notes.table import apply_sustain as hold_by_pedal
+
+DRUM_CHANNEL = 9  # counted from 0; General MIDI calls it channel 10
+SUSTAIN_PEDAL = 64
+_QUARTERS_PER_MINUTE = 120.0
+# 1, 5 and 10 ms; the first that keeps a piece below the number of ticks that pretty_midi takes for a sound file.
+_TICKS_PER_QUARTER = (500, 100, 50)
+_MOST_TICKS = 9_000_000
+_PITCHED_CHANNELS = [channel for channel in range(16) if channel != DRUM_CHANNEL]
+
+
+def midi_bytes(notes: NoteTable | Iterable[Note | Sequence[Any]]) -> bytes:
+    """A MIDI file of these notes; the same notes give the same bytes, no notes a file without instruments.
+
+    Every note is at least a tick long. Where notes of one instrument and pitch overlap, the earlier ends as the
+    later starts; of those that start together the longest stays. All drum notes share one track, whatever their
+    program. Raises `MidiError` for impossible notes (see `validate_notes`).
+    """
+    table = note_table(notes)
+    validate_notes(table)
+    ticks_per_quarter, tick_seconds = _time_grid(table)
+    midi = pretty_midi.PrettyMIDI(resolution=ticks_per_quarter, initial_tempo=_QUARTERS_PER_MINUTE)
+    for program, is_drum in _instruments_by_first_onset(table):
+        name = "Drums" if is_drum else pretty_midi.program_to_instrument_name(program)
+        instrument = pretty_midi.Instrument(program=program, is_drum=is_drum, name=name)
+        belongs = table["is_drum"] if is_drum else ~table["is_drum"] & (table["program"] == program)
+        for onset, offset, pitch, velocity in _playable(table[belongs], tick_seconds):
+            instrument.notes.append(pretty_midi.Note(velocity, pitch, onset * tick_seconds, offset * tick_seconds))
+        midi.instruments.append(instrument)
+    written = io.BytesIO()
+    midi.write(written)
+    # Up to 15 tracks pretty_midi gives each pitched instrument a channel of its own.
+    fits = len(midi.instruments) <= len(_PITCHED_CHANNELS)
+    return written.getvalue() if fits else _spread_over_ports(written.getvalue())
+
+
+def write_midi(notes: NoteTable | Iterable[Note | Sequence[Any]], path: str | os.PathLike[str]) -> None:
+    """Writes `midi_bytes` to a file, whole or not at all. Raises `MidiError`, or `OutputError` for the place."""
+    data = midi_bytes(notes)
+    with atomic_output(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@dataclass(frozen=True)
+class MidiInstrument:
+    """One instrument of a MIDI file: a program on a channel of a track."""
+
+    name: str
+    program: int
+    is_drum: bool
+    notes: NoteTable
+    # Rows of (time in seconds, controller, value), in order of time.
+    controls: Float[np.ndarray, "controls 3"]
+
+
+def read_midi(source: str | os.PathLike[str] | bytes, apply_sustain: bool = False) -> NoteTable:
+    """The notes of a MIDI file (or of its bytes), sorted by onset, drum flag, program and pitch.
+
+    Drum notes have program 0. `apply_sustain` lengthens the notes that an instrument's sustain pedal holds. Notes
+    that are never released are left out. Raises `MidiError` for what is no readable MIDI file.
+    """
+    instruments = read_instruments(source)
+    tables = [instrument.notes for instrument in instruments]
+    table = np.concatenate([np.empty(0, NOTE_DTYPE), *tables])
+    if apply_sustain:
+        pedals = [
+            (time, value, key)
+            for key, instrument in enumerate(instruments)
+            for time, controller, value in instrument.controls
+            if controller == SUSTAIN_PEDAL
+        ]
+        keys = np.repeat(np.arange(len(tables)), [len(one) for one in tables]).tolist()
+        table = hold_by_pedal(table, pedals, keys)
+    order = np.lexsort((table["pitch"], table["program"], table["is_drum"], table["onset"]))
+    return table[order]
+
+
+def read_instruments(source: str | os.PathLike[str] | bytes) -> list[MidiInstrument]:
+    """The instruments of a MIDI file with their notes and control changes. Raises `MidiError`."""
+    name = "The MIDI data" if isinstance(source, bytes) else str(source)
+    try:
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    except OSError as error:
+        raise MidiError(
+            f"{name} cannot be read: {error.strerror or error}.", "Check the name and the folder."
+        ) from error
+    try:
+        midi = pretty_midi.PrettyMIDI(mido_object=_with_one_conductor(mido.MidiFile(file=io.BytesIO(data))))
+    except Exception as error:  # mido and pretty_midi raise whatever a broken file makes them stumble over
+        reason = str(error) or type(error).__name__
+        raise MidiError(
+            f"{name} is not a MIDI file that can be read ({reason}).", "Give a Standard MIDI File."
+        ) from error
+    return [_read_instrument(instrument) for instrument in midi.instruments]
+
+
+def _time_grid(table: NoteTable) -> tuple[int, float]:
+    end_seconds = float(max(table["offset"].max(initial=0.0), table["onset"].max(initial=0.0)))
+    for ticks_per_quarter in _TICKS_PER_QUARTER:
+        tick_seconds = 60.0 / (_QUARTERS_PER_MINUTE * ticks_per_quarter)
+        if end_seconds / tick_seconds < _MOST_TICKS:
+            return ticks_per_quarter, tick_seconds
+    raise MidiError(f"The notes last {end_seconds:.0f} s, too long for a MIDI file.", "Transcribe it in parts.")
+
+
+def _instruments_by_first_onset(table: NoteTable) -> list[tuple[int, bool]]:
+    """(program, is drum) of each instrument; drums count as one with program 0. Equal onsets: by program."""
+    is_drum = table["is_drum"]
+    keys = np.where(is_drum, 128, table["program"])
+    order = np.lexsort((keys, table["onset"]))
+    found = list(dict.fromkeys(keys[order].tolist()))
+    return [(0, True) if key == 128 else (key, False) for key in found]
+
+
+def _playable(table: NoteTable, tick_seconds: float) -> list[tuple[int, int, int, int]]:
+    """(onset tick, offset tick, pitch, velocity) of one instrument, so that no note hangs, overlaps or vanishes."""
+    onset = np.rint(table["onset"] / tick_seconds).astype(np.int64)
+    offset = np.maximum(np.rint(table["offset"] / tick_seconds).astype(np.int64), onset + 1)
+    pitch = table["pitch"].astype(np.int64)
+    # Within a pitch by onset, the longest (then loudest) of simultaneous notes last: that one is kept.
+    order = np.lexsort((table["velocity"], offset, onset, pitch))
+    onset, offset, pitch, velocity = (column[order] for column in (onset, offset, pitch, table["velocity"]))
+    is_last = np.ones(len(order), bool)
+    is_last[:-1] = (pitch[1:] != pitch[:-1]) | (onset[1:] != onset[:-1])
+    onset, offset, pitch, velocity = (column[is_last] for column in (onset, offset, pitch, velocity))
+    follows = pitch[1:] == pitch[:-1]
+    offset[:-1][follows] = np.minimum(offset[:-1], onset[1:])[follows]
+    by_time = np.lexsort((pitch, onset))
+    columns = [column[by_time].tolist() for column in (onset, offset, pitch, velocity)]
+    return list(zip(*columns, strict=True))
+
+
+def _spread_over_ports(data: bytes) -> bytes:
+    """Gives each pitched track of pretty_midi's file a channel of its own, on several ports where 15 do not do.
+
+    pretty_midi counts the drum track too when it hands out channels, and starts again after the fifteenth.
+    """
+    midi = mido.MidiFile(file=io.BytesIO(data))
+    pitched = [track for track in midi.tracks[1:] if not _is_drum_track(track)]
+    has_ports = len(pitched) > len(_PITCHED_CHANNELS)
+    for number, track in enumerate(pitched):
+        port, index = divmod(number, len(_PITCHED_CHANNELS))
+        for message in track:
+            if not message.is_meta:
+                message.channel = _PITCHED_CHANNELS[index]
+        if has_ports:
+            track.insert(0, mido.MetaMessage("midi_port", port=port, time=0))
+    for track in midi.tracks[1:]:
+        if has_ports and _is_drum_track(track):
+            track.insert(0, mido.MetaMessage("midi_port", port=0, time=0))
+    result = io.BytesIO()
+    midi.save(file=result)
+    return result.getvalue()
+
+
+def _is_drum_track(track: mido.MidiTrack) -> bool:
+    return any(message.type == "note_on" and message.channel == DRUM_CHANNEL for message in track)
+
+
+def _with_one_conductor(midi: mido.MidiFile) -> mido.MidiFile:
+    """Moves tempo, time and key signatures of later tracks to the first, the only one where pretty_midi looks."""
+    if midi.ticks_per_beat <= 0:
+        raise ValueError("its time is counted in film frames (SMPTE), not in beats")
+    midi.tracks = [track for track in midi.tracks if len(track)]
+    if not midi.tracks:
+        raise ValueError("it has no tracks")
+    conductor_types = ("set_tempo", "time_signature", "key_signature")
+    if not any(message.type in conductor_types for track in midi.tracks[1:] for message in track):
+        return midi
+    moved = mido.MidiTrack()
+    for track in midi.tracks[1:]:
+        tick = 0
+        for place, message in enumerate(track):
+            tick += message.time
+            if message.type in conductor_types:
+                moved.append(message.copy(time=tick))
+                track[place] = mido.MetaMessage("marker", text="", time=message.time)
+    moved.sort(key=lambda message: message.time)
+    last = 0
+    for message in moved:
+        message.time, last = message.time - last, message.time
+    midi.tracks[0] = mido.merge_tracks([midi.tracks[0], moved])
+    return midi
+
+
+def _read_instrument(instrument: pretty_midi.Instrument) -> MidiInstrument:
+    program = 0 if instrument.is_drum else int(instrument.program)
+    rows = [
+        (note.start, note.end, note.pitch, note.velocity, program, instrument.is_drum)
+        for note in instrument.notes
+        if note.end > note.start
+    ]
+    controls = [(change.time, change.number, change.value) for change in instrument.control_changes]
+    return MidiInstrument(
+        name=instrument.name,
+        program=program,
+        is_drum=instrument.is_drum,
+        notes=np.array(rows, dtype=NOTE_DTYPE),
+        controls=np.array(sorted(controls, key=lambda row: row[0]), np.float64).reshape(-1, 3),
+    )

@@ -1,0 +1,120 @@
+"""What can be wrong with notes, before and after they are laid over their audio."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from mt3core.errors import MidiError
+from mt3core.notes.midi import SUSTAIN_PEDAL, read_instruments
+from mt3core.notes.table import SUSTAIN_DOWN, NoteTable
+from mt3data.readers.defects import defect
+from mt3data.readers.tracks import MIX, Defect
+
+# The sound of a last note may end before its key is released.
+_END_TOLERANCE_SECONDS = 0.5
+_LONGEST_NOTE_SECONDS = 60.0
+_LONGEST_PEDAL_SECONDS = 60.0
+_SILENT_END_SECONDS = 30.0
+
+
+def check_file(track: str, stem: str, path: Path) -> list[Defect]:
+    """Looks at the bytes of a MIDI file for what its reader mends without a word."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return []  # reported by whoever reads the notes
+    if _tempo_after_first_track(data):
+        problem = f"{path} changes its tempo on a track other than the first; the times follow all of its changes."
+        return [defect(track, stem, "tempo_on_other_track", problem, skips=False)]
+    return []
+
+
+def check_notes(track: str, stem: str, notes: NoteTable, duration_seconds: float | None) -> list[Defect]:
+    """Compares notes with the length of their audio, where that is known."""
+    found = []
+    longest = float((notes["offset"] - notes["onset"]).max(initial=0.0))
+    if longest > _LONGEST_NOTE_SECONDS:
+        problem = f"A note of {_place(track, stem)} lasts {longest:.0f} s; it is used as it is."
+        found.append(defect(track, stem, "long_note", problem, skips=False))
+    if duration_seconds is None:
+        return found
+    past = int(np.count_nonzero(notes["onset"] >= duration_seconds))
+    end = float(notes["offset"].max(initial=0.0))
+    if past:
+        problem = (
+            f"{past} of {len(notes)} notes of {_place(track, stem)} begin after its audio has ended"
+            f" ({duration_seconds:.1f} s; the last note ends at {end:.1f} s); they are left out."
+        )
+        found.append(defect(track, stem, "notes_past_end", problem, skips=False))
+    elif end > duration_seconds + _END_TOLERANCE_SECONDS:
+        problem = (
+            f"The notes of {_place(track, stem)} end at {end:.1f} s, its audio at {duration_seconds:.1f} s;"
+            " they keep their ends."
+        )
+        found.append(defect(track, stem, "midi_longer", problem, skips=False))
+    return found
+
+
+def check_ending(
+    track: str, stem: str, notes: NoteTable, samples: Float[np.ndarray, " samples"], rate_hz: int
+) -> list[Defect]:
+    """Tells of sound that goes on for more than half a minute after the last note."""
+    end = float(notes["offset"].max(initial=0.0))
+    rest = samples[round((end + 5.0) * rate_hz) :]
+    if not len(notes) or len(rest) < (_SILENT_END_SECONDS - 5.0) * rate_hz:
+        return []
+    level, all_level = (float(np.sqrt(np.mean(np.square(part)))) for part in (rest, samples))
+    if level < 0.1 * all_level:
+        return []
+    problem = (
+        f"{_place(track, stem)} goes on for {len(rest) / rate_hz + 5:.0f} s after its last note at {end:.1f} s;"
+        " the sound there is used as if nothing were played."
+    )
+    return [defect(track, stem, "audio_longer", problem, skips=False)]
+
+
+def check_pedal(track: str, path: Path) -> list[Defect]:
+    """What is odd about the sustain pedal of a recorded piano; nothing of it is mended."""
+    try:
+        instruments = read_instruments(path)
+    except MidiError:
+        return []
+    controls = [row for one in instruments for row in one.controls[one.controls[:, 1] == SUSTAIN_PEDAL]]
+    if not controls:
+        return [defect(track, MIX, "no_pedal", f"{path} does not use the sustain pedal.", skips=False)]
+    end = max((float(one.notes["offset"].max(initial=0.0)) for one in instruments), default=0.0)
+    longest, down_since = 0.0, None
+    for time, _, value in sorted(controls, key=lambda row: float(row[0])):
+        if value >= SUSTAIN_DOWN and down_since is None:
+            down_since = float(time)
+        elif value < SUSTAIN_DOWN and down_since is not None:
+            longest, down_since = max(longest, float(time) - down_since), None
+    found = []
+    if down_since is not None and down_since < end:
+        longest = max(longest, end - down_since)
+        problem = f"{path} ends with the pedal down since {down_since:.1f} s; notes are held to the end at most."
+        found.append(defect(track, MIX, "pedal_not_released", problem, skips=False))
+    if longest > _LONGEST_PEDAL_SECONDS:
+        problem = f"{path} keeps the pedal down for {longest:.0f} s; notes in that time end late."
+        found.append(defect(track, MIX, "pedal_stuck", problem, skips=False))
+    return found
+
+
+def _place(track: str, stem: str) -> str:
+    return track if stem == MIX else f"{track} {stem}"
+
+
+def _tempo_after_first_track(data: bytes) -> bool:
+    """Whether a track chunk after the first holds the meta event "set tempo" (FF 51 03)."""
+    position, number = 8 + int.from_bytes(data[4:8], "big"), 0
+    while position + 8 <= len(data):
+        length = int.from_bytes(data[position + 4 : position + 8], "big")
+        if data[position : position + 4] == b"MTrk":
+            number += 1
+            if number > 1 and data.find(b"\xff\x51\x03", position + 8, position + 8 + length) >= 0:
+                return True
+        position += 8 + length
+    return False

@@ -1,0 +1,186 @@
+"""A data set's check: every track by itself, in several processes, then all of them beside each other."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from mt3core.errors import DatasetError, MT3Error
+from mt3core.notes.table import NoteTable
+from mt3core.processors import num_processors
+from mt3data.checks.audio_checks import Heard, check_sound, hear
+from mt3data.checks.duplicates import across_splits
+from mt3data.checks.label_checks import check_ending, check_file, check_notes, check_pedal
+from mt3data.readers import maestro
+from mt3data.readers.defects import defect, in_order, skipped
+from mt3data.readers.labels import stem_notes, track_notes
+from mt3data.readers.slakh_problems import mix_defect
+from mt3data.readers.tracks import MIX, Dataset, Defect, Stem, Track
+
+# Where a stem's own audio says less than its notes do, the mix is wrong too.
+_SPOILS_MIX = ("unreadable_midi", "silent_audio", "no_notes")
+
+
+@dataclass(frozen=True)
+class TrackReport:
+    """What was found in one track. `identity` is a digest of its notes; `seconds` the audio heard."""
+
+    track: str
+    defects: tuple[Defect, ...]
+    identity: str = ""
+    seconds: float = 0.0
+
+
+def verify(
+    dataset: Dataset,
+    listen: bool = True,
+    processes: int | None = None,
+    progress: Callable[[int, int, TrackReport], None] = lambda done, total, report: None,
+) -> tuple[Defect, ...]:
+    """All defects of a data set: the reader's, those of each track, and pieces that are in two splits.
+
+    Args:
+        dataset: what a reader gave.
+        listen: decode all audio; otherwise only names, headers and MIDI are looked at.
+        processes: tracks side by side; as many as there are processors where None.
+        progress: called in this process after each track with (tracks done, all tracks, its report).
+
+    A track whose check fails in a way nobody thought of becomes a defect. Raises `DatasetError` where a process
+    was ended from outside.
+    """
+    left_out = skipped(dataset.defects)
+    check = partial(check_track, left_out=left_out, listen=listen)
+    reports: dict[str, TrackReport] = {}
+    for report in _run(check, dataset.tracks, processes):
+        reports[report.track] = report
+        progress(len(reports), len(dataset.tracks), report)
+    identities = [(track.name, track.split, reports[track.name].identity) for track in dataset.tracks]
+    same = across_splits((item for item in identities if item[2]), "same_notes", "the same notes as those")
+    return in_order([*dataset.defects, *(one for report in reports.values() for one in report.defects), *same])
+
+
+def check_track(track: Track, left_out: frozenset[tuple[str, str]] = frozenset(), listen: bool = True) -> TrackReport:
+    """Checks the mix and all stems of a track but those in `left_out`, (track, stem) known to be wrong."""
+    try:
+        return _check_track(track, left_out, listen)
+    except Exception as error:  # one track never ends the check of the others
+        problem = f"The check of {track.name} failed ({type(error).__name__}: {error})."
+        return TrackReport(track.name, (defect(track.name, MIX, "failed_check", problem),))
+
+
+def _check_track(track: Track, left_out: frozenset[tuple[str, str]], listen: bool) -> TrackReport:
+    defects: list[Defect] = []
+    heard: dict[str, Heard] = {}
+    seconds = 0.0
+    for stem in (*track.stems, None):
+        name = MIX if stem is None else stem.name
+        if (track.name, name) in left_out and stem is not None:
+            continue
+        notes, found = _read_notes(track, stem)
+        audio = track.audio if stem is None else stem.audio
+        if audio is not None and (track.name, name) not in left_out:
+            one = hear(track.name, name, audio, listen)
+            more = _check_recording(track, name, audio, one, notes)
+            found += more
+            heard[name] = Heard(one.duration_seconds, one.rate_hz, None, ())
+            seconds += one.duration_seconds or 0.0
+        defects += found
+        if stem is not None and (bad := next((x for x in found if x.kind in _SPOILS_MIX and x.skips), None)):
+            defects.append(mix_defect(track.name, bad.message.rstrip(".")))
+    defects += _check_lengths(track, heard)
+    identity = _identity(notes) if notes is not None else ""
+    known = {one for one in defects if (one.track, one.stem) in left_out and one.skips}
+    return TrackReport(track.name, in_order(one for one in defects if one not in known), identity, seconds)
+
+
+def _read_notes(track: Track, stem: Stem | None) -> tuple[NoteTable | None, list[Defect]]:
+    """The notes of a stem, or of the track where that is None; None and why where there are none to be had."""
+    name = MIX if stem is None else stem.name
+    path = track.midi if stem is None else stem.midi
+    found = check_file(track.name, name, path) if path else []
+    if stem is None and path is not None and track.dataset == maestro.KIND:
+        found += check_pedal(track.name, path)
+    try:
+        return track_notes(track) if stem is None else stem_notes(track, stem), found
+    except DatasetError:  # the reader has told
+        return None, found
+    except MT3Error as error:
+        # Of a track with stems, the stem whose MIDI it is has told already.
+        return None, [*found, *([] if path is None else [defect(track.name, name, "unreadable_midi", error)])]
+
+
+def _check_recording(track: Track, name: str, path: Path, heard: Heard, notes: NoteTable | None) -> list[Defect]:
+    found = list(heard.defects)
+    if heard.rate_hz is None or notes is None:
+        return found
+    # The notes of a stem are in the mix as well; what lies past the end is told once.
+    if name == MIX or heard.samples is not None:
+        found += check_notes(track.name, name, notes, heard.duration_seconds)
+    if heard.samples is None:
+        return found
+    within = notes[notes["onset"] < len(heard.samples) / 16_000]
+    found += check_sound(track.name, name, path, heard.samples, within)
+    if name == MIX:
+        found += check_ending(track.name, name, notes, heard.samples, 16_000)
+    return found
+
+
+def _check_lengths(track: Track, heard: dict[str, Heard]) -> Iterator[Defect]:
+    """Stems that are not as long as the mix, or have another sample rate."""
+    mix = heard.get(MIX)
+    for name, one in heard.items():
+        if mix is None or name == MIX or None in (mix.duration_seconds, one.duration_seconds):
+            continue
+        if mix.rate_hz != one.rate_hz:
+            problem = f"{track.name} {name} has {one.rate_hz:g} Hz, its mix {mix.rate_hz:g} Hz; both are resampled."
+            yield defect(track.name, name, "other_sample_rate", problem, skips=False)
+        if abs((mix.duration_seconds or 0.0) - (one.duration_seconds or 0.0)) > 0.1:
+            problem = f"{track.name} {name} lasts {one.duration_seconds:.1f} s, its mix {mix.duration_seconds:.1f} s."
+            yield defect(track.name, name, "other_length", problem, skips=False)
+
+
+def _identity(notes: NoteTable) -> str:
+    """A digest of pitches and onsets from the first on, to 10 ms; empty for fewer than ten notes."""
+    if len(notes) < 10:
+        return ""
+    onset = np.rint((notes["onset"] - notes["onset"].min()) * 100).astype(np.int64)
+    rows = np.stack([onset, notes["pitch"].astype(np.int64), notes["is_drum"].astype(np.int64)])
+    rows = rows[:, np.lexsort(rows)]
+    return hashlib.sha256(rows.tobytes()).hexdigest()
+
+
+def _run(
+    check: Callable[[Track], TrackReport], tracks: tuple[Track, ...], processes: int | None
+) -> Iterator[TrackReport]:
+    """Reports as they come; in this process where one is enough."""
+    workers = min(processes or num_processors(), len(tracks))
+    if workers <= 1:
+        yield from map(check, tracks)
+        return
+    # Spawned, not forked: the parent may have threads of its own (BLAS, JAX).
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, _leave_interrupts_to_parent) as pool:
+        waiting = {pool.submit(check, track): track for track in tracks}
+        try:
+            for future in as_completed(waiting):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise DatasetError(
+                "A process of the check was ended, perhaps for want of memory.", "Try with fewer --processes."
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _leave_interrupts_to_parent() -> None:
+    """A terminal's Ctrl-C reaches every process; the parent ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

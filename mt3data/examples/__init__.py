@@ -1,0 +1,1 @@
+"""Training examples made of prepared chunks."""

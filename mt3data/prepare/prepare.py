@@ -1,0 +1,202 @@
+"""Preparation of a data set: units to shards, on as many processes as there are, and shards to a manifest.
+
+    cache/chunk_manifest.parquet          rows of all data sets prepared into this folder
+    cache/NAME/settings.json              what every run over these shards has to agree on
+    cache/NAME/prepared.json              the units that make up the data set; there when it is complete
+    cache/NAME/train-00000.array_record   a shard, and beside it `train-00000.json`, its report
+
+Every file is whole or absent, and says the same however often a run was broken off and by how many processes it was
+made: a run after a kill does the units that have no report, and leaves the others alone.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import active_children, get_context
+from pathlib import Path
+
+from mt3core.audio.load import probe_audio
+from mt3core.errors import DatasetError, MT3Error, OutputError
+from mt3core.files import atomic_output
+from mt3core.processes import end_with_the_parent
+from mt3data.prepare.chunks import SAMPLE_RATE_HZ
+from mt3data.prepare.manifest import MANIFEST_NAME, write_manifest
+from mt3data.prepare.shards import Report, manifest_rows, read_report, remove_leftovers, shard_path, write_unit
+from mt3data.readers.units import Settings, Unit
+
+SETTINGS_NAME, PREPARED_NAME = "settings.json", "prepared.json"
+# What FLAC leaves of music at 16 kHz, rather more than was measured (docs/data.md): the check must not say too little.
+FLAC_RATIO = 0.65
+# Bytes of audio come with their notes and the block structure of a shard: measured 1 % to 2 %.
+_OVERHEAD = 1.03
+
+
+def claim_folder(out: Path, settings: Settings) -> Path:
+    """The folder of a data set's shards, made for these settings; refused where it was begun with others."""
+    folder = out / settings.name
+    path = folder / SETTINGS_NAME
+    try:
+        stored = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        with atomic_output(path) as temporary:
+            temporary.write_text(settings.as_json(), encoding="utf-8")
+        return folder
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror or error}.", "Choose another --out.") from error
+    if stored != settings.as_json():
+        raise DatasetError(
+            f"{folder} was prepared with other settings ({_differences(stored, settings)}).",
+            "Repeat those, choose another --out or --name, or delete the folder.",
+        )
+    return folder
+
+
+def unfinished(units: Sequence[Unit], folder: Path) -> list[Unit]:
+    """The units to be done: without a report, changed since, or with failures that may have been mended."""
+    return [unit for unit in units if not _is_finished(unit, read_report(unit.name, folder))]
+
+
+def recorded_seconds(unit: Unit) -> float:
+    """How much audio a unit has, all its stems counted. Reads one header a track: its files are equally long."""
+    lengths: dict[str, float] = {}
+    total = 0.0
+    for recording in unit.recordings:
+        if recording.track.name not in lengths:
+            try:
+                lengths[recording.track.name] = probe_audio(recording.audio).duration_seconds or 0.0
+            except MT3Error:  # reported when it is read
+                continue
+        total += lengths[recording.track.name]
+    return total
+
+
+def estimated_bytes(seconds: float, flac: bool) -> int:
+    """Bytes that this much audio takes once prepared."""
+    return int(seconds * SAMPLE_RATE_HZ * 2 * _OVERHEAD * (FLAC_RATIO if flac else 1.0))
+
+
+def check_space(out: Path, needed_bytes: int) -> None:
+    """Raises `OutputError` where the disk below `out` has less than that left."""
+    existing = out.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if free < needed_bytes:
+        raise OutputError(
+            f"Preparing needs about {needed_bytes / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free at {out}.",
+            "Choose another --out, free some space, or pack the audio with --flac.",
+        )
+
+
+def run_units(
+    units: Sequence[Unit], settings: Settings, folder: Path, processes: int, done: Callable[[Unit, Report], None]
+) -> None:
+    """Prepares units side by side and calls `done` as each is finished.
+
+    Raises `OutputError` where a shard cannot be written and `DatasetError` where a process was ended from outside;
+    no other units are begun then, and those that are finished stay.
+    """
+    if processes == 1 or len(units) <= 1:
+        for unit in units:
+            done(unit, write_unit(unit, settings, folder))
+        return
+    # Fresh processes: one forked from a process with threads (ArrayRecord, BLAS) may hang.
+    context = get_context("spawn")
+    pool = ProcessPoolExecutor(min(processes, len(units)), context, initializer=end_with_the_parent)
+    try:
+        futures: dict[Future[Report], Unit] = {pool.submit(write_unit, unit, settings, folder): unit for unit in units}
+        for future in as_completed(futures):
+            done(futures[future], future.result())
+    except BrokenProcessPool as error:
+        raise DatasetError(
+            "A process of the preparation was ended from outside, perhaps for lack of memory.",
+            "Run again, perhaps with fewer --processes; finished shards are kept.",
+        ) from error
+    except KeyboardInterrupt:
+        for child in active_children():  # what they were writing is done again anyway
+            child.terminate()
+            child.join()
+        for unit in units:
+            remove_leftovers(folder, unit)
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def merge(units: Sequence[Unit], settings: Settings, out: Path) -> list[Report]:
+    """Makes the manifest from all reports and returns those of this data set, failures and all.
+
+    Shards that no unit has any more are deleted. Raises `DatasetError` where a unit is not finished.
+    """
+    folder = out / settings.name
+    reports = {unit.name: read_report(unit.name, folder) for unit in units}
+    missing = [unit.name for unit in units if not _belongs(unit, reports[unit.name])]
+    if missing:
+        raise DatasetError(
+            f"{len(missing)} of {len(units)} shards in {folder} are not finished, the first of them {missing[0]}.",
+            "Run mt3 prepare for them, then merge.",
+        )
+    _delete_others(folder, {unit.name for unit in units})
+    with atomic_output(folder / PREPARED_NAME) as temporary:
+        temporary.write_text(json.dumps({"units": [unit.name for unit in units]}, indent=1) + "\n", encoding="utf-8")
+    write_manifest(out / MANIFEST_NAME, _all_rows(out))
+    return [report for report in reports.values() if report is not None]
+
+
+def _belongs(unit: Unit, report: Report | None) -> bool:
+    return report is not None and report.digest == unit.digest
+
+
+def _is_finished(unit: Unit, report: Report | None) -> bool:
+    return report is not None and report.digest == unit.digest and not report.failures
+
+
+def _all_rows(out: Path) -> Iterator[dict]:
+    """The rows of every complete data set below `out`, by name."""
+    for path in sorted(out.glob(f"*/{PREPARED_NAME}")):
+        settings, names = _stored(path)
+        for name in names:
+            report = read_report(name, path.parent)
+            if report is None:
+                raise DatasetError(
+                    f"{shard_path(path.parent, name)} is missing or was changed.",
+                    f"Prepare {settings.name} again, or delete {path.parent}.",
+                )
+            yield from manifest_rows(report, settings)
+
+
+def _stored(path: Path) -> tuple[Settings, list[str]]:
+    try:
+        content = json.loads((path.parent / SETTINGS_NAME).read_text(encoding="utf-8"))
+        settings = Settings(**{**content, "splits": tuple(content["splits"])})
+        return settings, json.loads(path.read_text(encoding="utf-8"))["units"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(
+            f"{path.parent} was prepared by another release, or its settings were changed.",
+            "Delete the folder and prepare it again.",
+        ) from error
+
+
+def _delete_others(folder: Path, names: set[str]) -> None:
+    """Shards and reports of units that are no more, and what killed runs left behind."""
+    kept = {SETTINGS_NAME, PREPARED_NAME}
+    for path in folder.iterdir():
+        if path.name.startswith(".") and path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.suffix in (".array_record", ".json") and path.stem not in names and path.name not in kept:
+            path.unlink(missing_ok=True)
+
+
+def _differences(stored: str, settings: Settings) -> str:
+    """`flac: false, now true; ...` for what differs."""
+    try:
+        before = dict(json.loads(stored))
+    except (ValueError, TypeError):
+        return "its settings.json cannot be read"
+    now = json.loads(settings.as_json())
+    names = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+    return "; ".join(f"{name}: {json.dumps(before.get(name))}, now {json.dumps(now.get(name))}" for name in names)

@@ -1,0 +1,212 @@
+"""One unit becomes one shard: reading, cutting, writing. The unit is finished when its report is there.
+
+The report is a small JSON file beside the shard, written last. It has the manifest's rows in short, the sentences
+on what was left out, and the digest of the unit and the size of the shard, by which it shows what belongs to it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mt3core.audio.load import load_audio
+from mt3core.errors import OutputError
+from mt3core.files import atomic_output
+from mt3core.notes.table import NoteTable
+from mt3data.prepare.chunks import CHUNK_SAMPLES, SAMPLE_RATE_HZ, cut_chunks, encode_chunk, notes_between, to_int16
+from mt3data.prepare.manifest import SHARD_OPTIONS, array_record_module
+from mt3data.readers import labels
+from mt3data.readers.defects import defect
+from mt3data.readers.names import printable
+from mt3data.readers.tracks import MIX, Defect
+from mt3data.readers.units import Recording, Settings, Unit
+
+_SHARD_SUFFIX, _REPORT_SUFFIX = ".array_record", ".json"
+_UNREADABLE, _CLIPPED, _PAST_AUDIO, _SILENT = "unreadable", "clipped", "notes_past_audio", "silent"
+_FOUND_HERE = (_CLIPPED, _PAST_AUDIO, _SILENT)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a unit. `recordings` are the manifest's rows in short: see `manifest_rows`."""
+
+    unit: str
+    digest: str
+    shard_bytes: int
+    recordings: tuple[dict[str, Any], ...]
+    left_out: tuple[Defect, ...]
+
+    @property
+    def failures(self) -> tuple[Defect, ...]:
+        """What was left out because it could not be read; it is tried again by the next run."""
+        return tuple(one for one in self.left_out if one.kind == _UNREADABLE)
+
+    @property
+    def seconds(self) -> float:
+        return sum(recording["samples"] for recording in self.recordings) / SAMPLE_RATE_HZ
+
+
+def write_unit(unit: Unit, settings: Settings, folder: Path) -> Report:
+    """Prepares a unit into `folder`. What cannot be read is left out and named in the report; so is silence that
+    has notes, which would teach the network to hear them in silence.
+
+    The same unit gives the same bytes. Holds the audio of one recording at a time. Raises `OutputError` where the
+    shard cannot be written; then nothing of it is there.
+    """
+    shard, report_path = shard_path(folder, unit.name), folder / (unit.name + _REPORT_SUFFIX)
+    remove_leftovers(folder, unit)
+    report_path.unlink(missing_ok=True)
+    recordings: list[dict[str, Any]] = []
+    left_out: list[Defect] = []
+    with atomic_output(shard) as temporary:
+        writer = _ShardWriter(temporary, shard)
+        for recording in unit.recordings:
+            try:
+                audio, notes, words = _read(recording, settings)
+            except Exception as error:  # one file must not stop thousands of others
+                left_out.append(defect(recording.track.name, recording.stem_name, _UNREADABLE, error))
+                continue
+            if len(notes) and not audio.any():
+                problem = f"{recording.audio} is silent all through, though it has {len(notes)} notes."
+                left_out.append(defect(recording.track.name, recording.stem_name, _SILENT, problem))
+                continue
+            recordings.append(_describe(recording, len(audio), words, writer.num_records))
+            recordings[-1]["chunks"] = [writer.write(chunk, settings.flac) for chunk in cut_chunks(audio, notes)]
+        writer.close()
+        shard_bytes = temporary.stat().st_size
+    report = Report(unit.name, unit.digest, shard_bytes, tuple(recordings), tuple(left_out))
+    with atomic_output(report_path) as temporary:
+        try:
+            temporary.write_text(json.dumps(asdict(report), ensure_ascii=True) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise _cannot_write(report_path, error) from error
+    return report
+
+
+def read_report(unit_name: str, folder: Path) -> Report | None:
+    """The report of a unit whose shard is there in its full size; None otherwise."""
+    try:
+        content = json.loads((folder / (unit_name + _REPORT_SUFFIX)).read_text(encoding="utf-8"))
+        left_out = tuple(Defect(**one) for one in content.pop("left_out"))
+        report = Report(**{**content, "recordings": tuple(content["recordings"])}, left_out=left_out)
+        return report if shard_path(folder, unit_name).stat().st_size == report.shard_bytes else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def remove_leftovers(folder: Path, unit: Unit) -> None:
+    """What a process that was killed left of this unit: the hidden folders of `atomic_output`."""
+    for suffix in (_SHARD_SUFFIX, _REPORT_SUFFIX):
+        for leftover in folder.glob(f".{unit.name}{suffix}.*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def shard_path(folder: Path, unit_name: str) -> Path:
+    return folder / (unit_name + _SHARD_SUFFIX)
+
+
+def manifest_rows(report: Report, settings: Settings) -> Iterator[dict[str, Any]]:
+    """The manifest's rows of a finished unit, one a chunk, in the order of the shard's records."""
+    shard = f"{settings.name}/{report.unit}{_SHARD_SUFFIX}"
+    for recording in report.recordings:
+        shared = {name: value for name, value in recording.items() if name not in ("samples", "first", "chunks")}
+        for number, (num_notes, checksum) in enumerate(recording["chunks"]):
+            start = number * CHUNK_SAMPLES
+            yield {
+                **shared,
+                "dataset": settings.name,
+                "shard": shard,
+                "index": recording["first"] + number,
+                "start_seconds": start / SAMPLE_RATE_HZ,
+                "duration_seconds": min(CHUNK_SAMPLES, recording["samples"] - start) / SAMPLE_RATE_HZ,
+                "num_notes": num_notes,
+                "checksum": checksum,
+            }
+
+
+def _read(recording: Recording, settings: Settings) -> tuple[np.ndarray, NoteTable, list[str]]:
+    """Audio, notes and the words on what was found wrong with them.
+
+    Notes that begin after the audio are left out and counted; one that rings on past the end keeps its offset.
+    """
+    if recording.stem is None:
+        notes = labels.track_notes(recording.track, apply_sustain=settings.sustain)
+    else:
+        notes = labels.stem_notes(recording.track, recording.stem, apply_sustain=settings.sustain)
+    audio, num_clipped = to_int16(load_audio(recording.audio, SAMPLE_RATE_HZ))
+    heard = notes[notes["onset"] < len(audio) / SAMPLE_RATE_HZ]
+    words = [word for word in recording.defects if word not in _FOUND_HERE]
+    if num_clipped:
+        words.append(f"{_CLIPPED}:{num_clipped}")
+    if len(heard) < len(notes):
+        words.append(f"{_PAST_AUDIO}:{len(notes) - len(heard)}")
+    if not audio.any():
+        words.append(_SILENT)
+    return audio, heard, words
+
+
+def _describe(recording: Recording, num_samples: int, words: list[str], first: int) -> dict[str, Any]:
+    track, stem = recording.track, recording.stem
+    return {
+        "split": track.split,
+        "track": printable(track.name),
+        "stem": MIX if stem is None else printable(stem.name),
+        "program": -1 if stem is None else stem.program,
+        "is_drum": stem is not None and stem.is_drum,
+        "instrument_class": "" if stem is None else printable(stem.instrument_class),
+        "defects": " ".join(words),
+        "licence": track.licence,
+        "samples": num_samples,
+        "first": first,
+    }
+
+
+class _ShardWriter:
+    """Writes records; whatever goes wrong with the disk becomes one sentence that names the shard."""
+
+    def __init__(self, temporary: Path, shard: Path) -> None:
+        self._shard = shard
+        self._path = temporary
+        self.num_records = 0
+
+    @cached_property
+    def _writer(self) -> Any:
+        return array_record_module().ArrayRecordWriter(str(self._path), SHARD_OPTIONS)
+
+    def write(self, chunk: Any, flac: bool) -> tuple[int, int]:
+        """Appends a chunk; returns how many notes sound in it and the record's checksum."""
+        record = encode_chunk(chunk.audio, chunk.piece_notes, flac, chunk.start_sample)
+        try:
+            self._writer.write(record)
+            if not self._writer.ok():
+                self._writer.close()  # says why
+        except (RuntimeError, OSError) as error:
+            raise _cannot_write(self._shard, error) from error
+        self.num_records += 1
+        end_seconds = chunk.start_seconds + len(chunk.audio) / SAMPLE_RATE_HZ
+        return len(notes_between(chunk.piece_notes, chunk.start_seconds, end_seconds)), zlib.crc32(record)
+
+    def close(self) -> None:
+        try:
+            self._writer.close()
+        except (RuntimeError, OSError) as error:
+            raise _cannot_write(self._shard, error) from error
+
+
+def _cannot_write(path: Path, error: BaseException) -> OutputError:
+    if "No space left" in str(error):
+        return OutputError(
+            f"The disk is full: {path} could not be written.",
+            "Free some space and run again; finished shards are kept, and --flac makes the others smaller.",
+        )
+    # The library appends where in its file it stood; its first words are the reason.
+    reason = str(error).split(";")[0].rstrip(".")
+    return OutputError(f"{path} cannot be written: {reason}.", "Run again when it can; finished shards are kept.")

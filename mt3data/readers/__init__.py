@@ -1,0 +1,1 @@
+"""Readers of data sets in the layouts they are published in."""

@@ -1,0 +1,147 @@
+"""MAESTRO: piano recordings with the MIDI of the same performance.
+
+Version 3 describes its pieces in a CSV file and in a JSON file that holds one object a column; in version 2 the JSON
+file is a list with one object a piece. Names of files are relative to the data set's folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mt3core.errors import DatasetError
+from mt3data.checks.duplicates import across_splits
+from mt3data.readers.defects import defect
+from mt3data.readers.names import AUDIO_SUFFIXES, MIDI_SUFFIXES, SPLITS, files_by_stem, printable, track_name
+from mt3data.readers.tracks import MIX, Dataset, Defect, Track, in_order
+
+KIND = "maestro"
+LICENCE = "CC BY-NC-SA 4.0"
+_NEEDED = ("split", "midi_filename", "audio_filename")
+
+
+def metadata_files(root: Path) -> list[Path]:
+    """`maestro-v3.0.0.csv` and the like in a folder: the newest version first, of one version CSV first."""
+    found = [path for pattern in ("maestro*.csv", "maestro*.json") for path in root.glob(pattern)]
+    return sorted(found, key=lambda path: (path.stem, path.suffix == ".csv"), reverse=True)
+
+
+def read(root: Path) -> Dataset:
+    """The pieces that MAESTRO's metadata names, whether their files are there or not; no audio is opened.
+
+    A file is found with another suffix too (`.mid`, `.flac`, ...). What is missing is a `Defect`. Raises
+    `DatasetError` where there is no metadata that can be read.
+    """
+    rows, defects = _read_metadata(root)
+    find = _FileFinder(root)
+    tracks: dict[str, Track] = {}
+    seen: set[str] = set()
+    compositions = []
+    for number, row in enumerate(rows, 1):
+        complaint = _complaint(row)
+        if complaint:
+            defects.append(defect(f"row {number}", MIX, "bad_metadata", f"Row {number} of the metadata {complaint}."))
+            continue
+        midi_name = PurePosixPath(row["midi_filename"])
+        if str(midi_name) in seen:
+            problem = f"{midi_name} is listed again in row {number}; the first row counts."
+            defects.append(defect(f"row {number}", MIX, "listed_twice", problem, skips=False))
+            continue
+        seen.add(str(midi_name))
+        name = track_name(midi_name.stem)
+        if name in tracks:
+            name = track_name(str(midi_name.with_suffix("")))
+        audio, midi = find(row["audio_filename"], AUDIO_SUFFIXES), find(row["midi_filename"], MIDI_SUFFIXES)
+        for kind, path, column in (("missing_audio", audio, "audio_filename"), ("missing_midi", midi, "midi_filename")):
+            if path is None:
+                defects.append(defect(name, MIX, kind, f"There is no file {root / row[column]}."))
+        tracks[name] = Track(KIND, row["split"], name, audio, midi, (), LICENCE)
+        compositions += [(name, row["split"], title) for title in _composition(row)]
+    defects += across_splits(compositions, "same_composition", "the composition {key}", skips=False)
+    return Dataset(KIND, root, in_order(tracks.values()), tuple(defects))
+
+
+class _FileFinder:
+    """Finds files by the names in the metadata; each folder is listed once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._listed: dict[tuple[Path, tuple[str, ...]], dict[str, list[Path]]] = {}
+
+    def __call__(self, relative: str, suffixes: tuple[str, ...]) -> Path | None:
+        path = self._root / relative
+        key = (path.parent, suffixes)
+        if key not in self._listed:
+            self._listed[key] = files_by_stem(*key)
+        candidates = self._listed[key].get(unicodedata.normalize("NFC", path.stem), [])
+        return path if path in candidates else candidates[0] if candidates else None
+
+
+def _composition(row: dict[str, Any]) -> list[str]:
+    """Composer and title as one text, where both are there."""
+    parts = [str(row.get(column) or "").strip() for column in ("canonical_composer", "canonical_title")]
+    return [", ".join(parts)] if all(parts) else []
+
+
+def _complaint(row: dict[str, Any]) -> str:
+    """What is wrong with a piece's metadata, as the end of a sentence; empty where nothing is."""
+    for column in _NEEDED:
+        value = row.get(column)
+        if not isinstance(value, str) or not value.strip():
+            return f"has no {column}"
+    if row["split"] not in SPLITS:
+        return f"has the split {row['split']!r}, which is none of {', '.join(SPLITS)}"
+    for column in _NEEDED[1:]:
+        parts = PurePosixPath(row[column]).parts
+        if ".." in parts or parts[0] == "/" or "\0" in row[column]:
+            return f"has the {column} {row[column]!r}, which lies outside the data set"
+    return ""
+
+
+def _read_metadata(root: Path) -> tuple[list[dict[str, Any]], list[Defect]]:
+    """The rows of the first metadata file that can be read, and what is wrong with those before it."""
+    files = metadata_files(root)
+    if not files:
+        raise DatasetError(
+            f"{root} has no metadata of MAESTRO (maestro-v3.0.0.csv or .json).",
+            "Give the folder that the archive was unpacked to.",
+        )
+    problems = []
+    for path in files:
+        try:
+            rows = _read_csv(path) if path.suffix == ".csv" else _read_json(path)
+        except (OSError, ValueError, csv.Error) as error:  # ValueError: JSON and UTF-8 that are none
+            problems.append(f"{path} cannot be read ({error}).")
+            continue
+        return rows, [defect(path.name, MIX, "bad_metadata", problem, skips=False) for problem in problems]
+    raise DatasetError(printable(problems[0]), "Download the metadata of MAESTRO again.")
+
+
+def _read_csv(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        rows = list(reader)
+    _check_columns(reader.fieldnames or ())
+    return rows
+
+
+def _read_json(path: Path) -> list[dict[str, Any]]:
+    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    if isinstance(content, list):
+        return [row if isinstance(row, dict) else {} for row in content]
+    if not isinstance(content, dict) or not all(isinstance(column, dict) for column in content.values()):
+        raise ValueError("it is neither a list of pieces nor an object of columns")
+    _check_columns(content)
+    keys = dict.fromkeys(key for column in content.values() for key in column)
+    ordered = sorted(keys, key=lambda key: (not key.isdecimal(), int(key) if key.isdecimal() else 0, key))
+    return [{name: column.get(key) for name, column in content.items()} for key in ordered]
+
+
+def _check_columns(columns: Iterable[str]) -> None:
+    missing = [name for name in _NEEDED if name not in columns]
+    if missing:
+        raise ValueError(f"it has no column {', '.join(missing)}")

@@ -1,0 +1,146 @@
+"""What is prepared as one piece of work: a few tracks of one split, which become one shard."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mt3data.readers.defects import skipped
+from mt3data.readers.tracks import MIX, Dataset, Defect, Stem, Track, in_order
+
+# Changes whenever the same input would give other shards.
+PREPARATION_VERSION = 1
+# Large data sets get shards of about 50 to 350 MB: files few enough to be open at the same time, work small enough to
+# be lost to an interruption. Small ones get up to 64 shards, so that many processors find work.
+_MOST_TRACKS = {"maestro": 4, "slakh": 4}
+_MOST_TRACKS_OTHERWISE = 16
+_SHARDS_AIMED_AT = 64
+# A matter of the data set as it was published or put together, not of this copy of it.
+_KNOWN_KINDS = ("known_", "same_", "mix_with_wrong_stem")
+# What is in two splits must not be trained on in stems either.
+_WHOLE_TRACK_KINDS = ("same_",)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides, besides the input, which bytes a preparation writes."""
+
+    name: str  # the data set's name in the manifest, and the folder of its shards
+    kind: str
+    source: str  # name of the folder that was read
+    sustain: bool
+    flac: bool
+    splits: tuple[str, ...]
+    version: int = PREPARATION_VERSION
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One audio file to prepare: a stem, or a whole track where `stem` is None. `defects` are words to store."""
+
+    track: Track
+    stem: Stem | None
+    audio: Path
+    defects: tuple[str, ...] = ()
+
+    @property
+    def stem_name(self) -> str:
+        return MIX if self.stem is None else self.stem.name
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The recordings of one shard in their order, and a digest of all that its contents come from."""
+
+    name: str
+    recordings: tuple[Recording, ...]
+    digest: str
+
+
+def plan_units(dataset: Dataset, settings: Settings) -> list[Unit]:
+    """The units of a data set in their one order; recordings that a skipping defect names are in none.
+
+    The digest covers names, sizes and descriptions of the files, so a file that was mended makes its unit new.
+    """
+    chosen = [track for track in in_order(dataset.tracks) if track.split in settings.splits]
+    size = max(1, min(_MOST_TRACKS.get(dataset.kind, _MOST_TRACKS_OTHERWISE), len(chosen) // _SHARDS_AIMED_AT))
+    recordings = _Recordings(dataset)
+    units = []
+    for split in settings.splits:
+        tracks = [track for track in chosen if track.split == split]
+        for number, start in enumerate(range(0, len(tracks), size)):
+            group = tracks[start : start + size]
+            found = tuple(recording for track in group for recording in recordings.of(track))
+            digest = _digest(dataset.root, group, found, settings)
+            units.append(Unit(f"{split}-{number:05d}", found, digest))
+    return units
+
+
+def faults(dataset: Dataset, settings: Settings) -> list[Defect]:
+    """The reader's defects by which this copy of the data set loses material of the chosen splits."""
+    others = {track.name for track in dataset.tracks if track.split not in settings.splits}
+    return [
+        one
+        for one in dataset.defects
+        if one.skips and not one.kind.startswith(_KNOWN_KINDS) and one.track not in others
+    ]
+
+
+class _Recordings:
+    """Which files of a track are prepared, after all that its reader found."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._skipped = skipped(dataset.defects)
+        self._whole = {one.track for one in dataset.defects if one.skips and one.kind.startswith(_WHOLE_TRACK_KINDS)}
+        self._words: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for one in dataset.defects:
+            if not one.skips:
+                self._words[one.track, one.stem].append(one.kind)
+
+    def of(self, track: Track) -> Iterator[Recording]:
+        if track.name in self._whole:
+            return
+        places: list[tuple[Stem | None, Path | None]] = [(None, track.audio)]
+        places += [(stem, stem.audio) for stem in track.stems if stem.midi is not None]
+        for stem, audio in places:
+            name = MIX if stem is None else stem.name
+            if audio is not None and (track.name, name) not in self._skipped:
+                words = self._words[track.name, MIX] + (self._words[track.name, name] if stem else [])
+                yield Recording(track, stem, audio, tuple(sorted(set(words))))
+
+
+def _digest(root: Path, tracks: list[Track], recordings: tuple[Recording, ...], settings: Settings) -> str:
+    content = {
+        "settings": settings.as_json(),
+        "tracks": [_described(root, track) for track in tracks],
+        "recordings": [(recording.track.name, recording.stem_name, recording.defects) for recording in recordings],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _described(root: Path, track: Track) -> dict:
+    stems = [
+        (stem.name, stem.program, stem.is_drum, stem.instrument_class, _file(root, stem.audio), _file(root, stem.midi))
+        for stem in track.stems
+    ]
+    files = (_file(root, track.audio), _file(root, track.midi))
+    return {"name": track.name, "split": track.split, "licence": track.licence, "files": files, "stems": stems}
+
+
+def _file(root: Path, path: Path | None) -> tuple[str, int] | None:
+    """Name within the data set and size. Not the time of change: a copy of the same files is the same input."""
+    if path is None:
+        return None
+    try:
+        size = path.stat().st_size
+    except OSError:
+        size = -1
+    return os.path.relpath(path, root), size

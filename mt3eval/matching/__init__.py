@@ -1,0 +1,1 @@
+"""Which notes of two performances belong together, and scores of that."""

@@ -1,0 +1,113 @@
+"""Every published evaluation by name.
+
+A protocol is the rule by which one paper or program counts. Two protocols' values for the same notes differ,
+so a value means something only together with the protocol's name. `PROTOCOLS` holds all of them; the modules
+that define them are imported when it is first looked at.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from jaxtyping import Float
+
+from mt3core.errors import UsageError
+from mt3eval.reading.performance import Performance
+
+Scores = dict[str, float]
+
+_MODULES = (
+    "mir_eval",
+    "mt3",
+    "mrmt3",
+    "yourmt3",
+    "transkun",
+    "bytedance",
+    "hft",
+)
+
+
+def mean_over_files(files: Sequence[Scores]) -> Scores:
+    """The plain mean of each metric over the files that have it; a NaN makes the mean NaN."""
+    names = dict.fromkeys(name for scores in files for name in scores)
+    return {name: _mean([scores[name] for scores in files if name in scores]) for name in names}
+
+
+def mean_without_nan(files: Sequence[Scores]) -> Scores:
+    """The mean of each metric over the files that have a value other than NaN for it; NaN where none has."""
+    names = dict.fromkeys(name for scores in files for name in scores)
+    return {
+        name: _mean([scores[name] for scores in files if name in scores and not math.isnan(scores[name])])
+        for name in names
+    }
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One published way of counting.
+
+    `score(reference, estimate)` gives the values of one file under the original's names (NaN where the original
+    says NaN) and raises `NotDefinedError` where the original stops with an error. `average` makes the value of a
+    set from the values of its files as the original does. `draw_averages` does so for many draws of the files at
+    once, given how often each file is in each draw; a protocol whose average is a mean needs none.
+    """
+
+    name: str
+    summary: str  # one line
+    source: str  # the paper or repository, with its commit
+    score: Callable[[Performance, Performance], Scores]
+    average: Callable[[Sequence[Scores]], Scores] = mean_over_files
+    draw_averages: (
+        Callable[
+            [Sequence[Scores], Float[np.ndarray, "draws files"]],
+            dict[str, Float[np.ndarray, " draws"]],
+        ]
+        | None
+    ) = None
+
+
+@cache
+def _protocols() -> dict[str, Protocol]:
+    found: dict[str, Protocol] = {}
+    for module in _MODULES:
+        for one in importlib.import_module(f"mt3eval.protocols.{module}").PROTOCOLS:
+            assert one.name not in found, f"two protocols are named {one.name}"
+            found[one.name] = one
+    return found
+
+
+def protocol(name: str) -> Protocol:
+    """The protocol of this name; raises `UsageError` listing all names, the most similar first, where there is none."""
+    if name not in _protocols():
+        nearest = difflib.SequenceMatcher(b=name.lower())
+        likeness = {}
+        for known in _protocols():
+            nearest.set_seq1(known)
+            likeness[known] = nearest.ratio()
+        names = ", ".join(sorted(likeness, key=lambda known: -likeness[known]))
+        raise UsageError(f"There is no evaluation protocol named {name!r}.", f"Choose from: {names}.")
+    return _protocols()[name]
+
+
+def list_protocols() -> list[Protocol]:
+    """All protocols, a family after the other."""
+    return list(_protocols().values())
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+PROTOCOLS: dict[str, Protocol]
+
+
+def __getattr__(name: str) -> dict[str, Protocol]:
+    if name == "PROTOCOLS":
+        return _protocols()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

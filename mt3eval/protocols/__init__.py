@@ -1,0 +1,1 @@
+"""Each published way of scoring, one file a paper or library."""

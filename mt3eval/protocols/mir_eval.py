@@ -1,0 +1,116 @@
+"""mir_eval's own scores of notes, with its defaults: `mir_eval_notes_*`, `mir_eval_velocity_*`, `mir_eval_counts_*`.
+
+What is counted. A note is found when the estimate has one of the same pitch (50 cents) whose onset lies within
+50 ms and, unless the name ends in `_no_offset`, whose offset lies within max(50 ms, 20 % of the reference note's
+length); the largest one-to-one matching is taken. `Onset_*` and `Offset_*` look at one end alone and at no pitch.
+The velocity scores keep a found note when its velocity, after a least-squares line over all found notes, lies
+within 0.1 of the reference's on a scale of the reference's range. Programs are never looked at.
+
+`nondrum` scores the pitched notes, `drum` the drum hits (read their `_no_offset` and `Onset_` values), `all` both
+pooled by pitch. An empty side scores 0; notes without length are an error of the library. `counts` says how many
+pairs stand behind the scores; what the library cannot count (velocities without a reference, offsets where a
+reference note has no length) is left out.
+
+Source: mir_eval 0.8.2, `mir_eval.transcription.evaluate` and `mir_eval.transcription_velocity.evaluate`. Ours
+departs from it only in how the pairs are looked for (`matching.py`), which does not change them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from mt3core.notes.table import NoteTable
+from mt3eval.matching.matching import OFFSET_RATIO, count_offsets, count_onsets, count_pairs
+from mt3eval.matching.note_scores import Comparison, Score, require_lengths, scored_notes, share_scores
+from mt3eval.protocol import Protocol, Scores
+from mt3eval.reading.performance import Performance
+
+SOURCE = "mir_eval 0.8.2 (craffel/mir_eval), mir_eval.transcription and mir_eval.transcription_velocity"
+
+
+def notes_scores(reference: NoteTable, estimate: NoteTable) -> Scores:
+    """`mir_eval.transcription.evaluate` with its defaults, under its names."""
+    require_lengths(reference, estimate)
+    comparison = Comparison(scored_notes(reference), scored_notes(estimate))
+    onsets, offsets = _end_scores(comparison)
+    return {
+        **_named(comparison.score(), ""),
+        **_named(comparison.score(offset_ratio=None), "_no_offset"),
+        **{f"Onset_{name}": value for name, value in zip(_SHARES, onsets, strict=False)},
+        **{f"Offset_{name}": value for name, value in zip(_SHARES, offsets, strict=False)},
+    }
+
+
+def velocity_scores(reference: NoteTable, estimate: NoteTable) -> Scores:
+    """`mir_eval.transcription_velocity.evaluate` with its defaults, under its names."""
+    require_lengths(reference, estimate)
+    return velocity_scores_of(Comparison(scored_notes(reference), scored_notes(estimate)))
+
+
+def velocity_scores_of(comparison: Comparison) -> Scores:
+    """The same of two lists of notes in mir_eval's form."""
+    with_offset, without = comparison.velocity_score(), comparison.velocity_score(offset_ratio=None)
+    return {**_named(with_offset, ""), **_named(without, "_no_offset")}
+
+
+def pair_counts(reference: NoteTable, estimate: NoteTable, with_velocity: bool = True) -> Scores:
+    """The numbers of pairs behind the scores, and of notes."""
+    comparison = Comparison(scored_notes(reference), scored_notes(estimate))
+    ratios: dict[str, float | None] = {"pairs onset": None}
+    if (reference["offset"] > reference["onset"]).all():
+        ratios["pairs onset+offset"] = OFFSET_RATIO
+    counts = {name: count_pairs(comparison.hits(ratio)) for name, ratio in ratios.items()}
+    if with_velocity and len(reference):
+        counts |= {f"{name}+velocity": len(comparison.velocity_pairs(ratio)) for name, ratio in ratios.items()}
+    return {**counts, "reference notes": len(reference), "estimated notes": len(estimate)}
+
+
+_SHARES = ("Precision", "Recall", "F-measure")
+
+
+def _named(score: Score, suffix: str) -> Scores:
+    return {f"{name}{suffix}": value for name, value in zip((*_SHARES, "Average_Overlap_Ratio"), score, strict=True)}
+
+
+def _end_scores(comparison: Comparison) -> tuple[Score, Score]:
+    reference, estimate = comparison.reference.intervals, comparison.estimate.intervals
+    lengths = len(reference), len(estimate)
+    onsets, offsets = count_onsets(reference, estimate), count_offsets(reference, estimate)
+    return share_scores(onsets, *lengths), share_scores(offsets, *lengths)
+
+
+def _all_notes(performance: Performance) -> Performance:
+    return performance
+
+
+_PARTS: dict[str, tuple[str, Callable[[Performance], Performance]]] = {
+    "nondrum": ("pitched notes, programs ignored", Performance.pitched),
+    "drum": ("drum hits", Performance.drums),
+    "all": ("pitched notes and drum hits pooled by pitch", _all_notes),
+}
+
+
+def _protocol(kind: str, part: str, about: str, score: Callable[[NoteTable, NoteTable], Scores]) -> Protocol:
+    what, choose = _PARTS[part]
+
+    def score_part(reference: Performance, estimate: Performance) -> Scores:
+        return score(choose(reference).notes, choose(estimate).notes)
+
+    return Protocol(f"mir_eval_{kind}_{part}", f"{about}: {what}", SOURCE, score_part)
+
+
+_NOTES = "mir_eval's note scores with and without offsets, and of onsets and offsets alone"
+_VELOCITY = "mir_eval's note scores that ask for the velocity too, with and without offsets"
+_COUNTS = "how many pairs mir_eval finds, by what has to agree"
+
+PROTOCOLS: tuple[Protocol, ...] = (
+    _protocol("notes", "nondrum", _NOTES, notes_scores),
+    _protocol("velocity", "nondrum", _VELOCITY, velocity_scores),
+    _protocol("counts", "nondrum", _COUNTS, pair_counts),
+    _protocol("notes", "drum", _NOTES, notes_scores),
+    _protocol("counts", "drum", _COUNTS, partial(pair_counts, with_velocity=False)),
+    _protocol("notes", "all", _NOTES, notes_scores),
+    _protocol("velocity", "all", _VELOCITY, velocity_scores),
+    _protocol("counts", "all", _COUNTS, pair_counts),
+)

@@ -1,0 +1,1 @@
+"""References and estimates read for scoring."""

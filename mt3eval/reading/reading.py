@@ -1,0 +1,132 @@
+"""Files of notes as performances: MIDI, our JSON, and tables of any system.
+
+Read as they are. Impossible notes (a time that is not a number or negative, an end before its start, a pitch or
+velocity outside MIDI) are refused with the first of them named; notes without length stay, because each protocol
+has its own rule for them. What is not taken over, or not said by the file, is told in the remarks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mt3core.errors import MidiError, MT3Error
+from mt3core.notes.table import NoteTable, apply_sustain
+from mt3eval.matching.pedal import SUSTAIN_CONTROLLER
+from mt3eval.reading.midi_reading import parse_midi
+from mt3eval.reading.note_rows import NoteRows, parse_json, parse_json_lines, parse_table
+from mt3eval.reading.performance import Performance, no_controls
+
+MOST_SECONDS = 86_400.0  # frames of a longer piece would fill the memory; times in milliseconds look like one
+MIDI_SUFFIXES = (".mid", ".midi", ".smf", ".kar")
+_TEXT_FORMS: dict[str, Callable[[str], NoteRows]] = {
+    ".json": parse_json,
+    ".jsonl": parse_json_lines,
+    ".csv": parse_table,
+    ".tsv": parse_table,
+    ".txt": parse_table,
+}
+_TEXT_NEXT_STEP = "Give a note onset, offset (or duration) and pitch: times in seconds, pitches as MIDI numbers."
+SUFFIXES = (*MIDI_SUFFIXES, *_TEXT_FORMS)
+
+
+class NotesFileError(MT3Error):
+    """A file of notes that cannot be read, or that holds an impossible note."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files are read. `sustain`: notes last as long as their sustain pedal is down, as MT3's data is made.
+
+    `drop_empty`: notes without length are left out, as programs do that read MIDI through pretty_midi.
+    """
+
+    sustain: bool = False
+    drop_empty: bool = False
+
+
+def read_performance(path: Path | str, reading: Reading | None = None) -> Performance:
+    """The notes and control changes of a file, by its suffix (see `SUFFIXES`).
+
+    MIDI comes in order of onset, drum flag, program and pitch; all else in the order of the file. Raises
+    `NotesFileError`.
+    """
+    return read_with_remarks(path, reading)[0]
+
+
+def read_with_remarks(path: Path | str, reading: Reading | None = None) -> tuple[Performance, tuple[str, ...]]:
+    """The same, with what a reader of the scores should know about the file."""
+    path, reading = Path(path), reading or Reading()
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise NotesFileError(
+            f"{path} is no file of notes that can be read.", f"Give a file that ends in {', '.join(SUFFIXES)}."
+        )
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise NotesFileError(f"{path} cannot be read: {error.strerror or error}.", "Check the name.") from error
+    try:
+        read = _from_midi if suffix in MIDI_SUFFIXES else _from_text
+        return read(path, data, reading)
+    except MidiError as error:  # an impossible note
+        raise NotesFileError(f"{path}: {error.problem}", error.next_step) from error
+    except ValueError as error:
+        kind = "a MIDI file" if suffix in MIDI_SUFFIXES else f"a {suffix[1:].upper()} file of notes"
+        next_step = "Give a whole file." if suffix in MIDI_SUFFIXES else _TEXT_NEXT_STEP
+        raise NotesFileError(f"{path} is not {kind} that can be read: {str(error).rstrip('.')}.", next_step) from error
+
+
+def _from_midi(path: Path, data: bytes, reading: Reading) -> tuple[Performance, tuple[str, ...]]:
+    content = parse_midi(data)
+    notes = content.notes
+    if reading.sustain:
+        changes = [
+            (time, value, key)
+            for (time, number, value), key in zip(content.controls, content.control_keys.tolist(), strict=True)
+            if number == SUSTAIN_CONTROLLER
+        ]
+        notes = apply_sustain(notes, changes, content.note_keys.tolist()) if changes else notes
+    remarks = []
+    if content.unreleased:
+        remarks.append(f"{content.unreleased} notes start and never end; they are left out")
+    return _performance(path, notes, content.controls, None, remarks, reading)
+
+
+def _from_text(path: Path, data: bytes, reading: Reading) -> tuple[Performance, tuple[str, ...]]:
+    rows = _TEXT_FORMS[path.suffix.lower()](data.decode("utf-8-sig"))
+    notes = rows.notes
+    if reading.sustain and len(rows.controls):
+        pedal = rows.controls[rows.controls[:, 1] == SUSTAIN_CONTROLLER]
+        notes = apply_sustain(notes, pedal[:, [0, 2]].tolist())
+    # Notes that a held one of their pitch replaces are gone, and which they were is not told.
+    confidences = rows.confidences if len(notes) == len(rows.notes) else None
+    return _performance(path, notes, rows.controls, confidences, list(rows.remarks), reading)
+
+
+def _performance(
+    path: Path,
+    notes: NoteTable,
+    controls: np.ndarray,
+    confidences: np.ndarray | None,
+    remarks: list[str],
+    reading: Reading,
+) -> tuple[Performance, tuple[str, ...]]:
+    if len(notes) and notes["offset"].max() > MOST_SECONDS:  # NaN is refused below
+        raise NotesFileError(
+            f"{path}: a note ends after {notes['offset'].max():.0f} s, which is more than a day.",
+            "Give times in seconds.",
+        )
+    performance = Performance(notes, controls if len(controls) else no_controls(), path.name, confidences)
+    empty = notes["offset"] == notes["onset"]
+    if reading.drop_empty and empty.any():
+        performance = performance.part(~empty)
+        remarks.append(f"{empty.sum()} notes without length are left out, as asked for")
+    elif empty.any():
+        remarks.append(f"{empty.sum()} notes have no length; each protocol has its own rule for them")
+    if len(performance.notes) == 0:
+        remarks.append("there are no notes in it")
+    return performance, tuple(f"{path}: {remark}" for remark in remarks)

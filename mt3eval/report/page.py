@@ -1,0 +1,194 @@
+"""The page: a template, a style sheet and scripts from this folder around the data of a set of pieces."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import math
+import mimetypes
+import os
+import re
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from mt3core.errors import AudioError
+from mt3core.files import atomic_output
+from mt3eval.headline import headline, plain_scores
+from mt3eval.matching.program_groups import FAMILY_PROGRAMS
+from mt3eval.note_errors import CATEGORIES, Analysis, pool
+from mt3eval.reading.performance import Performance
+from mt3eval.report.packing import pack_sides
+
+SCRIPTS = (
+    "data.js",
+    "tables.js",
+    "charts.js",
+    "roll_view.js",
+    "roll.js",
+    "synth.js",
+    "player.js",
+    "views.js",
+    "main.js",
+)
+
+# What browsers need to know to play a file that lies inside the page; the system's own table may lack them.
+_AUDIO_TYPES = {".wav": "audio/wav", ".mp3": "audio/mpeg", ".flac": "audio/flac", ".ogg": "audio/ogg",
+                ".opus": "audio/ogg", ".m4a": "audio/mp4", ".aac": "audio/aac", ".webm": "audio/webm"}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class PieceReport:
+    """One piece: both sides, its scores (protocol -> metric -> value, or `{"error": why}`) and its errors."""
+
+    name: str
+    reference: Performance
+    estimate: Performance
+    scores: Mapping[str, Mapping[str, Any]]
+    analysis: Analysis
+
+
+def write_report(
+    path: Path | str,
+    title: str,
+    pieces: Sequence[PieceReport],
+    summary: Mapping[str, Any],
+    audio: Mapping[str, Path] | None = None,
+    embed_audio: bool = False,
+) -> None:
+    """Writes the report, whole or not at all.
+
+    `summary`: what the result of an evaluation (`result.Result.to_json`) says of the whole set, `{"protocols":
+    {name: {"summary", "average", "intervals"}}, "against": {"estimate", "protocols"} or None, "settings": {...}}`;
+    with "analysis", that of all pieces pooled, it need not be counted again. What it says of pieces with an "error" and
+    of "unmatched" files, also of the second system, is listed on the page as left out.
+    `audio`: a piece's name -> its recording, which the page links to by a path relative to itself, so the two have
+    to be moved together; with `embed_audio` the recordings lie inside the page. Values that are no finite numbers
+    are shown as missing.
+    Raises `AudioError` for a recording that is not there and `OutputError` where the page cannot be written.
+    """
+    place = Path(path)
+    sources = {name: _audio_source(Path(file), place, embed_audio) for name, file in (audio or {}).items()}
+    protocols = summary.get("protocols", {})
+    data = {
+        "title": title,
+        "categories": CATEGORIES,
+        "protocols": protocols,
+        "headlines": {name: headline(name, one.get("average", {})) for name, one in protocols.items()},
+        "plain": _plain_scores(protocols),
+        "against": _without_pieces(summary.get("against")),
+        "left_out": [*_left_out(summary), *_left_out(summary.get("against") or {}, "Other system: ")],
+        "settings": summary.get("settings", {}),
+        "pooled": summary.get("analysis") or pool([piece.analysis for piece in pieces]).to_json(),
+        "pieces": [_piece_data(piece, sources.get(piece.name)) for piece in pieces],
+        "names": _general_midi_names(),
+    }
+    with atomic_output(place) as temporary:
+        # Names of files need not be UTF-8; what Python puts for such bytes can only be written with a backslash.
+        temporary.write_bytes(_page(title, data).encode(errors="backslashreplace"))
+
+
+def _without_pieces(against: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What the page shows of the second system: its averages, not each piece's scores."""
+    return (
+        None
+        if against is None
+        else {name: value for name, value in against.items() if name not in ("pieces", "unmatched")}
+    )
+
+
+def _left_out(system: Mapping[str, Any], whose: str = "") -> list[dict[str, str]]:
+    """What of a system has no scores, and why."""
+    left_out = [
+        {"name": piece["name"], "reason": f"{whose}{piece['error']}"}
+        for piece in system.get("pieces", ())
+        if "error" in piece
+    ]
+    other_side = {"reference": "estimate", "estimate": "reference"}
+    for side, names in system.get("unmatched", {}).items():
+        reason = f"{whose}{side} without {other_side[side]}"
+        left_out += [{"name": name, "reason": reason[0].upper() + reason[1:]} for name in names]
+    return left_out
+
+
+def _page(title: str, data: Mapping[str, Any]) -> str:
+    parts = {
+        "title": html.escape(title),
+        "style": _text("page.css"),
+        # "<" could end the element that holds the data.
+        "data": json.dumps(_finite(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace(
+            "<", "\\u003c"
+        ),
+        "script": "\n".join(_text(name) for name in SCRIPTS),
+    }
+    # In one pass, so that no text that looks like a place is filled in twice.
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _text("page.html"))
+
+
+def _plain_scores(protocols: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The values of the set that a musician understands, of the protocols that were asked for."""
+    return [
+        {
+            "name": one.name,
+            "rule": one.rule,
+            "value": protocols[one.protocol].get("average", {}).get(one.metric),
+            "interval": protocols[one.protocol].get("intervals", {}).get(one.metric),
+        }
+        for one in plain_scores(protocols)
+    ]
+
+
+def _piece_data(piece: PieceReport, audio: str | None) -> dict[str, Any]:
+    return {
+        "name": piece.name,
+        "scores": piece.scores,
+        "analysis": piece.analysis.to_json(),
+        "audio": audio,
+        **pack_sides(piece.analysis),
+    }
+
+
+def _audio_source(file: Path, page: Path, embed: bool) -> str:
+    if not file.is_file():
+        raise AudioError(f"There is no recording {file}.", "Correct the path, or leave the audio out of the report.")
+    if embed:
+        kind = _AUDIO_TYPES.get(file.suffix.lower()) or mimetypes.guess_type(file.name)[0] or "audio/wav"
+        return f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
+    try:
+        relative = os.path.relpath(file.resolve(), page.parent.resolve())
+    except ValueError:  # another drive on Windows
+        return file.resolve().as_uri()
+    return urllib.parse.quote(os.fsencode(Path(relative).as_posix()))
+
+
+def _general_midi_names() -> dict[str, list[str]]:
+    import pretty_midi
+
+    return {
+        "programs": [pretty_midi.program_to_instrument_name(program) for program in range(128)],
+        "families": [pretty_midi.program_to_instrument_class(program) for program in range(0, 128, FAMILY_PROGRAMS)],
+        "drums": [pretty_midi.note_number_to_drum_name(pitch) or f"Key {pitch}" for pitch in range(128)],
+    }
+
+
+def _finite(value: Any) -> Any:
+    """The same with None in place of NaN and infinities, which JSON cannot say, and plain numbers for NumPy's."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, str | bool | int | None):
+        return value
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _finite(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value)
+
+
+def _text(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

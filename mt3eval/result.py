@@ -1,0 +1,204 @@
+"""The result of an evaluation: averages with intervals, all pieces, and their JSON (docs/evaluation.md)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mt3core.files import atomic_output
+from mt3eval.intervals import Average, Bootstrap, Paired, average, compare
+from mt3eval.protocol import Scores, protocol
+from mt3eval.runner import Piece
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Against:
+    """A second system on the same references.
+
+    `averages` are of all its pieces; `paired` compares by protocol over the pieces that both systems have and for
+    which the protocol is defined for both. `references_alone` are those it has no estimate for.
+    """
+
+    estimate: str
+    pieces: list[Piece]
+    averages: dict[str, Average]
+    paired: dict[str, Paired]
+    references_alone: tuple[str, ...] = ()
+    estimates_alone: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What was scored. `protocols` are names; `settings` go into the JSON as they are."""
+
+    protocols: tuple[str, ...]
+    pieces: list[Piece]
+    averages: dict[str, Average]
+    bootstrap: Bootstrap
+    against: Against | None = None
+    references_alone: tuple[str, ...] = ()
+    estimates_alone: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary; NaN is None."""
+        against = None
+        if self.against is not None:
+            against = {
+                "estimate": self.against.estimate,
+                "protocols": {
+                    name: {
+                        **_average_json(name, self.against.averages[name]),
+                        "paired": _paired_json(self.against.paired[name]),
+                    }
+                    for name in self.protocols
+                },
+                "pieces": [_piece_json(piece) for piece in self.against.pieces],
+                "unmatched": _unmatched_json(self.against),
+            }
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "protocols": {name: _average_json(name, self.averages[name]) for name in self.protocols},
+            "pieces": [_piece_json(piece) for piece in self.pieces],
+            "analysis": self._analysis,
+            "against": against,
+            "unmatched": _unmatched_json(self),
+            "settings": {
+                "resamples": self.bootstrap.resamples,
+                "seed": self.bootstrap.seed,
+                "confidence": self.bootstrap.confidence,
+                **self.settings,
+            },
+        }
+
+    @cached_property
+    def _analysis(self) -> dict[str, Any] | None:
+        """Of all pieces pooled: counted once, for the JSON and for the report."""
+        return _pooled_analysis(self.pieces)
+
+    def save(self, path: Path) -> None:
+        """Writes the JSON, whole or not at all."""
+        text = json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
+        with atomic_output(path) as temporary:
+            # Names of files need not be UTF-8; what Python puts for such bytes, JSON can only write with a backslash.
+            temporary.write_bytes(f"{text}\n".encode(errors="backslashreplace"))
+
+
+def scores_json(piece: Piece) -> dict[str, dict[str, Any]]:
+    """Protocol -> metric -> value, None for NaN; `{"error": why}` where it is not defined for the piece."""
+    return {
+        name: {"error": found} if isinstance(found, str) else _numbers(found) for name, found in piece.scores.items()
+    }
+
+
+def summarise(
+    protocols: Sequence[str],
+    pieces: list[Piece],
+    bootstrap: Bootstrap | None = None,
+    against: tuple[str, list[Piece]] | None = None,
+    references_alone: tuple[str, ...] = (),
+    estimates_alone: tuple[str, ...] = (),
+    settings: dict[str, Any] | None = None,
+    others_alone: tuple[tuple[str, ...], tuple[str, ...]] = ((), ()),
+) -> Result:
+    """Averages with intervals of scored pieces; `against` names a second system and has its pieces.
+
+    `others_alone`: the references and the estimates without partner of the second system. A piece for which a protocol
+    is not defined stays out of that protocol's average.
+    """
+    bootstrap = bootstrap or Bootstrap()
+    other = None
+    if against is not None:
+        estimate, others = against
+        paired = {name: _paired(name, pieces, others, bootstrap) for name in protocols}
+        other = Against(estimate, others, _averages(protocols, others, bootstrap), paired, *others_alone)
+    averages = _averages(protocols, pieces, bootstrap)
+    alone = references_alone, estimates_alone
+    return Result(tuple(protocols), pieces, averages, bootstrap, other, *alone, settings or {})
+
+
+def _averages(protocols: Sequence[str], pieces: list[Piece], bootstrap: Bootstrap) -> dict[str, Average]:
+    return {name: average(protocol(name), _defined(name, pieces), bootstrap) for name in protocols}
+
+
+def _defined(name: str, pieces: list[Piece]) -> list[Scores]:
+    return [values for piece in pieces if (values := piece.values(name)) is not None]
+
+
+def _paired(name: str, pieces: list[Piece], others: list[Piece], bootstrap: Bootstrap) -> Paired:
+    """Over the pieces that both systems have and for which the protocol is defined for both."""
+    by_name = {piece.name: piece.values(name) for piece in others}
+    both = []
+    for piece in pieces:
+        mine, theirs = piece.values(name), by_name.get(piece.name)
+        if mine is not None and theirs is not None:
+            both.append((mine, theirs))
+    return compare(protocol(name), [mine for mine, _ in both], [theirs for _, theirs in both], bootstrap)
+
+
+def _unmatched_json(one: Result | Against) -> dict[str, list[str]]:
+    return {"reference": list(one.references_alone), "estimate": list(one.estimates_alone)}
+
+
+def _average_json(name: str, one: Average) -> dict[str, Any]:
+    about = protocol(name)
+    values = {"pieces": one.pieces, "average": _numbers(one.values), "intervals": _intervals_json(one)}
+    return {"summary": about.summary, "source": about.source, **values, "counts": one.counts}
+
+
+def _paired_json(one: Paired) -> dict[str, Any]:
+    return {
+        "pieces": one.difference.pieces,
+        "first": _numbers(one.first.values),
+        "second": _numbers(one.second.values),
+        "difference": _numbers(one.difference.values),
+        "intervals": _intervals_json(one.difference),
+        "one_sided": one.one_sided,
+    }
+
+
+def _intervals_json(one: Average) -> dict[str, list[float]]:
+    return {metric: list(interval) for metric, interval in one.intervals.items()}
+
+
+def _piece_json(piece: Piece) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "name": piece.name,
+        "reference": piece.reference,
+        "estimate": piece.estimate,
+        "reference_notes": piece.num_notes[0],
+        "estimated_notes": piece.num_notes[1],
+        "remarks": list(piece.remarks),
+    }
+    if piece.failure:
+        return {**values, "error": piece.failure}
+    analysis = {} if piece.analysis is None else {"analysis": _without_nan(piece.analysis.to_json())}
+    return {**values, "scores": scores_json(piece), **analysis}
+
+
+def _pooled_analysis(pieces: list[Piece]) -> dict[str, Any] | None:
+    analyses = [piece.analysis for piece in pieces if piece.analysis is not None]
+    if not analyses:
+        return None
+    from mt3eval.note_errors import pool
+
+    return _without_nan(pool(analyses).to_json())
+
+
+def _numbers(scores: Scores) -> dict[str, float | None]:
+    return {name: _without_nan(float(value)) for name, value in scores.items()}
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

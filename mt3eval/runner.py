@@ -1,0 +1,166 @@
+"""Pairs of files scored by several protocols, in several processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from mt3core.errors import MT3Error
+from mt3core.processes import end_with_the_parent
+from mt3core.processors import num_processors
+from mt3eval.protocol import Scores, protocol
+from mt3eval.reading.pairing import Pair
+from mt3eval.reading.performance import NotDefinedError, Performance
+from mt3eval.reading.reading import Reading, read_with_remarks
+
+# A process takes seconds to start, a pair and protocol about a tenth of one; fewer of these are sooner done without.
+_WORTH_PROCESSES = 60
+
+
+class ScoringError(MT3Error):
+    """Scoring that broke off for a reason outside it, such as a process that was ended."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is done with every pair: the protocols' names, how files are read, and what else is wanted."""
+
+    protocols: tuple[str, ...]
+    reading: Reading = field(default_factory=Reading)
+    analyse: bool = False  # the category of each note (`errors.analyse`)
+    keep_notes: bool = False  # for a report
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """One pair, scored.
+
+    `scores` has for each protocol its values, or the sentence why it has none for these notes. A pair that could
+    not be read has no scores but a `failure`. `analysis` is an `errors.Analysis`.
+    """
+
+    name: str
+    reference: str
+    estimate: str
+    scores: dict[str, Scores | str] = field(default_factory=dict)
+    num_notes: tuple[int, int] = (0, 0)  # reference, estimate
+    num_drum_hits: tuple[int, int] = (0, 0)
+    remarks: tuple[str, ...] = ()
+    failure: str = ""
+    analysis: Any = None
+    performances: tuple[Performance, Performance] | None = None
+
+    def values(self, name: str) -> Scores | None:
+        """The values of a protocol; None where it is not defined for the piece, or the piece was not read."""
+        values = self.scores.get(name)
+        return None if values is None or isinstance(values, str) else values
+
+
+def score_pairs(
+    pairs: Sequence[Pair],
+    task: Task,
+    processes: int | None = None,
+    progress: Callable[[int, int, Piece], None] = lambda done, total, piece: None,
+) -> list[Piece]:
+    """Every pair scored, in the order given; a pair that cannot be read never ends the others.
+
+    Args:
+        pairs: names and files.
+        task: what is wanted of each.
+        processes: pairs side by side; as many as there are processors where None, and none for a few pairs.
+        progress: called in this process after each pair with (pairs done, all pairs, the piece).
+
+    Raises `UsageError` for an unknown protocol and `ScoringError` where a process was ended from outside.
+    """
+    for name in task.protocols:
+        protocol(name)
+    if processes is None:
+        processes = num_processors() if len(pairs) * len(task.protocols) >= _WORTH_PROCESSES else 1
+    pieces: dict[int, Piece] = {}
+    for place, piece in _run(partial(score_pair, task=task), pairs, min(processes, len(pairs))):
+        pieces[place] = piece
+        progress(len(pieces), len(pairs), piece)
+    return [pieces[place] for place in range(len(pairs))]
+
+
+def score_pair(pair: Pair, task: Task) -> Piece:
+    """Reads and scores one pair; whatever goes wrong is its `failure`."""
+    files = str(pair.reference), str(pair.estimate)
+    try:
+        reference, remarks = read_with_remarks(pair.reference, task.reading)
+        estimate, more_remarks = read_with_remarks(pair.estimate, task.reading)
+        return score_performances(pair.name, reference, estimate, task, files, (*remarks, *more_remarks))
+    except MT3Error as error:
+        return Piece(pair.name, *files, failure=str(error))
+    except Exception as error:  # one piece never ends the others
+        return Piece(pair.name, *files, failure=f"Scoring {pair.name} failed ({type(error).__name__}: {error}).")
+
+
+def score_performances(
+    name: str,
+    reference: Performance,
+    estimate: Performance,
+    task: Task,
+    files: tuple[str, str] = ("", ""),
+    remarks: tuple[str, ...] = (),
+) -> Piece:
+    """Scores notes that are in memory."""
+    scores: dict[str, Scores | str] = {}
+    for one in task.protocols:
+        try:
+            scores[one] = protocol(one).score(reference, estimate)
+        except NotDefinedError as error:
+            scores[one] = str(error)
+    analysis = None
+    if task.analyse:
+        from mt3eval.note_errors import analyse
+
+        analysis = analyse(reference, estimate)
+    return Piece(
+        name,
+        *files,
+        scores,
+        (len(reference.notes), len(estimate.notes)),
+        (int(reference.notes["is_drum"].sum()), int(estimate.notes["is_drum"].sum())),
+        remarks,
+        analysis=analysis,
+        performances=(reference, estimate) if task.keep_notes else None,
+    )
+
+
+def _run(score: Callable[[Pair], Piece], pairs: Sequence[Pair], processes: int) -> Iterator[tuple[int, Piece]]:
+    """Every pair's place and piece as it is done, the longest files first."""
+    if processes <= 1:
+        yield from ((place, score(pair)) for place, pair in enumerate(pairs))
+        return
+    order = sorted(range(len(pairs)), key=lambda place: -_size(pairs[place]))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context, _leave_interrupts_to_parent) as pool:
+        waiting = {pool.submit(score, pairs[place]): place for place in order}
+        try:
+            for future in as_completed(waiting):
+                yield waiting[future], future.result()
+        except BrokenProcessPool as error:
+            raise ScoringError(
+                "A process that scored pairs was ended from outside, perhaps for lack of memory.",
+                "Try again with fewer --processes.",
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _size(pair: Pair) -> int:
+    return sum(path.stat().st_size for path in (pair.reference, pair.estimate) if path.exists())
+
+
+def _leave_interrupts_to_parent() -> None:
+    """A terminal's Ctrl-C reaches every process; the parent ends the others, or they see that it is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_the_parent()

@@ -1,0 +1,1 @@
+"""A run around its steps: forecast, checkpoints, log, console, signals."""

@@ -1,0 +1,344 @@
+"""A run's folder: numbered checkpoints, each written aside and then renamed, and what they are restored to.
+
+    run.json          the run's configuration and program (`run_record.py`)
+    3000/params/      what is validated and converted: the moving average, or the parameters where there is none
+    3000/train/       optimizer state, counters, and the parameters themselves where `params` is the average
+    3000/config/      the model's configuration, as JSON
+    3000/data/        the place in the data, as JSON
+    3000/metrics/     of the validation, as JSON
+    3000/checksums.json    sizes and checksums of all that (`integrity.py`)
+    3000.broken/      a checkpoint that could not be read and was passed over
+
+Random keys need no saving: they are made of the seed, which is in the configuration, and the step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from mt3core.config.training import TrainingConfig
+from mt3core.errors import MT3Error, TrainingError
+from mt3jax.training.run.hosts import first_process_does, said_by_first_process, true_for_all_processes
+from mt3jax.training.run.integrity import find_damage, record_checksums
+from mt3jax.training.run.orbax_log import quiet_orbax
+from mt3jax.training.run.retention import LastAndBest, read_metrics
+from mt3jax.training.run.run_record import RUN_FILE, check_folder, write_run_record
+from mt3jax.training.step.state import TrainState
+
+HALF_WRITTEN = ".orbax-checkpoint-tmp*"  # behind the step, as Orbax names what it has not renamed yet
+COUNTERS = ("step", "norm_mean", "num_skipped", "skipped_in_row")
+LOCK_FILE = ".lock"
+MOST_SECONDS_UNSEEN = 60.0  # NFS believes for up to half of that that a file is not there
+SPARE_BYTES = 1 << 20  # for Orbax's descriptions and the JSON
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a checkpoint held; `metrics` is empty where it was saved without a validation."""
+
+    state: TrainState
+    data_state: dict[str, Any]
+    metrics: dict[str, float]
+
+
+class Checkpoints:
+    """Saves and restores a run's state. All processes call the same methods in the same order.
+
+    Opening makes the folder and `run.json`, and removes what a killed process had not finished writing.
+
+    Args:
+        directory: of the run; absent, empty or of this run.
+        config: of the run.
+        say: takes what the user should know.
+
+    Raises `TrainingError` where the folder holds something else, another run, or one that is still training.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], config: TrainingConfig, say: Say = print) -> None:
+        self.directory = Path(directory).absolute()
+        self._config, self._say = config, say
+        self._lock: Any = None
+        changes = check_folder(self.directory, config)
+        first_process_does(self._open_folder)
+        if not true_for_all_processes(_appears(self.directory / RUN_FILE)):
+            raise TrainingError(
+                f"{self.directory} is not the same folder for all processes.",
+                "Choose one on a file system that all hosts share with --output.",
+            )
+        if changes:
+            say(f"Going on with other values than before: {', '.join(map(str, changes))}.")
+        self._retention = LastAndBest(config.checkpoint.keep_last, config.checkpoint.keep_best)
+        self._saving: int | None = None
+        self._has_failed = False
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=self._retention,
+            cleanup_tmp_directories=False,  # which Orbax does in the background: not done by the end of a short run
+            lightweight_initialize=True,  # so that no broken file of a checkpoint can keep it from starting
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._record),
+        )
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        quiet_orbax()
+        for step in self._manager.all_steps():
+            self._retention.metrics[step] = read_metrics(self.directory / str(step))
+
+    def latest_step(self) -> int | None:
+        """The newest checkpoint that is wholly written, or None."""
+        return max(_steps(self.directory), default=None)
+
+    def save(
+        self, state: TrainState, data_state: Mapping[str, Any], metrics: Mapping[str, float] | None = None
+    ) -> None:
+        """Writes a checkpoint while training goes on; a step that has one already is left as it is.
+
+        Args:
+            state: may be given away to the next step as soon as this returns.
+            data_state: where the data goes on, of types that JSON knows.
+            metrics: of the validation after this step, which decide whether it is among the best.
+
+        Raises `TrainingError` where it, or the one before, cannot be written. Earlier ones stay as they are.
+        """
+        self.wait()
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        first_process_does(lambda: self._check_room(state, 1, f"for checkpoint {step:,}"))
+        figures = {name: float(value) for name, value in (metrics or {}).items()}
+        self._retention.metrics[step] = figures
+        self._saving, self._has_failed = step, False
+        average, train = _to_items(state)
+        items = ocp.args.Composite(
+            params=ocp.args.StandardSave(average),
+            train=ocp.args.StandardSave(train),
+            config=ocp.args.JsonSave(self._config.model.to_dict()),
+            data=ocp.args.JsonSave(dict(data_state)),
+            metrics=ocp.args.JsonSave(figures),
+        )
+        with self._failures_named():
+            self._manager.save(step, args=items, force=True)
+
+    def wait(self) -> None:
+        """Waits until what is being written is there. Raises `TrainingError` where it could not be written."""
+        with self._failures_named():
+            self._manager.wait_until_finished()
+
+    def restore(self, abstract_state: TrainState) -> Restored | None:
+        """The newest checkpoint that is whole; None where there are no checkpoints.
+
+        One that is broken is named, and set aside as soon as an earlier one could be read.
+
+        Args:
+            abstract_state: shapes and shardings to restore to, whatever they were when it was saved.
+
+        Raises `TrainingError` where there are checkpoints and none can be used, or where the disk has no room for
+        a new one.
+        """
+        self.wait()
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        # The old ones are deleted only when the new one is there, so the first two need room side by side.
+        first_process_does(lambda: self._check_room(abstract_state, 1 if steps else 2, "for checkpoints"))
+        broken: dict[int, str] = {}
+        for step in steps:
+            restored, problem = self._try(step, abstract_state)
+            if restored is not None:
+                self._set_aside(broken)
+                return restored
+            broken[step] = problem
+        if not broken:
+            return None
+        newest = max(broken)
+        raise TrainingError(
+            f"None of the {len(broken)} checkpoints in {self.directory} can be used; of {newest}, {broken[newest]}.",
+            "Bring one back from a copy, or begin another run with --output.",
+        )
+
+    def close(self) -> None:
+        """Waits for what is being written, and gives the folder free."""
+        try:
+            self.wait()
+            self._manager.close()
+        finally:
+            if self._has_failed:
+                self._remove_half_written()  # by writes that went on after another had failed
+            if self._lock is not None:
+                self._lock.close()
+                self._lock = None
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except TrainingError:
+            if error is None:  # what ended the run first is what the user should read
+                raise
+
+    # ---- Opening
+
+    def _open_folder(self) -> None:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._lock = _take_lock(self.directory / LOCK_FILE)
+        except OSError as error:
+            raise TrainingError(
+                f"Cannot write to {self.directory}: {error.strerror or error}.", "Choose another place with --output."
+            ) from error
+        if self._lock is None:
+            raise TrainingError(
+                f"Another process is training in {self.directory}.", "Wait for it, or choose another with --output."
+            )
+        for directory in self.directory.glob(f"*{HALF_WRITTEN}"):
+            shutil.rmtree(directory, ignore_errors=True)
+        write_run_record(self.directory, self._config)
+
+    # ---- Saving
+
+    def _record(self) -> None:
+        """Called by Orbax's thread in the first process, when all files are there and still aside."""
+        for directory in self._half_written():
+            record_checksums(directory)
+
+    def _half_written(self) -> Iterator[Path]:
+        return self.directory.glob(f"{self._saving}{HALF_WRITTEN}")
+
+    def _remove_half_written(self) -> None:
+        for directory in self._half_written() if jax.process_index() == 0 else ():
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _check_room(self, state: TrainState, count: int, purpose: str) -> None:
+        needed = count * (_num_bytes(state) + SPARE_BYTES)
+        free = shutil.disk_usage(self.directory).free
+        if free < needed:
+            raise TrainingError(
+                f"{self.directory} has too little room {purpose}: {_shown(free)} are free of {_shown(needed)} needed.",
+                "Make room (earlier checkpoints are untouched), or choose another disk with --output.",
+            )
+
+    @contextlib.contextmanager
+    def _failures_named(self) -> Iterator[None]:
+        try:
+            yield
+        except MT3Error:
+            raise
+        except Exception as error:  # whatever Orbax, TensorStore and the file system raise
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> TrainingError:
+        self._has_failed = True
+        self._remove_half_written()
+        self._manager.reload()  # it has forgotten old steps that it was going to delete after this one
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        return TrainingError(
+            f"Checkpoint {self._saving} could not be written to {self.directory}: {reason.rstrip('.')}.",
+            "Earlier checkpoints are untouched: make sure that the disk has room, and start the same command again.",
+        )
+
+    # ---- Restoring
+
+    def _try(self, step: int, abstract_state: TrainState) -> tuple[Restored | None, str]:
+        """A checkpoint, or what is wrong with it; all processes come to the same."""
+        problem = find_damage(self.directory / str(step)) if jax.process_index() == 0 else ""
+        if said_by_first_process(bool(problem)):
+            return None, problem or "the first process found it broken"
+        restored = None
+        try:
+            restored = self._read(step, abstract_state)
+        except Exception as error:  # Orbax and TensorStore raise many kinds for broken files
+            problem = (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".")
+        if not true_for_all_processes(restored is not None):
+            return None, problem or "another process could not read it"
+        return restored, ""
+
+    def _read(self, step: int, abstract_state: TrainState) -> Restored:
+        average, train = _to_items(abstract_state)
+        found = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                params=ocp.args.StandardRestore(average),
+                train=ocp.args.StandardRestore(train),
+                data=ocp.args.JsonRestore(),
+                metrics=ocp.args.JsonRestore(),
+            ),
+        )
+        return Restored(_to_state(found["params"], found["train"]), dict(found["data"]), dict(found["metrics"]))
+
+    def _set_aside(self, broken: Mapping[int, str]) -> None:
+        """Takes broken checkpoints' numbers from them, which the run will come to again."""
+        if not broken:
+            return
+        for step, problem in broken.items():
+            self._say(f"Checkpoint {step} is broken ({problem}); it is set aside as {step}.broken.")
+        first_process_does(lambda: _set_aside(self.directory, broken))
+        self._manager.reload()
+
+
+def _to_items(state: TrainState) -> tuple[Any, dict[str, Any]]:
+    """What goes into `params` and into `train`."""
+    train = {"opt_state": state.opt_state, **{name: getattr(state, name) for name in COUNTERS}}
+    if state.ema is None:
+        return state.params, train
+    return state.ema, {**train, "params": state.params}
+
+
+def _to_state(average: Any, train: Mapping[str, Any]) -> TrainState:
+    params, ema = (train["params"], average) if "params" in train else (average, None)
+    return TrainState(params=params, ema=ema, opt_state=train["opt_state"], **{name: train[name] for name in COUNTERS})
+
+
+def _num_bytes(state: TrainState) -> int:
+    return sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(state))
+
+
+def _steps(directory: Path) -> list[int]:
+    return [int(entry.name) for entry in directory.iterdir() if entry.name.isdigit()] if directory.is_dir() else []
+
+
+def _set_aside(directory: Path, steps: Iterable[int]) -> None:
+    for step in steps:
+        aside = directory / f"{step}.broken"
+        shutil.rmtree(aside, ignore_errors=True)
+        (directory / str(step)).rename(aside)
+
+
+def _shown(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e7 else f"{num_bytes / 1e6:.2f} MB"
+
+
+def _appears(path: Path) -> bool:
+    """Whether a file is there that another host may have just made, which network file systems show late."""
+    ends = time.monotonic() + MOST_SECONDS_UNSEEN
+    while not path.exists() and time.monotonic() < ends:
+        time.sleep(0.2)
+    return path.exists()
+
+
+def _take_lock(path: Path) -> Any:
+    """An open file that this process holds a lock on; None where another one does. The system frees it in any case."""
+    file = path.open("w")
+    try:
+        import fcntl
+
+        # Not inherited by worker processes, which may outlive a killed run.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        file.close()
+        return None
+    except (ImportError, OSError):  # a file system or platform without locks
+        pass
+    return file

@@ -1,0 +1,197 @@
+"""What a run will take, before anything is compiled: parameters, arithmetic, memory of a device, time.
+
+The arithmetic is counted as in "model FLOPs utilisation": two operations for each product and sum that the network's
+matrix products need, three times the forward pass for forward and backward. What is computed again or in vain (remat,
+padding), the spectrogram, softmax, norms and the optimizer are not counted.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from mt3core.config.model import ModelConfig
+from mt3core.config.training import TrainingConfig
+from mt3core.model.parameters import parameters
+from mt3core.packing import TILE_BLOCKS, num_tiles
+from mt3jax.attention import choose_implementation
+from mt3jax.training.step.loss import chunk_tokens
+from mt3jax.training.step.state import TrainState, abstract_state
+
+# Operations a second and device in bfloat16 without sparsity, from the makers' data sheets; a part of JAX's name of
+# the device's kind tells, the first that fits.
+PEAK_FLOPS = (
+    ("H100 PCIe", 756e12),
+    ("H100 NVL", 835e12),
+    ("H100", 989e12),
+    ("H200", 989e12),
+    ("A100", 312e12),
+    ("TPU v4", 275e12),
+    ("TPU v5 lite", 197e12),
+    ("TPU v5e", 197e12),
+    ("TPU v5", 459e12),
+    ("TPU v6", 918e12),
+)
+# Share of the peak that estimates of time suppose.
+EXPECTED_MFU = 0.20  # nobody has measured it; docs/performance.md says what the figure comes from
+
+
+def num_parameters(config: ModelConfig) -> int:
+    return sum(math.prod(p.shape) for p in parameters(config.network))
+
+
+def example_flops(config: ModelConfig, tokens: float, frames: int | None = None) -> float:
+    """Operations of an example's forward and backward pass.
+
+    Args:
+        config: the model; e, j, m, g, b, v below are its width, heads times their size, the MLP's width and number
+            of gates, mel bands and vocabulary.
+        tokens: of its target, the end token included; the mean over examples for a mean.
+        frames: of its input; by default the network's.
+
+    An encoder layer takes 8 e j + 2 (g + 1) e m + 4 j frames a frame; a decoder layer 4 e j a frame for the keys and
+    values of the cross-attention, and 12 e j + 2 (g + 1) e m + 4 j frames + 2 j (tokens + 1) a token, the causal half
+    of the self-attention; then 2 b e a frame for the input and 2 e v a token for the logits.
+    """
+    network = config.network
+    frames = network.input_frames if frames is None else frames
+    width, joined = network.emb_dim, network.num_heads * network.head_dim
+    mlp = 2 * (len(network.mlp_activations) + 1) * width * network.mlp_dim
+    encoder_layer = 8 * width * joined + mlp + 4 * joined * frames
+    decoder_layer = 12 * width * joined + mlp + 4 * joined * frames + 2 * joined * (tokens + 1)
+    a_frame = 2 * network.input_bands * width + network.num_encoder_layers * encoder_layer
+    a_frame += network.num_decoder_layers * 4 * width * joined
+    a_token = network.num_decoder_layers * decoder_layer + 2 * width * network.vocab_size
+    return 3.0 * (frames * a_frame + tokens * a_token)
+
+
+def peak_flops(device_kind: str | None = None) -> float | None:
+    """Of a device by its kind (JAX's `device_kind`; by default the first device's); None where it is not known."""
+    kind = jax.devices()[0].device_kind if device_kind is None else device_kind
+    return next((peak for name, peak in PEAK_FLOPS if name in kind), None)
+
+
+def mfu(
+    examples_per_second: float,
+    config: ModelConfig,
+    tokens: float,
+    num_devices: int = 1,
+    device_kind: str | None = None,
+) -> float | None:
+    """Model FLOPs utilisation, a share of the devices' peak in bfloat16; None on unknown devices.
+
+    `examples_per_second` of all devices together, whose targets have `tokens` on average.
+    """
+    peak = peak_flops(device_kind)
+    return None if peak is None else examples_per_second * example_flops(config, tokens) / (peak * num_devices)
+
+
+def run_seconds(
+    config: TrainingConfig, tokens: float, num_devices: int, device_kind: str | None = None
+) -> float | None:
+    """Roughly how long all steps will take, at `EXPECTED_MFU`; None on unknown devices."""
+    peak = peak_flops(device_kind)
+    if peak is None:
+        return None
+    flops = config.num_steps * config.batch.examples * example_flops(config.model, tokens)
+    return flops / (peak * num_devices * EXPECTED_MFU)
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes on one device.
+
+    Attributes:
+        params, optimizer, average: what is kept from step to step.
+        gradients: of one part and, with several, their sum; where parameters are split, gathered ones, too.
+        activations: kept for the backward pass, or the spectrogram's where that is more; with the logits of a chunk.
+        batch: two steps' input, since the next is brought while one is computed.
+    """
+
+    params: int
+    optimizer: int
+    average: int
+    gradients: int
+    activations: int
+    batch: int
+
+    @property
+    def total(self) -> int:
+        return sum(getattr(self, field.name) for field in fields(self))
+
+
+def memory_estimate(config: TrainingConfig, mesh: Mesh, rows: int | None = None) -> MemoryEstimate:
+    """Memory that a step needs on each device of `mesh`, from shapes alone; activations are a rough count.
+
+    `rows`: decoder rows of a device and part; by default as many as it has examples.
+    """
+    state: TrainState = abstract_state(config, mesh)
+    whole = 4 * num_parameters(config.model)
+    copies = whole if config.compute.dtype == "float32" else whole // 2  # gradients, as they leave the backward pass
+    gathered = (whole if mesh.shape["fsdp"] > 1 else 0) + (whole // 2 if config.compute.dtype == "bfloat16" else 0)
+    summed = _bytes(state.params) * (2 if config.batch.accumulation > 1 else 1)
+    examples = max(config.batch.examples // (config.batch.accumulation * mesh.size), 1)
+    rows = examples if rows is None else rows
+    return MemoryEstimate(
+        params=_bytes(state.params),
+        optimizer=_bytes(state.opt_state),
+        average=_bytes(state.ema),
+        gradients=copies + gathered + summed,
+        activations=max(_activation_bytes(config, examples, rows), _spectrogram_bytes(config.model, examples)),
+        batch=2 * config.batch.accumulation * _batch_bytes(config, examples, rows),
+    )
+
+
+def _bytes(tree: Any) -> int:
+    """Of a tree of abstract arrays, what lies on one device."""
+    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _activation_bytes(config: TrainingConfig, examples: int, rows: int) -> int:
+    """What the layers keep for the backward pass, and two copies of a chunk's logits in float32.
+
+    A place (frame or token) of a layer keeps its input to each block and norm, queries, keys, values, what attention
+    and the MLP multiplied, and the attention's weights in float32 unless it is fused; a block of tokens the keys and
+    values of its example. With remat only the layers' inputs are kept, and of one layer at a time the rest; XLA undoes
+    that on CPUs. In float32 without remat XLA's own figures for 2 + 2 and 4 + 4 layers on a CPU were a tenth higher.
+    """
+    network, compute = config.model.network, config.compute
+    size = 4 if compute.dtype == "float32" else 2
+    width, joined = network.emb_dim, network.num_heads * network.head_dim
+    mlp = (2 * len(network.mlp_activations) + 2) * network.mlp_dim
+    is_fused = choose_implementation(compute.attention, compute.dtype, network.head_dim) == "cudnn"
+    weight = 0 if is_fused else network.num_heads * (4 + size)
+    frames, tokens = examples * network.input_frames, rows * network.max_target_tokens
+    attention = 3 * width + 5 * joined
+    encoder = frames * (size * (attention + 3 * width + mlp) + weight * network.input_frames)
+    decoder = tokens * (size * (2 * attention + 3 * width + mlp) + weight * network.max_target_tokens)
+    tiles, tile_tokens = rows, network.max_target_tokens
+    if config.batch.packed:
+        row_blocks = network.max_target_tokens // config.batch.block_tokens
+        tiles = num_tiles(rows, row_blocks, examples)
+        tile_tokens = config.batch.block_tokens * min(TILE_BLOCKS, row_blocks)
+        decoder += 2 * joined * size * tiles * tile_tokens
+    decoder += tiles * tile_tokens * weight * network.input_frames
+    decoder += (frames + tiles * network.input_frames) * size * 2 * joined
+    if compute.remat:
+        inputs = size * width * (frames * network.num_encoder_layers + tokens * network.num_decoder_layers)
+        layers = inputs + max(encoder, decoder)
+    else:
+        layers = encoder * network.num_encoder_layers + decoder * network.num_decoder_layers
+    return layers + 2 * 4 * rows * chunk_tokens(config, rows) * network.vocab_size
+
+
+def _spectrogram_bytes(config: ModelConfig, examples: int) -> int:
+    """Framed audio, its transform (complex) and magnitude, and the mel bands, all float32."""
+    bins = config.spectrogram.fft_samples // 2 + 1
+    per_frame = config.spectrogram.fft_samples + 3 * bins + config.spectrogram.mel_bands
+    return 4 * examples * config.network.input_frames * per_frame
+
+
+def _batch_bytes(config: TrainingConfig, examples: int, rows: int) -> int:
+    """Of one part: 16-bit audio, and four numbers a token."""
+    return 2 * examples * config.model.segment_samples + 4 * 4 * rows * config.model.network.max_target_tokens

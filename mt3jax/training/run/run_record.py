@@ -1,0 +1,194 @@
+"""`run.json`, which says of a run's folder what was trained by which program, and whether a run can go on in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mt3core.config.training import TrainingConfig
+from mt3core.errors import TrainingError
+from mt3core.files import atomic_output
+
+RUN_FILE = "run.json"
+PACKAGES = ("mt3kit", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+# What a run may go on with another value of: where, how fast and how long it is computed, what is kept and reported,
+# and what the learning rate is. Whatever else differs would make it another run.
+FREE = (
+    "name",
+    "before",  # what has begun does not look back
+    "before.",
+    "num_steps",
+    "data.manifest",  # the pipeline's state knows by itself whether it lists the same data
+    "data.num_workers",
+    "data.num_threads",
+    "data.batches_ahead",
+    "batch.accumulation",
+    "batch.packed",
+    "batch.block_tokens",
+    "batch.rows",
+    "optimizer.learning_rate",
+    "optimizer.schedule",
+    "optimizer.warmup_steps",
+    "optimizer.end_factor",
+    "loss.chunk_tokens",
+    "compute.remat",
+    "compute.attention",
+    "compute.data",
+    "compute.fsdp",
+    "safety.",
+    "checkpoint.",
+    "validation.",
+    "report.",
+    "finish.",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """A field of a run's configuration that has another value than before."""
+
+    field: str
+    before: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.field} (was {_shown(self.before)}, now {_shown(self.now)})"
+
+
+def read_run_record(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """A run's `run.json`: `config` (as nested dictionaries), `git`, `versions`, `time` and `earlier` starts.
+
+    Raises `TrainingError` where there is none or it cannot be read.
+    """
+    path = Path(directory) / RUN_FILE
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TrainingError(f"{directory} is no folder of a training run: it has no {RUN_FILE}.") from None
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path} cannot be read: {error}.", "Train in another folder, or bring it back.") from error
+    if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
+        raise TrainingError(f"{path} is no record of a training run.", "Train in another folder, or bring it back.")
+    return record
+
+
+def check_folder(directory: Path, config: TrainingConfig) -> list[Change]:
+    """Whether a run can begin or go on in a folder; returns what differs from before and may differ.
+
+    Raises `TrainingError` where the folder holds something else or a run that another configuration has made.
+    """
+    if not directory.exists():
+        return []
+    if not directory.is_dir():
+        raise TrainingError(f"{directory} is a file.", "Choose a folder for the run with --output.")
+    if not (directory / RUN_FILE).exists():
+        # What begins with a dot is of a start that was killed before it had written anything else.
+        others = sorted(entry.name for entry in directory.iterdir() if not entry.name.startswith("."))
+        if others:
+            raise TrainingError(
+                f"{directory} is no folder of a training run: it holds {', '.join(others[:3])}"
+                f"{' and more' if len(others) > 3 else ''}, but no {RUN_FILE}.",
+                "Choose another folder with --output.",
+            )
+        return []
+    changes = differences(read_run_record(directory)["config"], config)
+    refused = [change for change in changes if not _is_free(change.field)]
+    if refused:
+        raise TrainingError(
+            f"The run in {directory} was begun with another configuration: {', '.join(map(str, refused))}.",
+            "Go on with the same values, or begin another run with --output.",
+        )
+    return changes
+
+
+def has_checkpoints(run_directory: Path) -> bool:
+    """Whether a run is to be gone on with, so that the weights it began with do not matter any more."""
+    return run_directory.is_dir() and any(entry.name.isdigit() for entry in run_directory.iterdir())
+
+
+def write_run_record(directory: Path, config: TrainingConfig) -> None:
+    """Writes `run.json`, whole or not at all; what it said of earlier starts moves into `earlier`."""
+    for left in directory.glob(f".{RUN_FILE}.*"):  # by a start that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    earlier = []
+    if (directory / RUN_FILE).exists():
+        before = read_run_record(directory)
+        changes = [dataclasses.asdict(change) for change in differences(before["config"], config)]
+        start = {name: value for name, value in before.items() if name not in ("config", "earlier")}
+        earlier = [*before.get("earlier", []), {**start, "changed_after": changes}]
+    record = {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "git": git_revision(),
+        "versions": versions(),
+        "config": dataclasses.asdict(config),
+        "earlier": earlier,
+    }
+    with atomic_output(directory / RUN_FILE) as path:
+        path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def differences(before: Mapping[str, Any], config: TrainingConfig) -> list[Change]:
+    """The fields whose values are others now. One that a run of an older version had not yet has its default."""
+    # Through JSON, as the values of before were: tuples become lists.
+    now = _flat(json.loads(json.dumps(dataclasses.asdict(config))))
+    default = _flat(json.loads(json.dumps(dataclasses.asdict(TrainingConfig(name="")))))
+    was = {**default, **_flat(before)}
+    return [Change(field, was[field], value) for field, value in now.items() if was.get(field) != value]
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that decide what a run computes."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # from a checkout that was not installed
+            found[name] = ""
+    return found
+
+
+def git_revision() -> dict[str, Any] | None:
+    """Commit and whether files differ from it, of the checkout that the program runs from; None where it is none."""
+    root = Path(__file__).parents[3]
+    own = Path(__file__).relative_to(root).as_posix()
+    # A package that was installed below somebody else's checkout is not part of it.
+    if _git(root, "ls-files", "--error-unmatch", own) is None:
+        return None
+    commit = _git(root, "rev-parse", "HEAD")
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return None if commit is None else {"commit": commit.strip(), "is_dirty": bool(changed)}
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        command = ["git", "-C", str(root), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _is_free(field: str) -> bool:
+    return any(field == free or (free.endswith(".") and field.startswith(free)) for free in FREE)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,139 @@
+"""What a run carries from step to step, and the network that its parameters belong to."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from mt3core.config.model import ModelConfig
+from mt3core.config.training import TrainingConfig
+from mt3core.model.parameters import check_arrays, parameters
+from mt3jax.compilation import keep_compiled_programs
+from mt3jax.loading import nest
+from mt3jax.model import Transformer
+from mt3jax.training.step.optimizer import make_optimizer
+from mt3jax.training.step.sharding import param_shardings, place, state_shardings
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """A pytree. Its leaves may be arrays, shapes or shardings.
+
+    Attributes:
+        params: nested dictionary in Flax's names (list places are integers), float32.
+        opt_state: Optax's.
+        ema: the parameters' moving average in the same form, or None.
+        step: int32, updates tried so far, those that were skipped among them.
+        norm_mean: float32, running mean of the gradient's norm over applied updates; 0 before the first.
+        num_skipped: int32, updates that were not applied so far.
+        skipped_in_row: int32, those since the last that was applied.
+    """
+
+    params: Any
+    opt_state: Any
+    ema: Any
+    step: Any
+    norm_mean: Any
+    num_skipped: Any
+    skipped_in_row: Any
+
+
+def init_state(config: TrainingConfig, mesh: Mesh, arrays: Mapping[str, np.ndarray] | None = None) -> TrainState:
+    """A run's state before its first step, laid out over the mesh.
+
+    Args:
+        config: of the run; weights are drawn from its `seed`.
+        mesh: where to put it.
+        arrays: weights by PyTorch name and in PyTorch's shape (as `build_model` takes them) instead of drawn ones.
+
+    Raises `ModelError` where `arrays` do not fit the network.
+    """
+    params = drawn_params(config.model, config.seed) if arrays is None else given_params(config.model, arrays)
+    shardings = state_shardings_of(config, mesh)
+    # Each leaf in memory of its own, since all of it is given away to the first step.
+    return TrainState(
+        params=place(params, shardings.params),
+        opt_state=place(make_optimizer(config.optimizer).init(params), shardings.opt_state),
+        ema=place(params, shardings.ema) if config.optimizer.ema_decay else None,
+        step=place(np.zeros((), np.int32), shardings.step),
+        norm_mean=place(np.zeros((), np.float32), shardings.norm_mean),
+        num_skipped=place(np.zeros((), np.int32), shardings.num_skipped),
+        skipped_in_row=place(np.zeros((), np.int32), shardings.skipped_in_row),
+    )
+
+
+def abstract_state(config: TrainingConfig, mesh: Mesh) -> TrainState:
+    """The state as `jax.ShapeDtypeStruct`s with shardings: what a checkpoint is restored to."""
+    shapes = _shapes(config)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        state_shardings_of(config, mesh),
+    )
+
+
+def state_shardings_of(config: TrainingConfig, mesh: Mesh) -> TrainState:
+    """The state's shardings."""
+    shapes = _shapes(config)
+    return state_shardings(shapes, shapes.params, mesh)
+
+
+def abstract_params(config: ModelConfig) -> Any:
+    """The parameters as shapes."""
+    flat: dict[str, Any] = {p.flax_name: jax.ShapeDtypeStruct(p.shape, jnp.float32) for p in parameters(config.network)}
+    return nest(flat)
+
+
+def params_shardings(config: ModelConfig, mesh: Mesh) -> Any:
+    return param_shardings(abstract_params(config), mesh)
+
+
+def network(config: ModelConfig, params: Any) -> Transformer:
+    """The network that holds these parameters; also inside compiled functions."""
+    graph, abstract = _abstract_network(config)
+    state = jax.tree.map(lambda leaf: leaf, abstract)  # a copy, as it is about to be changed
+    nnx.replace_by_pure_dict(state, params)
+    return nnx.merge(graph, state)
+
+
+@functools.lru_cache(maxsize=4)
+def _abstract_network(config: ModelConfig) -> tuple[Any, Any]:
+    return nnx.split(nnx.eval_shape(lambda: Transformer(config, nnx.Rngs(0))))
+
+
+def drawn_params(config: ModelConfig, seed: int) -> Any:
+    """T5's initial weights, as host arrays: the same on every host and any mesh."""
+    keep_compiled_programs()  # drawing is compiled for each shape, which takes seconds
+    return jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(Transformer(config, nnx.Rngs(seed)))))
+
+
+def given_params(config: ModelConfig, arrays: Mapping[str, np.ndarray]) -> Any:
+    """Weights by PyTorch name as Flax's nested dictionary of host arrays, float32."""
+    table = parameters(config.network)
+    shapes = {name: array.shape for name, array in arrays.items()}
+    check_arrays({p.torch_name: p.torch_shape for p in table}, shapes, "the given weights")
+    flat: dict[str, Any] = {p.flax_name: p.flip(np.asarray(arrays[p.torch_name], np.float32)) for p in table}
+    return nest(flat)
+
+
+def _shapes(config: TrainingConfig) -> TrainState:
+    params = abstract_params(config.model)
+    number, count = (jax.ShapeDtypeStruct((), kind) for kind in (jnp.float32, jnp.int32))
+    return TrainState(
+        params=params,
+        opt_state=jax.eval_shape(make_optimizer(config.optimizer).init, params),
+        ema=params if config.optimizer.ema_decay else None,
+        step=count,
+        norm_mean=number,
+        num_skipped=count,
+        skipped_in_row=count,
+    )

@@ -1,0 +1,1 @@
+"""Loss and decoded pieces of a fixed sample while training."""

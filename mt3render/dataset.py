@@ -1,0 +1,227 @@
+"""A folder of MIDI files rendered as a data set, piece by piece in several processes."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+from mt3core.errors import MT3Error, OutputError, UsageError
+from mt3core.files import atomic_output
+from mt3render.engines import build_engine, choose_engine
+from mt3render.instruments import is_instrument, read_sounds, sounds_below, sounds_digest
+from mt3render.layouts import LAYOUTS, RAW_PREFIX, Players, targets, write_piece
+from mt3render.maestro_index import write_maestro_index
+from mt3render.score import read_score
+from mt3render.soundfonts import default_sound_font
+from mt3render.sources import Source, find_sources
+from mt3render.variation import PROGRAM_CHOICES, WIDEST_TUNING_CENTS
+
+SETTINGS_NAME = "rendering.json"
+DEFAULT_MOST_MINUTES = 20.0
+LONGEST_MINUTES = 150.0  # what pretty_midi reads back at a tick a millisecond
+MAESTRO_NAME = "maestro"
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What is rendered, and how. Equal settings and equal versions of the engine give equal bytes."""
+
+    layout: str
+    engine: str
+    sound_fonts: tuple[Path, ...] = ()  # and folders of samples; empty: the sound font that pretty_midi brings
+    seed: int = 0
+    programs: str = "class"
+    sample_rate_hz: int = 44_100
+    most_minutes: float = DEFAULT_MOST_MINUTES
+    tuning_cents: tuple[float, float] = (0.0, 0.0)  # of each piece, drawn between these
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a MIDI file: `written`, `skipped` since it was there, or `failed` with a sentence."""
+
+    source: Source
+    state: str
+    seconds: float = 0.0
+    num_notes: int = 0
+    num_left_out: int = 0
+    is_cut: bool = False
+    error: MT3Error | Exception | None = None
+
+
+@dataclass
+class RenderingReport:
+    """All outcomes in the order of the files."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def count(self, state: str) -> int:
+        return sum(outcome.state == state for outcome in self.outcomes)
+
+
+def check_rendering(rendering: Rendering) -> Rendering:
+    """The settings with engine and sound fonts settled. Raises `UsageError` and others for what cannot be done."""
+    if rendering.layout not in LAYOUTS:
+        raise UsageError(f"There is no layout {rendering.layout!r}.", f"Choose {', '.join(LAYOUTS)}.")
+    if rendering.programs not in PROGRAM_CHOICES:
+        raise UsageError(f"Unknown choice {rendering.programs!r}.", f"Choose {', '.join(PROGRAM_CHOICES)}.")
+    if not 0 < rendering.most_minutes <= LONGEST_MINUTES:
+        raise UsageError(
+            f"{rendering.most_minutes:g} minutes cannot be rendered.", f"Choose up to {LONGEST_MINUTES:g}."
+        )
+    if not -WIDEST_TUNING_CENTS <= rendering.tuning_cents[0] <= rendering.tuning_cents[1] <= WIDEST_TUNING_CENTS:
+        low, high = rendering.tuning_cents
+        raise UsageError(
+            f"A tuning from {low:g} to {high:g} cents cannot be drawn.",
+            f"Give the lower and the upper end, within {WIDEST_TUNING_CENTS:g} cents: -20,24.",
+        )
+    engine = choose_engine(rendering.engine)
+    fonts = tuple(font for path in rendering.sound_fonts for font in sounds_below(path.absolute()))
+    if build_engine(engine).uses_sound_fonts:
+        fonts = fonts or (default_sound_font(),)
+    elif not all(is_instrument(font) for font in fonts):
+        raise UsageError(
+            f"The engine {engine} plays no sound fonts.", "Leave --sound-font out, or give only folders of samples."
+        )
+    for font in fonts:
+        read_sounds(font)
+    return replace(rendering, engine=engine, sound_fonts=fonts)
+
+
+def parse_range(text: str) -> tuple[float, float]:
+    """Two numbers written as `-20,24`. Raises `UsageError`."""
+    try:
+        low, high = (float(word) for word in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"{text!r} is no range.", "Give its lower and its upper end: -20,24.") from error
+    return low, high
+
+
+def render_dataset(
+    midi_dir: Path,
+    out: Path,
+    rendering: Rendering,
+    processes: int = 1,
+    limit: int | None = None,
+    overwrite: bool = False,
+    on_outcome: Callable[[Outcome, int], None] = lambda outcome, total: None,
+) -> RenderingReport:
+    """Renders the MIDI files of a folder; what is finished already is skipped, what fails is left out.
+
+    The files' bytes do not depend on the number of processes. `on_outcome` is called for each file as it is done,
+    with the number of all. Raises `UsageError` or `OutputError` before anything is written, and `OutputError` when
+    the disk is full.
+    """
+    rendering = check_rendering(rendering)
+    sources = find_sources(midi_dir, limit)
+    _settle(out, rendering, overwrite)
+    _clear(out, rendering.layout, sources, overwrite)
+    outcomes = {}
+    pending = []
+    for source in sources:
+        if all(path.exists() for path in targets(rendering.layout, out, source)):
+            outcomes[source.number] = Outcome(source, "skipped")
+            on_outcome(outcomes[source.number], len(sources))
+        else:
+            pending.append(source)
+    for outcome in _render(pending, out, rendering, processes):
+        if isinstance(outcome.error, OutputError):
+            raise outcome.error
+        outcomes[outcome.source.number] = outcome
+        on_outcome(outcome, len(sources))
+    if rendering.layout == MAESTRO_NAME:
+        write_maestro_index(out, [one.source for one in outcomes.values() if one.state != "failed"])
+    return RenderingReport([outcomes[source.number] for source in sources])
+
+
+def render_piece(source: Source, out: Path, rendering: Rendering) -> Outcome:
+    """Renders one file; an error of whatever kind becomes a failed outcome."""
+    try:
+        score = read_score(source.path, rendering.most_minutes * 60)
+        written = write_piece(rendering.layout, out, source, score, _players(rendering))
+    except Exception as error:
+        error.__traceback__ = None  # it cannot travel between processes
+        return Outcome(source, "failed", error=error)
+    return Outcome(source, "written", written.seconds, written.num_notes, written.num_left_out, score.is_cut)
+
+
+@lru_cache(maxsize=1)
+def _players(rendering: Rendering) -> Players:
+    fonts = tuple(read_sounds(font) for font in rendering.sound_fonts)
+    engine = build_engine(rendering.engine)
+    return Players(engine, fonts, rendering.seed, rendering.programs, rendering.sample_rate_hz, rendering.tuning_cents)
+
+
+def _render(sources: Sequence[Source], out: Path, rendering: Rendering, processes: int) -> Iterator[Outcome]:
+    if min(processes, len(sources)) <= 1:
+        yield from (render_piece(source, out, rendering) for source in sources)
+        return
+    # Fresh processes: a forked one would inherit the threads' locks of whatever this one has loaded.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(processes, len(sources)), mp_context=context)
+    try:
+        running = [pool.submit(render_piece, source, out, rendering) for source in sources]
+        for done in as_completed(running):
+            yield done.result()
+    except BrokenProcessPool as error:
+        raise OutputError(
+            "A process that was rendering has been ended, perhaps for want of memory.",
+            "Run again with fewer --processes; what is finished is kept.",
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _settle(out: Path, rendering: Rendering, overwrite: bool) -> None:
+    """Writes the settings beside the data, so that a later run cannot mix pieces that were rendered otherwise."""
+    described = _described(rendering)
+    path = out / SETTINGS_NAME
+    try:
+        existing = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        is_foreign = existing is None and out.exists() and (not out.is_dir() or any(out.iterdir()))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path} cannot be read ({error}).", "Choose another folder.") from error
+    if is_foreign:
+        raise OutputError(f"{out} holds something that was not rendered here.", "Choose another folder.")
+    if existing == described:
+        return
+    if existing is not None and not overwrite:
+        differing = [key for key in described if existing.get(key) != described[key]]
+        raise OutputError(
+            f"{out} was rendered with another {' and '.join(differing) or 'version'}.",
+            "Choose another folder, or say --overwrite.",
+        )
+    with atomic_output(path) as temporary:
+        temporary.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+
+
+def _described(rendering: Rendering) -> dict:
+    # A list, since draws go by the order, and a font may be there twice to be drawn more often.
+    digests = [[font.name, sounds_digest(font)] for font in rendering.sound_fonts]
+    return {**_fields(rendering), "sound_fonts": digests}
+
+
+def _fields(rendering: Rendering) -> dict:
+    """Its settings as they come back from JSON."""
+    return {**asdict(rendering), "tuning_cents": list(rendering.tuning_cents)}
+
+
+def _clear(out: Path, layout: str, sources: Sequence[Source], overwrite: bool) -> None:
+    """Removes what a run that was killed has left half done; with `overwrite` also what is finished."""
+    for rest in out.glob(f"{RAW_PREFIX}*"):
+        shutil.rmtree(rest, ignore_errors=True)
+    for source in sources:
+        for path in targets(layout, out, source):
+            for rest in path.parent.glob(f".{path.name[:40]}.*"):
+                shutil.rmtree(rest, ignore_errors=True)
+            if overwrite and path.is_dir():
+                shutil.rmtree(path)
+            elif overwrite:
+                path.unlink(missing_ok=True)

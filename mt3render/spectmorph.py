@@ -1,0 +1,38 @@
+"""SpectMorph's instruments: a note a file, of which most are the University of Iowa's recordings of an orchestra."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from mt3core.errors import UsageError
+from mt3render.instrument_folders import Recording, Take
+from mt3render.instruments import Instrument, Sample
+from mt3render.salamander import nearest_keys
+
+DESCRIPTION = "instrument.xml"
+_BEYOND_SEMITONES = 2  # that the lowest and the highest recording are stretched
+
+
+def is_spectmorph(folder: Path) -> bool:
+    return (folder / DESCRIPTION).is_file()
+
+
+def read_spectmorph(folder: Path) -> tuple[Instrument, list[Take]]:
+    """The instrument of a folder and its recordings. Raises `UsageError` where there are none."""
+    path = folder / DESCRIPTION
+    try:
+        root = ElementTree.fromstring(path.read_text(encoding="utf-8"))
+        files = {int(sample.attrib["midi_note"]): sample.attrib["filename"] for sample in root.iter("sample")}
+    except (OSError, KeyError, ValueError, ElementTree.ParseError) as error:
+        raise UsageError(f"{path} cannot be read ({error}).", "Fetch the instrument again.") from error
+    if not files:
+        raise UsageError(f"{path} has no samples.", "Take another instrument.")
+    roots = sorted(files)
+    takes = [
+        Take((Recording(folder / files[key]),), Sample("", key, nearest_keys(key, roots, _BEYOND_SEMITONES)))
+        for key in roots
+    ]
+    name = root.attrib.get("name", folder.name)
+    release_seconds = ((0, 0.15),)
+    return Instrument(name, "", "", "", (), release_seconds=release_seconds, rings=False), takes

@@ -1,0 +1,341 @@
+"""MIDI files: what is written, what is read back, and what broken files are answered with."""
+
+import io
+
+import mido
+import numpy as np
+import pretty_midi
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mt3core.errors import MidiError, OutputError
+from mt3core.notes.midi import midi_bytes, read_instruments, read_midi, write_midi
+from mt3core.notes.table import NOTE_DTYPE, Note, note_table, to_notes
+
+pytestmark = pytest.mark.unit
+
+
+def parse(data):
+    return mido.MidiFile(file=io.BytesIO(data))
+
+
+def track_names(midi):
+    return [track.name for track in midi.tracks]
+
+
+def channels(track):
+    return {message.channel for message in track if not message.is_meta}
+
+
+def ports(track):
+    return [message.port for message in track if message.type == "midi_port"]
+
+
+def assert_same_notes(found, expected):
+    found, expected = to_notes(found), list(expected)
+    assert [(n.pitch, n.velocity, n.program, n.is_drum) for n in found] == [
+        (n.pitch, n.velocity, n.program, n.is_drum) for n in expected
+    ]
+    times = [(n.onset, n.offset) for n in expected]
+    np.testing.assert_allclose([(n.onset, n.offset) for n in found], np.reshape(times, (-1, 2)), atol=1e-6)
+
+
+BAND = [
+    Note(0.5, 1.0, 40, 100, 33),
+    Note(0.25, 0.26, 36, 120, 0, True),
+    Note(0.5, 0.75, 60, 1, 0),
+    Note(0.51, 2.0, 64, 127, 0),
+]
+
+
+# Writing
+
+
+def test_form_of_the_file():
+    midi = parse(midi_bytes(BAND))
+    assert midi.type == 1
+    assert midi.ticks_per_beat == 500
+    assert track_names(midi) == ["", "Drums", "Acoustic Grand Piano", "Electric Bass (finger)"]
+    conductor = midi.tracks[0]
+    assert {message.type for message in conductor} == {"time_signature", "set_tempo", "end_of_track"}
+    assert [message.tempo for message in conductor if message.type == "set_tempo"] == [500_000]
+    assert [channels(track) for track in midi.tracks[1:]] == [{9}, {1}, {2}]
+    programs = [[m.program for m in track if m.type == "program_change"] for track in midi.tracks[1:]]
+    assert programs == [[0], [0], [33]]
+    assert not any(ports(track) for track in midi.tracks)
+
+
+def test_times_are_whole_milliseconds():
+    midi = parse(midi_bytes([Note(1.23, 2.3456, 60)]))
+    ticks = np.cumsum([message.time for message in midi.tracks[1]])
+    notes = [tick for tick, message in zip(ticks, midi.tracks[1], strict=True) if message.type == "note_on"]
+    assert notes == [1230, 2346]
+
+
+def test_the_ten_millisecond_grid_is_met_exactly():
+    notes = [Note(step / 100, step / 100 + 0.01, 60) for step in range(0, 3000, 7)]
+    assert_same_notes(read_midi(midi_bytes(notes)), notes)
+
+
+def test_same_notes_give_same_bytes():
+    assert midi_bytes(BAND) == midi_bytes(note_table(reversed(BAND)))
+
+
+def test_no_notes_are_a_valid_file():
+    data = midi_bytes([])
+    assert len(parse(data).tracks) == 1
+    assert len(read_midi(data)) == 0
+    assert read_midi(data).dtype == NOTE_DTYPE
+    assert read_instruments(data) == []
+
+
+def test_notes_without_length_get_one():
+    notes = [Note(1.0, 1.0, 60), Note(2.0, 2.0004, 61), Note(3.0, 3.0, 36, 100, 0, True)]
+    lengths = [note.offset - note.onset for note in to_notes(read_midi(midi_bytes(notes)))]
+    np.testing.assert_allclose(lengths, 0.001, atol=1e-9)
+
+
+def test_overlaps_of_one_pitch_are_cut_and_nothing_hangs():
+    notes = [Note(0.0, 3.0, 60), Note(1.0, 2.0, 60), Note(1.0, 4.0, 60, 50), Note(4.0, 5.0, 60), Note(0.0, 9.0, 61)]
+    data = midi_bytes(notes)
+    expected = [Note(0.0, 1.0, 60), Note(0.0, 9.0, 61), Note(1.0, 4.0, 60, 50), Note(4.0, 5.0, 60)]
+    assert_same_notes(read_midi(data), expected)
+    assert_no_note_hangs(data)
+
+
+def test_the_same_pitch_of_other_instruments_is_left_alone():
+    notes = [Note(0.0, 3.0, 60, program=0), Note(1.0, 2.0, 60, program=40), Note(1.5, 2.5, 60, is_drum=True)]
+    assert_same_notes(read_midi(midi_bytes(notes)), notes)
+
+
+def assert_no_note_hangs(data):
+    """Every note-on is answered by a note-off before the same pitch starts again on that channel and port."""
+    for track in parse(data).tracks:
+        sounding = set()
+        for message in track:
+            if message.type == "note_on" and message.velocity > 0:
+                assert message.note not in sounding
+                sounding.add(message.note)
+            elif message.type in ("note_on", "note_off"):
+                sounding.remove(message.note)
+        assert not sounding
+
+
+@pytest.mark.parametrize("count", [14, 15, 16, 31, 128])
+def test_more_instruments_than_channels(count):
+    notes = [Note(0.1 * number, 20.0, 60, 100, number) for number in range(count)]
+    notes += [Note(0.75, 0.8, 36, 100, 0, True)]
+    data = midi_bytes(notes)
+    midi = parse(data)
+    pitched = [track for track in midi.tracks[1:] if track.name != "Drums"]
+    (drums,) = (track for track in midi.tracks if track.name == "Drums")
+    assert channels(drums) == {9}
+    has_ports = count > 15
+    assert ports(drums) == ([0] if has_ports else [])
+    assert [ports(track) for track in pitched] == [[number // 15] if has_ports else [] for number in range(count)]
+    places = [(tuple(ports(track)), tuple(channels(track))) for track in pitched]
+    assert len(set(places)) == count
+    assert all(place[1] != (9,) and len(place[1]) == 1 for place in places)
+    assert_same_notes(read_midi(data), sorted(notes, key=lambda note: note.onset))
+
+
+def test_drums_of_any_program_share_one_track():
+    notes = [Note(0.0, 0.1, 36, 100, 0, True), Note(1.0, 1.1, 38, 100, 25, True)]
+    data = midi_bytes(notes)
+    assert track_names(parse(data)) == ["", "Drums"]
+    assert [note.program for note in to_notes(read_midi(data))] == [0, 0]
+
+
+@pytest.mark.parametrize(("end", "ticks"), [(8_000.0, 500), (20_000.0, 100), (80_000.0, 50)])
+def test_long_pieces_get_a_coarser_grid_that_can_be_read(end, ticks):
+    notes = [Note(0.0, 1.0, 60), Note(end, end + 0.5, 62)]
+    data = midi_bytes(notes)
+    assert parse(data).ticks_per_beat == ticks
+    assert_same_notes(read_midi(data), notes)
+
+
+def test_notes_of_days_are_refused():
+    with pytest.raises(MidiError, match="too long for a MIDI file"):
+        midi_bytes([Note(0.0, 200_000.0, 60)])
+
+
+@pytest.mark.parametrize(
+    "note", [Note(1.0, 0.5, 60), Note(float("nan"), 1.0, 60), Note(0.0, 1.0, 128), Note(0.0, 1.0, 60, 0)]
+)
+def test_impossible_notes_are_named(note):
+    with pytest.raises(MidiError, match="Note 1 "):
+        midi_bytes([Note(0.0, 1.0, 60), note])
+
+
+def test_write_midi_is_whole_or_absent(tmp_path):
+    write_midi(BAND, tmp_path / "deep" / "song.mid")
+    assert (tmp_path / "deep" / "song.mid").read_bytes() == midi_bytes(BAND)
+    with pytest.raises(MidiError):
+        write_midi([Note(1.0, 0.0, 60)], tmp_path / "bad.mid")
+    assert not (tmp_path / "bad.mid").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        write_midi(BAND, tmp_path / "file" / "song.mid")
+
+
+STEPS = st.integers(0, 3000)
+NOTES = st.lists(
+    st.builds(
+        lambda onset, length, pitch, velocity, program, is_drum: Note(
+            onset / 100, (onset + length) / 100, pitch, velocity, 0 if is_drum else program, is_drum
+        ),
+        *(STEPS, st.integers(0, 300), st.integers(58, 62), st.integers(1, 127), st.integers(0, 24), st.booleans()),
+    ),
+    max_size=80,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(NOTES)
+def test_round_trip(notes):
+    data = midi_bytes(notes)
+    assert_no_note_hangs(data)
+    found = read_midi(data)
+    # All that may change: simultaneous equal notes become one, overlaps are cut, no note is without length.
+    assert {key(note) for note in to_notes(found)} == {key(note) for note in notes}
+    assert len(found) == len({key(note) for note in notes})
+    longest = {}
+    for note in sorted(notes, key=lambda note: (note.offset, note.velocity)):
+        longest[key(note)] = note
+    for note in to_notes(found):
+        next_onsets = [other[1] / 100 for other in longest if other[0] == key(note)[0] and other[1] > key(note)[1]]
+        original = longest[key(note)]
+        expected = min([max(original.offset, original.onset + 0.001), *next_onsets])
+        assert note.offset == pytest.approx(expected, abs=1e-6)
+        assert note.onset == pytest.approx(original.onset, abs=1e-6)
+        assert note.velocity == original.velocity
+    # Once clean, always the same.
+    assert midi_bytes(found) == data
+
+
+def key(note):
+    return (note.pitch, note.program, note.is_drum), round(note.onset * 100)
+
+
+# Reading
+
+
+def midi_file(*tracks, ticks_per_beat=480, type=1):
+    midi = mido.MidiFile(ticks_per_beat=ticks_per_beat, type=type)
+    midi.tracks.extend(mido.MidiTrack(messages) for messages in tracks)
+    data = io.BytesIO()
+    midi.save(file=data)
+    return data.getvalue()
+
+
+def on(note, time=0, channel=0):
+    return mido.Message("note_on", note=note, velocity=90, time=time, channel=channel)
+
+
+def off(note, time=0, channel=0):
+    return mido.Message("note_off", note=note, time=time, channel=channel)
+
+
+def control(number, value, time=0, channel=0):
+    return mido.Message("control_change", control=number, value=value, time=time, channel=channel)
+
+
+def test_the_pedal_holds_notes_of_its_own_instrument_only():
+    held = [control(64, 127), on(60), off(60, 480), control(64, 0, 480)]
+    dry = [mido.Message("program_change", program=5, channel=1), on(61, channel=1), off(61, 480, channel=1)]
+    data = midi_file([], held, dry)
+    assert_same_notes(read_midi(data), [Note(0.0, 0.5, 60, 90, 0), Note(0.0, 0.5, 61, 90, 5)])
+    assert_same_notes(read_midi(data, apply_sustain=True), [Note(0.0, 1.0, 60, 90, 0), Note(0.0, 0.5, 61, 90, 5)])
+
+
+def test_control_changes_are_given_an_instrument():
+    data = midi_file([control(7, 100), on(60, 480), control(64, 64, 240), off(60, 240), control(64, 0, 480)])
+    (instrument,) = read_instruments(data)
+    np.testing.assert_allclose(instrument.controls, [(0.0, 7, 100), (0.75, 64, 64), (1.5, 64, 0)], atol=1e-6)
+    assert len(instrument.notes) == 1
+
+
+def test_an_instrument_without_control_changes():
+    (instrument,) = read_instruments(midi_bytes([Note(0.0, 1.0, 60, program=3)]))
+    assert instrument.controls.shape == (0, 3)
+    assert (instrument.name, instrument.program, instrument.is_drum) == ("Honky-tonk Piano", 3, False)
+
+
+def test_tempo_changes_on_a_later_track_count():
+    tempo = [mido.MetaMessage("set_tempo", tempo=1_000_000, time=480), mido.MetaMessage("marker", text="x", time=0)]
+    notes = [on(60, 480), off(60, 480)]
+    expected = [Note(0.5, 1.5, 60, 90, 0)]
+    assert_same_notes(read_midi(midi_file(tempo, notes)), expected)
+    assert_same_notes(read_midi(midi_file([mido.MetaMessage("track_name", name="x")], tempo, notes)), expected)
+
+
+def test_file_of_type_0_and_its_channels():
+    notes = [mido.Message("program_change", program=12, channel=3), on(60, channel=3), on(36, channel=9)]
+    data = midi_file([*notes, off(36, 48, channel=9), off(60, 432, channel=3)], type=0)
+    assert_same_notes(read_midi(data), [Note(0.0, 0.5, 60, 90, 12), Note(0.0, 0.05, 36, 90, 0, True)])
+
+
+def test_notes_never_released_are_left_out():
+    assert_same_notes(read_midi(midi_file([on(60), on(62), off(62, 480)])), [Note(0.0, 0.5, 62, 90, 0)])
+
+
+def test_empty_tracks_are_skipped():
+    data = midi_file([], [on(60), off(60, 480)])
+    empty = b"MTrk\0\0\0\0"
+    data = data[:10] + bytes([0, 3]) + data[12:] + empty
+    assert len(read_midi(data)) == 1
+
+
+def test_from_a_path(tmp_path):
+    write_midi(BAND, tmp_path / "song.mid")
+    np.testing.assert_array_equal(read_midi(tmp_path / "song.mid"), read_midi(midi_bytes(BAND)))
+    np.testing.assert_array_equal(read_midi(str(tmp_path / "song.mid")), read_midi(midi_bytes(BAND)))
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(MidiError, match=r"none\.mid cannot be read: No such file"):
+        read_midi(tmp_path / "none.mid")
+    with pytest.raises(MidiError, match="cannot be read: Is a directory"):
+        read_midi(tmp_path)
+
+
+GOOD = midi_bytes(BAND)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"", b"MThd", b"RIFF" + bytes(100), b"not midi" * 50, GOOD[:20], GOOD[:60], GOOD[:-30]),
+        GOOD[:12] + b"\xe7\x28" + GOOD[14:],  # SMPTE time
+        GOOD[:40] + b"\xff" * 40 + GOOD[80:],
+        b"MThd\0\0\0\x06\0\x01\0\0\x01\xe0",  # no tracks
+        midi_file([on(60, 0x0FFFFFFF), off(60, 1)]),  # a day of silence
+    ],
+)
+def test_broken_files(data):
+    with pytest.raises(MidiError, match="is not a MIDI file that can be read") as caught:
+        read_midi(data)
+    assert caught.value.next_step
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, len(GOOD) - 1), st.integers(0, 255))
+def test_a_changed_byte_never_shows_a_foreign_error(place, value):
+    data = bytearray(GOOD)
+    data[place] = value
+    try:
+        table = read_midi(bytes(data))
+    except MidiError:
+        return
+    assert table.dtype == NOTE_DTYPE
+
+
+def test_what_is_written_is_what_pretty_midi_reads():
+    midi = pretty_midi.PrettyMIDI(io.BytesIO(midi_bytes(BAND)))
+    assert [(i.program, i.is_drum, i.name) for i in midi.instruments] == [
+        (0, True, "Drums"),
+        (0, False, "Acoustic Grand Piano"),
+        (33, False, "Electric Bass (finger)"),
+    ]
+    assert midi.get_end_time() == pytest.approx(2.0)

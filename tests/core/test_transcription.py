@@ -1,0 +1,171 @@
+"""The stored forms of a result."""
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import sys
+
+import pytest
+
+from mt3core.errors import MT3Error, OutputError
+from mt3core.notes.midi import read_midi
+from mt3core.notes.table import Note, to_notes
+from mt3core.transcription import FORMATS, SegmentTokens, Transcription
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def result():
+    return Transcription(
+        notes=[
+            Note(onset=0.0, offset=0.5, pitch=60, velocity=127, program=0, is_drum=False),
+            Note(onset=0.1 + 0.2, offset=0.31000000000000005, pitch=36, velocity=100, program=0, is_drum=True),
+            Note(onset=2.05, offset=4.0, pitch=72, velocity=1, program=40, is_drum=False),
+        ],
+        segments=[SegmentTokens(0.0, [1134, 1], 0, 0), SegmentTokens(2.04, [1134, 40, 1], 3, 2)],
+        duration_seconds=4.25,
+        model="mt3",
+        audio="Lied ohne Wörter.mp3",
+    )
+
+
+def test_json_has_exactly_the_published_keys(result):
+    values = result.to_json()
+    assert list(values) == ["version", "model", "audio", "duration_seconds", "notes", "segments"]
+    assert list(values["notes"][0]) == ["onset", "offset", "pitch", "velocity", "program", "is_drum"]
+    assert list(values["segments"][0]) == ["start_seconds", "tokens", "invalid_events", "dropped_events"]
+    assert values["version"] == 1
+    remarked = dataclasses.replace(result, remark="The recording is silent.")
+    assert set(remarked.to_json()) - set(values) == {"remark"}
+    assert Transcription.from_json(remarked.to_json()) == remarked
+
+
+def test_json_round_trip_is_exact(result, tmp_path):
+    result.save(tmp_path / "song.json")
+    assert Transcription.load(tmp_path / "song.json") == result
+    assert "Wörter" in (tmp_path / "song.json").read_text(encoding="utf-8")
+
+
+def test_json_of_a_file_whose_name_is_not_utf_8(result, tmp_path):
+    odd = dataclasses.replace(result, audio=os.fsdecode(b"caf\xe9 \xc3\xa9.wav"))
+    odd.save(tmp_path / "a.json")
+    assert Transcription.load(tmp_path / "a.json") == odd
+
+
+def test_midi_holds_the_notes(result, tmp_path):
+    for name in ("song.mid", "song.MIDI"):
+        result.save(tmp_path / name)
+        notes = to_notes(read_midi(tmp_path / name))
+        assert len(notes) == 3
+        for found, expected in zip(notes, result.notes, strict=True):
+            assert (found.pitch, found.velocity, found.program) == (expected.pitch, expected.velocity, expected.program)
+            assert found.is_drum == expected.is_drum
+            assert (found.onset, found.offset) == pytest.approx((expected.onset, expected.offset), abs=1e-6)
+
+
+def test_jsonl_is_a_note_a_line(result, tmp_path):
+    result.save(tmp_path / "song.jsonl")
+    lines = (tmp_path / "song.jsonl").read_text().splitlines()
+    assert [Note(**json.loads(line)) for line in lines] == [
+        result.notes[0],
+        Note(onset=0.3, offset=0.31, pitch=36, velocity=100, program=0, is_drum=True),
+        result.notes[2],
+    ]
+
+
+def test_csv_is_a_table_with_a_header(result, tmp_path):
+    result.save(tmp_path / "song.csv")
+    data = (tmp_path / "song.csv").read_bytes()
+    assert b"\r" not in data
+    rows = list(csv.DictReader(io.StringIO(data.decode())))
+    assert rows[1] == {
+        "onset": "0.3",
+        "offset": "0.31",
+        "pitch": "36",
+        "velocity": "100",
+        "program": "0",
+        "is_drum": "1",
+    }
+    assert [row["is_drum"] for row in rows] == ["0", "1", "0"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_no_notes(format, tmp_path):
+    Transcription(notes=[]).save(tmp_path / "song", format=format)
+    data = (tmp_path / "song").read_bytes()
+    assert data.startswith({"mid": b"MThd", "json": b"{", "jsonl": b"", "csv": b"onset,offset"}[format])
+    assert bool(data) == (format != "jsonl")
+
+
+def test_a_named_format_goes_before_the_suffix(result, tmp_path):
+    result.save(tmp_path / "song.txt", format="json")
+    assert Transcription.load(tmp_path / "song.txt") == result
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_streams_get_the_same_bytes(result, format):
+    expected = result.to_bytes(format)
+    binary, beneath = io.BytesIO(), io.BytesIO()
+    result.write(binary, format)
+    assert binary.getvalue() == expected
+    text = io.TextIOWrapper(beneath, encoding="utf-8", newline="\n")
+    result.write(text, format)
+    text.flush()
+    assert beneath.getvalue() == expected
+
+
+def test_text_streams_without_bytes_beneath(result):
+    text = io.StringIO()
+    result.write(text, "csv")
+    assert text.getvalue().encode() == result.to_bytes("csv")
+    with pytest.raises(OutputError, match=r"MIDI cannot .* text stream"):
+        result.write(text, "mid")
+
+
+@pytest.mark.parametrize(("name", "format"), [("song.wav", None), ("song", None), ("song.mid", "xml"), ("song.", None)])
+def test_unknown_formats_name_the_choices(result, tmp_path, name, format):
+    with pytest.raises(OutputError, match="Choose from mid, json, jsonl, csv"):
+        result.save(tmp_path / name, format)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    path = tmp_path / "song.json"
+    path.write_text("before")
+    with pytest.raises(ValueError, match="JSON compliant"):
+        Transcription(notes=[Note(float("nan"), 1.0, 60)]).save(path)
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"{", "no transcription in JSON"),
+        (b"\xff\xfe", "no transcription in JSON"),
+        (b"[]", "lacks entries"),
+        (b"{}", "lacks entries"),
+        (b'{"version": 2}', "version 2; this mt3kit reads 1"),
+        (b'{"version": 1, "notes": [{"onset": 1}], "segments": []}', "lacks entries or has unknown ones"),
+    ],
+)
+def test_broken_files(tmp_path, content, sentence):
+    path = tmp_path / "song.json"
+    path.write_bytes(content)
+    with pytest.raises(MT3Error, match=sentence):
+        Transcription.load(path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(MT3Error, match="cannot be read: No such file"):
+        Transcription.load(tmp_path / "none.json")
+
+
+def test_text_formats_need_no_midi_library(result, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mt3core.notes.midi", None)
+    assert result.to_bytes("jsonl")
+    with pytest.raises(ImportError):
+        result.to_bytes("mid")

@@ -1,0 +1,274 @@
+"""recipes/small/gpu.py without a GPU: its stages fit together, what it takes along is counted, its clock is kept."""
+
+import argparse
+import dataclasses
+import importlib.util
+import itertools
+import json
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from mt3core.config.training import check_training_config
+from mt3core.errors import OutputError, UsageError
+from mt3core.model.directory import check_fit
+from mt3core.model.parameters import parameters
+from mt3core.notes.midi import write_midi
+from mt3core.notes.table import Note
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = ROOT / "recipes" / "small"
+sys.path.append(str(RECIPE))
+
+import gpu_data  # noqa: E402
+import gpu_pack  # noqa: E402
+import gpu_stages  # noqa: E402
+
+
+def recipe_module():
+    """Not by its name, which benchmarks/gpu.py has, too."""
+    spec = importlib.util.spec_from_file_location("small_gpu_recipe", RECIPE / "gpu.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+recipe = recipe_module()
+
+# ---- Stages
+
+
+def configs(quick=False):
+    return [gpu_stages.stage_config(number, "cache", "bfloat16", quick) for number in range(len(gpu_stages.STAGES))]
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_every_stage_can_be_trained_from_the_weights_of_the_one_before(quick):
+    found = configs(quick)
+    for config in found:
+        check_training_config(config)
+        assert config.batch.rows, "fixed, so that programs can be compiled before there are data"
+        assert config.optimizer.schedule == "constant", "nothing has to be known of the speed"
+    for before, after in itertools.pairwise(found):
+        check_fit(before.model, after.model, "the stage before")
+
+
+def test_stages_take_all_the_time_and_one_that_goes_on_may():
+    from mt3jax.training.run.run_record import _is_free, differences
+
+    stages = gpu_stages.STAGES
+    assert sum(stage.share for stage in stages) == pytest.approx(1.0)
+    assert [stage.goes_on for stage in stages] == [False, False, False, True]
+    before, after = configs()[2:]
+    assert stages[3].run == stages[2].run
+    changed = differences(json.loads(json.dumps(dataclasses.asdict(before))), after)  # as it was stored
+    assert [change.field for change in changed] == ["optimizer.learning_rate"]
+    assert all(config.before is None for config in configs())
+    assert all(_is_free(change.field) for change in changed)
+    assert len({stage.run for stage in stages}) == 3
+
+
+def test_the_weights_fit_the_package():
+    config = configs()[-1]
+    count = sum(int(np.prod(p.shape)) for p in parameters(config.model.network))
+    assert 7.5e6 < count < 8.3e6
+    assert 2 * count < 16 << 20
+
+
+def test_checkpoints_are_as_frequent_as_the_speed_allows():
+    assert gpu_stages.stage_config(0, "", "float32", False).checkpoint.every_steps == gpu_stages.FIRST_EVERY_STEPS
+    assert gpu_stages.stage_config(0, "", "float32", False, 0.025).checkpoint.every_steps == 1200
+    assert gpu_stages.stage_config(0, "", "float32", False, 100.0).checkpoint.every_steps == 1
+
+
+# ---- What is taken along
+
+
+# By its hash one is for the test, the other for validation.
+UNSEEN_PIECES = (4, 16)
+
+
+@pytest.fixture(scope="module")
+def music(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("music")
+    for kind, program in (("piano", 0), ("multi", 40), ("drums", None), ("piano_unseen", 0)):
+        for piece in UNSEEN_PIECES if kind == "piano_unseen" else range(4):
+            path = folder / kind / "corpus" / f"piece{piece}" / "000.mid"
+            path.parent.mkdir(parents=True)
+            notes = [Note(0.5 * n, 0.5 * n + 0.4, 40 + n + piece, 80, program or 0, program is None) for n in range(12)]
+            write_midi(notes, path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sampled(tmp_path_factory):
+    """A folder of samples with one recording, stereo at 44.1 kHz."""
+    folder = tmp_path_factory.mktemp("sounds") / "bell"
+    folder.mkdir()
+    time_axis = np.arange(44_100) / 44_100
+    tone = 0.5 * np.sin(2 * np.pi * 440 * time_axis) * np.exp(-3 * time_axis)
+    soundfile.write(folder / "A4.flac", np.stack([tone, tone], axis=1), 44_100)
+    samples = [{"file": "A4.flac", "key": 69, "keys": [60, 80]}]
+    (folder / "instrument.json").write_text(json.dumps({"name": "bell", "licence": "CC0", "samples": samples}))
+    return folder
+
+
+def test_samples_are_packed_small_and_everything_is_listed(music, sampled, tmp_path):
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    (wheels / "a.whl").write_bytes(b"wheel")
+    sizes = gpu_pack.pack(music, [sampled], wheels, tmp_path / "carried", 64.0, 12.0)
+    assert set(sizes) == {"checkout", "music.tar.xz", "sounds", "wheels"}
+    listed = json.loads((tmp_path / "carried" / "LIST.json").read_text())
+    assert listed["pieces"] == 14
+    assert set(listed["files"]) == {"music.tar.xz", "sounds/bell/A4.ogg", "sounds/bell/instrument.json", "wheels/a.whl"}
+    description = json.loads((tmp_path / "carried" / "sounds" / "bell" / "instrument.json").read_text())
+    assert (description["licence"], description["samples"][0]["file"]) == ("CC0", "A4.ogg")
+    small, rate = soundfile.read(tmp_path / "carried" / "sounds" / "bell" / "A4.ogg")
+    assert (rate, small.ndim) == (16_000, 1)
+    expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(1600) / 16_000) * np.exp(-3 * np.arange(1600) / 16_000)
+    assert np.corrcoef(small[:1600], expected)[0, 1] > 0.98, "neither late nor another sound"
+    with tarfile.open(tmp_path / "carried" / "music.tar.xz") as archive:
+        assert "piano/corpus/piece0/000.mid" in archive.getnames()
+
+
+def test_too_much_is_refused_and_nothing_left_behind(music, sampled, tmp_path):
+    with pytest.raises(OutputError, match=r"of at most 0\.5: checkout"):
+        gpu_pack.pack(music, [sampled], None, tmp_path / "carried", 0.5, 12.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_music_as_much_is_taken_as_fits_with_all_kinds(music, monkeypatch):
+    monkeypatch.setattr(gpu_pack, "GROUP_FILES", 3)
+    chosen = gpu_pack.choose_music(music, 400)
+    assert 0 < len(chosen) < 14
+    assert {path.parts[0] for path in gpu_pack.choose_music(music, 10_000)} == {
+        "piano",
+        "multi",
+        "drums",
+        "piano_unseen",
+    }
+    assert gpu_pack.choose_music(music, 400) == chosen
+    with pytest.raises(UsageError, match="too little"):
+        gpu_pack.choose_music(music, 10)
+
+
+def test_what_is_not_there_is_said(tmp_path, music):
+    with pytest.raises(UsageError, match="no MIDI files"):
+        gpu_pack.choose_music(tmp_path, 1000)
+    with pytest.raises(UsageError, match="There is no"):
+        gpu_pack.copy_sound(tmp_path / "none.sf2", tmp_path)
+
+
+# ---- Data
+
+
+@pytest.mark.slow
+def test_music_becomes_chunks(music, tmp_path):
+    pytest.importorskip("tinysoundfont")
+    pytest.importorskip("array_record")
+    from mt3data.prepare.manifest import read_manifest
+    from mt3render.soundfonts import default_sound_font
+
+    (tmp_path / "sounds").mkdir()
+    (tmp_path / "sounds" / "font.sf2").symlink_to(default_sound_font())
+    tasks = gpu_data.planned(music, tmp_path / "sounds", tmp_path / "rendered")
+    assert len(tasks) == 13, "all but the one for the test"
+    assert {task[1].name for task in tasks[:3]} >= {"piano", "multi"}, "kinds alternate"
+    command = [sys.executable, RECIPE / "gpu_data.py", music, tmp_path / "sounds", tmp_path / "out"]
+    # So much that the time is no matter; the pieces are few.
+    done = subprocess.run([*map(str, command), "--seconds", "500", "--processes", "1"], cwd=ROOT, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    found = json.loads((tmp_path / "out" / "data.json").read_text())
+    assert (found["pieces"], found["failed"]) == (13, 0)
+    manifest = read_manifest(found["manifest"])
+    assert set(manifest["dataset"].tolist()) == {"small_piano", "small_multi", "small_drums"}
+    assert set(manifest["stem"][manifest["dataset"] == "small_multi"].tolist()) == {"mix", "S00"}
+    is_unseen = manifest["split"] == "validation"
+    assert is_unseen.any()
+    assert all("piece16" in name for name in manifest["track"][is_unseen])
+    assert not any("piece16" in name for name in manifest["track"][~is_unseen])
+
+
+def test_no_time_is_a_sentence(music, tmp_path):
+    pytest.importorskip("tinysoundfont")
+    (tmp_path / "sounds").mkdir()
+    command = [sys.executable, RECIPE / "gpu_data.py", music, tmp_path / "sounds", tmp_path / "out", "--seconds", "0"]
+    done = subprocess.run([*map(str, command), "--processes", "1"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "No piece could be rendered: there was no time" in done.stderr
+
+
+# ---- The clock
+
+
+@pytest.fixture
+def run(tmp_path):
+    options = argparse.Namespace(
+        carried=tmp_path / "carried", out=tmp_path / "out", minutes=1.0, dtype="float32", quick=True, scratch=None
+    )
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    return recipe.Recipe(options, scratch, time.monotonic() + 60)
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the process in /proc")
+def test_when_the_time_is_up_all_that_was_started_is_ended(run, tmp_path):
+    program = f"""
+import pathlib, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+pathlib.Path({str(tmp_path / "pid")!r}).write_text(str(child.pid))
+child.wait()
+"""
+    process = run.start("something long", [sys.executable, "-c", program])
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        time.sleep(0.05)
+    run.ends_at = time.monotonic() + 0.1
+    with pytest.raises(recipe.OutOfTime, match="during: something long"):
+        run.wait_for("something long", process)
+    with pytest.raises(recipe.OutOfTime, match="no time left for: another"):
+        run.start("another", [sys.executable, "-c", "pass"])
+    run.end_all()
+    pid = int((tmp_path / "pid").read_text())
+    for _ in range(100):
+        if not is_running(pid):
+            break
+        time.sleep(0.1)
+    assert not is_running(pid)
+
+
+def test_what_is_missing_is_said_before_anything_slow(run):
+    run.site.mkdir()
+    with pytest.raises(recipe.RecipeError, match=r"music\.tar\.xz is not there. Make it with gpu_pack"):
+        run.check()
+    assert not run.options.out.exists()
+
+
+def test_only_a_dozen_reports_are_kept_the_last_among_them(tmp_path):
+    lines = [{"step": n, "train/loss": 1.0 / n, "train/gradient_norm": 2.0} for n in range(1, 101)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    kept = recipe.reports(tmp_path)
+    assert 10 < len(kept) < 16
+    assert kept[-1] == {"step": 100, "train/loss": 0.01}
+
+
+def test_the_log_is_whole_and_says_when(run):
+    run.log("data", {"hours": 1.5})
+    stored = json.loads((run.options.out / "log.json").read_text())
+    assert stored["data"]["value"] == {"hours": 1.5}
+    assert [path.name for path in run.options.out.iterdir()] == ["log.json"]
