@@ -43,8 +43,8 @@ def segments(num_samples: int, config: ModelConfig) -> list[AudioSegment]:
             index=index,
             first_frame=first,
             num_frames=min(length, total - first),
-            start_seconds=float(
-                segment_start_seconds(first, config.spectrogram.frames_per_second, config.vocabulary.steps_per_second)
+            start_seconds=segment_start_seconds(
+                first, config.spectrogram.frames_per_second, config.vocabulary.steps_per_second
             ),
         )
         for index, first in enumerate(range(0, total, length))

@@ -11,7 +11,6 @@ the original (`run_length_encoding.decode_events`, `note_sequences.decode_note_e
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -23,69 +22,8 @@ from mt3core.notes.vocabulary import EVENT_TYPES, Vocabulary, bin_to_velocity
 
 INITIAL_VELOCITY = 100  # until a first velocity event, and of all notes where only onsets are written
 MIN_NOTE_SECONDS = 0.01  # also the length of a drum note
-DRUM_INSTRUMENT = 9
 
 _SHIFT, _PITCH, _VELOCITY, _TIE, _PROGRAM, _DRUM = range(len(EVENT_TYPES))
-
-
-@dataclass(frozen=True)
-class SegmentCount:
-    """What one segment's tokens came to."""
-
-    start_seconds: float
-    invalid_events: int
-    dropped_events: int
-
-
-@dataclass(frozen=True, eq=False)
-class DecodedNotes:
-    """The notes of a piece in the order in which they ended, and the counts of its segments in order of time."""
-
-    notes: NoteTable
-    segments: tuple[SegmentCount, ...]
-
-    @property
-    def invalid_events(self) -> int:
-        return sum(segment.invalid_events for segment in self.segments)
-
-    @property
-    def dropped_events(self) -> int:
-        return sum(segment.dropped_events for segment in self.segments)
-
-    @property
-    def total_seconds(self) -> float:
-        """Where the last note ends; 0 without notes."""
-        return float(self.notes["offset"].max(initial=0.0))
-
-    @property
-    def instruments(self) -> Int[np.ndarray, " notes"]:
-        """The instrument number of each note, see `assign_instruments`."""
-        return assign_instruments(self.notes)
-
-
-def decode_segments(segments: Iterable[tuple[float, Int[np.ndarray, " _"]]], config: VocabularyConfig) -> DecodedNotes:
-    """The notes of (start seconds, tokens) pairs, which may come in any order.
-
-    The start is the rounded-down one (`segment_start_seconds`). Tokens count up to the first end token.
-    """
-    ordered = sorted(segments, key=lambda segment: segment[0])
-    starts = [start_seconds for start_seconds, _ in ordered]
-    decoder = NoteDecoder(config)
-    counts = []
-    for index, (start_seconds, tokens) in enumerate(ordered):
-        end_seconds = starts[index + 1] if index + 1 < len(starts) else None
-        counts.append(SegmentCount(start_seconds, *decoder.add_segment(start_seconds, tokens, end_seconds)))
-    return DecodedNotes(decoder.finish(), tuple(counts))
-
-
-def assign_instruments(notes: NoteTable) -> Int[np.ndarray, " notes"]:
-    """An instrument number a note: programs by first appearance from 0, leaving 9 to the drums."""
-    numbers: dict[int, int] = {}
-    instruments = np.full(len(notes), DRUM_INSTRUMENT, dtype=np.int32)
-    for index in np.flatnonzero(~notes["is_drum"]):
-        number = numbers.setdefault(int(notes["program"][index]), len(numbers))
-        instruments[index] = number if number < DRUM_INSTRUMENT else number + 1
-    return instruments
 
 
 class NoteDecoder:

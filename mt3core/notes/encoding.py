@@ -1,8 +1,16 @@
-"""The target of one segment straight from the notes of its chunk, several times as fast as indexing the piece.
+"""Notes to events: what the network is taught to write for a segment, from the notes of its chunk.
 
-The result is that of `note_encoding.IndexedNotes.segment`, which says what the rules are; the two are compared in
-the tests. A piece is indexed once and cut often, which does not fit training: there every example comes from
-another chunk, so only what the segment needs is sorted here, and repeated states are left out on the way.
+The result is that of the original's `encode_and_index_events`, `extract_target_sequence_with_indices`,
+`map_midi_programs`, `run_length_encode_shifts` and `remove_redundant_state_changes`, applied in this order.
+Three of its habits are worth knowing:
+
+- Shifts are absolute: each counts steps from the segment's start, not from the event before.
+- Events are sorted by their exact times and only then rounded to steps, half to even.
+- The tie section of a segment beginning after the last event of a piece shows the notes that sounded *before*
+  that event, so it may list notes that have ended ("stale ties").
+
+The original indexes a whole piece and then cuts it. In training every example comes from another chunk, so only what
+the segment needs is sorted here, and repeated states are left out on the way.
 """
 
 from __future__ import annotations
@@ -14,7 +22,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mt3core.config.model import VocabularyConfig
-from mt3core.notes.indexed_encoding import split_shifts
 from mt3core.notes.table import NoteTable
 from mt3core.notes.vocabulary import (
     EOS_ID,
@@ -22,6 +29,7 @@ from mt3core.notes.vocabulary import (
     NUM_SPECIAL_TOKENS,
     PROGRAMS_PER_MIDI_CLASS,
     Vocabulary,
+    segment_start_seconds,
     velocity_to_bin,
 )
 
@@ -47,7 +55,7 @@ class SegmentEncoder:
     """Encodes segments of chunks with one vocabulary; holds tables only, so threads may share it.
 
     With `stale_ties` a segment that begins after the last event of a piece lists the notes that sounded before
-    that event, as the original does (see `note_encoding`); without, it lists none: they have ended.
+    that event, as the original does; without, it lists none: they have ended.
     """
 
     def __init__(self, config: VocabularyConfig, frames_per_second: float, stale_ties: bool = False) -> None:
@@ -76,9 +84,8 @@ class SegmentEncoder:
         return step
 
     def start_seconds(self, first_frame: int) -> float:
-        """`vocabulary.segment_start_seconds`, the time that decoding needs, without NumPy."""
-        seconds = first_frame / self.frames_per_second
-        return seconds - seconds % (1 / self.vocabulary.config.steps_per_second)
+        """The segment's start as decoding needs it, see `segment_start_seconds`."""
+        return segment_start_seconds(first_frame, self.frames_per_second, self.vocabulary.config.steps_per_second)
 
     def segment(self, notes: NoteTable, first_frame: int, num_frames: int, ends_piece: bool = False) -> SegmentEvents:
         """The note events of `num_frames` frames from `first_frame` of the piece on.
@@ -118,7 +125,7 @@ class SegmentEncoder:
         """Several segments sounding together, with one tie section.
 
         Otherwise as the original mixes: within a step the parts follow each other in their order, except in step
-        0, where the last comes first (see `token_mixing`).
+        0, where the last comes first (see `mixing`).
         """
         steps = np.concatenate([part.steps for part in parts])
         numbers = np.repeat(np.arange(len(parts)), [len(part.steps) for part in parts])
@@ -225,3 +232,13 @@ class SegmentEncoder:
             starts[is_new], table[is_new, 0].astype(np.int64), self.vocabulary.max_shift_steps
         )
         return np.insert(ids[ids >= 0], positions, shifts).astype(np.int32)
+
+
+def split_shifts(
+    positions: Int[np.ndarray, " shifts"], steps: Int[np.ndarray, " shifts"], max_shift_steps: int
+) -> tuple[Int[np.ndarray, " pieces"], Int[np.ndarray, " pieces"]]:
+    """Positions and values with each shift longer than the vocabulary allows written as several that add up."""
+    pieces = -(-steps // max_shift_steps)
+    values = np.full(int(pieces.sum()), max_shift_steps, dtype=np.int64)
+    values[np.cumsum(pieces) - 1] = steps - (pieces - 1) * max_shift_steps
+    return np.repeat(positions, pieces), values

@@ -1,7 +1,7 @@
 """Several tracks' events merged into the target of their mix, as the original's mixing augmentation does it.
 
 Works on events after shifts are merged and before repeated program and velocity events are removed
-(`EncodedSegment.events`); `remove_redundant_changes` and `events_to_tokens` follow.
+(`SegmentEncoder.events`); `remove_redundant_changes` and `events_to_tokens` follow.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
-from mt3core.notes.indexed_encoding import split_shifts
+from mt3core.notes.encoding import split_shifts
 from mt3core.notes.vocabulary import Vocabulary
 
 # In rows of several tracks' events, 0 fills up the shorter ones (a shift of 0 steps is never written).
@@ -42,6 +42,18 @@ def mix_events(parts: Sequence[Int[np.ndarray, " _"]], vocabulary: Vocabulary) -
     positions = np.flatnonzero(np.diff(all_steps, prepend=0))
     positions, shifts = split_shifts(positions, all_steps[positions], vocabulary.max_shift_steps)
     return np.insert(all_ids, positions, shifts).astype(np.int32)
+
+
+def remove_redundant_changes(
+    events: Int[np.ndarray, " events"], vocabulary: Vocabulary
+) -> Int[np.ndarray, " remaining"]:
+    """Leaves out program and velocity events that repeat the last of their type, the tie section counting."""
+    keep = np.ones(len(events), dtype=bool)
+    for kind in ("velocity", "program"):
+        positions = np.flatnonzero(vocabulary.is_type(kind, events))
+        values = events[positions]
+        keep[positions[1:][values[1:] == values[:-1]]] = False
+    return events[keep]
 
 
 def _events_with_steps(

@@ -6,13 +6,12 @@ end and unknown. Numbers and order are those of the original MT3 (`event_codec.p
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from mt3core.config.model import VocabularyConfig
 
@@ -21,9 +20,6 @@ EVENT_TYPES: tuple[EventType, ...] = ("shift", "pitch", "velocity", "tie", "prog
 
 PAD_ID, EOS_ID, UNKNOWN_ID = 0, 1, 2
 NUM_SPECIAL_TOKENS = 3
-# T5 keeps 100 ids for sentinels, which music never uses, and the embedding is a multiple of 128 rows.
-EXTRA_IDS = 100
-EMBEDDING_MULTIPLE = 128
 
 # What `tokens_to_events` writes for the end (and all that follows it), and for ids that are no events.
 END_EVENT, INVALID_EVENT = -1, -2
@@ -63,16 +59,6 @@ class Vocabulary:
     def base_vocab_size(self) -> int:
         """Number of token ids that mean something."""
         return self.num_classes + NUM_SPECIAL_TOKENS
-
-    @cached_property
-    def vocab_size(self) -> int:
-        """Number of token ids with the unused extra ones."""
-        return self.base_vocab_size + EXTRA_IDS
-
-    @cached_property
-    def num_embeddings(self) -> int:
-        """Rows of the network's embedding and columns of its output."""
-        return math.ceil(self.vocab_size / EMBEDDING_MULTIPLE) * EMBEDDING_MULTIPLE
 
     def first_id(self, kind: EventType) -> int:
         """The event id of this type's value 0."""
@@ -114,19 +100,6 @@ class Vocabulary:
         """Token ids of event ids, with the end token appended."""
         return np.append(np.asarray(events, dtype=np.int32) + NUM_SPECIAL_TOKENS, EOS_ID).astype(np.int32)
 
-    def map_programs(self, events: Int[np.ndarray, " events"]) -> Int[np.ndarray, " mapped"]:
-        """The events with programs as coarse as the config says.
-
-        `flat` leaves program events out, `midi_class` names the first of each eight programs, `full` keeps all.
-        """
-        is_program = self.is_type("program", events)
-        if self.config.program_granularity == "flat":
-            return events[~is_program]
-        if self.config.program_granularity == "midi_class":
-            in_class = (events - self.first_id("program")) % PROGRAMS_PER_MIDI_CLASS
-            return np.where(is_program, events - in_class, events)
-        return events
-
 
 def velocity_to_bin(velocity: Int[np.ndarray, "*shape"] | int, num_bins: int) -> Int[np.ndarray, "*shape"]:
     """Velocity 0 to 127 as a bin 0 to `num_bins`; only velocity 0 (note off) is bin 0."""
@@ -139,15 +112,12 @@ def bin_to_velocity(velocity_bin: int, num_bins: int) -> int:
     return 0 if velocity_bin == 0 else int(MAX_MIDI_VALUE * velocity_bin / num_bins)
 
 
-def segment_start_seconds(
-    first_frame: Int[np.ndarray, "*shape"] | int, frames_per_second: float, steps_per_second: int
-) -> Float[np.ndarray, "*shape"] | float:
+def segment_start_seconds(first_frame: int, frames_per_second: float, steps_per_second: int) -> float:
     """Time of a segment's first frame, rounded down to the step grid as the original does it.
 
     `t - t % (1 / steps_per_second)` in float64 lands one step too early for many times that lie on the grid
     already (30.72 becomes 30.71); notes decoded in such a segment come 10 ms early. Kept because the published
     results were made so.
     """
-    start = np.asarray(first_frame) / np.float64(frames_per_second)
-    rounded = start - start % (1 / steps_per_second)
-    return float(rounded) if np.ndim(rounded) == 0 else rounded
+    start = first_frame / frames_per_second
+    return start - start % (1 / steps_per_second)

@@ -19,8 +19,7 @@ from mt3core.config.data import AugmentationConfig
 from mt3core.config.model import MT3, ModelConfig
 from mt3core.errors import UsageError
 from mt3core.notes.encoding import SegmentEncoder
-from mt3core.notes.indexed_encoding import remove_redundant_changes
-from mt3core.notes.mixing import mix_events
+from mt3core.notes.mixing import mix_events, remove_redundant_changes
 from mt3core.notes.table import NoteTable, trim_overlapping
 from mt3core.notes.vocabulary import NUM_SPECIAL_TOKENS, Vocabulary
 from mt3data.examples.augmentation import augment

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from whole_pieces import DecodedPiece, decode_piece, encode_piece
 
 from mt3core.config.model import VocabularyConfig
-from mt3core.notes.decoding import DecodedNotes, NoteDecoder, SegmentCount, assign_instruments, decode_segments
-from mt3core.notes.indexed_encoding import IndexedNotes, encode_segments
+from mt3core.notes.decoding import NoteDecoder
+from mt3core.notes.encoding import SegmentEncoder
 from mt3core.notes.table import note_table
 from mt3core.notes.vocabulary import Vocabulary, bin_to_velocity, velocity_to_bin
 
@@ -20,22 +21,12 @@ def config_of(entry: dict) -> VocabularyConfig:
     )
 
 
-def assert_equals_the_original(decoded: DecodedNotes, expected: dict) -> None:
+def assert_equals_the_original(decoded: DecodedPiece, expected: dict) -> None:
     np.testing.assert_array_equal(decoded.notes, note_table(expected["notes"]))
-    assert decoded.instruments.tolist() == expected["instruments"]
-    assert decoded.total_seconds == expected["total_time"]
+    assert decoded.instruments == expected["instruments"]
+    assert decoded.notes["offset"].max(initial=0.0) == expected["total_time"]
     assert decoded.invalid_events == expected["invalid_events"]
     assert decoded.dropped_events == expected["dropped_events"]
-
-
-def decode_event_segments(segments: list[tuple[float, list[int]]], config: VocabularyConfig) -> DecodedNotes:
-    """Like `decode_segments`, for event ids, some of which no token can stand for."""
-    ordered = sorted(segments, key=lambda segment: segment[0])
-    decoder = NoteDecoder(config)
-    counts = []
-    for (start, events), end in zip(ordered, [start for start, _ in ordered[1:]] + [None], strict=True):
-        counts.append(SegmentCount(start, *decoder.add_events(start, np.array(events, dtype=np.int64), end)))
-    return DecodedNotes(decoder.finish(), tuple(counts))
 
 
 def test_all_decode_cases_equal_the_original(golden):
@@ -43,7 +34,7 @@ def test_all_decode_cases_equal_the_original(golden):
     assert len(cases) == 78
     for case in cases:
         segments = [(segment["start_time"], segment["event_ids"]) for segment in case["segments"]]
-        assert_equals_the_original(decode_event_segments(segments, config_of(case)), case["result"])
+        assert_equals_the_original(decode_piece(segments, config_of(case), are_events=True), case["result"])
 
 
 def test_all_sequences_equal_the_original(golden):
@@ -51,16 +42,16 @@ def test_all_sequences_equal_the_original(golden):
     assert len(entries) == 8
     for entry in entries.values():
         segments = [(segment["start_time"], np.array(segment["token_ids"])) for segment in entry["segments"]]
-        assert_equals_the_original(decode_segments(segments, config_of(entry)), entry["decoded"])
+        assert_equals_the_original(decode_piece(segments, config_of(entry)), entry["decoded"])
 
 
 @pytest.mark.parametrize("name", ["song", "example", "synthetic"])
 def test_tokens_of_whole_recordings_equal_the_original(golden, name):
     recording = golden(f"end_to_end_{name}.json")
     segments = [(segment["start_time"], np.array(segment["token_ids"])) for segment in recording["segments"]]
-    decoded = decode_segments(segments, VocabularyConfig())
+    decoded = decode_piece(segments, VocabularyConfig())
     np.testing.assert_array_equal(decoded.notes, note_table([row[:6] for row in recording["notes"]]))
-    assert decoded.instruments.tolist() == [row[6] for row in recording["notes"]]
+    assert decoded.instruments == [row[6] for row in recording["notes"]]
     assert decoded.invalid_events == recording["invalid_events"]
     assert decoded.dropped_events == recording["dropped_events"]
 
@@ -76,13 +67,13 @@ def tokens(*events: int) -> np.ndarray:
 def test_a_note_over_the_border_is_tied():
     first = (0.0, tokens(TIE, 10, GUITAR, ON, C4, KICK))
     second = (2.04, tokens(GUITAR, C4, TIE, 50, OFF, C4))
-    decoded = decode_segments([second, first], VocabularyConfig())
+    decoded = decode_piece([second, first], VocabularyConfig())
     np.testing.assert_array_equal(
         decoded.notes, note_table([[0.1, 0.11, 36, 127, 0, True], [0.1, 2.54, 60, 127, 24, False]])
     )
-    assert decoded.segments == (SegmentCount(0.0, 0, 0), SegmentCount(2.04, 0, 0))
-    assert decoded.instruments.tolist() == [9, 0]
-    assert decoded.total_seconds == 2.54
+    assert decoded.segments == ((0.0, 0, 0), (2.04, 0, 0))
+    assert decoded.instruments == [9, 0]
+    assert decoded.notes["offset"].max() == 2.54
 
 
 def test_the_decoder_shows_what_sounds_between_segments():
@@ -97,11 +88,6 @@ def test_padding_is_invalid_and_what_follows_the_end_is_nothing():
     decoder = NoteDecoder(VocabularyConfig())
     assert decoder.add_segment(0.0, np.array([TIE + 3, 0, 2, 1500, 1, 0, C4 + 3]), None) == (3, 0)
     assert len(decoder.finish()) == 0
-
-
-def test_the_ninth_instrument_number_is_left_to_the_drums():
-    notes = note_table([[0, 1, 60, 100, program, False] for program in range(12)] + [[0, 1, 36, 100, 0, True]])
-    assert assign_instruments(notes).tolist() == [*range(9), 10, 11, 12, 9]
 
 
 # Random pieces and random tokens.
@@ -159,13 +145,13 @@ def test_clean_notes_come_back(data, config, segment_frames):
     rows, expected = data.draw(clean_pieces(config))
     notes = note_table(rows)
     num_frames = int(notes["offset"].max(initial=0.0) * 125) + data.draw(st.integers(1, 600))
-    segments = encode_segments(notes, num_frames, config, 125.0, segment_frames)
+    segments = encode_piece(notes, num_frames, config, segment_frames)
     vocabulary = Vocabulary(config)
     for segment in segments:
         assert segment.tokens[-1] == 1
         assert ((segment.tokens[:-1] >= 3) & (segment.tokens[:-1] < vocabulary.base_vocab_size)).all()
         assert np.isin(vocabulary.first_id("tie"), segment.events) == config.ties
-    decoded = decode_segments([(segment.start_seconds, segment.tokens) for segment in segments], config)
+    decoded = decode_piece([(segment.start_seconds, segment.tokens) for segment in segments], config)
     assert in_steps(decoded.notes) == expected
     assert decoded.dropped_events == 0
     last_step = max((max(onset, end if not is_drum else 0) for onset, end, *_, is_drum in expected), default=0)
@@ -178,13 +164,12 @@ def test_clean_notes_come_back(data, config, segment_frames):
 def test_any_stretch_has_the_onsets_within_it(data, config, first_frame, num_frames):
     rows, expected = data.draw(clean_pieces(config))
     notes = note_table(rows)
-    indexed = IndexedNotes.build(notes, 3400, config, 125.0)
-    segment = indexed.segment(first_frame, num_frames)
-    decoder = NoteDecoder(config)
-    decoder.add_segment(segment.start_seconds, segment.tokens, None)
+    encoder, decoder = SegmentEncoder(config, 125.0), NoteDecoder(config)
+    start_seconds = encoder.start_seconds(first_frame)
+    decoder.add_segment(start_seconds, encoder.tokens(encoder.segment(notes, first_frame, num_frames)), None)
     onsets = sorted(round(onset * 100) for onset in decoder.finish()["onset"])
-    first_step, end_step = indexed.frame_steps[[first_frame, first_frame + num_frames]]
-    early = first_step - round(segment.start_seconds * 100)
+    first_step, end_step = (encoder.frame_step(frame) for frame in (first_frame, first_frame + num_frames))
+    early = first_step - round(start_seconds * 100)
     assert early in (0, 1)
     assert onsets == [onset - early for onset, *_ in expected if first_step <= onset < end_step]
 
@@ -201,10 +186,10 @@ def test_any_stretch_has_the_onsets_within_it(data, config, first_frame, num_fra
     ),
 )
 def test_random_tokens_never_fail(config, segments):
-    decoded = decode_segments([(start, np.array(row, dtype=np.int32)) for start, row in segments], config)
+    decoded = decode_piece([(start, np.array(row, dtype=np.int32)) for start, row in segments], config)
     assert np.isfinite(decoded.notes["onset"]).all()
     assert (decoded.notes["offset"] > decoded.notes["onset"]).all()
     assert (decoded.notes["velocity"] > 0).all()
     counted = decoded.invalid_events + decoded.dropped_events + len(decoded.notes)
     assert counted <= sum(len(row) for _, row in segments)
-    assert [segment.start_seconds for segment in decoded.segments] == sorted(start for start, _ in segments)
+    assert [start for start, *_ in decoded.segments] == sorted(start for start, _ in segments)

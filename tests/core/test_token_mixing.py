@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from mt3core.notes.indexed_encoding import remove_redundant_changes
-from mt3core.notes.mixing import mix_events
+from mt3core.notes.mixing import mix_events, remove_redundant_changes
 from mt3core.notes.vocabulary import Vocabulary
 
 pytestmark = pytest.mark.unit

@@ -33,8 +33,11 @@ def test_codec_equals_the_original(golden, bins):
         assert vocabulary.event_id(row["type"], row["max_value"]) == row["last_id"]
         tokens = np.array([row["first_token"], row["last_token"]])
         assert vocabulary.tokens_to_events(tokens).tolist() == [row["first_id"], row["last_id"]]
-    for name in ("num_classes", "base_vocab_size", "vocab_size", "num_embeddings", "max_shift_steps"):
+    for name in ("num_classes", "base_vocab_size", "max_shift_steps"):
         assert getattr(vocabulary, name) == expected[name]
+    # T5 keeps 100 ids for sentinels, which music never uses, and the embedding is a multiple of 128 rows.
+    assert vocabulary.base_vocab_size + 100 == expected["vocab_size"]
+    assert {1: MT3, 127: ISMIR2021}[bins].network.vocab_size == expected["num_embeddings"]
 
 
 def test_tokens_to_events_equals_the_original(golden):
@@ -45,9 +48,7 @@ def test_tokens_to_events_equals_the_original(golden):
 @pytest.mark.parametrize("frames", [256, 512])
 def test_start_times_equal_the_original(golden, frames):
     expected = golden("codec_table.json")["codec"]["segment_start_time"][f"frames_{frames}"]["start_time"]
-    first_frames = np.arange(len(expected)) * frames
-    assert segment_start_seconds(first_frames, 125.0, 100).tolist() == expected
-    assert segment_start_seconds(int(first_frames[7]), 125.0, 100) == expected[7]
+    assert [segment_start_seconds(number * frames, 125.0, 100) for number in range(len(expected))] == expected
 
 
 @pytest.mark.parametrize("bins", [1, 127])
@@ -64,7 +65,8 @@ def test_start_time_keeps_the_rounding_of_the_original():
 
 def test_published_models_fit_their_networks():
     for model in (MT3, ISMIR2021, PRESETS["multitrack"]):
-        assert Vocabulary(model.vocabulary).num_embeddings == model.network.vocab_size
+        rows = Vocabulary(model.vocabulary).base_vocab_size + 100
+        assert -(-rows // 128) * 128 == model.network.vocab_size
 
 
 def test_known_ids():
@@ -97,7 +99,7 @@ def test_ids_go_there_and_back(vocabulary, data):
     assert vocabulary.event_id(kind, value) == event_id
     assert vocabulary.is_type(kind, np.array([event_id])).all()
     tokens = vocabulary.events_to_tokens(np.array([event_id]))
-    assert 3 <= tokens[0] < vocabulary.base_vocab_size <= vocabulary.num_embeddings
+    assert 3 <= tokens[0] < vocabulary.base_vocab_size
     assert vocabulary.tokens_to_events(tokens).tolist() == [event_id, -1]
 
 
@@ -108,11 +110,3 @@ def test_velocity_bins_are_ordered_and_never_lose_a_note(velocity, bins):
     assert 1 <= velocity_bin <= bins
     assert velocity_bin >= int(velocity_to_bin(velocity - 1, bins))
     assert int(velocity_to_bin(bin_to_velocity(velocity_bin, bins), bins)) == velocity_bin
-
-
-@pytest.mark.parametrize(
-    ("granularity", "expected"), [("flat", [1061]), ("midi_class", [1132 + 24, 1061]), ("full", [1132 + 30, 1061])]
-)
-def test_programs_as_coarse_as_configured(granularity, expected):
-    vocabulary = Vocabulary(VocabularyConfig(program_granularity=granularity))
-    assert vocabulary.map_programs(np.array([1132 + 30, 1061])).tolist() == expected

@@ -12,8 +12,7 @@ from prepared_chunks import Recording, prepare, random_notes
 from mt3core.config.model import ISMIR2021, MT3, ModelConfig, NetworkConfig, VocabularyConfig
 from mt3core.errors import UsageError
 from mt3core.notes.decoding import NoteDecoder
-from mt3core.notes.indexed_encoding import remove_redundant_changes
-from mt3core.notes.mixing import mix_events
+from mt3core.notes.mixing import mix_events, remove_redundant_changes
 from mt3core.notes.table import note_table
 from mt3core.notes.vocabulary import Vocabulary, bin_to_velocity, velocity_to_bin
 from mt3core.segments import segments
