@@ -1,6 +1,6 @@
 """Several targets in one decoder row: which example each block of tokens belongs to, and dropout that knows it.
 
-`mt3torch/packing.py` is this file's twin. How targets are laid into rows is decided in `mt3core/packing.py`.
+How targets are laid into rows is decided in `mt3core/packing.py`.
 """
 
 from __future__ import annotations

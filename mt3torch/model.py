@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from mt3core.config.model import ModelConfig, NetworkConfig
 from mt3core.model.positions import position_table
-from mt3torch.packing import Dropout, Packing
 
 NORM_EPSILON = 1e-6
 # Logits are summed over so many parts of the width: in one float32 sum of 512 products the rounding is most of what
@@ -31,6 +30,21 @@ ACTIVATIONS = {
     "silu": F.silu,
     "linear": lambda x: x,
 }
+
+
+class Dropout:
+    """Dropout for one forward pass; inactive without a generator. Draws are shared along one axis."""
+
+    def __init__(self, rate: float, generator: torch.Generator | None) -> None:
+        self.rate = rate
+        self.generator = generator
+
+    def __call__(self, x: Tensor, shared_axis: int | None) -> Tensor:
+        if self.generator is None or self.rate == 0.0:
+            return x
+        shape = tuple(1 if axis == shared_axis else size for axis, size in enumerate(x.shape))
+        keep = torch.rand(shape, generator=self.generator, device=x.device) >= self.rate
+        return torch.where(keep, x / (1.0 - self.rate), 0.0)
 
 
 @dataclasses.dataclass
@@ -66,19 +80,6 @@ class MultiHeadAttention(nn.Module):
         key, value = self.keys_and_values(memory)
         # Magenta drops attention weights for all queries at once: the same as dropping values.
         return self.attend(queries, key, dropout(value, shared_axis=3), mask)
-
-    def attend_in_tiles(
-        self,
-        queries: Float[Tensor, "rows queries emb"],
-        memory: Float[Tensor, "examples keys emb"],
-        packing: Packing,
-        dropout: Dropout,
-    ) -> Float[Tensor, "rows queries emb"]:
-        """Each tile's queries and the memory of its example, whose keys and values are computed once."""
-        key, value = self.keys_and_values(memory)
-        value = dropout.of_examples(value, shared_axis=3)
-        query, key, value = packing.to_tiles(self.query(queries)), packing.for_tiles(key), packing.for_tiles(value)
-        return self.out(packing.from_tiles(self.weigh(query, key, value, None)))
 
     def keys_and_values(self, memory: Float[Tensor, "batch keys emb"]) -> tuple[Tensor, Tensor]:
         """Both as (batch, heads, keys, head_dim)."""
@@ -163,16 +164,11 @@ class DecoderLayer(nn.Module):
         self_mask: Bool[Tensor, "#rows 1 tokens tokens"],
         cross_mask: Bool[Tensor, "#batch 1 #tokens frames"] | None,
         dropout: Dropout,
-        packing: Packing | None = None,
     ) -> Float[Tensor, "rows tokens emb"]:
         y = self.pre_self_attention_layer_norm(x)
         x = x + dropout(self.self_attention(y, y, self_mask, dropout), shared_axis=1)
         y = self.pre_cross_attention_layer_norm(x)
-        if packing is None:
-            y = self.encoder_decoder_attention(y, encoded, cross_mask, dropout)
-        else:
-            y = self.encoder_decoder_attention.attend_in_tiles(y, encoded, packing, dropout)
-        x = x + dropout(y, shared_axis=1)
+        x = x + dropout(self.encoder_decoder_attention(y, encoded, cross_mask, dropout), shared_axis=1)
         return x + dropout(self.mlp(self.pre_mlp_layer_norm(x), dropout), shared_axis=1)
 
     def step(
@@ -236,11 +232,10 @@ class Decoder(nn.Module):
         self_mask: Bool[Tensor, "#rows 1 tokens tokens"],
         cross_mask: Bool[Tensor, "#batch 1 #tokens frames"] | None,
         dropout: Dropout,
-        packing: Packing | None = None,
     ) -> Float[Tensor, "rows tokens emb"]:
         x = dropout(self.embed(decoder_input_ids, positions), shared_axis=1)
         for layer in self.layers:
-            x = layer(x, encoded, self_mask, cross_mask, dropout, packing)
+            x = layer(x, encoded, self_mask, cross_mask, dropout)
         return dropout(self.decoder_norm(x), shared_axis=1)
 
     def step(
@@ -297,18 +292,6 @@ class Transformer(nn.Module):
         dropout = Dropout(self.config.network.dropout_rate, dropout_generator)
         hidden = self.decoder(encoded, decoder_input_ids, positions, self_mask, cross_mask, dropout)
         return self.decoder.logits(hidden)
-
-    def decode_packed(
-        self,
-        encoded: Float[Tensor, "examples frames emb"],
-        decoder_input_ids: Int[Tensor, "rows tokens"],
-        packing: Packing,
-        dropout_generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "rows tokens emb"]:
-        """As `decode` for rows of several examples' tokens, each of which sees its own example; without the logits."""
-        dropout = Dropout(self.config.network.dropout_rate, dropout_generator, packing)
-        masks = (packing.self_mask(), None)
-        return self.decoder(encoded, decoder_input_ids, packing.positions, *masks, dropout, packing)
 
     def start_cache(self, encoded: Float[Tensor, "batch frames emb"], max_tokens: int) -> Cache:
         """An empty cache for `max_tokens` tokens, the encoder's keys and values already in it."""

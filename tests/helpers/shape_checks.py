@@ -17,7 +17,7 @@ MODULES = [
     "mt3jax.model",
     "mt3jax.packing",
     "mt3torch.model",
-    "mt3torch.packing",
+    "packed_torch",
 ]
 
 

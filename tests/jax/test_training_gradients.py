@@ -9,20 +9,19 @@ torch = pytest.importorskip("torch")
 import jax  # noqa: E402
 from flax import nnx  # noqa: E402
 from packed_batches import LENGTHS, computed, loss_and_gradients, part_of, training_config, weights_of  # noqa: E402
+from packed_torch import PackedTransformer, Packing  # noqa: E402
 
-import mt3torch  # noqa: E402
 from mt3core.model.parameters import parameters  # noqa: E402
 from mt3core.packing import PLACES  # noqa: E402
 from mt3jax.loading import flatten  # noqa: E402
-from mt3torch.packing import Packing  # noqa: E402
 
 pytestmark = pytest.mark.unit
 
 
 def torch_loss_and_gradients(config, form):
     """The loss written out, all logits at once, and gradients by PyTorch name."""
-    model = mt3torch.build_model(config.model, weights_of(config), "cpu").double().train()
-    model.requires_grad_(True)
+    model = PackedTransformer(config.model).double()
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in weights_of(config).items()})
     part, num_groups = part_of(config, form)
     part = {name: torch.from_numpy(np.array(array)) for name, array in part.items()}
     packing = Packing(*(part[name] for name in PLACES), len(LENGTHS), num_groups)

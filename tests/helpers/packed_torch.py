@@ -1,6 +1,6 @@
-"""Several targets in one decoder row: which example each block of tokens belongs to, and dropout that knows it.
+"""The PyTorch network over packed rows, as training in JAX reads them, so that gradients can be compared.
 
-`mt3jax/packing.py` is this file's twin. How targets are laid into rows is decided in `mt3core/packing.py`.
+PyTorch's own users need no packing: this is `mt3jax/packing.py` and `decode_packed` once more, without dropout.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
+
+from mt3torch.model import Dropout, MultiHeadAttention, Transformer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,23 +33,9 @@ class Packing:
         is_same = self.segments[:, :, None] == self.segments[:, None, :]
         return (is_same & (place <= place[:, None]))[:, None]
 
-    def for_blocks(self, x: Shaped[Tensor, "examples ..."]) -> Shaped[Tensor, "row_blocks ..."]:
-        """Of every example what each of its blocks needs, for the blocks of all rows in order."""
-        return self._take(x, self.block_examples)
-
     def for_tiles(self, x: Shaped[Tensor, "examples ..."]) -> Shaped[Tensor, "tiles ..."]:
         """Of every example what each of its tiles needs."""
         return self._take(x, self.tile_examples)
-
-    def for_tokens(self, x: Shaped[Tensor, "examples heads tokens 1"]) -> Shaped[Tensor, "rows heads tokens 1"]:
-        """Of every example's positions what the tokens at these positions need."""
-        num_rows, num_blocks = self.block_examples.shape
-        by_block = x.reshape(self.num_examples, x.shape[1], num_blocks, -1).transpose(1, 2)
-        block_tokens = by_block.shape[-1]
-        # A segment begins with a block, so that its blocks are the example's, too.
-        numbers = self.block_examples * num_blocks + self.positions[:, ::block_tokens] // block_tokens
-        taken = self._take(by_block.flatten(0, 1), numbers)
-        return taken.unflatten(0, (num_rows, num_blocks)).transpose(1, 2).flatten(2)[..., None]
 
     def to_blocks(self, x: Shaped[Tensor, "rows tokens width"]) -> Shaped[Tensor, "row_blocks block_tokens width"]:
         return x.reshape(self.block_examples.numel(), -1, x.shape[-1])
@@ -79,38 +67,32 @@ class Packing:
         return by_group[group, numbers.reshape(self.num_groups, -1)].flatten(0, 1)
 
 
-class Dropout:
-    """Dropout for one forward pass; inactive without a generator. Draws are shared along one axis.
+class PackedTransformer(Transformer):
+    def decode_packed(
+        self,
+        encoded: Float[Tensor, "examples frames emb"],
+        decoder_input_ids: Int[Tensor, "rows tokens"],
+        packing: Packing,
+    ) -> Float[Tensor, "rows tokens emb"]:
+        """As `decode` for rows of several examples' tokens, each of which sees its own example; without the logits."""
+        off = Dropout(0.0, None)
+        x = self.decoder.embed(decoder_input_ids, packing.positions)
+        for layer in self.decoder.layers:
+            y = layer.pre_self_attention_layer_norm(x)
+            x = x + layer.self_attention(y, y, packing.self_mask(), off)
+            y = layer.pre_cross_attention_layer_norm(x)
+            x = x + attend_in_tiles(layer.encoder_decoder_attention, y, encoded, packing)
+            x = x + layer.mlp(layer.pre_mlp_layer_norm(x), off)
+        return self.decoder.decoder_norm(x)
 
-    With a packing, draws are made for the examples, as if each had a row of its own, and then laid into the rows. So
-    what is shared over the length is shared over a segment, and it does not matter how targets are packed.
-    """
 
-    def __init__(self, rate: float, generator: torch.Generator | None, packing: Packing | None = None) -> None:
-        self.rate = rate
-        self.generator = generator
-        self.packing = packing
-
-    def __call__(self, x: Tensor, shared_axis: int | None) -> Tensor:
-        """Drops from rows: packed (rows, tokens, width) along 1 or (rows, heads, tokens, head_dim) along 3."""
-        packing = self.packing
-        if packing is None or not self._is_active():
-            return self.of_examples(x, shared_axis)
-        keep = self._draw((packing.num_examples, *x.shape[1:]), shared_axis, x.device)
-        if shared_axis == 1:
-            return packing.to_rows(self._drop(packing.to_blocks(x), packing.for_blocks(keep)))
-        return self._drop(x, packing.for_tokens(keep))
-
-    def of_examples(self, x: Tensor, shared_axis: int | None) -> Tensor:
-        """Drops from what is not packed."""
-        return self._drop(x, self._draw(x.shape, shared_axis, x.device)) if self._is_active() else x
-
-    def _is_active(self) -> bool:
-        return self.generator is not None and self.rate > 0.0
-
-    def _draw(self, shape: tuple[int, ...], shared_axis: int | None, device: torch.device) -> Tensor:
-        shape = tuple(1 if axis == shared_axis else size for axis, size in enumerate(shape))
-        return torch.rand(shape, generator=self.generator, device=device) >= self.rate
-
-    def _drop(self, x: Tensor, keep: Tensor) -> Tensor:
-        return torch.where(keep, x / (1.0 - self.rate), 0.0)
+def attend_in_tiles(
+    attention: MultiHeadAttention,
+    queries: Float[Tensor, "rows queries emb"],
+    memory: Float[Tensor, "examples keys emb"],
+    packing: Packing,
+) -> Float[Tensor, "rows queries emb"]:
+    """Each tile's queries and the memory of its example, whose keys and values are computed once."""
+    key, value = map(packing.for_tiles, attention.keys_and_values(memory))
+    query = packing.to_tiles(attention.query(queries))
+    return attention.out(packing.from_tiles(attention.weigh(query, key, value, None)))
