@@ -25,7 +25,7 @@ from mt3app.commands.prepare import Options, prepare_dataset
 from mt3app.progress import Reporter
 from mt3core.audio.load import load_audio
 from mt3data.prepare.manifest import read_manifest
-from mt3data.readers.find import read_dataset
+from mt3data.readers.locate import read_dataset
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 RATE_HZ = 44_100

@@ -21,17 +21,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import tensorstore
 
 from mt3convert.t5x import TREE_FILE, unpack_tree, zarr_files
 from mt3core.errors import ModelError
-from mt3core.files import atomic_output
+from mt3core.files import atomic_output, cache_folder
 from mt3core.model.directory import CONFIG_FILE, WEIGHTS_FILE
 from mt3core.model.search import PUBLISHED, PUBLISHED_NAME, Progress
 
 MANIFEST_FILE = "manifest.json"
-CACHE_VARIABLE = "MT3_CACHE"
 OFFLINE_VARIABLE = "MT3_OFFLINE"  # set to anything: never use the network
 _FILES_AT_ONCE = 16
 _RETRIES = {"max_retries": 4, "initial_delay": "500ms", "max_delay": "4s"}
@@ -49,9 +47,8 @@ def is_offline() -> bool:
 def cache_directory(url: str) -> Path:
     """Where the files of an address lie: below `MT3_CACHE` or the user's cache, by host and path."""
     parts = urllib.parse.urlsplit(_https(url))
-    root = os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("mt3kit")
     place = [part for part in parts.path.split("/") if part not in ("", ".", "..")]
-    return Path(root, "checkpoints", parts.netloc.replace(":", "_"), *place)
+    return Path(cache_folder(), "checkpoints", parts.netloc.replace(":", "_"), *place)
 
 
 def fetch(url: str, progress: Progress | None = None) -> Path:

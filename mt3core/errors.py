@@ -36,6 +36,10 @@ class TrainingError(MT3Error):
     """A training run that cannot go on, or a checkpoint of one that cannot be used."""
 
 
+class ProcessError(MT3Error):
+    """Work in several processes that broke off because one of them was ended from outside."""
+
+
 class OutputError(MT3Error):
     """A result that cannot be written where it was asked for."""
 

@@ -1,4 +1,4 @@
-"""Outputs that are whole or absent: written beside their place, then renamed."""
+"""Outputs that are whole or absent, written beside their place and then renamed; and where the cache is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import platformdirs
+
 from mt3core.errors import OutputError
+
+CACHE_VARIABLE = "MT3_CACHE"
+
+
+def cache_folder() -> Path:
+    """Where everything that can be made or fetched again is kept: the folder `MT3_CACHE`, or the user's cache."""
+    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("mt3kit"))
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What a process that works for another one does about the end of that one, and about signals that reach both.
+"""Work in several processes, and what a process that works for another one does about signals and that one's end.
 
 A terminal's Ctrl-C, and the SIGTERM of a batch system, go to every process of a job. The one that was started by the
 user decides what to do about them, and may need the others until it has done it.
@@ -9,10 +9,77 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from multiprocessing import parent_process
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import active_children, get_context, parent_process
+from typing import TypeVar
+
+from mt3core.errors import ProcessError
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 # How long a worker goes on after a SIGTERM: enough for its parent to finish a step and save.
 SECONDS_AFTER_SIGTERM = 60
+
+
+def map_in_processes(
+    function: Callable[[_Item], _Result],
+    items: Sequence[_Item],
+    processes: int,
+    work: str,
+    done: Callable[[_Item, _Result], None] = lambda item, result: None,
+) -> list[_Result]:
+    """`function` of every item, begun in their order and returned in it; in this process where one is enough.
+
+    Args:
+        function: can be pickled, as its argument and its result.
+        items: one piece of work each.
+        processes: how many are worked on side by side, at most.
+        work: what a process does, for the message, such as "scored pairs".
+        done: called in this process as each item is finished. An error that it raises ends the work: items that
+            have been begun are finished, no others are begun.
+
+    Ctrl-C and SIGTERM end the processes at once, wherever they are. Raises `ProcessError` where one was ended from
+    outside.
+    """
+    processes = min(processes, len(items))
+    if processes <= 1:
+        finished = []
+        for item in items:
+            finished.append(function(item))
+            done(item, finished[-1])
+        return finished
+    others = set(active_children())
+    # Fresh processes: a forked one would inherit the locks of whatever threads this one has (BLAS, JAX, ArrayRecord).
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), _leave_interrupts_to_parent)
+    results: dict[int, _Result] = {}
+    try:
+        places = {pool.submit(function, item): place for place, item in enumerate(items)}
+        for future in as_completed(places):
+            place = places[future]
+            results[place] = future.result()
+            done(items[place], results[place])
+    except BrokenProcessPool as error:
+        raise ProcessError(
+            f"A process that {work} was ended from outside, perhaps for lack of memory.",
+            "Run again, perhaps with fewer --processes.",
+        ) from error
+    except (KeyboardInterrupt, SystemExit):
+        for child in set(active_children()) - others:
+            child.terminate()
+            child.join()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return [results[place] for place in range(len(items))]
+
+
+def _leave_interrupts_to_parent() -> None:
+    """A terminal's Ctrl-C reaches every process; the parent ends the others, or they see that it is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_the_parent()
 
 
 def serve_until_the_parent_ends(worker: int = 0, num_workers: int = 1) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from typing import Any
 
 from mt3core.errors import MT3Error
-from mt3core.processes import end_with_the_parent
+from mt3core.processes import map_in_processes
 from mt3core.processors import num_processors
 from mt3eval.protocol import Scores, protocol
 from mt3eval.reading.pairing import Pair
@@ -21,10 +18,6 @@ from mt3eval.reading.reading import Reading, read_with_remarks
 
 # A process takes seconds to start, a pair and protocol about a tenth of one; fewer of these are sooner done without.
 _WORTH_PROCESSES = 60
-
-
-class ScoringError(MT3Error):
-    """Scoring that broke off for a reason outside it, such as a process that was ended."""
 
 
 @dataclass(frozen=True)
@@ -76,17 +69,22 @@ def score_pairs(
         processes: pairs side by side; as many as there are processors where None, and none for a few pairs.
         progress: called in this process after each pair with (pairs done, all pairs, the piece).
 
-    Raises `UsageError` for an unknown protocol and `ScoringError` where a process was ended from outside.
+    Raises `UsageError` for an unknown protocol and `ProcessError` where a process was ended from outside.
     """
     for name in task.protocols:
         protocol(name)
     if processes is None:
         processes = num_processors() if len(pairs) * len(task.protocols) >= _WORTH_PROCESSES else 1
-    pieces: dict[int, Piece] = {}
-    for place, piece in _run(partial(score_pair, task=task), pairs, min(processes, len(pairs))):
-        pieces[place] = piece
-        progress(len(pieces), len(pairs), piece)
-    return [pieces[place] for place in range(len(pairs))]
+    counts = count(1)
+    order = sorted(range(len(pairs)), key=lambda place: -_size(pairs[place]))  # the longest files first
+    pieces = map_in_processes(
+        partial(score_pair, task=task),
+        [pairs[place] for place in order],
+        processes,
+        "scored pairs",
+        lambda pair, piece: progress(next(counts), len(pairs), piece),
+    )
+    return [piece for _, piece in sorted(zip(order, pieces, strict=True), key=lambda one: one[0])]
 
 
 def score_pair(pair: Pair, task: Task) -> Piece:
@@ -134,33 +132,5 @@ def score_performances(
     )
 
 
-def _run(score: Callable[[Pair], Piece], pairs: Sequence[Pair], processes: int) -> Iterator[tuple[int, Piece]]:
-    """Every pair's place and piece as it is done, the longest files first."""
-    if processes <= 1:
-        yield from ((place, score(pair)) for place, pair in enumerate(pairs))
-        return
-    order = sorted(range(len(pairs)), key=lambda place: -_size(pairs[place]))
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, _leave_interrupts_to_parent) as pool:
-        waiting = {pool.submit(score, pairs[place]): place for place in order}
-        try:
-            for future in as_completed(waiting):
-                yield waiting[future], future.result()
-        except BrokenProcessPool as error:
-            raise ScoringError(
-                "A process that scored pairs was ended from outside, perhaps for lack of memory.",
-                "Try again with fewer --processes.",
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
 def _size(pair: Pair) -> int:
     return sum(path.stat().st_size for path in (pair.reference, pair.estimate) if path.exists())
-
-
-def _leave_interrupts_to_parent() -> None:
-    """A terminal's Ctrl-C reaches every process; the parent ends the others, or they see that it is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_the_parent()

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import platformdirs
 from jax.experimental.compilation_cache import compilation_cache
 
-CACHE_VARIABLE = "MT3_CACHE"
+from mt3core.files import cache_folder
+
 # What compiles faster than this is compiled again rather than read from disk.
 MIN_STORED_COMPILE_SECONDS = 0.3
 
@@ -81,8 +81,7 @@ def keep_compiled_programs() -> Path | None:
     chosen = jax.config.values["jax_compilation_cache_dir"]
     if chosen is not None:
         return Path(chosen)
-    root = os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("mt3kit")
-    directory = Path(root) / "jax"
+    directory = cache_folder() / "jax"
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError:

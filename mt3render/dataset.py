@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from mt3core.errors import MT3Error, OutputError, UsageError
 from mt3core.files import atomic_output
+from mt3core.processes import map_in_processes
 from mt3render.engines import build_engine, choose_engine
 from mt3render.instruments import is_instrument, read_sounds, sounds_below, sounds_digest
 from mt3render.layouts import LAYOUTS, RAW_PREFIX, Players, targets, write_piece
@@ -131,11 +129,18 @@ def render_dataset(
             on_outcome(outcomes[source.number], len(sources))
         else:
             pending.append(source)
-    for outcome in _render(pending, out, rendering, processes):
+
+    def done(source: Source, outcome: Outcome) -> None:
         if isinstance(outcome.error, OutputError):
             raise outcome.error
-        outcomes[outcome.source.number] = outcome
+        outcomes[source.number] = outcome
         on_outcome(outcome, len(sources))
+
+    try:
+        map_in_processes(partial(render_piece, out=out, rendering=rendering), pending, processes, "rendered", done)
+    except (KeyboardInterrupt, SystemExit):
+        _clear(out, rendering.layout, pending, overwrite=False)
+        raise
     if rendering.layout == MAESTRO_NAME:
         write_maestro_index(out, [one.source for one in outcomes.values() if one.state != "failed"])
     return RenderingReport([outcomes[source.number] for source in sources])
@@ -157,26 +162,6 @@ def _players(rendering: Rendering) -> Players:
     fonts = tuple(read_sounds(font) for font in rendering.sound_fonts)
     engine = build_engine(rendering.engine)
     return Players(engine, fonts, rendering.seed, rendering.programs, rendering.sample_rate_hz, rendering.tuning_cents)
-
-
-def _render(sources: Sequence[Source], out: Path, rendering: Rendering, processes: int) -> Iterator[Outcome]:
-    if min(processes, len(sources)) <= 1:
-        yield from (render_piece(source, out, rendering) for source in sources)
-        return
-    # Fresh processes: a forked one would inherit the threads' locks of whatever this one has loaded.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(processes, len(sources)), mp_context=context)
-    try:
-        running = [pool.submit(render_piece, source, out, rendering) for source in sources]
-        for done in as_completed(running):
-            yield done.result()
-    except BrokenProcessPool as error:
-        raise OutputError(
-            "A process that was rendering has been ended, perhaps for want of memory.",
-            "Run again with fewer --processes; what is finished is kept.",
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _settle(out: Path, rendering: Rendering, overwrite: bool) -> None:

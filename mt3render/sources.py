@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mt3core.errors import UsageError
+from mt3core.notes import MIDI_SUFFIXES
 
-MIDI_SUFFIXES = (".mid", ".midi")
 SPLIT_SHARES = (("train", 0.8), ("validation", 0.1), ("test", 0.1))
 _LONGEST_NAME = 120
 
@@ -50,7 +50,9 @@ def find_sources(midi_dir: Path, limit: int | None = None) -> list[Source]:
     found = sorted((_relative(path, midi_dir), path) for path in paths)
     found = [(relative, path) for relative, path in found if not re.search(r"(^|/)\.", relative)]
     if not found:
-        raise UsageError(f"There are no MIDI files in {midi_dir}.", "Looked for .mid and .midi in all its folders.")
+        raise UsageError(
+            f"There are no MIDI files in {midi_dir}.", f"Looked for {' '.join(MIDI_SUFFIXES)} in all its folders."
+        )
     names = _names([relative for relative, _ in found])
     sources = [
         Source(path, relative, number, names[number - 1], split_of(path, relative))

@@ -123,7 +123,7 @@ def test_offences_are_found():
     assert list(offences("mt3core", through, "mt3core/notes/table.py")) == ["line 2 imports mt3convert"]
     assert list(offences("mt3core", "from mt3convert.sources import load", door)) == ["line 1 imports mt3convert"]
 
-    side, readers = "mt3eval/reading/dataset_pieces.py", "from mt3data.readers.find import read_dataset"
+    side, readers = "mt3eval/reading/dataset_pieces.py", "from mt3data.readers.locate import read_dataset"
     assert list(offences("mt3eval", readers, side)) == []
     assert list(offences("mt3eval", readers, "mt3eval/runner.py")) == ["line 1 imports mt3data"]
     assert list(offences("mt3eval", "from mt3data.prepare import prepare", side)) == ["line 1 imports mt3data"]

@@ -14,8 +14,8 @@ from mt3core.audio.load import probe_audio
 from mt3core.errors import DatasetError
 from mt3core.notes.table import Note, NoteTable, note_table
 from mt3data.readers.defects import skipped
-from mt3data.readers.find import read_dataset, recognise
 from mt3data.readers.labels import track_notes
+from mt3data.readers.locate import read_dataset, recognise
 from mt3data.readers.tracks import MIX
 from mt3eval.reading.performance import Performance
 

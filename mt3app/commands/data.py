@@ -8,8 +8,8 @@ from mt3app.progress import Reporter
 from mt3core.errors import UsageError
 from mt3data.checks.verify import TrackReport, verify
 from mt3data.readers.defects import parquet_modules, skipped, summary, write_defects
-from mt3data.readers.find import KINDS, find_dataset, read_dataset, recognise
-from mt3data.readers.names import printable
+from mt3data.readers.file_names import printable
+from mt3data.readers.locate import KINDS, find_dataset, read_dataset, recognise
 from mt3data.readers.tracks import MIX, Dataset, Defect
 
 _SHOWN = 20

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mt3app.jobs import check_writable
+from mt3app.outputs import check_writable
 from mt3app.progress import Reporter
 from mt3core.errors import MissingExtraError, UsageError
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mt3app.backend import choose_backend, choose_decoding, load_transcriber
-from mt3app.jobs import check_writable
+from mt3app.outputs import check_writable
 from mt3app.progress import Reporter
 
 if TYPE_CHECKING:

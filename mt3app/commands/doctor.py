@@ -119,9 +119,9 @@ def _models() -> dict[str, Any]:
 
 def _folders() -> dict[str, dict[str, Any]]:
     platformdirs = importlib.import_module("platformdirs")
-    cache = os.environ.get("MT3_CACHE") or platformdirs.user_cache_dir("mt3kit")
+    cache = importlib.import_module("mt3core.files").cache_folder()
     folders = {"cache": cache, "data": platformdirs.user_data_dir("mt3kit"), "current": os.getcwd()}
-    return {name: {"path": path, "free_gb": _free_gb(Path(path))} for name, path in folders.items()}
+    return {name: {"path": str(path), "free_gb": _free_gb(Path(path))} for name, path in folders.items()}
 
 
 def _free_gb(folder: Path) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mt3app.backend import PACKAGES, is_installed
-from mt3app.jobs import STDOUT, check_writable
+from mt3app.outputs import STDOUT, check_writable
 from mt3app.progress import Reporter
 from mt3core.errors import MissingExtraError, UsageError
 from mt3core.files import atomic_output

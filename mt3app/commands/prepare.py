@@ -25,7 +25,7 @@ from mt3data.prepare.prepare import (
 )
 from mt3data.prepare.shards import Report
 from mt3data.readers.defects import with_defects
-from mt3data.readers.find import find_dataset, read_dataset
+from mt3data.readers.locate import find_dataset, read_dataset
 from mt3data.readers.tracks import MIX, Dataset, Defect
 from mt3data.readers.units import Settings, Unit, faults, plan_units
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mt3app.backend import choose_backend, choose_decoding, load_transcriber
-from mt3app.jobs import Job, check_writable, parse_formats, plan
+from mt3app.outputs import Job, check_writable, parse_formats, plan
 from mt3app.progress import Reporter
 from mt3core.errors import MT3Error, UsageError
 

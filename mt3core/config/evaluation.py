@@ -13,7 +13,7 @@ from mt3core.decoding import METHODS, Decoding
 from mt3core.errors import UsageError
 
 Variant = Literal["maestro", "slakh_stems", "slakh_mix", "folder"]
-# The kind of data set that each variant is taken from, as `mt3data.readers.find` names it.
+# The kind of data set that each variant is taken from, as `mt3data.readers.locate` names it.
 KIND_OF_VARIANT = {"maestro": "maestro", "slakh_stems": "slakh", "slakh_mix": "slakh", "folder": "folder"}
 ALL_PROTOCOLS = "all"
 BACKENDS = ("torch", "jax", "both")

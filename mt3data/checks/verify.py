@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,9 +12,10 @@ import numpy as np
 
 from mt3core.errors import DatasetError, MT3Error
 from mt3core.notes.table import NoteTable
+from mt3core.processes import map_in_processes
 from mt3core.processors import num_processors
+from mt3data.checks.across_splits import across_splits
 from mt3data.checks.audio_checks import Heard, check_sound, hear
-from mt3data.checks.duplicates import across_splits
 from mt3data.checks.label_checks import check_ending, check_file, check_notes, check_pedal
 from mt3data.readers import maestro
 from mt3data.readers.defects import defect, in_order, skipped
@@ -54,15 +51,18 @@ def verify(
         processes: tracks side by side; as many as there are processors where None.
         progress: called in this process after each track with (tracks done, all tracks, its report).
 
-    A track whose check fails in a way nobody thought of becomes a defect. Raises `DatasetError` where a process
+    A track whose check fails in a way nobody thought of becomes a defect. Raises `ProcessError` where a process
     was ended from outside.
     """
     left_out = skipped(dataset.defects)
     check = partial(check_track, left_out=left_out, listen=listen)
     reports: dict[str, TrackReport] = {}
-    for report in _run(check, dataset.tracks, processes):
-        reports[report.track] = report
+
+    def done(track: Track, report: TrackReport) -> None:
+        reports[track.name] = report
         progress(len(reports), len(dataset.tracks), report)
+
+    map_in_processes(check, dataset.tracks, processes or num_processors(), "checked tracks", done)
     identities = [(track.name, track.split, reports[track.name].identity) for track in dataset.tracks]
     same = across_splits((item for item in identities if item[2]), "same_notes", "the same notes as those")
     return in_order([*dataset.defects, *(one for report in reports.values() for one in report.defects), *same])
@@ -156,31 +156,3 @@ def _identity(notes: NoteTable) -> str:
     rows = np.stack([onset, notes["pitch"].astype(np.int64), notes["is_drum"].astype(np.int64)])
     rows = rows[:, np.lexsort(rows)]
     return hashlib.sha256(rows.tobytes()).hexdigest()
-
-
-def _run(
-    check: Callable[[Track], TrackReport], tracks: tuple[Track, ...], processes: int | None
-) -> Iterator[TrackReport]:
-    """Reports as they come; in this process where one is enough."""
-    workers = min(processes or num_processors(), len(tracks))
-    if workers <= 1:
-        yield from map(check, tracks)
-        return
-    # Spawned, not forked: the parent may have threads of its own (BLAS, JAX).
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _leave_interrupts_to_parent) as pool:
-        waiting = {pool.submit(check, track): track for track in tracks}
-        try:
-            for future in as_completed(waiting):
-                yield future.result()
-        except BrokenProcessPool as error:
-            raise DatasetError(
-                "A process of the check was ended, perhaps for want of memory.", "Try with fewer --processes."
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _leave_interrupts_to_parent() -> None:
-    """A terminal's Ctrl-C reaches every process; the parent ends the others."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -12,20 +12,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import platformdirs
-
 from mt3core.config.training import TrainingConfig
 from mt3core.errors import DatasetError
-from mt3core.files import atomic_directory
+from mt3core.files import atomic_directory, cache_folder
 from mt3core.notes.midi import write_midi
 from mt3data.prepare.manifest import MANIFEST_NAME, array_record_module
 from mt3data.prepare.prepare import claim_folder, merge, run_units
-from mt3data.readers.find import read_dataset
+from mt3data.readers.locate import read_dataset
 from mt3data.readers.units import Settings, plan_units
 from mt3render.composition import compose
 from mt3render.dataset import Outcome, Rendering, check_rendering, render_piece
@@ -33,7 +30,6 @@ from mt3render.instruments import sounds_digest
 from mt3render.sources import Source
 
 COMPOSITION_VERSION = 1  # changes with every change to the pieces or to how they are rendered
-CACHE_VARIABLE = "MT3_CACHE"
 HELD_OUT_SHARE = 8  # of so many pieces one is for validation and one for the test
 _SAMPLE_RATE_HZ = 16_000  # what the network hears
 _DATASET_NAME = "composed"
@@ -58,7 +54,7 @@ def composed_manifest(num_pieces: int, say: Callable[[str], None] = print, folde
     """
     array_record_module()  # before anything slow: is it installed?
     rendering = _rendering()
-    place = (folder or _cache_folder()) / f"composed-{num_pieces}-{_fingerprint(num_pieces, rendering)}"
+    place = (folder or cache_folder()) / f"composed-{num_pieces}-{_fingerprint(num_pieces, rendering)}"
     manifest = place / "cache" / MANIFEST_NAME
     if manifest.is_file():
         say(f"Data: {num_pieces} composed pieces, found at {place}")
@@ -123,7 +119,3 @@ def _fingerprint(num_pieces: int, rendering: Rendering) -> str:
     fonts = [sounds_digest(font) for font in rendering.sound_fonts]
     described = {**dataclasses.asdict(rendering), "sound_fonts": fonts, "version": COMPOSITION_VERSION}
     return hashlib.sha256(json.dumps([num_pieces, described], sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("mt3kit"))

@@ -14,15 +14,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import active_children, get_context
+from functools import partial
 from pathlib import Path
 
 from mt3core.audio.load import probe_audio
 from mt3core.errors import DatasetError, MT3Error, OutputError
 from mt3core.files import atomic_output
-from mt3core.processes import end_with_the_parent
+from mt3core.processes import map_in_processes
 from mt3data.prepare.chunks import SAMPLE_RATE_HZ
 from mt3data.prepare.manifest import MANIFEST_NAME, write_manifest
 from mt3data.prepare.shards import Report, manifest_rows, read_report, remove_leftovers, shard_path, write_unit
@@ -97,34 +95,16 @@ def run_units(
 ) -> None:
     """Prepares units side by side and calls `done` as each is finished.
 
-    Raises `OutputError` where a shard cannot be written and `DatasetError` where a process was ended from outside;
+    Raises `OutputError` where a shard cannot be written and `ProcessError` where a process was ended from outside;
     no other units are begun then, and those that are finished stay.
     """
-    if processes == 1 or len(units) <= 1:
-        for unit in units:
-            done(unit, write_unit(unit, settings, folder))
-        return
-    # Fresh processes: one forked from a process with threads (ArrayRecord, BLAS) may hang.
-    context = get_context("spawn")
-    pool = ProcessPoolExecutor(min(processes, len(units)), context, initializer=end_with_the_parent)
+    write = partial(write_unit, settings=settings, folder=folder)
     try:
-        futures: dict[Future[Report], Unit] = {pool.submit(write_unit, unit, settings, folder): unit for unit in units}
-        for future in as_completed(futures):
-            done(futures[future], future.result())
-    except BrokenProcessPool as error:
-        raise DatasetError(
-            "A process of the preparation was ended from outside, perhaps for lack of memory.",
-            "Run again, perhaps with fewer --processes; finished shards are kept.",
-        ) from error
-    except KeyboardInterrupt:
-        for child in active_children():  # what they were writing is done again anyway
-            child.terminate()
-            child.join()
-        for unit in units:
+        map_in_processes(write, units, processes, "prepared shards", done)
+    except (KeyboardInterrupt, SystemExit):
+        for unit in units:  # what was being written is done again anyway
             remove_leftovers(folder, unit)
         raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def merge(units: Sequence[Unit], settings: Settings, out: Path) -> list[Report]:

@@ -25,7 +25,7 @@ from mt3data.prepare.chunks import CHUNK_SAMPLES, SAMPLE_RATE_HZ, cut_chunks, en
 from mt3data.prepare.manifest import SHARD_OPTIONS, array_record_module
 from mt3data.readers import labels
 from mt3data.readers.defects import defect
-from mt3data.readers.names import printable
+from mt3data.readers.file_names import printable
 from mt3data.readers.tracks import MIX, Defect
 from mt3data.readers.units import Recording, Settings, Unit
 

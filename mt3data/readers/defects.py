@@ -10,7 +10,7 @@ from typing import Any
 
 from mt3core.errors import DatasetError, MissingExtraError, MT3Error
 from mt3core.files import atomic_output
-from mt3data.readers.names import printable
+from mt3data.readers.file_names import printable
 from mt3data.readers.tracks import MIX, Dataset, Defect
 
 TABLE_NAME, TEXT_NAME = "defects.parquet", "defects.txt"

@@ -12,17 +12,11 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from mt3core.audio import AUDIO_SUFFIXES
 from mt3core.errors import DatasetError
+from mt3core.notes import MIDI_SUFFIXES
 from mt3data.readers.defects import defect
-from mt3data.readers.names import (
-    AUDIO_SUFFIXES,
-    MIDI_SUFFIXES,
-    files_by_stem,
-    printable,
-    split_by_name,
-    split_of_folder,
-    track_name,
-)
+from mt3data.readers.file_names import files_by_stem, printable, split_by_name, split_of_folder, track_name
 from mt3data.readers.tracks import MIX, Dataset, Defect, Track, in_order
 
 KIND = "folder"

@@ -14,11 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mt3core.audio import AUDIO_SUFFIXES
 from mt3core.errors import DatasetError, MidiError, MissingExtraError
+from mt3core.notes import MIDI_SUFFIXES
 from mt3core.notes.table import DRUM_PROGRAM
-from mt3data.checks.duplicates import across_splits
+from mt3data.checks.across_splits import across_splits
 from mt3data.readers.defects import defect
-from mt3data.readers.names import AUDIO_SUFFIXES, MIDI_SUFFIXES, files_by_stem, track_name
+from mt3data.readers.file_names import files_by_stem, track_name
 from mt3data.readers.slakh_problems import is_known, known_problem, mix_defect
 from mt3data.readers.tracks import MIX, Dataset, Defect, Stem, Track, in_order
 

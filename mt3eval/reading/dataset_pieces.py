@@ -17,8 +17,8 @@ import numpy as np
 from mt3core.config.evaluation import KIND_OF_VARIANT, EvaluationData
 from mt3core.errors import DatasetError, UsageError
 from mt3core.notes.table import NoteTable
-from mt3data.readers.find import DEFAULT_PLACES, read_dataset
 from mt3data.readers.labels import stem_notes, track_notes
+from mt3data.readers.locate import DEFAULT_PLACES, read_dataset
 from mt3data.readers.tracks import MIX, Dataset
 from mt3data.readers.units import Recording, Settings, plan_units
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mt3core.errors import MidiError, MT3Error
+from mt3core.notes import MIDI_SUFFIXES
 from mt3core.notes.table import NoteTable, apply_sustain
 from mt3eval.matching.pedal import SUSTAIN_CONTROLLER
 from mt3eval.reading.midi_reading import parse_midi
@@ -21,7 +22,6 @@ from mt3eval.reading.note_rows import NoteRows, parse_json, parse_json_lines, pa
 from mt3eval.reading.performance import Performance, no_controls
 
 MOST_SECONDS = 86_400.0  # frames of a longer piece would fill the memory; times in milliseconds look like one
-MIDI_SUFFIXES = (".mid", ".midi", ".smf", ".kar")
 _TEXT_FORMS: dict[str, Callable[[str], NoteRows]] = {
     ".json": parse_json,
     ".jsonl": parse_json_lines,

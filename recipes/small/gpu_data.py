@@ -27,7 +27,7 @@ from mt3core.processors import num_processors
 from mt3data.prepare.manifest import MANIFEST_NAME
 from mt3data.prepare.prepare import claim_folder, merge
 from mt3data.prepare.shards import write_unit
-from mt3data.readers.find import read_dataset
+from mt3data.readers.locate import read_dataset
 from mt3data.readers.units import Settings, Unit, plan_units
 from mt3render.dataset import Outcome, Rendering, check_rendering, render_piece
 from mt3render.sources import Source, find_sources

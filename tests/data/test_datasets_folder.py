@@ -9,9 +9,9 @@ from tiny_datasets import midi_of
 
 from mt3core.errors import DatasetError, UsageError
 from mt3data.readers import folder
-from mt3data.readers.find import find_dataset, read_dataset, recognise
+from mt3data.readers.file_names import split_by_name, track_name
 from mt3data.readers.labels import track_notes
-from mt3data.readers.names import split_by_name, track_name
+from mt3data.readers.locate import find_dataset, read_dataset, recognise
 from mt3data.readers.tracks import MIX
 
 pytestmark = pytest.mark.unit

@@ -10,8 +10,8 @@ from tiny_datasets import midi_of
 
 from mt3core.errors import DatasetError, UsageError
 from mt3data.readers import maestro
-from mt3data.readers.find import find_dataset, read_dataset, recognise
 from mt3data.readers.labels import track_notes
+from mt3data.readers.locate import find_dataset, read_dataset, recognise
 from mt3data.readers.tracks import MIX
 
 pytestmark = pytest.mark.unit

@@ -17,7 +17,7 @@ from preparing import chunks_of, contents, run
 from mt3app import cli
 from mt3app.commands.prepare import Options, prepare_dataset
 from mt3app.progress import Reporter
-from mt3core.errors import DatasetError, OutputError
+from mt3core.errors import DatasetError, OutputError, ProcessError
 from mt3core.notes.midi import read_midi, write_midi
 from mt3data.prepare import prepare, shards
 from mt3data.prepare.chunks import to_int16
@@ -233,11 +233,11 @@ def test_the_estimate_is_near_what_is_written(undisturbed):
 
 def test_a_process_that_is_killed_ends_the_run_with_a_sentence(pieces, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, "write_unit", _end_this_process)
-    with pytest.raises(DatasetError, match="A process of the preparation was ended from outside"):
+    with pytest.raises(ProcessError, match="A process that prepared shards was ended from outside"):
         run(pieces, tmp_path, processes=2)
 
 
-def _end_this_process(*arguments):
+def _end_this_process(*arguments, **more):
     os._exit(9)
 
 

@@ -13,6 +13,7 @@ from tiny_networks import random_arrays, random_log_mel, tiny  # noqa: E402
 
 from mt3core.config.model import MT3  # noqa: E402
 from mt3core.decoding import END_TOKEN, Decoding  # noqa: E402
+from mt3core.files import CACHE_VARIABLE  # noqa: E402
 from mt3core.segments import segments  # noqa: E402
 from mt3core.spectrogram import log_mel_segments  # noqa: E402
 from mt3jax import Transcriber, beam, build_model, compilation, decoding, lanes  # noqa: E402
@@ -285,7 +286,7 @@ def without_program_cache():
 @pytest.mark.unit
 @pytest.mark.usefixtures("few_positions")
 def test_compiled_programs_are_kept_where_the_user_says(tmp_path, monkeypatch, without_program_cache):
-    monkeypatch.setenv(compilation.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     monkeypatch.setattr(compilation, "MIN_STORED_COMPILE_SECONDS", 0.0)
 
     def double(factor, x):
@@ -301,6 +302,6 @@ def test_compiled_programs_are_kept_where_the_user_says(tmp_path, monkeypatch, w
 @pytest.mark.usefixtures("few_positions")
 def test_an_unwritable_place_for_programs_is_no_error(tmp_path, monkeypatch, without_program_cache):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(compilation.CACHE_VARIABLE, str(tmp_path / "file"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file"))
     assert compilation.keep_compiled_programs() is None
     assert compilation.Program(lambda factor, x: x * factor)(2.0, jnp.ones(2)).tolist() == [2.0, 2.0]

@@ -21,7 +21,7 @@ from mt3app.commands.doctor import installed_version
 from mt3app.commands.evaluate.decoding import SetDecoder
 from mt3app.commands.evaluate.files import choose_protocols
 from mt3app.commands.evaluate.metrics import REFERENCES, Scoring, SetMetrics, agreement, print_metrics, score_set
-from mt3app.jobs import check_writable
+from mt3app.outputs import check_writable
 from mt3app.progress import Reporter, describe
 from mt3core.config.evaluation import EvaluationConfig, check_evaluation_config
 from mt3core.config.files import load_evaluation_config

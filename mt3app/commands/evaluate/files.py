@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from mt3app.jobs import AUDIO_SUFFIXES, STDOUT, check_writable
+from mt3app.outputs import STDOUT, check_writable
 from mt3app.progress import Reporter
+from mt3core.audio import AUDIO_SUFFIXES
 from mt3core.errors import UsageError
 from mt3eval.headline import DEFAULT_PROTOCOLS
 from mt3eval.intervals import RESAMPLES, Bootstrap

@@ -7,16 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mt3core.audio import AUDIO_SUFFIXES
 from mt3core.errors import AudioError, OutputError, UsageError
 from mt3core.transcription import FORMATS
 
-# Searched for in folders. The second row needs ffmpeg; videos are read when they are named.
-AUDIO_SUFFIXES = frozenset(
-    (
-        *(".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64"),
-        *(".m4a", ".aac", ".wma", ".ape", ".wv", ".tta"),
-    )
-)
 STDOUT = "-"
 
 

@@ -8,9 +8,6 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-# In order of preference where one recording is there in several: unchanged and whole ones first.
-AUDIO_SUFFIXES = (".wav", ".flac", ".aiff", ".aif", ".w64", ".caf", ".au", ".ogg", ".opus", ".mp3", ".m4a", ".wma")
-MIDI_SUFFIXES = (".mid", ".midi")
 SPLITS = ("train", "validation", "test")
 _SPLIT_OF_FOLDER = {
     **dict.fromkeys(("train", "training"), "train"),

@@ -6,7 +6,7 @@ import pytest
 
 from mt3app import backend
 from mt3app.backend import available_bytes, choose_backend, choose_decoding, default_processes
-from mt3app.jobs import Output, check_writable, parse_formats, plan
+from mt3app.outputs import Output, check_writable, parse_formats, plan
 from mt3core.decoding import Decoding
 from mt3core.errors import AudioError, MissingExtraError, OutputError, UsageError
 
