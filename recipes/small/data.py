@@ -3,9 +3,10 @@
     python recipes/small/data.py --out small-data                       # downloads what it needs
     python recipes/small/data.py --out small-data --sources FOLDER      # takes archives that lie in FOLDER
 
-Music is taken from published archives or composed, varied (music.py), rendered with sounds drawn for each piece, and
-prepared: `small-data/cache/chunk_manifest.parquet` is what training reads. Validation and test have compositions and
-sounds that training has not. What is finished is skipped, so the same command goes on where it was broken off.
+Music is taken from published archives or composed, varied (music.py), rendered with sounds drawn for each piece from
+sampled instruments (sampled.py) and sound fonts, and prepared: `small-data/cache/chunk_manifest.parquet` is what
+training reads. Validation and test have compositions and sounds that training has not. What is finished is skipped, so
+the same command goes on where it was broken off.
 """
 
 from __future__ import annotations
@@ -18,26 +19,31 @@ from pathlib import Path
 
 from archives import unpacked
 from music import UNSEEN, make_music
+from sampled import TRAINED_ON, make_sampled
+from sampled import UNSEEN as UNSEEN_SOUNDS
 from sources import SOUND_FONTS, UNSEEN_SOUND_FONTS, Source
 
 from mt3app.commands.prepare import Options, prepare_dataset
 from mt3app.commands.render import render_files
 from mt3app.progress import Reporter
 from mt3core.errors import MT3Error
+from mt3core.files import atomic_output
 from mt3core.processors import num_processors
 from mt3data.prepare.manifest import MANIFEST_NAME
 from mt3render.dataset import Rendering
+from mt3render.soundfonts import without_programs
 
 HOURS = 100.0
 HOURS_SHARES = {"piano": 0.5, "multi": 0.4, "drums": 0.1}
 LAYOUTS = {"piano": "folder", "multi": "slakh", "drums": "slakh"}
+PROGRAMS = {"piano": "keep", "multi": "class", "drums": "keep"}  # of a piano's class a quarter would be honky-tonk
 SAMPLE_RATE_HZ = 16_000  # what the network hears
 TUNING_CENTS = (-20.0, 24.0)  # of a piece: concert pitch from 435 to 446 Hz
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is made. Without sound fonts those of `sources.py` are taken; `sources` None downloads."""
+    """What is made. Without sound fonts all sounds of the recipe are taken; `sources` None downloads."""
 
     out: Path
     sources: Path | None = None
@@ -54,19 +60,22 @@ def make_data(wanted: Wanted, reporter: Reporter) -> int:
     processes = wanted.processes or num_processors()
     hours = {kind: wanted.hours * share for kind, share in HOURS_SHARES.items()}
     make_music(wanted.sources, wanted.out / "music", hours, wanted.seed, processes)
-    failed = 0
-    for suffix, given, known in (
-        ("", wanted.sound_fonts, SOUND_FONTS),
-        (UNSEEN, wanted.unseen_sound_fonts, UNSEEN_SOUND_FONTS),
+    failed, sounds = 0, wanted.out / "sounds"
+    if wanted.engine != "pretty_midi" and not (wanted.sound_fonts and wanted.unseen_sound_fonts):
+        failed |= make_sampled(sounds, wanted.sources, reporter)
+    for suffix, given, known, sampled in (
+        ("", wanted.sound_fonts, SOUND_FONTS, sounds / TRAINED_ON),
+        (UNSEEN, wanted.unseen_sound_fonts, UNSEEN_SOUND_FONTS, sounds / UNSEEN_SOUNDS),
     ):
-        fonts = () if wanted.engine == "pretty_midi" else given or _sound_fonts(known, wanted)
+        fonts = () if wanted.engine == "pretty_midi" else given or _all_sounds(sampled, known, wanted)
         for kind, layout in LAYOUTS.items():
             name = kind + suffix
             midi, rendered = wanted.out / "music" / name, wanted.out / "rendered" / name
             if not midi.is_dir():
                 continue
             rendering = Rendering(
-                layout, wanted.engine, fonts, wanted.seed, "class", SAMPLE_RATE_HZ, tuning_cents=TUNING_CENTS
+                *(layout, wanted.engine, fonts, wanted.seed, PROGRAMS[kind], SAMPLE_RATE_HZ),
+                tuning_cents=TUNING_CENTS,
             )
             failed |= render_files(midi, rendered, rendering, processes, None, False, reporter)
             options = Options(layout, rendered, wanted.out / "cache", f"small_{name}", processes=processes)
@@ -75,9 +84,22 @@ def make_data(wanted: Wanted, reporter: Reporter) -> int:
     return failed
 
 
-def _sound_fonts(known: Sequence[Source], wanted: Wanted) -> tuple[Path, ...]:
-    folders = [unpacked(source, wanted.sources, wanted.out / "sounds") for source in known]
-    return tuple(next(path for path in sorted(folder.rglob("*")) if path.is_file()) for folder in folders)
+def _all_sounds(sampled: Path, known: Sequence[Source], wanted: Wanted) -> tuple[Path, ...]:
+    """The folder of sampled instruments, where any could be made, and the sound fonts."""
+    fonts = [_sound_font(source, wanted) for source in known]
+    return (*((sampled,) if sampled.is_dir() else ()), *fonts)
+
+
+def _sound_font(source: Source, wanted: Wanted) -> Path:
+    folder = unpacked(source, wanted.sources, wanted.out / "sounds" / "fonts")
+    font = next(path for path in sorted(folder.rglob("*")) if path.is_file())
+    if not source.without_programs:
+        return font
+    mended = folder.with_name(f"{source.name}_mended{font.suffix}")
+    if not mended.is_file():
+        with atomic_output(mended) as part:
+            part.write_bytes(without_programs(font, source.without_programs))
+    return mended
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

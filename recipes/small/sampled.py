@@ -1,7 +1,6 @@
-"""Sampled instruments for the small model's training data, from published archives, ready for `data.py --sound-font`.
+"""Sampled instruments for the small model's training data, from published archives. `data.py` makes them, too.
 
     python recipes/small/sampled.py --out small-data/sounds --sources FOLDER
-    python recipes/small/data.py --sound-font small-data/sounds/train --unseen-sound-font small-data/sounds/unseen ...
 
 What is finished is skipped. An instrument whose archive is missing is named and left out, and the exit code is 1. The
 archives of the Salamander are fetched by the command that is named then; the others are downloaded where FOLDER has

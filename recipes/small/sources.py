@@ -22,6 +22,7 @@ class Source:
     content_sha256: str  # of the sorted SHA-256 of the wanted files, each once; of the one file of a sound font
     licence: str
     attribution: str
+    without_programs: tuple[int, ...] = ()  # of a sound font: those that TinySoundFont plays wrongly
 
 
 def _github(repository: str, commit: str) -> str:
@@ -79,7 +80,7 @@ MUSIC = (
     ),
 )  # fmt: skip
 
-# Sound fonts that `data.py` takes where none is named. Sampled instruments are described in docs/small_model.md.
+# Sound fonts that `data.py` takes beside the sampled instruments (sample_sources.py) where none is named.
 SOUND_FONTS = (
     Source(
         "fluidr3", "FluidR3 GM", _debian("f/fluid-soundfont", "fluid-soundfont-gm_3.1-5.3_all.deb"), "3.1-5.3",
@@ -92,7 +93,7 @@ SOUND_FONTS = (
         _debian("m/musescore-general-soundfont", "musescore-general-soundfont-lossless_0.2.1-1_all.deb"), "0.2.1-1",
         ("musescore-general-soundfont-lossless_*.deb",), r"MuseScore_General_Full\.sf2$",
         "59287cbb0f424ec76d1bc269eee40dfe0b02252588d72eb016b5d2382e710a8f",
-        "MIT", "S. Christian Collins, Frank Wen and others",
+        "MIT", "S. Christian Collins, Frank Wen and others", without_programs=(0, 1, 3, 5, 39),
     ),
 )  # fmt: skip
 # Never trained on: validation and test are played by it.

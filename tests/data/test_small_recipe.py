@@ -1,6 +1,8 @@
 """recipes/small with tiny archives and sine waves: the music it makes, and data in one command."""
 
+import dataclasses
 import importlib.util
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from small_sources import write_sources
 
 from mt3core.notes.midi import read_instruments
 from mt3data.prepare.manifest import check_shards, read_manifest
+from mt3render.soundfonts import default_sound_font, read_sound_font
 from mt3render.sources import find_sources
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "small"
@@ -172,3 +175,19 @@ def test_what_is_missing_is_said_in_a_sentence(tmp_path, capsys):
     assert "GiantMIDI-Piano" in capsys.readouterr().err
     assert data.main(["--sources", str(tmp_path / "no"), "--out", str(tmp_path / "data")]) == 1
     assert "is not a folder" in capsys.readouterr().err
+
+
+def test_sounds_are_sampled_instruments_and_fonts_without_what_is_played_wrongly(tmp_path, monkeypatch):
+    data = load_data_script()
+    (tmp_path / "sounds" / "train").mkdir(parents=True)
+    font = tmp_path / "unpacked" / "font.sf2"
+    font.parent.mkdir()
+    shutil.copy(default_sound_font(), font)
+    monkeypatch.setattr(data, "unpacked", lambda source, given, folder: font.parent)
+    sources = [dataclasses.replace(data.SOUND_FONTS[0], without_programs=numbers) for numbers in ((), (0, 3))]
+    sampled, plain, mended = data._all_sounds(tmp_path / "sounds" / "train", sources, data.Wanted(tmp_path))
+    assert (sampled, plain) == (tmp_path / "sounds" / "train", font)
+    assert mended != font
+    lost = set(read_sound_font(font).presets) - set(read_sound_font(mended).presets)
+    assert lost == {(0, 0), (0, 3)}
+    assert data._all_sounds(tmp_path / "none", sources[:1], data.Wanted(tmp_path)) == (font,)
