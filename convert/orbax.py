@@ -21,7 +21,8 @@ import numpy as np
 
 from mt3convert.recognise import recognise_config
 from mt3core.config.model import ModelConfig
-from mt3core.errors import MissingExtraError, ModelError
+from mt3core.errors import ModelError
+from mt3core.extras import needed
 from mt3core.files import atomic_directory
 from mt3core.model.parameters import check_arrays, parameters
 
@@ -107,12 +108,8 @@ def _check_files(tree_directory: Path) -> None:
 
 
 def _import_orbax() -> Any:
-    try:
+    with needed("jax", "An Orbax checkpoint"):
         import orbax.checkpoint
-    except ImportError:
-        raise MissingExtraError(
-            "Orbax checkpoints need orbax-checkpoint, which is not installed.", "Install it: pip install 'mt3kit[jax]'."
-        ) from None
     return orbax.checkpoint
 
 

@@ -21,9 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import tensorstore
 
-from mt3convert.t5x import TREE_FILE, unpack_tree, zarr_files
+from mt3convert.t5x import TREE_FILE, import_tensorstore, unpack_tree, zarr_files
 from mt3core.errors import ModelError
 from mt3core.files import atomic_output, cache_folder
 from mt3core.model.directory import CONFIG_FILE, WEIGHTS_FILE
@@ -94,7 +93,7 @@ class _Download:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             manifest = json.loads((directory / MANIFEST_FILE).read_text(encoding="utf-8"))
             self.files, self.complete = dict(manifest["files"]), bool(manifest["complete"])
-        self._store: tensorstore.KvStore | None = None
+        self._store: Any = None  # TensorStore's, opened when something is fetched
 
     def first_file(self) -> str:
         """Makes sure of the file that tells what the address holds; returns its name."""
@@ -158,6 +157,7 @@ class _Download:
     def _read(self, names: list[str]) -> Iterator[tuple[str, bytes | None]]:
         try:
             if self._store is None:
+                tensorstore = import_tensorstore()
                 context = tensorstore.Context({"http_request_retries": _RETRIES})
                 self._store = tensorstore.KvStore.open(f"{_https(self.url)}/", context=context).result()
             futures = [(name, self._store.read(name)) for name in names]

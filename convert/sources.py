@@ -90,7 +90,8 @@ def load(source: str | os.PathLike[str], progress: Progress | None = None) -> Lo
         local = remote.fetch(str(source), progress)
         loaded = load(local)
         return replace(loaded, kind="remote")
-    path, notes, card = Path(source), [], None
+    path, card = Path(source), None
+    notes: list[str] = []
     if kind == "t5x":
         config, arrays = t5x.read_t5x(path.parent if path.is_file() else path)
     elif kind == "orbax":

@@ -15,13 +15,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import msgpack
 import numpy as np
-import tensorstore
 
 from mt3convert.recognise import recognise_config
 from mt3core.config.model import ModelConfig
 from mt3core.errors import ModelError
+from mt3core.extras import needed
 from mt3core.files import atomic_directory
 from mt3core.model.parameters import Parameter, check_arrays, parameters
 
@@ -80,7 +79,7 @@ def write_t5x(
             branch[leaf] = _pack_array(array) if inline else _write_zarr(directory, parameter.t5x_name, array)
         state = {"step": _pack_array(np.asarray(step, np.int32))}
         tree = {"version": FORMAT_VERSION, "optimizer": {"state": state, "target": target}}
-        (directory / TREE_FILE).write_bytes(msgpack.packb(tree))
+        (directory / TREE_FILE).write_bytes(_msgpack().packb(tree))
         (directory / CONFIG_FILE).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
 
 
@@ -92,6 +91,7 @@ def is_t5x_directory(path: str | os.PathLike[str]) -> bool:
 
 def unpack_tree(packed: bytes, where: str) -> dict[str, Any]:
     """What a `checkpoint` file holds below `target`: each leaf an array or a TensorStore spec. Raises `ModelError`."""
+    msgpack = _msgpack()
     try:
         tree = msgpack.unpackb(packed, ext_hook=_unpack_extension, raw=False, strict_map_key=False)
         target = tree["optimizer"]["target"]
@@ -122,6 +122,19 @@ def zarr_files(tree_file: bytes, where: str) -> list[str]:
     return names
 
 
+def import_tensorstore() -> Any:
+    """Raises `MissingExtraError` where it is not installed."""
+    with needed("convert", "A T5X checkpoint"):
+        import tensorstore
+    return tensorstore
+
+
+def _msgpack() -> Any:
+    with needed("convert", "A T5X checkpoint"):
+        import msgpack
+    return msgpack
+
+
 def _read_tree(directory: Path) -> dict[str, Any]:
     path = directory / TREE_FILE
     if not path.is_file():
@@ -135,11 +148,12 @@ def _read_tree(directory: Path) -> dict[str, Any]:
 def _unpack_extension(code: int, data: bytes) -> np.ndarray:
     if code not in (_ARRAY, _SCALAR):
         raise ValueError(f"unknown extension type {code}")
-    shape, type_name, content = msgpack.unpackb(data, raw=False)
-    return np.frombuffer(content, tensorstore.dtype(type_name).numpy_dtype).reshape(shape)
+    shape, type_name, content = _msgpack().unpackb(data, raw=False)
+    return np.frombuffer(content, import_tensorstore().dtype(type_name).numpy_dtype).reshape(shape)
 
 
-def _pack_array(array: np.ndarray) -> msgpack.ExtType:
+def _pack_array(array: np.ndarray) -> Any:
+    msgpack = _msgpack()
     return msgpack.ExtType(_ARRAY, msgpack.packb((array.shape, array.dtype.name, array.tobytes())))
 
 
@@ -222,7 +236,7 @@ def _read_array(directory: Path, name: str, leaf: Any) -> np.ndarray:
         # Otherwise a chunk that is not there reads as zeros.
         "fill_missing_data_reads": False,
     }
-    return tensorstore.open(spec, open=True, read=True).result().read().result()
+    return import_tensorstore().open(spec, open=True, read=True).result().read().result()
 
 
 def _write_zarr(directory: Path, name: str, array: np.ndarray) -> dict[str, Any]:
@@ -237,6 +251,7 @@ def _write_zarr(directory: Path, name: str, array: np.ndarray) -> dict[str, Any]
     # Zeros are stored like everything else: the reader takes an absent chunk for a lost one.
     spec = {"driver": "zarr", "kvstore": kvstore, "metadata": metadata, "store_data_equal_to_fill_value": True}
     # Synced once a file it would take many times as long; the directory is renamed into place at the end.
+    tensorstore = import_tensorstore()
     context = tensorstore.Context({"file_io_sync": False})
     tensorstore.open(spec, context=context, create=True).result().write(array).result()
     return {

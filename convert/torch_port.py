@@ -28,7 +28,8 @@ from safetensors import SafetensorError
 
 from mt3convert.recognise import recognise_config
 from mt3core.config.model import ModelConfig
-from mt3core.errors import MissingExtraError, ModelError
+from mt3core.errors import ModelError
+from mt3core.extras import needed
 from mt3core.files import atomic_output
 from mt3core.model.parameters import check_arrays, parameters
 
@@ -139,13 +140,8 @@ def _position_note(tables: list[np.ndarray], names: list[str]) -> str:
 
 
 def _import_torch() -> Any:
-    try:
+    with needed("torch", "A file of a PyTorch port"):
         import torch
-    except ImportError:
-        raise MissingExtraError(
-            "Files of the PyTorch ports need PyTorch, which is not installed.",
-            "Install it: pip install 'mt3kit[torch]'.",
-        ) from None
     return torch
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
-import importlib.util
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt3app.progress import Reporter
+from mt3core import extras
 from mt3core.errors import MissingExtraError, UsageError
 from mt3core.processors import num_processors
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from mt3core.decoding import Decoding
     from mt3core.transcriber import BaseTranscriber
 
-# What each backend needs; the extra of `pip install "mt3kit[...]"` has the backend's own name.
+# What each backend needs; the extra that brings it has the backend's own name.
 PACKAGES = {"torch": ("torch",), "jax": ("jax", "flax")}
+INSTALL_ONE = "Run: pip install torch (or pip install jax flax optax orbax-checkpoint)"
 DEFAULT_NUM_BEAMS = 4
 # A process takes up to 1.8 GB with the published network. More than four have not been measured.
 MOST_PROCESSES = 4
@@ -34,14 +35,12 @@ def choose_backend(name: str | None) -> str:
         if is_installed(candidate):
             return candidate
     if name:
-        raise MissingExtraError(f"The backend {name} is not installed.", f'Install it: pip install "mt3kit[{name}]".')
-    raise MissingExtraError(
-        "Neither PyTorch nor JAX is installed.", 'Install one: pip install "mt3kit[torch]" or "mt3kit[jax]".'
-    )
+        extras.require(name, f"--backend {name}", PACKAGES[name])
+    raise MissingExtraError("Neither PyTorch nor JAX is installed.", INSTALL_ONE)
 
 
 def is_installed(backend: str) -> bool:
-    return all(importlib.util.find_spec(package) for package in PACKAGES[backend])
+    return all(map(extras.is_installed, PACKAGES[backend]))
 
 
 def choose_decoding(method: str | None, num_beams: int | None) -> Decoding:

@@ -112,7 +112,7 @@ class Transcription:
             if version != SCHEMA_VERSION:
                 raise MT3Error(
                     f"The transcription has version {version!r}; this mt3kit reads {SCHEMA_VERSION}.",
-                    "Update it (pip install -U mt3kit), or transcribe again.",
+                    "Install a newer release of mt3kit, or transcribe again.",
                 )
             return cls(
                 notes=[Note(**note) for note in values["notes"]],

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mt3core.errors import MissingExtraError
+from mt3core.extras import needed
 from mt3core.files import atomic_output
 from mt3core.notes.table import Note, NoteTable, note_table, to_notes
 from mt3eval.matching.onset_score import matched_onsets, onset_score
@@ -32,12 +32,8 @@ def draw_piano_rolls(
     Red are notes that the estimate misses (above) and those that it invents (below), by onset and pitch alone as
     `onset_score` counts them, whose F1 stands in the heading. Raises `MissingExtraError` without Matplotlib.
     """
-    try:
+    with needed("evaluate", "A picture"):
         from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "Matplotlib, which draws the picture, is not installed.", 'Install it: pip install "mt3kit[train]".'
-        ) from error
     expected, found = note_table(reference), note_table(estimate)
     is_found, is_true = _matches(expected, found)
     everything = np.concatenate([expected, found])

@@ -1,12 +1,10 @@
 """Music transcription and training with JAX and Flax."""
 
-try:
+from mt3core.extras import needed
+
+with needed("jax", "mt3jax"):
     import flax as _flax  # noqa: F401
     import jax as _jax  # noqa: F401
-except ModuleNotFoundError as error:
-    from mt3core.errors import MissingExtraError
-
-    raise MissingExtraError("JAX or Flax is not installed.", 'Install it: pip install "mt3kit[jax]".') from error
 
 from mt3core.decoding import Decoding, Generated
 from mt3jax.decoding import generate

@@ -29,7 +29,8 @@ from typing import Any
 import numpy as np
 
 from mt3core.config.data import DatasetChoice
-from mt3core.errors import DatasetError, MissingExtraError, UsageError
+from mt3core.errors import DatasetError, UsageError
+from mt3core.extras import needed
 from mt3core.processes import serve_until_the_parent_ends
 from mt3data.examples.chunk_table import ChunkTable
 from mt3data.examples.example_streams import (
@@ -46,10 +47,8 @@ from mt3data.examples.sampling import Sampler
 from mt3data.examples.shared_memory import check_shared_memory
 from mt3data.prepare.manifest import Manifest, check_shards, read_manifest
 
-try:
+with needed("datasets", "Feeding prepared data to training"):
     import grain
-except ModuleNotFoundError as error:
-    raise MissingExtraError("Grain is not installed.", 'Install it: pip install "mt3kit[datasets]".') from error
 
 STATE_VERSION = 1
 

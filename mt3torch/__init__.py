@@ -7,12 +7,10 @@ import os
 # little on an idle machine. It has to be said before PyTorch is imported; whoever has set it keeps their own.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-try:
-    import torch as _torch  # noqa: F401
-except ModuleNotFoundError as error:
-    from mt3core.errors import MissingExtraError
+from mt3core.extras import needed
 
-    raise MissingExtraError("PyTorch is not installed.", 'Install it: pip install "mt3kit[torch]".') from error
+with needed("torch", "mt3torch"):
+    import torch as _torch  # noqa: F401
 
 from mt3core.decoding import Decoding, Generated
 from mt3torch.decoding import generate

@@ -9,7 +9,8 @@ import numpy as np
 
 from mt3app.outputs import check_writable
 from mt3app.progress import Reporter
-from mt3core.errors import MissingExtraError, UsageError
+from mt3core.errors import UsageError
+from mt3core.extras import needed
 
 if TYPE_CHECKING:
     from mt3core.config.model import ModelConfig
@@ -120,12 +121,8 @@ def _stream(
 
 
 def _pyplot() -> Any:
-    try:
+    with needed("evaluate", "A picture"):
         import matplotlib
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "Matplotlib, which draws the picture, is not installed.", 'Install it: pip install "mt3kit[notebook]".'
-        ) from error
     matplotlib.use("agg")
     import matplotlib.pyplot
 

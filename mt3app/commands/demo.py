@@ -6,7 +6,6 @@ with a line that says why.
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,13 +13,13 @@ from typing import TYPE_CHECKING
 from mt3app.backend import choose_backend, choose_decoding, load_transcriber
 from mt3app.outputs import check_writable
 from mt3app.progress import Reporter
+from mt3core.extras import SCORE_PACKAGES, is_installed
 
 if TYPE_CHECKING:
     from mt3core.notes.table import Note
     from mt3core.transcriber import BaseTranscriber
     from mt3core.transcription import Transcription
 
-SCORE_PACKAGES = ("mir_eval", "scipy")
 PICTURE_PACKAGES = (*SCORE_PACKAGES, "matplotlib")
 _FILES = {
     "demo.wav": "the recording",
@@ -101,7 +100,7 @@ def _transcribe(transcriber: BaseTranscriber, audio: Path, reporter: Reporter) -
 
 def _installed(what: str, packages: tuple[str, ...]) -> bool:
     """Whether all packages are there; otherwise says in a line what is left out and what to install."""
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    missing = [name for name in packages if not is_installed(name)]
     if missing:
         print(f"No {what}: {', '.join(missing)} not installed. Install it: pip install {' '.join(missing)}")
     return not missing

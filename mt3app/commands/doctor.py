@@ -14,11 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mt3app.backend import PACKAGES, is_installed
+from mt3app.backend import INSTALL_ONE, PACKAGES, is_installed
 from mt3app.progress import describe
+from mt3core.extras import EXTRAS
 
-ESSENTIAL = ("numpy", "soundfile", "soxr", "pretty_midi", "safetensors", "tensorstore", "platformdirs")
-OTHERS = ("torch", "jax", "flax", "optax", "orbax-checkpoint", "typer", "rich", "mir_eval", "tinysoundfont")
+ESSENTIAL = ("numpy", "soundfile", "soxr", "pretty_midi", "mido", "safetensors", "platformdirs", "typer", "rich")
+OTHERS = (*dict.fromkeys(package for packages in EXTRAS.values() for package in packages.values()), "tinysoundfont")
 # What libsndfile reads beyond these nobody asks for.
 COMMON_FORMATS = ("WAV", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "W64")
 
@@ -52,9 +53,9 @@ def examination() -> dict[str, Any]:
 
 def _problems(report: dict[str, Any]) -> list[str]:
     missing = [name for name in ESSENTIAL if report["packages"][name] is None]
-    problems = [f"{name} is not installed. Install it: pip install mt3kit" for name in missing]
+    problems = [f"{name} is not installed. Run: pip install {name}" for name in missing]
     if not any(is_installed(backend) for backend in PACKAGES):
-        problems.append('Neither PyTorch nor JAX is installed. Install one: pip install "mt3kit[torch]".')
+        problems.append(f"Neither PyTorch nor JAX is installed. {INSTALL_ONE}")
     for name, found in report["devices"].items():
         if isinstance(found, str):
             problems.append(f"{name} is installed but does not work: {found}")

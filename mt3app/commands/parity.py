@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mt3app.backend import PACKAGES, is_installed
+from mt3app.backend import PACKAGES
 from mt3app.outputs import STDOUT, check_writable
 from mt3app.progress import Reporter
-from mt3core.errors import MissingExtraError, UsageError
+from mt3core.errors import UsageError
+from mt3core.extras import require
 from mt3core.files import atomic_output
 
 if TYPE_CHECKING:
@@ -29,12 +30,8 @@ def compare(
     reporter: Reporter,
 ) -> int:
     """Runs the comparison; returns 0 where the networks agree within the tolerance, else 1."""
-    missing = [name for name in PACKAGES if not is_installed(name)]
-    if missing:
-        raise MissingExtraError(
-            f"Parity compares PyTorch and JAX, and {' and '.join(missing)} is not installed.",
-            f'Install it: pip install "mt3kit[{",".join(missing)}]".',
-        )
+    for backend, packages in PACKAGES.items():
+        require(backend, "mt3 parity", packages)
     if seconds is not None and seconds <= 0:
         raise UsageError(f"--seconds is {seconds:g}; there must be something to compare.")
     if json_output not in (None, STDOUT):

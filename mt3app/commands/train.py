@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,13 +13,15 @@ import numpy as np
 from mt3app.progress import Reporter
 from mt3core.config.files import find_config, list_configs, load_config
 from mt3core.config.training import TrainingConfig, check_training_config
-from mt3core.errors import DatasetError, MissingExtraError
+from mt3core.errors import DatasetError
+from mt3core.extras import require
 from mt3core.model.directory import check_fit
 from mt3data.prepare.manifest import MANIFEST_NAME
 
 RUNS_FOLDER = Path("checkpoint")
-# What `mt3 train` imports sooner or later, by the names of modules.
-PACKAGES = ("jax", "flax", "optax", "orbax", "grain", "pyarrow", "array_record")
+# What every run needs sooner or later, by the names of modules. Without the rest of [train] a run leaves out figures
+# for TensorBoard and pictures, and says so in a line.
+PACKAGES = ("jax", "flax", "optax", "orbax", "grain", "pyarrow", "array_record", "mir_eval", "scipy")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def run_training(options: Options, reporter: Reporter) -> int:
     """
     config = settled_config(options)
     output = options.output or RUNS_FOLDER / config.name
-    _check_installed()
+    require("train", "mt3 train", PACKAGES)
     runs = runs_in_order(config, output)
     for stage, _ in runs:
         if not stage.data.composed_pieces:
@@ -164,11 +165,3 @@ def initial_arrays(config: TrainingConfig, name: str, reporter: Reporter) -> Map
         reporter.line(f"Note: {note}")
     reporter.line(f"Starting from {source} ({weights.config.name}, {len(weights.arrays)} arrays)")
     return weights.arrays
-
-
-def _check_installed() -> None:
-    missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
-    if missing:
-        raise MissingExtraError(
-            f"Training needs {', '.join(missing)}, not installed here.", 'Install it: pip install "mt3kit[train]".'
-        )

@@ -126,7 +126,7 @@ class ModelConfig:
         if version > FORMAT_VERSION:
             raise ModelError(
                 f"The model has format version {version}; this mt3kit reads up to {FORMAT_VERSION}.",
-                "Update it: pip install -U mt3kit.",
+                "Install a newer release of mt3kit.",
             )
         parts = {"network": NetworkConfig, "spectrogram": SpectrogramConfig, "vocabulary": VocabularyConfig}
         built = {key: _build(kind, values.pop(key, None), key) for key, kind in parts.items()}

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from mt3core.errors import DatasetError, MissingExtraError
+from mt3core.errors import DatasetError
+from mt3core.extras import needed
 from mt3core.files import atomic_output
+from mt3data.readers.defects import parquet_modules
 
 MANIFEST_NAME = "chunk_manifest.parquet"
 MANIFEST_VERSION = 1
@@ -71,7 +73,7 @@ class Manifest:
 
 def write_manifest(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes rows, each with every name in COLUMNS, in the order given; the same rows give the same bytes."""
-    pyarrow, parquet = _pyarrow()
+    parquet, pyarrow = parquet_modules()
     rows = list(rows)
     types = {name: pyarrow.type_for_alias(alias) for name, alias in COLUMNS.items()}
     arrays = [pyarrow.array([row[name] for row in rows], type_) for name, type_ in types.items()]
@@ -94,7 +96,7 @@ def read_manifest(path: str | Path) -> Manifest:
         path = path / MANIFEST_NAME
     if not path.is_file():
         raise DatasetError(f"There is no manifest {path}.", "Make it with mt3 prepare, or give its path.")
-    pyarrow, parquet = _pyarrow()
+    parquet, pyarrow = parquet_modules()
     try:
         with parquet.ParquetFile(path) as file:
             _check_schema(path, file.schema_arrow)
@@ -145,10 +147,8 @@ def shard_problem(path: Path, num_records: int) -> str:
 
 def array_record_module() -> Any:
     """ArrayRecord's reader and writer. Raises `MissingExtraError` where the package is not installed."""
-    try:
+    with needed("datasets", "Prepared data"):
         from array_record.python import array_record_module
-    except ModuleNotFoundError as error:
-        raise _missing("array_record", error) from error
     return array_record_module
 
 
@@ -182,18 +182,3 @@ def _strings(column: Any) -> Shaped[np.ndarray, " chunks"]:
         encoded = encoded.combine_chunks()
     values = np.array(encoded.dictionary.to_pylist(), dtype=object)
     return values[encoded.indices.to_numpy(zero_copy_only=False)] if len(values) else np.empty(0, dtype=object)
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ModuleNotFoundError as error:
-        raise _missing("pyarrow", error) from error
-    return pyarrow, pyarrow.parquet
-
-
-def _missing(package: str, error: ModuleNotFoundError) -> MissingExtraError:
-    return MissingExtraError(
-        f"{error.name or package} is not installed.", 'Install it: pip install "mt3kit[datasets]".'
-    )

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mt3core.errors import DatasetError, MissingExtraError, MT3Error
+from mt3core.errors import DatasetError, MT3Error
+from mt3core.extras import needed
 from mt3core.files import atomic_output
 from mt3data.readers.file_names import printable
 from mt3data.readers.tracks import MIX, Dataset, Defect
@@ -101,9 +102,7 @@ def _as_text(dataset: str, rows: tuple[Defect, ...]) -> str:
 
 def parquet_modules() -> tuple[Any, Any]:
     """(pyarrow.parquet, pyarrow); raises `MissingExtraError` where they are not installed."""
-    try:
+    with needed("datasets", "A table in Parquet"):
         import pyarrow
         import pyarrow.parquet
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("pyarrow is not installed.", 'Install it: pip install "mt3kit[datasets]".') from error
     return pyarrow.parquet, pyarrow

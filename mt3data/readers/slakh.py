@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from mt3core.audio import AUDIO_SUFFIXES
-from mt3core.errors import DatasetError, MidiError, MissingExtraError
+from mt3core.errors import DatasetError, MidiError
+from mt3core.extras import needed
 from mt3core.notes import MIDI_SUFFIXES
 from mt3core.notes.table import DRUM_PROGRAM
 from mt3data.checks.across_splits import across_splits
@@ -177,9 +178,7 @@ def _bad_metadata(folder: Path, problem: str) -> Defect:
 
 
 def _yaml() -> tuple[Any, Any]:
-    try:
+    with needed("datasets", "Reading SLAKH's metadata"):
         import yaml
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("PyYAML is not installed.", 'Install it: pip install "mt3kit[datasets]".') from error
     # libyaml is ten times as fast; the safe loaders build plain values only.
     return yaml, getattr(yaml, "CSafeLoader", yaml.SafeLoader)

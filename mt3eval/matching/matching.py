@@ -20,11 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-# The search itself has no public name: `match_events` takes times only, `match_notes` every pair of notes.
-from mir_eval.util import _bipartite_match
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import maximum_bipartite_matching
+from mt3core.extras import needed
 
+SCORING = "Scoring notes"  # needs the extra [evaluate]
 ONSET_TOLERANCE_SECONDS = 0.05
 PITCH_TOLERANCE_CENTS = 50.0
 OFFSET_RATIO = 0.2  # of the reference note's length
@@ -166,6 +164,9 @@ def count_pairs(hits: Hits) -> int:
     rest = hits.keep(~alone)
     if len(rest.reference) == 0:
         return int(alone.sum())
+    with needed("evaluate", SCORING):
+        from scipy.sparse import csr_array
+        from scipy.sparse.csgraph import maximum_bipartite_matching
     rows, row_of = np.unique(rest.reference, return_inverse=True)
     columns, column_of = np.unique(rest.estimate, return_inverse=True)
     graph = csr_array((np.ones(len(row_of), dtype=bool), (row_of, column_of)), shape=(len(rows), len(columns)))
@@ -174,6 +175,9 @@ def count_pairs(hits: Hits) -> int:
 
 def _search(candidates: dict[int, list[int]]) -> list[tuple[int, int]]:
     """mir_eval's matching of estimated notes, each with its candidates in the reference."""
+    # The search itself has no public name: `match_events` takes times only, `match_notes` every pair of notes.
+    with needed("evaluate", SCORING):
+        from mir_eval.util import _bipartite_match
     limit = sys.getrecursionlimit()
     # The search calls itself once for each note of a chain in which every note changes its partner.
     sys.setrecursionlimit(limit + 2 * len(candidates))

@@ -9,14 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import mir_eval.util
 import numpy as np
 
+from mt3core.extras import needed
 from mt3core.notes.table import NoteTable
 from mt3eval.matching.matching import (
     OFFSET_MIN_TOLERANCE_SECONDS,
     OFFSET_RATIO,
     ONSET_TOLERANCE_SECONDS,
+    SCORING,
     Hits,
     Hz,
     Intervals,
@@ -147,7 +148,9 @@ def share_scores(pairs: int, reference_notes: int, estimated_notes: int) -> Scor
 
 def f1(precision: float, recall: float) -> float:
     """The harmonic mean; 0 where both are 0."""
-    return float(mir_eval.util.f_measure(precision, recall))
+    with needed("evaluate", SCORING):
+        from mir_eval.util import f_measure
+    return float(f_measure(precision, recall))
 
 
 def average_overlap(reference_intervals: Intervals, estimate_intervals: Intervals, pairs: Pairs) -> float:

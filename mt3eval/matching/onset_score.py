@@ -11,13 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import mir_eval.util
 import numpy as np
 
 from mt3core.notes.table import Note
-from mt3eval.matching.matching import match_notes
-
-ONSET_TOLERANCE_SECONDS = 0.05
+from mt3eval.matching.matching import ONSET_TOLERANCE_SECONDS, match_notes
+from mt3eval.matching.note_scores import f1
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ def onset_score(reference: Iterable[Note], estimate: Iterable[Note], drums: bool
         return OnsetScore(0.0, 0.0, 0.0, len(expected), len(found))
     pairs = len(matched_onsets(expected, found))
     precision, recall = pairs / len(found), pairs / len(expected)
-    return OnsetScore(precision, recall, mir_eval.util.f_measure(precision, recall), len(expected), len(found))
+    return OnsetScore(precision, recall, f1(precision, recall), len(expected), len(found))
 
 
 def matched_onsets(reference: list[Note], estimate: list[Note]) -> list[tuple[int, int]]:

@@ -79,9 +79,11 @@ def test_parity_prints_a_table_and_json(folder, tiny_model, capsys):
 
 
 def test_parity_needs_both_frameworks(folder, capsys, monkeypatch):
-    monkeypatch.setattr("mt3app.commands.parity.is_installed", lambda backend: backend != "jax")
+    monkeypatch.setattr("mt3core.extras.is_installed", lambda name: name != "jax")
     assert run(["parity", "tiny"]) == 1
-    expected = 'jax is not installed. Install it: pip install "mt3kit[jax]".'
+    expected = (
+        "mt3 parity needs jax, which is not installed. Run: pip install jax (in a checkout of mt3kit: pip install "
+    )
     assert expected in capsys.readouterr().err
 
 

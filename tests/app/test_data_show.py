@@ -74,5 +74,5 @@ def test_wrong_calls_get_a_sentence_and_write_nothing(manifest, tmp_path, capsys
 def test_without_matplotlib_the_extra_is_named(manifest, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert run(["data", "show", str(manifest), "0", "-o", str(tmp_path / "out")]) == 1
-    assert 'pip install "mt3kit[notebook]"' in capsys.readouterr().err
+    assert "mt3: A picture needs matplotlib, which is not installed. Run: pip install" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -31,7 +31,7 @@ FILES = ["demo.wav", "piano_roll.png", "reference.mid", "transcription.json", "t
 # What PyTorch's users need not have; FluidSynth is a program and is not found without a PATH.
 BEYOND_TORCH = [
     *("jax", "jaxlib", "flax", "optax", "orbax", "grain", "pyarrow", "array_record", "yaml", "tensorboardX"),
-    *("matplotlib", "mir_eval", "scipy", "tensorstore", "msgpack", "tinysoundfont"),
+    *("matplotlib", "mir_eval", "scipy", "tensorstore", "msgpack", "librosa", "pyloudnorm", "tinysoundfont"),
 ]
 
 
@@ -150,8 +150,8 @@ import importlib.util
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, package=None: None if name in {BEYOND_TORCH!r} else find(name, package)
 from pathlib import Path
-from mt3core import model_search
-model_search.shipped_folder = lambda: Path({str(no_models)!r})
+from mt3core.model import search
+search.shipped_folder = lambda: Path({str(no_models)!r})
 from mt3app.cli import main
 main()
 """

@@ -26,6 +26,7 @@ from mt3app.progress import Reporter, describe
 from mt3core.config.evaluation import EvaluationConfig, check_evaluation_config
 from mt3core.config.files import load_evaluation_config
 from mt3core.errors import DatasetError, MT3Error
+from mt3core.extras import SCORE_PACKAGES, require
 from mt3core.files import atomic_output
 from mt3eval.intervals import RESAMPLES, Bootstrap
 from mt3eval.matching.note_accuracy import DEFINITION
@@ -75,6 +76,7 @@ def evaluate_config(options: ConfigOptions, reporter: Reporter) -> int:
     from mt3core.model.search import find_model
 
     config = settled_config(options)
+    require("evaluate", "mt3 evaluate", SCORE_PACKAGES)
     backends = choose_backends(config.backend)
     protocols = choose_protocols(config.protocols)
     path = Path(config.output) / f"metrics_{config.name}.json"

@@ -13,6 +13,7 @@ from mt3app.outputs import STDOUT, check_writable
 from mt3app.progress import Reporter
 from mt3core.audio import AUDIO_SUFFIXES
 from mt3core.errors import UsageError
+from mt3core.extras import SCORE_PACKAGES, require
 from mt3eval.headline import DEFAULT_PROTOCOLS
 from mt3eval.intervals import RESAMPLES, Bootstrap
 from mt3eval.protocol import list_protocols, protocol
@@ -61,6 +62,8 @@ def evaluate_files(options: Options, reporter: Reporter) -> int:
     if options.reference is None or options.estimate is None:
         raise UsageError("A reference and an estimate are needed.", "mt3 evaluate truth/ transcribed/")
     protocols = choose_protocols(options.protocols)
+    drawing = () if options.rolls is None else ("matplotlib",)
+    require("evaluate", "mt3 evaluate", (*SCORE_PACKAGES, *drawing))
     outputs = _check_outputs(options)
     pairing = pair_files(options.reference, options.estimate, options.reference_suffix, options.estimate_suffix)
     others = _pair_others(options)

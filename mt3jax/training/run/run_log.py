@@ -19,6 +19,7 @@ from typing import IO, Any, Protocol
 
 from mt3core.config.training import ReportConfig
 from mt3core.errors import MissingExtraError, OutputError, UsageError
+from mt3core.extras import needed
 from mt3core.files import atomic_output
 
 METRICS_NAME = "metrics.jsonl"
@@ -66,11 +67,8 @@ class RunLog:
         if config.tensorboard:
             try:
                 self._outputs.append(_TensorBoard(directory / TENSORBOARD_FOLDER, step))
-            except ModuleNotFoundError as error:
-                self._say(
-                    f"{error.name} is not installed, so there are no figures for TensorBoard (they are in "
-                    f'{METRICS_NAME} in any case). Install it: pip install "mt3kit[train]".'
-                )
+            except MissingExtraError as error:
+                self._say(f"No figures for TensorBoard, only in {METRICS_NAME}: {error}")
 
     def scalars(self, step: int, values: Scalars) -> None:
         """One report: figures by name, at the end of a step. Raises `OutputError` where the disk takes no more."""
@@ -138,7 +136,8 @@ class _JsonLines:
 
 class _TensorBoard:
     def __init__(self, folder: Path, first_step: int) -> None:
-        from tensorboardX import SummaryWriter
+        with needed("train", "report.tensorboard=true"):
+            from tensorboardX import SummaryWriter
 
         # TensorBoard leaves out what earlier files have of later steps. Names tell the second only.
         purge_step = first_step + 1 if first_step else None
@@ -205,13 +204,8 @@ class _WeightsAndBiases:
 
 
 def _import_wandb() -> Any:
-    try:
+    with needed("wandb", "report.wandb=true"):
         import wandb
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "Weights & Biases is not installed, which report.wandb asks for.",
-            'Install it: pip install "mt3kit[wandb]", or set report.wandb=false.',
-        ) from error
     return wandb
 
 

@@ -1,0 +1,67 @@
+"""The extras of pyproject.toml: which packages each brings, and what is said where one of them is missing."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Iterable, Iterator
+
+from mt3core.errors import MissingExtraError
+
+# By extra: the packages' names as they are imported, and as pip knows them. `tests/core/test_extras.py` compares them
+# with pyproject.toml.
+EXTRAS: dict[str, dict[str, str]] = {
+    "torch": {"torch": "torch"},
+    "jax": {"jax": "jax", "flax": "flax", "optax": "optax", "orbax": "orbax-checkpoint"},
+    "convert": {"tensorstore": "tensorstore", "msgpack": "msgpack"},
+    "evaluate": {"mir_eval": "mir_eval", "scipy": "scipy", "matplotlib": "matplotlib"},
+    "datasets": {
+        "grain": "grain",
+        "array_record": "array-record",
+        "pyarrow": "pyarrow",
+        "yaml": "pyyaml",
+        "librosa": "librosa",
+        "pyloudnorm": "pyloudnorm",
+    },
+    "music": {"librosa": "librosa"},
+    "wandb": {"wandb": "wandb"},
+}
+SCORE_PACKAGES = ("mir_eval", "scipy")  # of [evaluate]: without these nothing is scored
+EXTRAS["train"] = {**EXTRAS["jax"], **EXTRAS["datasets"], **EXTRAS["evaluate"], "tensorboardX": "tensorboardX"}
+
+
+@contextlib.contextmanager
+def needed(extra: str, purpose: str) -> Iterator[None]:
+    """Around the imports of an extra's packages: where one is missing, raises `MissingExtraError` in place of Python's.
+
+    `purpose` begins the sentence: what cannot be done without the package.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        module = (error.name or "").split(".")[0]
+        if module not in EXTRAS[extra]:
+            raise  # ours, or one that a package of the extra should have brought: no extra would mend that
+        raise _missing(extra, purpose, [module]) from error
+
+
+def require(extra: str, purpose: str, modules: Iterable[str] = ()) -> None:
+    """Before anything slow: raises `MissingExtraError` where modules of an extra, or any of them, are not installed."""
+    if missing := [name for name in modules or EXTRAS[extra] if not is_installed(name)]:
+        raise _missing(extra, purpose, missing)
+
+
+def is_installed(module: str) -> bool:
+    """Whether a package can be imported, without importing it."""
+    return importlib.util.find_spec(module) is not None
+
+
+def _missing(extra: str, purpose: str, modules: list[str]) -> MissingExtraError:
+    """Names what is needed now; the next step brings whatever else of the extra is missing, too."""
+    packages = EXTRAS[extra]
+    also = [name for name in packages if name in modules or not is_installed(name)]
+    named, install = ([packages[name] for name in names] for names in (modules, also))
+    return MissingExtraError(
+        f"{purpose} needs {', '.join(named)}, which {'are' if len(named) > 1 else 'is'} not installed.",
+        f'Run: pip install {" ".join(install)} (in a checkout of mt3kit: pip install ".[{extra}]")',
+    )
