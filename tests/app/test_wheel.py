@@ -17,7 +17,8 @@ from mt3core.model.directory import load_model_directory, save_model_directory
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("mt3core", "mt3jax", "mt3torch", "convert", "mt3app", "configs")
+OURS = ("mt3core", "mt3data", "mt3eval", "mt3render", "mt3jax", "mt3torch", "mt3convert", "mt3app")
+FOLDERS = (*(name.replace("mt3convert", "convert") for name in OURS), "configs")
 INSTALLED_NAMES = {"convert": "mt3convert", "configs": "mt3configs"}
 FILES = ("pyproject.toml", "README.md", "LICENSE")
 LEAST_SETUPTOOLS = 77  # as pyproject.toml says; without the network the build uses what is installed
@@ -81,6 +82,11 @@ def test_everything_else_that_is_no_code_is_in_the_wheel(site):
     }
     assert len(expected) > 100
     assert sorted(str(path) for path in expected if not (site / path).exists()) == []
+
+
+def test_type_checkers_are_told_of_the_annotations(site):
+    """Without `py.typed` in the top folder of a package they take everything in it for `Any`."""
+    assert [name for name in OURS if not (site / name / "py.typed").exists()] == []
 
 
 @pytest.mark.parametrize("backend", PACKAGES)
