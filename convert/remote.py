@@ -21,7 +21,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-
 from mt3convert.t5x import TREE_FILE, import_tensorstore, unpack_tree, zarr_files
 from mt3core.errors import ModelError
 from mt3core.files import atomic_output, cache_folder
