@@ -21,7 +21,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from mt3app.commands.prepare import Options, prepare_dataset
+from mt3app.cli_data import PrepareOptions
+from mt3app.commands.prepare import prepare_dataset
 from mt3app.progress import Reporter
 from mt3core.audio.load import load_audio
 from mt3data.prepare.manifest import read_manifest
@@ -57,7 +58,7 @@ def main() -> None:
 def measure(label: str, kind: str, directory: Path | None, flac: bool, out: Path) -> None:
     """One run from nothing, and a line about it."""
     wall, processor = time.perf_counter(), time.process_time()
-    prepare_dataset(Options(kind, directory, out, flac=flac, processes=1), Reporter(quiet=True))
+    prepare_dataset(PrepareOptions(kind, directory, out, flac=flac, processes=1), Reporter(quiet=True))
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
     manifest = read_manifest(out)
     hours = float(manifest["duration_seconds"].sum()) / 3600

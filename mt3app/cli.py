@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mt3app import cli_data, cli_evaluate, cli_train
+from mt3app.command_line import Verbose, command
 from mt3app.progress import Reporter
 from mt3core.errors import MT3Error
 
@@ -33,54 +35,42 @@ Model = Annotated[
     typer.Option(metavar="MODEL", help="Name, path or address. [default: MT3_MODEL, else models/mt3, else small]"),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps; for JAX also tpu.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what takes how long; tracebacks with errors.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what exists already.")]
 
 
-@app.command()
-def transcribe(
-    inputs: Annotated[list[Path], typer.Argument(help="Audio files, and folders to search for audio.")],
+@dataclass(frozen=True)
+class TranscribeOptions:
+    """What the command line says; None where it says nothing."""
+
+    inputs: Annotated[tuple[Path, ...], typer.Argument(help="Audio files, and folders to search for audio.")]
     output: Annotated[
         str | None,
         typer.Option("--output", "-o", help="File or folder; - for standard output. [default: beside the recording]"),
-    ] = None,
+    ] = None
     formats: Annotated[
         str | None,
         typer.Option("--format", help="mid, json, jsonl, csv; several with commas. [default: suffix of -o, or mid]"),
-    ] = None,
-    model: Model = None,
-    backend: Annotated[str | None, typer.Option(help="torch or jax. [default: torch where installed]")] = None,
-    device: Device = "auto",
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Segments side by side.")] = None,
+    ] = None
+    model: Model = None
+    backend: Annotated[str | None, typer.Option(help="torch or jax. [default: torch where installed]")] = None
+    device: Device = "auto"
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Segments side by side.")] = None
     processes: Annotated[
         int | None, typer.Option(min=1, help="For PyTorch on a CPU. [default: by processors and memory]")
-    ] = None,
+    ] = None
     decoding: Annotated[
         str | None, typer.Option(help="greedy, t5x (as the original) or beam. [default: t5x; beam with --num-beams]")
-    ] = None,
-    num_beams: Annotated[int | None, typer.Option(min=1, help="Width of the beam search. [default: 4]")] = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Write the notes of recordings as MIDI, JSON or CSV."""
-    from mt3app.commands.transcribe import Options, transcribe_files
+    ] = None
+    num_beams: Annotated[int | None, typer.Option(min=1, help="Width of the beam search. [default: 4]")] = None
+    overwrite: Overwrite = False
 
-    options = Options(
-        inputs=tuple(inputs),
-        output=output,
-        formats=formats,
-        model=model,
-        backend=backend,
-        device=device,
-        batch_size=batch_size,
-        processes=processes,
-        decoding=decoding,
-        num_beams=num_beams,
-        overwrite=overwrite,
-    )
-    raise typer.Exit(transcribe_files(options, Reporter(quiet, verbose)))
+
+@command(app, TranscribeOptions)
+def transcribe(options: TranscribeOptions, reporter: Reporter) -> int:
+    """Write the notes of recordings as MIDI, JSON or CSV."""
+    from mt3app.commands.transcribe import transcribe_files
+
+    return transcribe_files(options, reporter)
 
 
 @app.command()

@@ -1,94 +1,123 @@
-"""The command `mt3 evaluate`. Imported for every help, so nothing heavy."""
+"""The command `mt3 evaluate`: files of notes, or a model on data sets. Imported for every help, so nothing heavy."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from mt3app.command_line import PanelCommand, filled, in_panel, parameters, spelling, with_parameters
 from mt3app.progress import Reporter
 
-
-def register(app: typer.Typer) -> None:
-    """Adds the command of this file to `mt3`."""
-    app.command()(evaluate)
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show every metric; tracebacks with errors.")]
 
 
-def evaluate(
-    reference: Annotated[
-        Path | None, typer.Argument(metavar="[REFERENCE", help="The truth: a file of notes, or a folder of them.")
-    ] = None,
-    estimate: Annotated[
-        Path | None, typer.Argument(metavar="ESTIMATE]", help="What is scored: a file, or a folder with equal names.")
-    ] = None,
+@dataclass(frozen=True, kw_only=True)
+class ScoringOptions:
+    """How notes are scored, wherever they come from; no protocols: the three in plain words."""
+
     protocols: Annotated[
-        list[str] | None,
+        tuple[str, ...],
         typer.Option(
             "--protocol",
             "-p",
             metavar="NAME",
             help="Whose rules; repeatable; * and ? stand for anything. [default: three in plain words]",
         ),
-    ] = None,
-    show_protocols: Annotated[bool, typer.Option("--list", help="List all protocols, and stop.")] = False,
+    ] = ()
+    processes: Annotated[int | None, typer.Option(min=1, help="Pairs side by side. [default: all cores]")] = None
+    resamples: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.")] = 1000
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _FileParameters:
+    reference: Annotated[
+        Path | None, typer.Argument(metavar="REFERENCE", help="The truth: a file of notes, or a folder of them.")
+    ] = None
+    estimate: Annotated[
+        Path | None, typer.Argument(metavar="ESTIMATE", help="What is scored: a file, or a folder with equal names.")
+    ] = None
     json_output: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Write everything as JSON; - for standard output.")
-    ] = None,
+    ] = None
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write an HTML page: tables, piano rolls, errors, playback.")
-    ] = None,
-    audio: Annotated[Path | None, typer.Option(help="Folder with the recordings, for the report.")] = None,
+    ] = None
+    audio: Annotated[Path | None, typer.Option(help="Folder with the recordings, for the report.")] = None
     embed_audio: Annotated[
         bool, typer.Option("--embed-audio", help="Put the recordings into the page, in place of links to them.")
-    ] = False,
+    ] = False
     rolls: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Draw both sides of each piece as PNG (needs Matplotlib).")
-    ] = None,
+    ] = None
     against: Annotated[
         Path | None, typer.Option(metavar="OTHER_ESTIMATE", help="A second system: show the difference.")
-    ] = None,
+    ] = None
     reference_suffix: Annotated[
         str | None, typer.Option(help="Ending of the reference folder's files, such as .notes.tsv. [default: all]")
-    ] = None,
+    ] = None
     estimate_suffix: Annotated[
         str | None, typer.Option(help="Ending of the estimate folder's files, such as .mid. [default: all]")
-    ] = None,
+    ] = None
     sustain: Annotated[
         bool, typer.Option("--sustain", help="Hold notes of both sides as long as the sustain pedal does, as MT3.")
-    ] = False,
+    ] = False
     drop_empty: Annotated[
         bool, typer.Option("--drop-empty", help="Leave out notes without length, as programs with pretty_midi do.")
-    ] = False,
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DataSetParameters:
     config: Annotated[
-        str | None,
-        typer.Option("--config", "-c", metavar="NAME", help="Instead of files: decode a data set, such as by sample."),
-    ] = None,
+        str,
+        typer.Option(
+            "--config", "-c", metavar="NAME", help="What is decoded and scored, such as sample.", show_default=False
+        ),
+    ] = ""
     changes: Annotated[
-        list[str] | None,
+        tuple[str, ...],
         typer.Option("--set", metavar="PATH=VALUE", help="Change a field of the config; repeat for more."),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="With --config: the first so many tracks of each data set.")
-    ] = None,
-    backend: Annotated[
-        str | None, typer.Option(help="With --config: torch, jax or both. [default: torch where installed]")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="With --config: weights, as of mt3 transcribe.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--out", "-o", help="With --config: folder to write. [default: eval_outputs]")
-    ] = None,
-    processes: Annotated[int | None, typer.Option(min=1, help="Pairs side by side. [default: all cores]")] = None,
-    resamples: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show every metric; tracebacks with errors.")
-    ] = False,
-) -> None:
+    ] = ()
+    limit: Annotated[int | None, typer.Option(min=1, help="The first so many tracks of each data set.")] = None
+    backend: Annotated[str | None, typer.Option(help="torch, jax or both. [default: torch where installed]")] = None
+    model: Annotated[str | None, typer.Option(metavar="MODEL", help="Weights, as of mt3 transcribe.")] = None
+    output: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write. [default: eval_outputs]")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileOptions(_FileParameters, ScoringOptions):
+    """What the command line says of files of notes; None or nothing where it says nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSetOptions(_DataSetParameters, ScoringOptions):
+    """What it says of a model on data sets. `processes` are those that score; those that decode are the config's."""
+
+
+class _EvaluateCommand(PanelCommand):
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return ["[OPTIONS] REFERENCE ESTIMATE", "|", "[OPTIONS] --config NAME"]
+
+
+_OF_FILES = in_panel("Files of notes", parameters(_FileParameters))
+_OF_DATA_SETS = in_panel("A model on data sets", parameters(_DataSetParameters))
+_List = Annotated[bool, typer.Option("--list", help="List all protocols, and stop.")]
+_LIST = inspect.Parameter("show_protocols", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_List)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command of this file to `mt3`."""
+    given = [*_OF_FILES, *_OF_DATA_SETS, *parameters(ScoringOptions), _LIST]
+    app.command("evaluate", cls=_EvaluateCommand)(with_parameters(_evaluate, _evaluate.__doc__, given, verbose=Verbose))
+
+
+def _evaluate(quiet: bool, verbose: bool, **values: Any) -> None:
     """Score notes against the truth, by the rules of whatever paper.
 
     Files of notes are MIDI, JSON, JSONL, CSV and TSV, of any system. In folders, names are matched without their
@@ -97,64 +126,27 @@ def evaluate(
     With --config recordings of data sets are decoded first: mt3 evaluate --config sample --limit 10. The same again
     decodes only what is missing.
     """
-    from mt3app.commands.evaluate.files import Options, evaluate_files, print_protocols
-
-    if show_protocols:
-        print_protocols()
-        return
     reporter = Reporter(quiet, verbose)
-    for_config = {"--set": changes, "--limit": limit, "--backend": backend, "--model": model, "--out": output}
-    if config is not None:
-        for_files = {
-            **{"REFERENCE": reference, "--json": json_output, "--report": report, "--rolls": rolls, "--audio": audio},
-            **{"--against": against, "--reference-suffix": reference_suffix, "--estimate-suffix": estimate_suffix},
-            **{"--sustain": sustain, "--drop-empty": drop_empty, "--embed-audio": embed_audio},
-        }
-        _refuse(
-            for_files,
-            "is for files of notes, not for --config",
-            "Score its notes afterwards (docs/evaluation_datasets.md).",
-        )
-        from mt3app.commands.evaluate.config import ConfigOptions, evaluate_config
+    if values["show_protocols"]:
+        from mt3app.commands.evaluate.files import print_protocols
 
-        chosen = ConfigOptions(
-            config=config,
-            changes=tuple(changes or ()),
-            limit=limit,
-            backend=backend,
-            model=model,
-            output=output,
-            protocols=tuple(protocols or ()),
-            processes=processes,
-            resamples=resamples,
-            seed=seed,
-        )
-        raise typer.Exit(evaluate_config(chosen, reporter))
-    _refuse(for_config, "needs --config", "mt3 evaluate --config sample")
-    options = Options(
-        reference=reference,
-        estimate=estimate,
-        protocols=tuple(protocols or ()),
-        json_output=json_output,
-        report=report,
-        audio=audio,
-        embed_audio=embed_audio,
-        rolls=rolls,
-        against=against,
-        reference_suffix=reference_suffix,
-        estimate_suffix=estimate_suffix,
-        sustain=sustain,
-        drop_empty=drop_empty,
-        processes=processes,
-        resamples=resamples,
-        seed=seed,
-    )
-    raise typer.Exit(evaluate_files(options, reporter))
+        print_protocols()
+    elif not values["config"]:
+        from mt3app.commands.evaluate.files import evaluate_files
+
+        _refuse(_OF_DATA_SETS, values, "needs --config", "mt3 evaluate --config sample")
+        raise typer.Exit(evaluate_files(filled(FileOptions, values), reporter))
+    else:
+        from mt3app.commands.evaluate.config import evaluate_config
+
+        next_step = "Score its notes afterwards (docs/evaluation_datasets.md)."
+        _refuse(_OF_FILES, values, "is for files of notes, not for --config", next_step)
+        raise typer.Exit(evaluate_config(filled(DataSetOptions, values), reporter))
 
 
-def _refuse(options: Mapping[str, object], problem: str, next_step: str) -> None:
+def _refuse(parameters: Sequence[inspect.Parameter], values: Mapping[str, Any], problem: str, next_step: str) -> None:
     from mt3core.errors import UsageError
 
-    for name, value in options.items():
-        if value:
-            raise UsageError(f"{name} {problem}.", next_step)
+    for one in parameters:
+        if values[one.name]:
+            raise UsageError(f"{spelling(one)} {problem}.", next_step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mt3app.progress import Reporter
 from mt3core.errors import UsageError
@@ -12,20 +13,16 @@ from mt3data.readers.file_names import printable
 from mt3data.readers.locate import KINDS, find_dataset, read_dataset, recognise
 from mt3data.readers.tracks import MIX, Dataset, Defect
 
+if TYPE_CHECKING:
+    from mt3app.cli_data import VerifyOptions
+
 _SHOWN = 20
 
 
-def verify_dataset(
-    kind_or_directory: str,
-    directory: Path | None,
-    output: Path | None,
-    processes: int | None,
-    listen: bool,
-    reporter: Reporter,
-) -> int:
+def verify_dataset(options: VerifyOptions, reporter: Reporter) -> int:
     """Checks a data set, prints a table of what it found and writes all of it; returns the exit code."""
     parquet_modules()  # before anything slow: is it installed?
-    kind, root = _choose(kind_or_directory, directory)
+    kind, root = _choose(options.kind, options.directory)
     dataset = read_dataset(kind, root)
     reporter.detail(f"{printable(dataset.root)}: {len(dataset.tracks)} tracks")
     seconds = 0.0
@@ -38,10 +35,10 @@ def verify_dataset(
             for one in report.defects:
                 reporter.detail(f"{report.track}: {one.message}")
 
-        defects = verify(dataset, listen, processes, advance)
+        defects = verify(dataset, not options.quick, options.processes, advance)
     if not reporter.quiet:
         print(_summary(dataset, defects, seconds))
-    table, text = write_defects(output or Path("cache") / f"{kind}-defects", kind, defects)
+    table, text = write_defects(options.output or Path("cache") / f"{kind}-defects", kind, defects)
     reporter.line(
         f"Written: {printable(table)} and {text.name}; mt3 prepare {kind} --defects {printable(table)} goes by it."
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from mt3core.errors import UsageError
 from mt3core.extras import needed
 
 if TYPE_CHECKING:
+    from mt3app.cli_data import ShowOptions
     from mt3core.config.model import ModelConfig
     from mt3core.notes.table import NoteTable
     from mt3data.examples.example_streams import EvaluationStream, TrainingStream
@@ -24,17 +24,7 @@ LOWEST_LOG_MEL = -8.0
 DRUMS_AT_PITCH = 20  # the line of the picture on which drums stand
 
 
-def show_example(
-    manifest_path: Path,
-    number: int,
-    folder: Path,
-    preset: str,
-    dataset: str | None,
-    split: str,
-    seed: int,
-    evaluation: bool,
-    reporter: Reporter,
-) -> None:
+def show_example(options: ShowOptions, reporter: Reporter) -> None:
     """Writes example `number` as `example_N.wav`, `.mid` and `.png` to `folder` and prints what it is made of.
 
     The same number and seed give the example that training has under it. Notes that sounded before the segment
@@ -47,15 +37,16 @@ def show_example(
     from mt3core.notes.midi import write_midi
     from mt3data.prepare.manifest import read_manifest
 
-    if preset not in PRESETS:
-        raise UsageError(f"There is no preset {preset!r}.", f"Choose from {', '.join(PRESETS)}.")
+    if options.preset not in PRESETS:
+        raise UsageError(f"There is no preset {options.preset!r}.", f"Choose from {', '.join(PRESETS)}.")
     pyplot = _pyplot()
-    model = PRESETS[preset]
-    manifest = read_manifest(manifest_path)
-    stream = _stream(manifest, model, dataset, split, seed, evaluation)
+    model, number = PRESETS[options.preset], options.number
+    manifest = read_manifest(options.manifest)
+    stream = _stream(manifest, model, options)
     if number >= len(stream):
-        raise UsageError(f"There is no segment {number}.", f"The split {split} has {len(stream)}, counted from 0.")
-    targets = {suffix: folder / f"example_{number}.{suffix}" for suffix in ("wav", "mid", "png")}
+        size = f"The split {options.split} has {len(stream)}, counted from 0."
+        raise UsageError(f"There is no segment {number}.", size)
+    targets = {suffix: options.output / f"example_{number}.{suffix}" for suffix in ("wav", "mid", "png")}
     check_writable(list(targets.values()))
     example = stream.example(number)
     notes = example_notes(example, model)
@@ -96,9 +87,7 @@ def example_notes(example: Example, model: ModelConfig) -> NoteTable:
     return notes[np.argsort(notes["onset"], kind="stable")]
 
 
-def _stream(
-    manifest: Manifest, model: ModelConfig, dataset: str | None, split: str, seed: int, evaluation: bool
-) -> TrainingStream | EvaluationStream:
+def _stream(manifest: Manifest, model: ModelConfig, options: ShowOptions) -> TrainingStream | EvaluationStream:
     """The examples that training, or evaluation, has by number. Without Grain, which only carries them."""
     from mt3core.config.data import DatasetChoice
     from mt3core.errors import DatasetError
@@ -107,11 +96,12 @@ def _stream(
     from mt3data.examples.examples import ExampleConfig, ExampleMaker
     from mt3data.examples.sampling import Sampler
 
+    dataset, split = options.dataset, options.split
     table = ChunkTable.from_manifest(manifest)
     maker = ExampleMaker(ExampleConfig(model=model), table)
-    if not evaluation:
+    if not options.evaluation:
         choices = (DatasetChoice(dataset),) if dataset else ()
-        return TrainingStream(maker, Sampler(manifest, table, split, choices, seed=seed))
+        return TrainingStream(maker, Sampler(manifest, table, split, choices, seed=options.seed))
     chosen = (manifest["split"] == split) & table.is_mix
     if dataset:
         chosen = chosen & (manifest["dataset"] == dataset)

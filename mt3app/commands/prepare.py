@@ -7,8 +7,8 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mt3app.progress import Reporter
 from mt3core.errors import DatasetError, UsageError
@@ -29,6 +29,9 @@ from mt3data.readers.locate import find_dataset, read_dataset
 from mt3data.readers.tracks import MIX, Dataset, Defect
 from mt3data.readers.units import Settings, Unit, faults, plan_units
 
+if TYPE_CHECKING:
+    from mt3app.cli_data import PrepareOptions
+
 # SLAKH's redux release has a fourth split: pieces it omits because they are in the others already.
 DEFAULT_SPLITS = ("train", "validation", "test")
 KNOWN_SPLITS = (*DEFAULT_SPLITS, "omitted")
@@ -36,24 +39,7 @@ KNOWN_SPLITS = (*DEFAULT_SPLITS, "omitted")
 _SECONDS_BETWEEN_LINES = 60.0
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line says; `shard` as `i/n`, `splits` with commas."""
-
-    kind: str
-    directory: Path | None = None
-    out: Path = Path("cache")
-    name: str | None = None
-    shard: str | None = None
-    merge: bool = False
-    flac: bool = False
-    processes: int | None = None
-    sustain: bool = True
-    splits: str | None = None
-    defects: Path | None = None
-
-
-def prepare_dataset(options: Options, reporter: Reporter) -> int:
+def prepare_dataset(options: PrepareOptions, reporter: Reporter) -> int:
     """Prepares what is not prepared yet. Returns 1 where something could not be used, otherwise 0."""
     array_record_module()  # before anything slow: is it installed?
     part = _parse_part(options.shard)
@@ -87,7 +73,7 @@ def prepare_dataset(options: Options, reporter: Reporter) -> int:
 
 
 def _prepare_units(
-    units: Sequence[Unit], settings: Settings, folder: Path, options: Options, reporter: Reporter
+    units: Sequence[Unit], settings: Settings, folder: Path, options: PrepareOptions, reporter: Reporter
 ) -> None:
     waiting = unfinished(units, folder)
     reporter.detail(f"{len(units) - len(waiting)} of {len(units)} shards are finished already.")

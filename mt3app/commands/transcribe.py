@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,28 +14,12 @@ from mt3app.progress import Reporter
 from mt3core.errors import MT3Error, UsageError
 
 if TYPE_CHECKING:
+    from mt3app.cli import TranscribeOptions
     from mt3core.transcriber import BaseTranscriber, Progress
     from mt3core.transcription import Transcription
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line says; None where it says nothing."""
-
-    inputs: tuple[Path, ...]
-    output: str | None = None
-    formats: str | None = None
-    model: str | None = None
-    backend: str | None = None
-    device: str = "auto"
-    batch_size: int | None = None
-    processes: int | None = None
-    decoding: str | None = None
-    num_beams: int | None = None
-    overwrite: bool = False
-
-
-def transcribe_files(options: Options, reporter: Reporter) -> int:
+def transcribe_files(options: TranscribeOptions, reporter: Reporter) -> int:
     """Transcribes all files that are not finished yet; returns the exit code, 1 where a file failed."""
     formats = parse_formats(options.formats) if options.formats is not None else None
     backend = choose_backend(options.backend)
@@ -149,6 +132,6 @@ class Batch:
         self.reporter.problem(error)
 
 
-def _refuse_binary_on_terminal(jobs: list[Job], options: Options, formats: tuple[str, ...] | None) -> None:
+def _refuse_binary_on_terminal(jobs: list[Job], options: TranscribeOptions, formats: tuple[str, ...] | None) -> None:
     if options.output == "-" and (formats or ("mid",)) == ("mid",) and sys.stdout.isatty():
         raise UsageError("MIDI is not for a terminal.", "Send it to a file (> song.mid), or say --format jsonl.")

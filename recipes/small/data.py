@@ -23,7 +23,8 @@ from sampled import TRAINED_ON, make_sampled
 from sampled import UNSEEN as UNSEEN_SOUNDS
 from sources import SOUND_FONTS, UNSEEN_SOUND_FONTS, Source
 
-from mt3app.commands.prepare import Options, prepare_dataset
+from mt3app.cli_data import PrepareOptions
+from mt3app.commands.prepare import prepare_dataset
 from mt3app.commands.render import render_files
 from mt3app.progress import Reporter
 from mt3core.errors import MT3Error
@@ -78,7 +79,7 @@ def make_data(wanted: Wanted, reporter: Reporter) -> int:
                 tuning_cents=TUNING_CENTS,
             )
             failed |= render_files(midi, rendered, rendering, processes, None, False, reporter)
-            options = Options(layout, rendered, wanted.out / "cache", f"small_{name}", processes=processes)
+            options = PrepareOptions(layout, rendered, wanted.out / "cache", name=f"small_{name}", processes=processes)
             failed |= prepare_dataset(options, reporter)
     reporter.line(f"Training data: {wanted.out / 'cache' / MANIFEST_NAME}. Now: mt3 train --config small")
     return failed

@@ -15,8 +15,9 @@ from tiny_datasets import midi_of
 
 from mt3app.backend import PACKAGES, is_installed
 from mt3app.cli import run
+from mt3app.cli_evaluate import DataSetOptions
 from mt3app.commands.evaluate import decoding as evaluate_decoding
-from mt3app.commands.evaluate.config import ConfigOptions, evaluate_config
+from mt3app.commands.evaluate.config import evaluate_config
 from mt3app.progress import Reporter
 from mt3core.config.evaluation import EvaluationData
 from mt3core.errors import DatasetError, ModelError, OutputError, UsageError
@@ -60,7 +61,8 @@ def evaluate(sets, output, model, *changes, limit=None, backend=None):
         "compute.processes=1",
         "compute.batch_size=2",
     )
-    options = ConfigOptions("sample", (*places, *changes), limit, backend, model, output, PROTOCOLS)
+    settings = {"limit": limit, "backend": backend, "model": model, "output": output, "protocols": PROTOCOLS}
+    options = DataSetOptions(config="sample", changes=(*places, *changes), **settings)
     code = evaluate_config(options, Reporter())
     return code, json.loads((output / "metrics_sample.json").read_text())
 
@@ -283,9 +285,9 @@ def test_what_cannot_be_is_said_before_anything_is_decoded(knowing, sets, model,
     with pytest.raises(ModelError, match="no model"):
         evaluate(sets, tmp_path / "out", str(tmp_path / "nowhere"))
     with pytest.raises(UsageError, match=r"no evaluation protocol named 'mt4'"):
-        evaluate_config(ConfigOptions("sample", protocols=("mt4",), model=model), Reporter())
+        evaluate_config(DataSetOptions(config="sample", protocols=("mt4",), model=model), Reporter())
     with pytest.raises(DatasetError, match=r"looked for datasets/maestro-v3\.0\.0/"):
-        evaluate_config(ConfigOptions("sample", model=model), Reporter())
+        evaluate_config(DataSetOptions(config="sample", model=model), Reporter())
     with pytest.raises(UsageError, match=r"no tracks in the split 'dev'"):
         evaluate(sets, tmp_path / "out", model, "data.split=dev")
     (tmp_path / "file").write_text("")

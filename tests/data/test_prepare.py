@@ -15,7 +15,8 @@ import soundfile
 from preparing import chunks_of, contents, run
 
 from mt3app import cli
-from mt3app.commands.prepare import Options, prepare_dataset
+from mt3app.cli_data import PrepareOptions
+from mt3app.commands.prepare import prepare_dataset
 from mt3app.progress import Reporter
 from mt3core.errors import DatasetError, OutputError, ProcessError
 from mt3core.notes.midi import read_midi, write_midi
@@ -130,7 +131,7 @@ def test_files_that_fail_are_left_out_and_done_when_they_are_mended(pieces, undi
     (broken / "train/piece0.wav").write_bytes(b"")
     (broken / "train/piece3.mid").write_bytes(b"MThd and no more")
     out = tmp_path / "cache"
-    assert prepare_dataset(Options("folder", broken, out, processes=1), Reporter()) == 1
+    assert prepare_dataset(PrepareOptions("folder", broken, out, processes=1), Reporter()) == 1
     said = capsys.readouterr().err
     assert "Left out: test__last: " in said
     assert "is cut off or damaged" in said

@@ -6,7 +6,8 @@ import small_datasets
 import soundfile
 from preparing import chunks_of, run
 
-from mt3app.commands.prepare import Options, prepare_dataset
+from mt3app.cli_data import PrepareOptions
+from mt3app.commands.prepare import prepare_dataset
 from mt3app.progress import Reporter
 from mt3core.errors import DatasetError
 from mt3core.notes.midi import write_midi
@@ -29,7 +30,7 @@ def test_what_does_not_fit_the_audio_is_noted(tmp_path, capsys):
     small_datasets.write_pair(root / "train", "rest", 2.0, 3)
     soundfile.write(root / "train/rest.wav", np.zeros(32_000), 16_000)
     write_midi([], root / "train/rest.mid")
-    assert prepare_dataset(Options("folder", root, tmp_path / "cache", processes=1), Reporter()) == 0
+    assert prepare_dataset(PrepareOptions("folder", root, tmp_path / "cache", processes=1), Reporter()) == 0
     assert "nothing.wav is silent all through, though it has 4 notes." in capsys.readouterr().err
     manifest = read_manifest(tmp_path / "cache")
     words = dict(zip(manifest["track"].tolist(), manifest["defects"].tolist(), strict=True))

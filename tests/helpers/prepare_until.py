@@ -10,7 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from mt3app.commands.prepare import Options, prepare_dataset
+from mt3app.cli_data import PrepareOptions
+from mt3app.commands.prepare import prepare_dataset
 from mt3app.progress import Reporter
 from mt3data.prepare import shards
 
@@ -30,4 +31,4 @@ def write_and_stop(self, chunk, flac):
 shards._ShardWriter.write = write_and_stop
 
 if __name__ == "__main__":
-    prepare_dataset(Options("folder", Path(sys.argv[1]), out=Path(sys.argv[2]), processes=2), Reporter())
+    prepare_dataset(PrepareOptions("folder", Path(sys.argv[1]), out=Path(sys.argv[2]), processes=2), Reporter())

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mt3app.commands.prepare import Options, prepare_dataset
+from mt3app.cli_data import PrepareOptions
+from mt3app.commands.prepare import prepare_dataset
 from mt3app.progress import Reporter
 from mt3data.prepare.chunks import decode_chunk
 from mt3data.prepare.manifest import array_record_module, read_manifest
@@ -15,7 +16,7 @@ QUIET = Reporter(quiet=True)
 
 def run(directory: Path, out: Path, **options) -> int:
     return prepare_dataset(
-        Options(**{"kind": "folder", "processes": 1, **options, "directory": directory, "out": out}), QUIET
+        PrepareOptions(**{"kind": "folder", "processes": 1, **options, "directory": directory, "out": out}), QUIET
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mt3app.backend import PACKAGES, choose_backend
 from mt3app.commands.doctor import installed_version
@@ -28,29 +28,16 @@ from mt3core.config.files import load_evaluation_config
 from mt3core.errors import DatasetError, MT3Error
 from mt3core.extras import SCORE_PACKAGES, require
 from mt3core.files import atomic_output
-from mt3eval.intervals import RESAMPLES, Bootstrap
+from mt3eval.intervals import Bootstrap
 from mt3eval.matching.note_accuracy import DEFINITION
 from mt3eval.reading.dataset_pieces import EvaluationPiece, EvaluationSet, find_sets
 from mt3eval.reading.pairing import shorten
 
+if TYPE_CHECKING:
+    from mt3app.cli_evaluate import DataSetOptions
+
 SCHEMA_VERSION = 1
 _PACKAGES = ("mt3kit", "mir_eval", "numpy", "scipy", "torch", "jax", "flax")
-
-
-@dataclass(frozen=True)
-class ConfigOptions:
-    """What the command line says; None or nothing where it says nothing."""
-
-    config: str
-    changes: tuple[str, ...] = ()
-    limit: int | None = None
-    backend: str | None = None
-    model: str | None = None
-    output: Path | None = None
-    protocols: tuple[str, ...] = ()
-    processes: int | None = None  # that score; those that decode are the config's
-    resamples: int = RESAMPLES
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,7 +54,7 @@ class Selection:
         return [one.variant for one in self.sets]
 
 
-def evaluate_config(options: ConfigOptions, reporter: Reporter) -> int:
+def evaluate_config(options: DataSetOptions, reporter: Reporter) -> int:
     """Decodes, scores, writes, prints; returns the exit code, 1 where a piece failed.
 
     Raises `UsageError`, `DatasetError`, `ModelError` and others for what cannot be, before anything slow.
@@ -120,7 +107,7 @@ def evaluate_config(options: ConfigOptions, reporter: Reporter) -> int:
     return 1 if failed else 0
 
 
-def settled_config(options: ConfigOptions) -> EvaluationConfig:
+def settled_config(options: DataSetOptions) -> EvaluationConfig:
     """The config with all changes; the options of the command stand for fields of it, too."""
     config = load_evaluation_config(options.config, options.changes)
     data = config.data if options.limit is None else dataclasses.replace(config.data, limit=options.limit)

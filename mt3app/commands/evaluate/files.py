@@ -5,9 +5,9 @@ from __future__ import annotations
 import fnmatch
 import json
 import sys
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mt3app.outputs import STDOUT, check_writable
 from mt3app.progress import Reporter
@@ -15,36 +15,17 @@ from mt3core.audio import AUDIO_SUFFIXES
 from mt3core.errors import UsageError
 from mt3core.extras import SCORE_PACKAGES, require
 from mt3eval.headline import DEFAULT_PROTOCOLS
-from mt3eval.intervals import RESAMPLES, Bootstrap
+from mt3eval.intervals import Bootstrap
 from mt3eval.protocol import list_protocols, protocol
 from mt3eval.reading.pairing import Pair, Pairing, pair_files, shorten
 from mt3eval.reading.reading import Reading
 from mt3eval.result import Result, scores_json, summarise
 from mt3eval.runner import Piece, Task, score_pairs
 
+if TYPE_CHECKING:
+    from mt3app.cli_evaluate import FileOptions
+
 _FILES_OF_ONE_REMARK = 3  # more are told in one line
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options of the command; no protocols: the three in plain words."""
-
-    reference: Path | None
-    estimate: Path | None
-    protocols: tuple[str, ...] = ()
-    json_output: str | None = None
-    report: Path | None = None
-    audio: Path | None = None
-    embed_audio: bool = False
-    rolls: Path | None = None
-    against: Path | None = None
-    reference_suffix: str | None = None
-    estimate_suffix: str | None = None
-    sustain: bool = False
-    drop_empty: bool = False
-    processes: int | None = None
-    resamples: int = RESAMPLES
-    seed: int = 0
 
 
 def print_protocols() -> None:
@@ -57,7 +38,7 @@ def print_protocols() -> None:
     print("* shown where no protocol is named")
 
 
-def evaluate_files(options: Options, reporter: Reporter) -> int:
+def evaluate_files(options: FileOptions, reporter: Reporter) -> int:
     """Scores, prints a table, writes what was asked for; returns the exit code."""
     if options.reference is None or options.estimate is None:
         raise UsageError("A reference and an estimate are needed.", "mt3 evaluate truth/ transcribed/")
@@ -140,7 +121,7 @@ def _recordings(given: Path | None) -> list[Path]:
     return sorted(path for path in given.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
 
 
-def _check_outputs(options: Options) -> dict[str, Path]:
+def _check_outputs(options: FileOptions) -> dict[str, Path]:
     """The files to write, by option. Raises `UsageError` or `OutputError` for what could not be written."""
     needing = {"--audio": options.audio, "--embed-audio": options.embed_audio}
     if options.report is None and (idle := [name for name, value in needing.items() if value]):
@@ -160,7 +141,7 @@ def _check_outputs(options: Options) -> dict[str, Path]:
 
 
 def _refuse_inputs(
-    outputs: dict[str, Path], options: Options, pairing: Pairing, others: Pairing | None, recordings: list[Path]
+    outputs: dict[str, Path], options: FileOptions, pairing: Pairing, others: Pairing | None, recordings: list[Path]
 ) -> None:
     """Raises `UsageError` where a file that is read, or counted as one of a folder's, would be written over."""
     inputs = list(recordings)
@@ -182,14 +163,14 @@ def _identity(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _pair_others(options: Options) -> Pairing | None:
+def _pair_others(options: FileOptions) -> Pairing | None:
     if options.against is None or options.reference is None:
         return None
     return pair_files(options.reference, options.against, options.reference_suffix, options.estimate_suffix)
 
 
 def _score(
-    pairing: Pairing, others: Pairing | None, protocols: tuple[str, ...], options: Options, reporter: Reporter
+    pairing: Pairing, others: Pairing | None, protocols: tuple[str, ...], options: FileOptions, reporter: Reporter
 ) -> tuple[list[Piece], list[Piece]]:
     """The pieces of the system, and of the second one."""
     wants_notes = options.report is not None or options.rolls is not None
@@ -205,7 +186,7 @@ def _score(
     return pieces[: len(pairing.pairs)], pieces[len(pairing.pairs) :]
 
 
-def _settings(options: Options) -> dict[str, object]:
+def _settings(options: FileOptions) -> dict[str, object]:
     return {
         "reference": str(options.reference),
         "estimate": str(options.estimate),
@@ -216,7 +197,7 @@ def _settings(options: Options) -> dict[str, object]:
     }
 
 
-def _write(result: Result, options: Options, audio: dict[str, Path] | None, reporter: Reporter) -> None:
+def _write(result: Result, options: FileOptions, audio: dict[str, Path] | None, reporter: Reporter) -> None:
     if options.json_output == STDOUT:
         json.dump(result.to_json(), sys.stdout, indent=1, allow_nan=False)
         print()
