@@ -10,22 +10,20 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mt3core.decoding import END_TOKEN, START_TOKEN, Decoding, Generated, brevity_penalty
+from mt3torch.search import Search
 
 # T5X's stand-in for minus infinity.
 NEGATIVE_INFINITY = -1.0e7
 
 
-class BeamSearch:
-    """Implements `search.Search`. With one beam it is `t5x`."""
+class BeamSearch(Search):
+    """With one beam it is `t5x`."""
 
     def __init__(self, decoding: Decoding, num_lanes: int) -> None:
+        super().__init__(decoding, num_lanes)
         beams = decoding.num_beams
         self.num_beams = beams
         self.num_candidates = 2 * beams
-        self.count = 0
-        self._decoding = decoding
-        self._last_penalty = brevity_penalty(decoding.length_penalty, decoding.max_tokens + 1)
-        self.lengths = np.zeros(num_lanes, np.int64)
         self._tokens = np.zeros((num_lanes, beams, decoding.max_tokens), np.int32)
         self._log_probs = np.zeros((num_lanes, beams))
         self._finished_tokens = np.zeros((num_lanes, beams, decoding.max_tokens), np.int32)

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from mt3core.decoding import Decoding, Generated
@@ -28,10 +28,6 @@ ENCODER_BATCH = 8
 # Lanes where nobody said how many, by kind of device.
 DEFAULT_LANES = {"cpu": 32}
 DEFAULT_LANES_ON_ACCELERATORS = 64
-# With so few lanes left a step reads guessed tokens too: its rows cost little as long as they are not many.
-FEW_LANES = 4
-MOST_GUESSES = 11
-ROWS_OF_GUESSES = 16
 
 
 def generate(
@@ -80,7 +76,7 @@ def generate_stream(
             numbers.extend(itertools.islice(next_number, len(waiting)))
         if lanes is None or search.count == 0:
             return
-        done = _step(lanes, search)
+        done = search.step(lanes)
         for lane in np.flatnonzero(done):
             yield numbers[lane], search.result(int(lane))
         if done.any():
@@ -103,46 +99,3 @@ def _encode(
         rows = deque(stepper.encode(np.stack(batch)))
         while rows:
             yield rows.popleft()
-
-
-def _step(lanes: Lanes, search: Search) -> np.ndarray:
-    """One token more in every lane, or several; returns which lanes are done."""
-    if isinstance(search, SingleSearch) and search.count <= FEW_LANES:
-        guesses = search.guesses(min(MOST_GUESSES, ROWS_OF_GUESSES // search.count - 1))
-        if guesses is not None:
-            return _step_by_guesses(lanes, search, guesses)
-    tokens, log_probs = _candidates(lanes.step(search.last_tokens()), search.num_candidates)
-    shape = (search.count, search.num_beams, search.num_candidates)
-    parents, done = search.advance(tokens.reshape(shape), log_probs.reshape(shape))
-    if parents is not None:
-        lanes.reorder(parents)
-    return done
-
-
-def _step_by_guesses(lanes: Lanes, search: SingleSearch, guesses: Int[np.ndarray, "lanes width"]) -> np.ndarray:
-    """Reads guessed tokens too, for little more than one alone costs, and keeps what was guessed rightly."""
-    read = np.concatenate([search.last_tokens(), guesses], axis=1)
-    tokens, log_probs = _candidates(lanes.step(read), search.num_candidates)
-    shape = (*read.shape, 1, search.num_candidates)
-    tokens, log_probs = tokens.reshape(shape), log_probs.reshape(shape)
-    taken = np.zeros(search.count, np.int64)
-    done = np.zeros(search.count, bool)
-    right = np.arange(search.count)  # the lanes where all tokens read so far are those that were chosen
-    for column in range(read.shape[1]):
-        _, done[right] = search.advance(tokens[right, column], log_probs[right, column], right)
-        taken[right] += 1
-        if column < guesses.shape[1]:
-            right = right[~done[right] & (search.last_tokens()[right, 0] == guesses[right, column])]
-    lanes.take_back(read.shape[1] - taken)
-    return done
-
-
-def _candidates(
-    logits: Float[Tensor, "rows vocab"], count: int
-) -> tuple[Int[np.ndarray, "rows candidates"], Float[np.ndarray, "rows candidates"]]:
-    """The best tokens of each row and their log probabilities."""
-    top = logits.topk(count, dim=-1)
-    # Token numbers are exact in float32, and one transfer from the device is faster than two.
-    joined = torch.cat([top.values - logits.logsumexp(dim=-1, keepdim=True), top.indices.float()], dim=-1)
-    rows = joined.cpu().numpy()
-    return rows[:, count:].astype(np.int64), rows[:, :count]

@@ -6,28 +6,52 @@ occupied ones first, the oldest in front, as in `stepper.py`; every lane counts 
 
 from __future__ import annotations
 
-from typing import Protocol
+import abc
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from mt3core.decoding import END_TOKEN, START_TOKEN, Decoding, Generated, brevity_penalty
+from mt3torch.stepper import Lanes
+
+# With so few lanes left a step reads guessed tokens too: its rows cost little as long as they are not many.
+FEW_LANES = 4
+MOST_GUESSES = 11
+ROWS_OF_GUESSES = 16
 
 
-class Search(Protocol):
+class Search(abc.ABC):
     """What the decoding loop asks of a method. Arrays speak of the `count` occupied lanes."""
 
     num_beams: int
     num_candidates: int  # how many best continuations of every sequence it wants to see
-    count: int
-    lengths: Int[np.ndarray, " all_lanes"]  # tokens chosen so far
 
+    def __init__(self, decoding: Decoding, num_lanes: int) -> None:
+        self.count = 0
+        self.lengths = np.zeros(num_lanes, np.int64)  # tokens chosen so far
+        self._decoding = decoding
+        self._last_penalty = brevity_penalty(decoding.length_penalty, decoding.max_tokens + 1)
+
+    def step(self, lanes: Lanes) -> Bool[np.ndarray, " lanes"]:
+        """One token more in every lane, or several; returns which lanes are done."""
+        tokens, log_probs = _candidates(lanes.step(self.last_tokens()), self.num_candidates)
+        shape = (self.count, self.num_beams, self.num_candidates)
+        parents, done = self.advance(tokens.reshape(shape), log_probs.reshape(shape))
+        if parents is not None:
+            lanes.reorder(parents)
+        return done
+
+    @abc.abstractmethod
     def add(self, num_segments: int) -> None:
         """Starts segments in the next free lanes."""
 
+    @abc.abstractmethod
     def last_tokens(self) -> Int[np.ndarray, "lanes beams"]:
         """What the network reads next."""
 
+    @abc.abstractmethod
     def advance(
         self,
         tokens: Int[np.ndarray, "lanes beams candidates"],
@@ -36,14 +60,16 @@ class Search(Protocol):
         """Takes the best continuations, best first. Returns the beams that go on (None: all as they
         are), and which lanes are done."""
 
+    @abc.abstractmethod
     def result(self, lane: int) -> Generated:
         """A lane's outcome."""
 
+    @abc.abstractmethod
     def keep(self, kept: Int[np.ndarray, " kept"]) -> None:
         """Frees all lanes but those named, which from now on stand in this order."""
 
 
-class SingleSearch:
+class SingleSearch(Search):
     """`greedy` and `t5x`.
 
     With `t5x` an end token among the two best continuations makes the sequence so far a candidate, kept if its
@@ -53,16 +79,34 @@ class SingleSearch:
     num_beams = 1
 
     def __init__(self, decoding: Decoding, num_lanes: int) -> None:
+        super().__init__(decoding, num_lanes)
         self.num_candidates = 1 if decoding.method == "greedy" else 2
-        self.count = 0
-        self._decoding = decoding
-        self._last_penalty = brevity_penalty(decoding.length_penalty, decoding.max_tokens + 1)
-        self.lengths = np.zeros(num_lanes, np.int64)
         self._tokens = np.zeros((num_lanes, decoding.max_tokens), np.int32)
         self._log_probs = np.zeros(num_lanes)
         # The kept candidate: the running sequence's first `length - 1` tokens and the end token.
         self._kept_lengths = np.zeros(num_lanes, np.int64)
         self._kept_scores = np.zeros(num_lanes)
+
+    def step(self, lanes: Lanes) -> Bool[np.ndarray, " lanes"]:
+        """With few lanes reads guessed tokens too, and keeps what was guessed rightly."""
+        width = min(MOST_GUESSES, ROWS_OF_GUESSES // self.count - 1)
+        guesses = self.guesses(width) if self.count <= FEW_LANES else None
+        if guesses is None:
+            return super().step(lanes)
+        read = np.concatenate([self.last_tokens(), guesses], axis=1)
+        tokens, log_probs = _candidates(lanes.step(read), self.num_candidates)
+        shape = (*read.shape, 1, self.num_candidates)
+        tokens, log_probs = tokens.reshape(shape), log_probs.reshape(shape)
+        taken = np.zeros(self.count, np.int64)
+        done = np.zeros(self.count, bool)
+        right = np.arange(self.count)  # the lanes where all tokens read so far are those that were chosen
+        for column in range(read.shape[1]):
+            _, done[right] = self.advance(tokens[right, column], log_probs[right, column], right)
+            taken[right] += 1
+            if column < guesses.shape[1]:
+                right = right[~done[right] & (self.last_tokens()[right, 0] == guesses[right, column])]
+        lanes.take_back(read.shape[1] - taken)
+        return done
 
     def add(self, num_segments: int) -> None:
         new = slice(self.count, self.count + num_segments)
@@ -140,3 +184,14 @@ class SingleSearch:
 
     def _penalty(self, lengths: Int[np.ndarray, " lanes"] | int) -> np.ndarray | float:
         return brevity_penalty(self._decoding.length_penalty, lengths)
+
+
+def _candidates(
+    logits: Float[Tensor, "rows vocab"], count: int
+) -> tuple[Int[np.ndarray, "rows candidates"], Float[np.ndarray, "rows candidates"]]:
+    """The best tokens of each row and their log probabilities."""
+    top = logits.topk(count, dim=-1)
+    # Token numbers are exact in float32, and one transfer from the device is faster than two.
+    joined = torch.cat([top.values - logits.logsumexp(dim=-1, keepdim=True), top.indices.float()], dim=-1)
+    rows = joined.cpu().numpy()
+    return rows[:, count:].astype(np.int64), rows[:, :count]

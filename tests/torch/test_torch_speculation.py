@@ -15,8 +15,7 @@ from tiny_networks import random_arrays, random_log_mel, tiny  # noqa: E402
 
 from mt3core.decoding import Decoding  # noqa: E402
 from mt3core.errors import DecodingError  # noqa: E402
-from mt3torch import Transcriber, build_model, decoding, processes, transcriber, worker_process  # noqa: E402
-from mt3torch.search import SingleSearch  # noqa: E402
+from mt3torch import Transcriber, build_model, decoding, processes, search, transcriber, worker_process  # noqa: E402
 from mt3torch.stepper import Lanes, Stepper  # noqa: E402
 
 pytestmark = pytest.mark.unit
@@ -58,7 +57,7 @@ def test_guessing_changes_no_token_and_saves_steps(model, log_mel, monkeypatch, 
     guessed = dict(decoding.generate_stream(model, log_mel, options, lanes))
     with_guesses, wide = len(steps), [shape for shape in steps if shape[1] > 1]
     steps.clear()
-    monkeypatch.setattr(decoding, "FEW_LANES", 0)
+    monkeypatch.setattr(search, "FEW_LANES", 0)
     assert outcomes(decoding.generate_stream(model, log_mel, options, lanes)) == {
         number: (generated.tokens.tolist(), generated.score) for number, generated in guessed.items()
     }
@@ -67,16 +66,16 @@ def test_guessing_changes_no_token_and_saves_steps(model, log_mel, monkeypatch, 
 
 
 def test_a_guess_is_what_followed_the_last_two_tokens():
-    search = SingleSearch(Decoding("greedy", max_tokens=100), 3)
-    search.add(3)
+    single = search.SingleSearch(Decoding("greedy", max_tokens=100), 3)
+    single.add(3)
     for tokens in ([5, 5, 9], [6, 6, 9], [7, 8, 9], [5, 5, 9], [6, 7, 8]):
-        search.advance(np.array(tokens)[:, None, None], np.zeros((3, 1, 1)))
+        single.advance(np.array(tokens)[:, None, None], np.zeros((3, 1, 1)))
     # 5 6 7 5 6: goes on with 7 5 6 7 5. Nothing repeats in 5 6 8 5 7, and 9 9 9 9 8 is new, too.
-    assert search.guesses(5)[0].tolist() == [7, 5, 6, 7, 5]
-    assert (search.guesses(5)[1:] == 1).all()
-    assert search.guesses(95) is None  # no room
-    search.keep(np.array([1, 2]))
-    assert search.guesses(5) is None
+    assert single.guesses(5)[0].tolist() == [7, 5, 6, 7, 5]
+    assert (single.guesses(5)[1:] == 1).all()
+    assert single.guesses(95) is None  # no room
+    single.keep(np.array([1, 2]))
+    assert single.guesses(5) is None
 
 
 def test_several_tokens_in_one_step_are_like_one_after_the_other(model, log_mel):
