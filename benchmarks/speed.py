@@ -95,11 +95,11 @@ def one_run(
     if processes > 1:
         transcriber.start_processes()
     transcriber.transcribe((np.zeros(RATE_HZ * 4 * processes, np.float32), RATE_HZ))
-    compiled = getattr(transcriber, "compile_seconds", 0.0)
+    compiled = transcriber.compile_seconds
     started = time.perf_counter()
     result = transcriber.transcribe(file)
     seconds = time.perf_counter() - started
-    compiling = getattr(transcriber, "compile_seconds", 0.0)
+    compiling = transcriber.compile_seconds
     tokens = [token for segment in result.segments for token in segment.tokens]
     transcriber.close()
     children = processes * peak_mib(resource.RUSAGE_CHILDREN) if processes > 1 else 0

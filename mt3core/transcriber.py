@@ -43,6 +43,11 @@ class BaseTranscriber(abc.ABC):
     def generate_stream(self, log_mels: Iterable[np.ndarray]) -> Iterator[tuple[int, Generated]]:
         """Takes log-mel segments (frames, mel), yields (number of the segment, its tokens) in any order."""
 
+    @property
+    def compile_seconds(self) -> float:
+        """Seconds spent compiling since this transcriber was made; they are part of the time it took to run."""
+        return 0.0
+
     def close(self) -> None:  # noqa: B027 - most hold nothing
         """Lets go of what lives outside this object, such as other processes."""
 

@@ -95,7 +95,7 @@ def _transcribe(transcriber: BaseTranscriber, audio: Path, reporter: Reporter) -
         result = transcriber.transcribe(
             audio, lambda done, total: show(done * segment_seconds, total * segment_seconds, audio.name)
         )
-    return result, time.perf_counter() - started - getattr(transcriber, "compile_seconds", 0.0)
+    return result, time.perf_counter() - started - transcriber.compile_seconds
 
 
 def _installed(what: str, packages: tuple[str, ...]) -> bool:

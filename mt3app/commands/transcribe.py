@@ -96,10 +96,10 @@ class Batch:
         return 1 if self.failures else 0
 
     def _transcribe(self, transcriber: BaseTranscriber, job: Job, progress: Progress) -> None:
-        started, compiled_before = time.perf_counter(), getattr(transcriber, "compile_seconds", 0.0)
+        started, compiled_before = time.perf_counter(), transcriber.compile_seconds
         result = transcriber.transcribe(job.audio, progress)
         # JAX compiles once a shape, so it would spoil the factor of the first file.
-        compile_seconds = getattr(transcriber, "compile_seconds", 0.0) - compiled_before
+        compile_seconds = transcriber.compile_seconds - compiled_before
         seconds = time.perf_counter() - started - compile_seconds
         for output in job.outputs:
             result.save(output.path, output.format)

@@ -15,8 +15,8 @@ def load(options: dict[str, Any]) -> Callable[[str, str], float]:
     )
 
     def transcribe(audio: str, midi: str) -> float:
-        compiled_before = getattr(transcriber, "compile_seconds", 0.0)
+        compiled_before = transcriber.compile_seconds
         write_midi(transcriber.transcribe(audio).notes, midi)
-        return getattr(transcriber, "compile_seconds", 0.0) - compiled_before
+        return transcriber.compile_seconds - compiled_before
 
     return transcribe

@@ -152,7 +152,7 @@ class SetDecoder:
     def _decode(self, transcriber: BaseTranscriber, piece: EvaluationPiece, progress: Any) -> Decoded:
         from mt3core.audio.load import load_audio
 
-        started, compiled_before = time.perf_counter(), getattr(transcriber, "compile_seconds", 0.0)
+        started, compiled_before = time.perf_counter(), transcriber.compile_seconds
         rate_hz = transcriber.config.spectrogram.sample_rate_hz
         samples = load_audio(piece.audio, rate_hz)
         if self.config.data.most_seconds is not None:
@@ -160,7 +160,7 @@ class SetDecoder:
         if not samples.any():
             raise DatasetError(f"{piece.audio} is silent, though it has notes.", "It is left out.")
         result = transcriber.transcribe_samples(samples, str(piece.audio), progress)
-        compile_seconds = getattr(transcriber, "compile_seconds", 0.0) - compiled_before
+        compile_seconds = transcriber.compile_seconds - compiled_before
         made = {
             "settings": self.settings(piece),
             "seconds": time.perf_counter() - started - compile_seconds,
