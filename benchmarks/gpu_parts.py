@@ -26,9 +26,10 @@ from step_timing import TINY, TimedStep, draw_lengths, draw_tokens, made_up_batc
 from mt3core import packing
 from mt3core.config.model import MT3, ModelConfig
 from mt3core.config.training import OPTIMIZERS, OptimizerConfig, TrainingConfig
+from mt3jax.loading import network
 from mt3jax.training.step.loss import for_training, loss_sums, network_input
 from mt3jax.training.step.optimizer import apply_directions, make_optimizer
-from mt3jax.training.step.state import drawn_params, network
+from mt3jax.training.step.state import drawn_params
 
 PROFILED_STEPS = 3
 KERNELS_SHOWN = 25

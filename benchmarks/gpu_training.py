@@ -167,7 +167,8 @@ def loss_and_gradient(model: ModelConfig, batch: dict, compute: dict[str, Any]) 
     import jax
 
     from mt3jax.training.step.loss import loss_sums
-    from mt3jax.training.step.state import drawn_params, network
+    from mt3jax.loading import network
+    from mt3jax.training.step.state import drawn_params
 
     config = training_config(model, len(batch["num_tokens"]), compute=compute)
     rows = packing.rows_of_batch(batch, config, 1)

@@ -268,8 +268,9 @@ def parts(options: argparse.Namespace, model: ModelConfig, batch: Batch) -> dict
     import jax
 
     from mt3core import packing
+    from mt3jax.loading import network
     from mt3jax.training.step.loss import for_training, loss_sums, network_input
-    from mt3jax.training.step.state import drawn_params, network
+    from mt3jax.training.step.state import drawn_params
 
     config = config_of(options, model, packed=True)
     rows = packing.rows_of_batch(batch, config, 1)

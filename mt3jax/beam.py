@@ -21,8 +21,9 @@ from jaxtyping import Bool, Float, Int
 
 from mt3core.config.model import ModelConfig
 from mt3core.decoding import END_TOKEN, START_TOKEN, Decoding, Generated, brevity_penalty
-from mt3jax.compilation import Program
-from mt3jax.lanes import NO_SCORE, Limits, limits_of, positions_for, resized, resized_cache, with_params
+from mt3jax.compilation import program
+from mt3jax.lanes import NO_SCORE, Limits, limits_of, positions_for
+from mt3jax.loading import network
 from mt3jax.model import Cache, Transformer
 
 
@@ -47,17 +48,17 @@ def beam_search_stream(
     model: Transformer, log_mels: Iterable[np.ndarray], decoding: Decoding, batch_size: int
 ) -> Iterator[tuple[int, Generated]]:
     """Yields (number of the segment, its tokens); about `batch_size` beams are searched side by side."""
-    params, network = nnx.state(model), model.config.network
+    params, sizes = nnx.to_pure_dict(nnx.state(model)), model.config.network
     place = jax.tree.leaves(params)[0].device
     num_segments = max(1, batch_size // decoding.num_beams)
     limits = jax.device_put(limits_of(decoding, model.config), place)
     waiting = enumerate(log_mels)
     while group := list(itertools.islice(waiting, num_segments)):
-        log_mel = np.zeros((num_segments, network.input_frames, network.input_bands), np.float32)
+        log_mel = np.zeros((num_segments, sizes.input_frames, sizes.input_bands), np.float32)
         log_mel[: len(group)] = [segment for _, segment in group]
         is_used = np.arange(num_segments) < len(group)
-        static = (model.config, decoding.num_beams)
-        beams = start_beams(static, params, jax.device_put(log_mel, place), jax.device_put(is_used, place))
+        given = (jax.device_put(log_mel, place), jax.device_put(is_used, place))
+        beams = start_beams(model.config, decoding.num_beams, params, *given)
         beams = _search(model.config, params, beams, limits)
         for row, (index, _) in enumerate(group):
             yield index, _best(beams, row, decoding.length_penalty)
@@ -81,18 +82,19 @@ def _best(beams: Beams, row: int, length_penalty: float) -> Generated:
     return Generated(tokens, float(beams.live_scores[row, 0] / brevity_penalty(length_penalty, len(tokens))))
 
 
-def _start_beams(
-    static: tuple[ModelConfig, int],
+@program(static=("config", "num_beams"))
+def start_beams(
+    config: ModelConfig,
+    num_beams: int,
     params: Any,
     log_mel: Float[Array, "batch frames mel"],
     is_used: Bool[Array, " batch"],
 ) -> Beams:
-    config, num_beams = static
-    model = with_params(config, params)
+    model = network(config, params)
     cache = model.start_cache(model.encode(log_mel), positions_for(0))
     batch = log_mel.shape[0]
     no_tokens = jnp.zeros((batch, num_beams, positions_for(0)), jnp.int32)
-    no_scores = jnp.full((batch, num_beams), NO_SCORE)
+    no_scores = jnp.full((batch, num_beams), NO_SCORE, jnp.float32)
     return Beams(
         cache=jax.tree.map(lambda rows: jnp.repeat(rows, num_beams, axis=0), cache),
         length=jnp.zeros((), jnp.int32),
@@ -105,8 +107,10 @@ def _start_beams(
     )
 
 
-def _run_beams(config: ModelConfig, params: Any, beams: Beams, limits: Limits) -> Beams:
-    model = with_params(config, params)
+@program(static=("config",), donate=("beams",))
+def run_beams(config: ModelConfig, params: Any, beams: Beams, limits: Limits) -> Beams:
+    """Steps until all is decided or no position is left. `beams` is used up."""
+    model = network(config, params)
 
     def goes_on(beams: Beams) -> Array:
         reachable = beams.live_scores[:, 0] / brevity_penalty(limits.length_penalty, limits.max_tokens + 1)
@@ -161,18 +165,21 @@ def _rows(array: Array, indices: Int[Array, "batch chosen"]) -> Array:
     return jax.vmap(lambda row, chosen: row[chosen])(array, indices)
 
 
-def _resize_beams(num_positions: int, beams: Beams) -> Beams:
+@program(static=("num_positions",))
+def resize_beams(num_positions: int, beams: Beams) -> Beams:
+    """With more positions, the new ones empty."""
+
+    def longer(array: Array) -> Array:
+        padding = [(0, 0)] * array.ndim
+        padding[2] = (0, num_positions - array.shape[2])
+        return jnp.pad(array, padding)
+
+    self_keys, self_values = (
+        list(map(longer, entries)) for entries in (beams.cache.self_keys, beams.cache.self_values)
+    )
     return dataclasses.replace(
         beams,
-        cache=resized_cache(beams.cache, num_positions),
-        live_tokens=resized(beams.live_tokens, 2, num_positions),
-        finished_tokens=resized(beams.finished_tokens, 2, num_positions),
+        cache=dataclasses.replace(beams.cache, self_keys=self_keys, self_values=self_values),
+        live_tokens=longer(beams.live_tokens),
+        finished_tokens=longer(beams.finished_tokens),
     )
-
-
-# start_beams((config, num_beams), params, log_mel, is_used)
-start_beams = Program(_start_beams)
-# run_beams(config, params, beams, limits): steps until all is decided or no position is left.
-run_beams = Program(_run_beams, donate=(2,))
-# resize_beams(num_positions, beams): more positions.
-resize_beams = Program(_resize_beams)

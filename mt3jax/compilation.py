@@ -1,17 +1,12 @@
-"""Compiling ahead of time: once for each shape, timed, and kept on disk for the next start.
-
-XLA takes seconds for what then runs in milliseconds. `Program` compiles a function when a shape comes for
-the first time and adds the time to `compile_seconds()`, so that it can be reported apart from the run time.
-"""
+"""Compiling: float32 products in full, the time it takes, and the results kept on disk for the next start."""
 
 from __future__ import annotations
 
 import functools
 import os
-import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
@@ -20,56 +15,42 @@ from mt3core.files import cache_folder
 
 # What compiles faster than this is compiled again rather than read from disk.
 MIN_STORED_COMPILE_SECONDS = 0.3
+COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 
 _total_seconds = 0.0
+Result = TypeVar("Result")
 
 
 def compile_seconds() -> float:
-    """Seconds that this process has spent compiling (or reading what was compiled before) so far."""
+    """Seconds that XLA has spent compiling in this process so far, or reading what it had compiled before."""
     return _total_seconds
 
 
-class Program:
-    """`function(static, *arrays)` compiled once for each `static` and each set of shapes, types and devices.
+def _count(event: str, duration_secs: float, **_: str | int) -> None:
+    global _total_seconds
+    if event == COMPILE_EVENT:
+        _total_seconds += duration_secs
 
-    `donate` names the places (static is 0) whose memory the result may take over: the caller must not use
-    those arguments again.
-    """
 
-    def __init__(self, function: Callable[..., Any], donate: tuple[int, ...] = ()) -> None:
-        functools.update_wrapper(self, function)
+jax.monitoring.register_event_duration_secs_listener(_count)
 
-        # Arguments travel as plain lists: JAX describes them by rebuilding them from things that are no
-        # arrays, which classes that check their fields refuse.
-        def flat(static_and_structures: tuple[Hashable, Any], *leaves: list[jax.Array]) -> Any:
-            static, structures = static_and_structures
-            return function(static, *map(jax.tree.unflatten, structures, leaves))
 
-        self._jitted = jax.jit(flat, static_argnums=0, donate_argnums=donate)
-        self._compiled: dict[Hashable, jax.stages.Compiled] = {}
+def program(
+    static: tuple[str, ...] = (), donate: tuple[str, ...] = ()
+) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    """Decorates a function: `jax.jit` with the arguments `static` and `donate`, and float32 products in float32."""
 
-    def __call__(self, static: Hashable, *arrays: Any) -> Any:
-        leaves, structures = zip(*map(jax.tree.flatten, arrays), strict=True)
-        shapes = tuple((leaf.shape, leaf.dtype, leaf.sharding) for part in leaves for leaf in part)
-        key = (static, structures, shapes)
-        if key not in self._compiled:
-            self._compiled[key] = self._compile((static, structures), leaves)
-        return self._compiled[key](*leaves)
+    def decorate(function: Callable[..., Result]) -> Callable[..., Result]:
+        @functools.wraps(function)
+        def exact(*arguments: Any) -> Result:
+            keep_compiled_programs()
+            # TPUs and recent NVIDIA GPUs multiply float32 matrices in a shorter format unless told otherwise.
+            with jax.default_matmul_precision("float32"):
+                return function(*arguments)
 
-    @property
-    def num_compiled(self) -> int:
-        """How many shapes have been compiled so far."""
-        return len(self._compiled)
+        return jax.jit(exact, static_argnames=static, donate_argnames=donate)
 
-    def _compile(self, static: Hashable, leaves: tuple[list[jax.Array], ...]) -> jax.stages.Compiled:
-        global _total_seconds
-        keep_compiled_programs()
-        started = time.perf_counter()
-        # TPUs and recent NVIDIA GPUs multiply float32 matrices in a shorter format unless told otherwise.
-        with jax.default_matmul_precision("float32"):
-            compiled = self._jitted.lower(static, *leaves).compile()
-        _total_seconds += time.perf_counter() - started
-        return compiled
+    return decorate
 
 
 @functools.cache

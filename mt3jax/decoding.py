@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Float
 
 from mt3core.decoding import END_TOKEN, Decoding, Generated, brevity_penalty
-from mt3jax import lanes as device
+from mt3jax import lanes
 from mt3jax.beam import beam_search_stream
 from mt3jax.model import Transformer
 
@@ -57,7 +57,7 @@ class _Stream:
         self.decoding = decoding
         self.group = max(1, batch_size // GROUPS)
         # Each batch has twice the positions of the one before; the longer ones are made when they are needed.
-        self.batches = [_Batch(model, decoding, batch_size, device.MIN_POSITIONS)]
+        self.batches = [_Batch(model, decoding, batch_size, lanes.MIN_POSITIONS)]
 
     def run(self, log_mels: Iterable[np.ndarray]) -> Iterator[tuple[int, Generated]]:
         waiting = enumerate(log_mels)
@@ -93,12 +93,12 @@ class _Batch:
     """Lanes on the device, and the numbers of the segments in them."""
 
     def __init__(self, model: Transformer, decoding: Decoding, size: int, num_positions: int) -> None:
-        self.config, self.params = model.config, nnx.state(model)
+        self.config, self.params = model.config, nnx.to_pure_dict(nnx.state(model))
         self.device = jax.tree.leaves(self.params)[0].device
         self.decoding = decoding
         self.size = size
-        self.limits = self._put(device.limits_of(decoding, self.config))
-        self.lanes = device.new_lanes((self.config, size, num_positions), self.params)
+        self.limits = self._put(lanes.limits_of(decoding, self.config))
+        self.lanes = lanes.new_lanes(self.config, size, num_positions, self.params)
         self.segments: list[int | None] = [None] * size
 
     def free(self) -> list[int]:
@@ -120,25 +120,25 @@ class _Batch:
         for row, (lane, (index, segment)) in enumerate(zip(self.free(), group, strict=False)):
             log_mel[row], places[row] = segment, lane
             self.segments[lane] = index
-        self.lanes = device.admit(self.config, self.params, self.lanes, self._put(log_mel), self._put(places))
+        self.lanes = lanes.admit(self.config, self.params, self.lanes, self._put(log_mel), self._put(places))
 
     def take(self, other: _Batch, lane: int) -> None:
         """Goes on with the segment in a lane of another batch, which is free from then on."""
         place = self.free()[0]
         self.segments[place], other.segments[lane] = other.segments[lane], None
         places = self._put((np.int32(lane), np.int32(place)))
-        self.lanes = device.move(None, other.lanes, self.lanes, *places)
+        self.lanes = lanes.move(other.lanes, self.lanes, *places)
         is_done = np.array(other.lanes.is_done)
         is_done[lane] = True
         other.lanes = dataclasses.replace(other.lanes, is_done=self._put(is_done))
 
     def run(self, enough_done: int) -> Iterator[tuple[int, Generated]]:
         """Runs until so many lanes are done or one is full; gives the results, whose lanes are free then."""
-        static = (self.config, self.decoding.method == "greedy")
-        self.lanes = lanes = device.run(static, self.params, self.lanes, self.limits, self._put(np.int32(enough_done)))
-        is_done = np.asarray(lanes.is_done)
+        is_greedy, enough = self.decoding.method == "greedy", self._put(np.int32(enough_done))
+        self.lanes = now = lanes.run(self.config, is_greedy, self.params, self.lanes, self.limits, enough)
+        is_done = np.asarray(now.is_done)
         done = [lane for lane in self.occupied() if is_done[lane]]
-        columns = (lanes.tokens, lanes.lengths, lanes.log_probability, lanes.best_score, lanes.best_length)
+        columns = (now.tokens, now.lengths, now.log_probability, now.best_score, now.best_length)
         rows = zip(*(np.asarray(column)[done] for column in columns), strict=True)
         for lane, row in zip(done, rows, strict=True):
             index, self.segments[lane] = self.segments[lane], None

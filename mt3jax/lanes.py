@@ -8,19 +8,18 @@ so lanes have few positions, and the seldom segment that needs more goes on in a
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from mt3core.config.model import ModelConfig
 from mt3core.decoding import END_TOKEN, START_TOKEN, Decoding, brevity_penalty
-from mt3jax.compilation import Program
-from mt3jax.model import Cache, Transformer
+from mt3jax.compilation import program
+from mt3jax.loading import network
+from mt3jax.model import Cache
 
 # T5X's score of what does not exist.
 NO_SCORE = -1.0e7
@@ -59,28 +58,32 @@ class Limits:
     length_penalty: Float[Array, ""]
 
 
-def _new_lanes(static: tuple[ModelConfig, int, int], params: Any) -> Lanes:
-    config, num_lanes, num_positions = static
-    model, network = with_params(config, params), config.network
+@program(static=("config", "num_lanes", "num_positions"))
+def new_lanes(config: ModelConfig, num_lanes: int, num_positions: int, params: Any) -> Lanes:
+    """All of them free."""
+    model, sizes = network(config, params), config.network
     return Lanes(
-        cache=model.start_cache(jnp.zeros((num_lanes, network.input_frames, network.emb_dim)), num_positions),
+        cache=model.start_cache(jnp.zeros((num_lanes, sizes.input_frames, sizes.emb_dim)), num_positions),
         tokens=jnp.zeros((num_lanes, num_positions), jnp.int32),
         lengths=jnp.zeros(num_lanes, jnp.int32),
         log_probability=jnp.zeros(num_lanes),
-        best_score=jnp.full(num_lanes, NO_SCORE),
+        best_score=jnp.full(num_lanes, NO_SCORE, jnp.float32),
         best_length=jnp.zeros(num_lanes, jnp.int32),
         is_done=jnp.ones(num_lanes, bool),
     )
 
 
-def _admit(
+@program(static=("config",), donate=("lanes",))
+def admit(
     config: ModelConfig,
     params: Any,
     lanes: Lanes,
     log_mel: Float[Array, "admitted frames mel"],
     places: Int[Array, " admitted"],
 ) -> Lanes:
-    model = with_params(config, params)
+    """Starts new segments in the lanes `places`; a place past the last lane is none. `lanes` is used up."""
+    model = network(config, params)
+    # Self-attention's entries of the former segment may stay: each is overwritten before it is seen.
     fresh = model.start_cache(model.encode(log_mel), 0)
 
     def placed(old: list[Array], new: list[Array]) -> list[Array]:
@@ -101,11 +104,12 @@ def _admit(
     )
 
 
-def _run(
-    static: tuple[ModelConfig, bool], params: Any, lanes: Lanes, limits: Limits, enough_done: Int[Array, ""]
+@program(static=("config", "is_greedy"), donate=("lanes",))
+def run(
+    config: ModelConfig, is_greedy: bool, params: Any, lanes: Lanes, limits: Limits, enough_done: Int[Array, ""]
 ) -> Lanes:
-    config, is_greedy = static
-    model = with_params(config, params)
+    """Steps until `enough_done` lanes are done, or one that is not has no position left. `lanes` is used up."""
+    model = network(config, params)
     choose = _choose_greedy if is_greedy else _choose_t5x
 
     def goes_on(lanes: Lanes) -> Array:
@@ -166,33 +170,14 @@ def _written(
     }
 
 
-def _move(_: None, source: Lanes, target: Lanes, place: Int[Array, ""], new_place: Int[Array, ""]) -> Lanes:
+@program(donate=("target",))
+def move(source: Lanes, target: Lanes, place: Int[Array, ""], new_place: Int[Array, ""]) -> Lanes:
+    """The target, which is used up, with one of the source's lanes, which has fewer positions."""
+
     def moved(whole: Array, old: Array) -> Array:
         return jax.lax.dynamic_update_slice(whole, old[place][None], (new_place, *[0] * (whole.ndim - 1)))
 
     return jax.tree.map(moved, target, source)
-
-
-def admit(config: ModelConfig, params: Any, lanes: Lanes, log_mel: Array, places: Array) -> Lanes:
-    """Starts new segments in the lanes `places`; a place past the last lane is none. `lanes` is used up."""
-    # What has as many places as there are positions stays outside, so that one program serves all sizes.
-    cache = dataclasses.replace(lanes.cache, self_keys=[], self_values=[])
-    rest = dataclasses.replace(lanes, cache=cache, tokens=lanes.tokens[:, :0])
-    admitted = admit_without_positions(config, params, rest, log_mel, places)
-    # Self-attention's entries of the former segment may stay: each is overwritten before it is seen.
-    cache = dataclasses.replace(admitted.cache, self_keys=lanes.cache.self_keys, self_values=lanes.cache.self_values)
-    return dataclasses.replace(admitted, cache=cache, tokens=lanes.tokens)
-
-
-def with_params(config: ModelConfig, params: Any) -> Transformer:
-    """The network of a configuration around its parameters, which may be traced."""
-    return nnx.merge(_graph(config), params)
-
-
-@functools.cache
-def _graph(config: ModelConfig) -> nnx.GraphDef:
-    # A graph of its own is as good as the model's, and a configuration is quickly hashed, which a graph is not.
-    return nnx.split(nnx.eval_shape(lambda: Transformer(config, nnx.Rngs(0))))[0]
 
 
 def limits_of(decoding: Decoding, config: ModelConfig) -> Limits:
@@ -207,33 +192,3 @@ def positions_for(num_tokens: int) -> int:
     while num_positions <= num_tokens:
         num_positions *= 2
     return num_positions
-
-
-def resized_cache(cache: Cache, num_positions: int) -> Cache:
-    """The cache with fewer or more positions in self-attention, new ones empty."""
-    return dataclasses.replace(
-        cache,
-        self_keys=[resized(keys, 2, num_positions) for keys in cache.self_keys],
-        self_values=[resized(values, 2, num_positions) for values in cache.self_values],
-    )
-
-
-def resized(array: Array, axis: int, size: int) -> Array:
-    """The array cut at the end of one axis, or continued with zeros."""
-    if size <= array.shape[axis]:
-        return jax.lax.slice_in_dim(array, 0, size, axis=axis)
-    padding = [(0, 0)] * array.ndim
-    padding[axis] = (0, size - array.shape[axis])
-    return jnp.pad(array, padding)
-
-
-# new_lanes((config, num_lanes, num_positions), params): all lanes free.
-new_lanes = Program(_new_lanes)
-# admit_without_positions(config, params, lanes, log_mel, places): see `admit`.
-admit_without_positions = Program(_admit, donate=(2,))
-# run((config, is_greedy), params, lanes, limits, enough_done): steps until `enough_done` lanes are done, or one
-# that is not has no position left.
-run = Program(_run, donate=(2,))
-# move(None, source, target, place, new_place): the target with one of the source's lanes, which has fewer positions.
-move = Program(_move, donate=(2,))
-PROGRAMS = (new_lanes, admit_without_positions, run, move)

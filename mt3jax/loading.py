@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,17 +26,31 @@ def load_model(model: str | os.PathLike[str] | None = None, device: str = "auto"
 
 def build_model(config: ModelConfig, arrays: Mapping[str, np.ndarray], device: str = "auto") -> Transformer:
     """A network holding `arrays` (PyTorch names and shapes); every array must be there and none more."""
+    return network(config, jax.device_put(given_params(config, arrays), choose_device(device)))
+
+
+def given_params(config: ModelConfig, arrays: Mapping[str, np.ndarray]) -> dict:
+    """Weights by PyTorch name as Flax's nested dictionary of host arrays, float32. Raises `ModelError`."""
+    table = parameters(config.network)
     shapes = {name: array.shape for name, array in arrays.items()}
-    check_arrays({p.torch_name: p.torch_shape for p in parameters(config.network)}, shapes, "the given weights")
-    chosen = choose_device(device)
-    abstract = nnx.eval_shape(lambda: Transformer(config, nnx.Rngs(0)))
-    graph, state = nnx.split(abstract)
-    weights = {p.flax_name: p.flip(np.asarray(arrays[p.torch_name])) for p in parameters(config.network)}
-    nnx.replace_by_pure_dict(state, nest({name: jax.device_put(w, chosen) for name, w in weights.items()}))
+    check_arrays({p.torch_name: p.torch_shape for p in table}, shapes, "the given weights")
+    return nest({p.flax_name: p.flip(np.asarray(arrays[p.torch_name], np.float32)) for p in table})
+
+
+def network(config: ModelConfig, params: dict) -> Transformer:
+    """The network that holds these parameters, Flax's nested dictionary; also inside compiled functions."""
+    graph, abstract = _abstract_network(config)
+    state = jax.tree.map(lambda leaf: leaf, abstract)  # a copy, as it is about to be changed
+    nnx.replace_by_pure_dict(state, params)
     return nnx.merge(graph, state)
 
 
-def nest(flat: Mapping[str, jax.Array]) -> dict:
+@functools.cache
+def _abstract_network(config: ModelConfig) -> tuple[Any, Any]:
+    return nnx.split(nnx.eval_shape(lambda: Transformer(config, nnx.Rngs(0))))
+
+
+def nest(flat: Mapping[str, Any]) -> dict:
     """`{"a.0.b": x}` as `{"a": {0: {"b": x}}}`: Flax's pure dictionary, list places being integers."""
     tree: dict = {}
     for name, value in flat.items():

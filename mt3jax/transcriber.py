@@ -46,7 +46,6 @@ class Transcriber(BaseTranscriber):
 
     @property
     def compile_seconds(self) -> float:
-        """Seconds spent compiling since this transcriber was made; they are part of the time it took to run."""
         return compile_seconds() - self._compile_seconds_before
 
     def generate_stream(self, log_mels: Iterable[np.ndarray]) -> Iterator[tuple[int, Generated]]:

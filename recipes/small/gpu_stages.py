@@ -182,8 +182,9 @@ def score(number: int, folder: Path, manifest: str, dtype: Dtype, quick: bool) -
     """Loss and note F1 of the newest checkpoint on the validation split, whose compositions were not trained on."""
     import jax
 
+    from mt3jax.loading import given_params
     from mt3jax.training.step.sharding import make_mesh, place
-    from mt3jax.training.step.state import given_params, params_shardings
+    from mt3jax.training.step.state import params_shardings
     from mt3jax.training.validation.validation import Validator
 
     stage = STAGES[number]

@@ -7,7 +7,13 @@ from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
 # An int where a float is expected is right in Python's own type system (PEP 484) and in ours.
-check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+_check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+
+
+def check(function):
+    """JAX describes a pytree that goes into a program by rebuilding it from things that are not arrays."""
+    is_pytree = (function.__module__, function.__qualname__) == ("mt3jax.model", "Cache.__init__")
+    return function if is_pytree else _check(function)
 
 
 MODULES = [

@@ -17,12 +17,16 @@ from mt3core.config.model import MT3, ModelConfig, NetworkConfig, SpectrogramCon
 from mt3core.config.training import BatchConfig, ComputeConfig, LossConfig, TrainingConfig  # noqa: E402
 from mt3core.packing import pack, rows_needed  # noqa: E402
 from mt3core.spectrogram import hann_window, log_mel, mel_matrix  # noqa: E402
-from mt3jax.loading import flatten  # noqa: E402
+from mt3jax.loading import (  # noqa: E402
+    flatten,
+    given_params,
+    network,
+)
 from mt3jax.packing import Dropout  # noqa: E402
 from mt3jax.products import take_rows  # noqa: E402
 from mt3jax.training.step.loss import loss_sums  # noqa: E402
 from mt3jax.training.step.sharding import make_mesh  # noqa: E402
-from mt3jax.training.step.state import abstract_params, abstract_state, given_params, network  # noqa: E402
+from mt3jax.training.step.state import abstract_params, abstract_state  # noqa: E402
 from mt3jax.training.step.train_step import make_train_step  # noqa: E402
 
 pytestmark = pytest.mark.unit

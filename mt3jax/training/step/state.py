@@ -1,8 +1,7 @@
-"""What a run carries from step to step, and the network that its parameters belong to."""
+"""What a run carries from step to step."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +14,9 @@ from jax.sharding import Mesh
 
 from mt3core.config.model import ModelConfig
 from mt3core.config.training import TrainingConfig
-from mt3core.model.parameters import check_arrays, parameters
+from mt3core.model.parameters import parameters
 from mt3jax.compilation import keep_compiled_programs
-from mt3jax.loading import nest
+from mt3jax.loading import given_params, nest
 from mt3jax.model import Transformer
 from mt3jax.training.step.optimizer import make_optimizer
 from mt3jax.training.step.sharding import param_shardings, place, state_shardings
@@ -89,40 +88,17 @@ def state_shardings_of(config: TrainingConfig, mesh: Mesh) -> TrainState:
 
 def abstract_params(config: ModelConfig) -> Any:
     """The parameters as shapes."""
-    flat: dict[str, Any] = {p.flax_name: jax.ShapeDtypeStruct(p.shape, jnp.float32) for p in parameters(config.network)}
-    return nest(flat)
+    return nest({p.flax_name: jax.ShapeDtypeStruct(p.shape, jnp.float32) for p in parameters(config.network)})
 
 
 def params_shardings(config: ModelConfig, mesh: Mesh) -> Any:
     return param_shardings(abstract_params(config), mesh)
 
 
-def network(config: ModelConfig, params: Any) -> Transformer:
-    """The network that holds these parameters; also inside compiled functions."""
-    graph, abstract = _abstract_network(config)
-    state = jax.tree.map(lambda leaf: leaf, abstract)  # a copy, as it is about to be changed
-    nnx.replace_by_pure_dict(state, params)
-    return nnx.merge(graph, state)
-
-
-@functools.lru_cache(maxsize=4)
-def _abstract_network(config: ModelConfig) -> tuple[Any, Any]:
-    return nnx.split(nnx.eval_shape(lambda: Transformer(config, nnx.Rngs(0))))
-
-
 def drawn_params(config: ModelConfig, seed: int) -> Any:
     """T5's initial weights, as host arrays: the same on every host and any mesh."""
     keep_compiled_programs()  # drawing is compiled for each shape, which takes seconds
     return jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(Transformer(config, nnx.Rngs(seed)))))
-
-
-def given_params(config: ModelConfig, arrays: Mapping[str, np.ndarray]) -> Any:
-    """Weights by PyTorch name as Flax's nested dictionary of host arrays, float32."""
-    table = parameters(config.network)
-    shapes = {name: array.shape for name, array in arrays.items()}
-    check_arrays({p.torch_name: p.torch_shape for p in table}, shapes, "the given weights")
-    flat: dict[str, Any] = {p.flax_name: p.flip(np.asarray(arrays[p.torch_name], np.float32)) for p in table}
-    return nest(flat)
 
 
 def _shapes(config: TrainingConfig) -> TrainState:

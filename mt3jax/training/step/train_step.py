@@ -21,10 +21,11 @@ from jaxtyping import Array, Float, Int, Key
 
 from mt3core.config.training import TrainingConfig
 from mt3jax.compilation import keep_compiled_programs
+from mt3jax.loading import network
 from mt3jax.training.step.loss import LossSums, loss_sums
 from mt3jax.training.step.optimizer import apply_directions, learning_rate, make_optimizer, update_average
 from mt3jax.training.step.sharding import batch_shardings, check_batch, replicated
-from mt3jax.training.step.state import TrainState, network, params_shardings, state_shardings_of
+from mt3jax.training.step.state import TrainState, params_shardings, state_shardings_of
 
 # Of the running mean of gradient norms: it forgets in about a hundred updates.
 NORM_DECAY = 0.99

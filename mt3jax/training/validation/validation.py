@@ -31,11 +31,11 @@ from mt3data.examples.examples import ExampleConfig, ExampleMaker
 from mt3data.examples.pieces import Piece, choose_pieces, read_piece, spread
 from mt3data.prepare.manifest import check_shards, read_manifest
 from mt3eval.piano_roll_picture import draw_piano_rolls
+from mt3jax.loading import network
 from mt3jax.training.run.meter import accuracies
 from mt3jax.training.step.gathering import Gather, gather_bytes, on_one_device
 from mt3jax.training.step.loss import LossSums
 from mt3jax.training.step.sharding import num_local_groups, to_global
-from mt3jax.training.step.state import network
 from mt3jax.training.step.train_step import make_eval_step
 from mt3jax.training.validation.piece_scores import piece_figures, worst_first, worst_table
 from mt3jax.training.validation.piece_transcription import Transcribed, pack, transcribe_pieces, unpack
