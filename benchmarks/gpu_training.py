@@ -88,8 +88,7 @@ def tried(case: Case, num_steps: int) -> Figures:
 
 def too_large(case: Case) -> str:
     """Why a case is not tried: by the estimate it needs more memory than JAX may take. Empty where it may fit."""
-    from mt3jax.training.run.device_memory import memory_limit
-    from mt3jax.training.run.estimate import memory_estimate
+    from mt3jax.training.run.estimate import memory_estimate, memory_limit
     from mt3jax.training.step.sharding import make_mesh
 
     config = case.config()
@@ -166,8 +165,8 @@ def loss_and_gradient(model: ModelConfig, batch: dict, compute: dict[str, Any]) 
     """Per token; the gradient by the parameters' names."""
     import jax
 
-    from mt3jax.training.step.loss import loss_sums
     from mt3jax.loading import network
+    from mt3jax.training.step.loss import loss_sums
     from mt3jax.training.step.state import drawn_params
 
     config = training_config(model, len(batch["num_tokens"]), compute=compute)

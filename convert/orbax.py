@@ -99,8 +99,8 @@ def _read_tree(tree_directory: Path, path: str) -> tuple[ModelConfig, dict[str, 
 def _check_files(tree_directory: Path) -> None:
     """Compares with the checksums that training has recorded, where there are any."""
     _import_orbax()
-    from mt3jax.training.run.integrity import find_damage
-    from mt3jax.training.run.orbax_log import quiet_orbax
+    from mt3jax.training.run.checkpoints import quiet_orbax
+    from mt3jax.training.run.checksums import find_damage
 
     quiet_orbax()
     if damage := find_damage(tree_directory.parent, (tree_directory.name, CONFIG_ITEM)):

@@ -35,8 +35,7 @@ from mt3jax.pipeline import Pipeline, PipelineConfig, training_pipeline
 from mt3jax.training.run.bad_batches import bad_batches_file, chunk_names, note_bad_batch
 from mt3jax.training.run.checkpoints import Checkpoints
 from mt3jax.training.run.console import Console
-from mt3jax.training.run.device_memory import exhaustion_explained, memory_limit
-from mt3jax.training.run.forecast import forecast_lines
+from mt3jax.training.run.estimate import exhaustion_explained, forecast_lines, memory_limit
 from mt3jax.training.run.hosts import join_hosts
 from mt3jax.training.run.meter import Meter
 from mt3jax.training.run.run_log import RunLog

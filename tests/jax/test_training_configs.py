@@ -63,7 +63,7 @@ ON_CPUS = ("multitrack_test", "small")
 def test_every_config_fits_the_devices_it_is_for(name):
     jax = pytest.importorskip("jax")
     from mt3core.packing import choose_rows
-    from mt3jax.training.run.forecast import forecast_lines
+    from mt3jax.training.run.estimate import forecast_lines
     from mt3jax.training.step.sharding import make_mesh
 
     config, (num_devices, gigabytes) = load_config(name), DEVICES.get(name, (1, 80))

@@ -16,10 +16,9 @@ from mt3core.config.model import ISMIR2021, MT3, MULTITRACK, ModelConfig
 from mt3core.config.training import BatchConfig, ComputeConfig, OptimizerConfig, TrainingConfig
 from mt3core.errors import ModelError, UsageError
 from mt3core.model.parameters import parameters
-from mt3jax.loading import flatten
+from mt3jax.loading import flatten, given_params
 from mt3jax.training.run import estimate
-from mt3jax.loading import given_params
-from mt3jax.training.run.device_memory import memory_limit
+from mt3jax.training.run.estimate import memory_limit
 from mt3jax.training.step.sharding import batch_shardings, check_batch, make_mesh, partition, to_global
 from mt3jax.training.step.state import abstract_params, abstract_state, init_state, state_shardings_of
 from mt3jax.training.step.train_step import accumulate, make_train_step

@@ -19,7 +19,7 @@ from mt3core.notes.table import Note, note_table
 from mt3data.examples.chunk_table import ChunkTable, ShardReader
 from mt3data.examples.pieces import as_written, choose_pieces, read_piece, spread
 from mt3data.prepare.manifest import read_manifest
-from mt3jax.training.step.gathering import gather_bytes
+from mt3jax.training.run.hosts import gather_bytes
 from mt3jax.training.step.sharding import make_mesh
 from mt3jax.training.step.state import init_state
 from mt3jax.training.validation import piece_transcription

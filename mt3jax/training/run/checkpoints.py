@@ -6,7 +6,7 @@
     3000/config/      the model's configuration, as JSON
     3000/data/        the place in the data, as JSON
     3000/metrics/     of the validation, as JSON
-    3000/checksums.json    sizes and checksums of all that (`integrity.py`)
+    3000/checksums.json    sizes and checksums of all that (`checksums.py`)
     3000.broken/      a checkpoint that could not be read and was passed over
 
 Random keys need no saving: they are made of the seed, which is in the configuration, and the step.
@@ -15,11 +15,13 @@ Random keys need no saving: they are made of the seed, which is in the configura
 from __future__ import annotations
 
 import contextlib
+import json
+import logging
 import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -31,10 +33,8 @@ import orbax.checkpoint as ocp
 
 from mt3core.config.training import TrainingConfig
 from mt3core.errors import MT3Error, TrainingError
+from mt3jax.training.run.checksums import find_damage, record_checksums
 from mt3jax.training.run.hosts import first_process_does, said_by_first_process, true_for_all_processes
-from mt3jax.training.run.integrity import find_damage, record_checksums
-from mt3jax.training.run.orbax_log import quiet_orbax
-from mt3jax.training.run.retention import LastAndBest, read_metrics
 from mt3jax.training.run.run_record import RUN_FILE, check_folder, write_run_record
 from mt3jax.training.step.state import TrainState
 
@@ -44,6 +44,8 @@ LOCK_FILE = ".lock"
 MOST_SECONDS_UNSEEN = 60.0  # NFS believes for up to half of that that a file is not there
 SPARE_BYTES = 1 << 20  # for Orbax's descriptions and the JSON
 Say = Callable[[str], None]
+# Names of figures in the metrics that a checkpoint is saved with, and which of two is the better.
+BEST_BY: dict[str, Callable[..., float]] = {"validation/loss": min, "validation/note_f1": max}
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,35 @@ class Restored:
     state: TrainState
     data_state: dict[str, Any]
     metrics: dict[str, float]
+
+
+class LastAndBest:
+    """A preservation policy for Orbax's `CheckpointManager`.
+
+    Args:
+        keep_last: so many of the newest.
+        keep_best: so many of the best by each figure of `BEST_BY`; the earlier of two that are equal.
+
+    `metrics` are those of each step. A step without a figure, or with one that is no number, is none of the best by it.
+    """
+
+    def __init__(self, keep_last: int, keep_best: int) -> None:
+        self.keep_last, self.keep_best = keep_last, keep_best
+        self.metrics: dict[int, dict[str, float]] = {}
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Orbax's question, for checkpoints in the order of their steps."""
+        kept = self.kept([checkpoint.step for checkpoint in checkpoints])
+        return [checkpoint.step in kept for checkpoint in checkpoints]
+
+    def kept(self, steps: Sequence[int]) -> set[int]:
+        """Those of `steps` (ascending) that stay."""
+        kept = set(steps[-self.keep_last :])
+        for name, better in BEST_BY.items():
+            sign = 1 if better is min else -1
+            figures = [(sign * self.metrics.get(step, {}).get(name, math.nan), step) for step in steps]
+            kept.update(step for _, step in sorted(f for f in figures if math.isfinite(f[0]))[: self.keep_best])
+        return kept
 
 
 class Checkpoints:
@@ -93,11 +124,7 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self.directory, options=options)
         quiet_orbax()
         for step in self._manager.all_steps():
-            self._retention.metrics[step] = read_metrics(self.directory / str(step))
-
-    def latest_step(self) -> int | None:
-        """The newest checkpoint that is wholly written, or None."""
-        return max(_steps(self.directory), default=None)
+            self._retention.metrics[step] = _read_metrics(self.directory / str(step))
 
     def save(
         self, state: TrainState, data_state: Mapping[str, Any], metrics: Mapping[str, float] | None = None
@@ -284,8 +311,37 @@ class Checkpoints:
             return
         for step, problem in broken.items():
             self._say(f"Checkpoint {step} is broken ({problem}); it is set aside as {step}.broken.")
-        first_process_does(lambda: _set_aside(self.directory, broken))
+        first_process_does(lambda: self._rename(broken))
         self._manager.reload()
+
+    def _rename(self, steps: Iterable[int]) -> None:
+        for step in steps:
+            aside = self.directory / f"{step}.broken"
+            shutil.rmtree(aside, ignore_errors=True)
+            (self.directory / str(step)).rename(aside)
+
+
+def _read_metrics(directory: Path) -> dict[str, float]:
+    """The figures that a checkpoint was saved with; none where they cannot be read."""
+    try:
+        found = json.loads((directory / "metrics" / "metrics").read_text(encoding="utf-8"))
+        return {str(name): float(value) for name, value in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def quiet_orbax() -> None:
+    """Leaves out what Orbax logs: tracebacks of errors that it raises as well, and advice on its use.
+
+    When one of its writes or reads fails, asyncio reports each of the others besides; of Orbax's, that is left out too.
+    """
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_is_not_orbax)  # once, however often it is called
+
+
+def _is_not_orbax(record: logging.LogRecord) -> bool:
+    place = f"{os.sep}orbax{os.sep}"
+    return place not in record.pathname and (record.name != "asyncio" or place not in record.getMessage())
 
 
 def _to_items(state: TrainState) -> tuple[Any, dict[str, Any]]:
@@ -303,17 +359,6 @@ def _to_state(average: Any, train: Mapping[str, Any]) -> TrainState:
 
 def _num_bytes(state: TrainState) -> int:
     return sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(state))
-
-
-def _steps(directory: Path) -> list[int]:
-    return [int(entry.name) for entry in directory.iterdir() if entry.name.isdigit()] if directory.is_dir() else []
-
-
-def _set_aside(directory: Path, steps: Iterable[int]) -> None:
-    for step in steps:
-        aside = directory / f"{step}.broken"
-        shutil.rmtree(aside, ignore_errors=True)
-        (directory / str(step)).rename(aside)
 
 
 def _shown(num_bytes: int) -> str:

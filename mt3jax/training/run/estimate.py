@@ -7,7 +7,9 @@ padding), the spectrogram, softmax, norms and the optimizer are not counted.
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,9 +18,11 @@ from jax.sharding import Mesh
 
 from mt3core.config.model import ModelConfig
 from mt3core.config.training import TrainingConfig
+from mt3core.errors import TrainingError
 from mt3core.model.parameters import parameters
 from mt3core.packing import TILE_BLOCKS, num_tiles
 from mt3jax.attention import choose_implementation
+from mt3jax.training.run.console import duration_text
 from mt3jax.training.step.loss import chunk_tokens
 from mt3jax.training.step.state import TrainState, abstract_state
 
@@ -36,8 +40,75 @@ PEAK_FLOPS = (
     ("TPU v5", 459e12),
     ("TPU v6", 918e12),
 )
+# Where memory does not suffice, in this order: short numbers cost nothing, parts hardly anything, computing twice a
+# quarter of the speed.
+ADVICE = "Set compute.dtype=bfloat16, then batch.accumulation=2 (4, ...), then compute.remat=true."
 # Share of the peak that estimates of time suppose.
 EXPECTED_MFU = 0.20  # nobody has measured it; docs/performance.md says what the figure comes from
+
+
+def forecast_lines(
+    config: TrainingConfig,
+    mesh: Mesh,
+    rows: int,
+    mean_tokens: float,
+    first_step: int = 0,
+    memory_limit: int | None = None,
+) -> list[str]:
+    """What a run will take, in lines for the user.
+
+    Args:
+        rows: of a device and part, in all steps.
+        mean_tokens: of a target in the data.
+        first_step: that are done already.
+        memory_limit: bytes that there are on a device; None where it is not known.
+    """
+    network, batch = config.model.network, config.batch
+    places = rows * mesh.size * batch.accumulation * network.max_target_tokens
+    padding = 1 - min(mean_tokens * batch.examples / places, 1.0)
+    memory = memory_estimate(config, mesh, rows)
+    flops = batch.examples * example_flops(config.model, mean_tokens)
+    form = "packed" if batch.packed else "padded"
+    there_is = "" if memory_limit is None else f" of {memory_limit / 1e9:.2f}"
+    parts = f" in {batch.accumulation} parts" if batch.accumulation > 1 else ""
+    lines = [
+        f"{config.name}: {network.num_encoder_layers} + {network.num_decoder_layers} layers, "
+        f"{num_parameters(config.model):,} parameters, computed in {config.compute.dtype}",
+        f"A step: {batch.examples} examples{parts}, {mean_tokens:.0f} tokens each, {form} in {rows} rows a device"
+        f" ({100 * padding:.0f} % padding), {flops / 1e12:.3g} TFLOP",
+        f"Memory a device, estimated: {memory.total / 1e9:.2f} GB{there_is} (parameters and optimizer "
+        f"{(memory.params + memory.optimizer + memory.average) / 1e9:.2f}, gradients {memory.gradients / 1e9:.2f}, "
+        f"activations {memory.activations / 1e9:.2f})",
+    ]
+    if memory_limit is not None and memory.total > memory_limit:
+        lines.append(f"THAT DOES NOT FIT: expect to run out of memory. {ADVICE}")
+    seconds = run_seconds(config, mean_tokens, mesh.size)
+    if seconds is not None:
+        left = seconds * (config.num_steps - first_step) / config.num_steps
+        precision = "" if config.compute.dtype == "bfloat16" else " in bfloat16 (compute.dtype); float32 takes longer"
+        lines.append(
+            f"At an MFU of {100 * EXPECTED_MFU:.0f} % the run would take another {duration_text(left)}{precision}"
+        )
+    return lines
+
+
+@contextlib.contextmanager
+def exhaustion_explained() -> Iterator[None]:
+    """Makes a `TrainingError` of XLA's pages about memory that it could not get."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        said = str(error).splitlines()[0].strip().rstrip(".")
+        raise TrainingError(f"The memory of the devices does not suffice ({said}).", ADVICE) from error
+
+
+def memory_limit(mesh: Mesh) -> int | None:
+    """Bytes that JAX may take on the smallest of this process's devices; None where it does not say, as on CPUs."""
+    stats = [device.memory_stats() or {} for device in mesh.local_devices]
+    limits = [found["bytes_limit"] for found in stats if found.get("bytes_limit")]
+    return min(limits, default=None)
 
 
 def num_parameters(config: ModelConfig) -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mt3core.notes.table import Note
-from mt3eval.matching.onset_score import OnsetScore, onset_score
+from mt3eval.matching.onset_score import matched_onsets
 
 # Lines of the table.
 MOST_WORST = 5
@@ -44,14 +44,15 @@ def score_piece(
     unfinished_segments: int,
     invalid_events: int,
 ) -> PieceScore:
-    """Onsets within 50 ms, see `onset_score`."""
-    scores = [onset_score(reference, estimate, drums) for drums in (False, True)]
+    """Onsets within 50 ms, see `matched_onsets`."""
+    pitched, pitched_found = ([note for note in notes if not note.is_drum] for notes in (reference, estimate))
+    drums, drums_found = ([note for note in notes if note.is_drum] for notes in (reference, estimate))
     return PieceScore(
         dataset,
         track,
-        matched=_pair(scores, _num_matched),
-        reference=_pair(scores, lambda score: score.reference_notes),
-        estimate=_pair(scores, lambda score: score.estimated_notes),
+        matched=(len(matched_onsets(pitched, pitched_found)), len(matched_onsets(drums, drums_found))),
+        reference=(len(pitched), len(drums)),
+        estimate=(len(pitched_found), len(drums_found)),
         num_segments=num_segments,
         unfinished_segments=unfinished_segments,
         invalid_events=invalid_events,
@@ -115,15 +116,6 @@ def worst_table(pieces: Iterable[PieceScore]) -> str:
 def f1(matched: int, reference: int, estimate: int) -> float:
     """Harmonic mean of precision and recall; NaN without any note."""
     return _ratio(2 * matched, reference + estimate)
-
-
-def _num_matched(score: OnsetScore) -> int:
-    return round(score.precision * score.estimated_notes) if score.estimated_notes else 0
-
-
-def _pair(scores: list[OnsetScore], count: Callable[[OnsetScore], int]) -> tuple[int, int]:
-    pitched, drums = map(count, scores)
-    return pitched, drums
 
 
 def _ratio(part: float, whole: float) -> float:

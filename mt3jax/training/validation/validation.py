@@ -32,8 +32,8 @@ from mt3data.examples.pieces import Piece, choose_pieces, read_piece, spread
 from mt3data.prepare.manifest import check_shards, read_manifest
 from mt3eval.piano_roll_picture import draw_piano_rolls
 from mt3jax.loading import network
+from mt3jax.training.run.hosts import Gather, gather_bytes, on_one_device
 from mt3jax.training.run.meter import accuracies
-from mt3jax.training.step.gathering import Gather, gather_bytes, on_one_device
 from mt3jax.training.step.loss import LossSums
 from mt3jax.training.step.sharding import num_local_groups, to_global
 from mt3jax.training.step.train_step import make_eval_step
