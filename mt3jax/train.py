@@ -1,7 +1,7 @@
 """The training loop, read top to bottom: hosts, data, state, forecast, steps.
 
-    mt3 train --config multitrack_test             or, without the command line's comforts:
-    python -m mt3jax.train --config multitrack_test --set batch.examples=64
+    mt3 train --config multitrack_test                      or, in Python:
+    train(load_config("multitrack_test"), "checkpoint/run")
 
 The same command goes on where a run was stopped or killed: parameters, optimizer, counters and the place in the data
 come from the newest whole checkpoint.
@@ -9,7 +9,6 @@ come from the newest whole checkpoint.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import sys
@@ -21,15 +20,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
-from mt3core.config.files import load_config
 from mt3core.config.training import TrainingConfig, check_training_config
-from mt3core.errors import MT3Error, TrainingError, UsageError
-from mt3core.model.directory import check_fit, is_model_directory, load_model_directory
-from mt3core.model.search import find_model
+from mt3core.errors import MT3Error, TrainingError
 from mt3data.examples.examples import ExampleConfig
-from mt3data.prepare.composed import with_composed_data
 from mt3jax.compilation import keep_compiled_programs
 from mt3jax.pipeline import Pipeline, PipelineConfig, training_pipeline
 from mt3jax.training.run.bad_batches import bad_batches_file, chunk_names, note_bad_batch
@@ -39,15 +33,12 @@ from mt3jax.training.run.estimate import exhaustion_explained, forecast_lines, m
 from mt3jax.training.run.hosts import join_hosts
 from mt3jax.training.run.meter import Meter
 from mt3jax.training.run.run_log import RunLog
-from mt3jax.training.run.run_record import has_checkpoints
 from mt3jax.training.run.stopping import EXIT_FINISHED, StopSignals
 from mt3jax.training.step.sharding import check_batch, make_mesh
 from mt3jax.training.step.state import TrainState, abstract_state, init_state
 from mt3jax.training.step.step_input import StepBatch, StepInput
-from mt3jax.training.step.train_step import make_train_step
+from mt3jax.training.step.train_step import Rejection, make_train_step
 from mt3jax.training.validation.validation import Validator
-
-REASONS = {1: "the loss or the gradient was not finite", 2: "the gradient's norm was a spike"}
 
 Say = Callable[[str], None]
 
@@ -85,7 +76,7 @@ def train(
     join_hosts()
     keep_compiled_programs()
     is_writer = jax.process_index() == 0
-    say = say if is_writer else _say_nothing
+    say = say if is_writer else lambda line: None
     mesh = make_mesh(config.compute)
     check_batch(config, mesh)
     run_directory = Path(run_directory)
@@ -93,7 +84,8 @@ def train(
 
     # ---- Data, and the folder of the run
     pipeline = training_pipeline(_pipeline_config(config))
-    validator = Validator(config, mesh, say)
+    every = config.validation.every_steps
+    validator = Validator(config, mesh, say) if every else None
     with Checkpoints(run_directory, config, say) as checkpoints:
         # ---- State: the newest checkpoint, or given weights, or drawn ones
         restored = checkpoints.restore(abstract_state(config, mesh))
@@ -106,11 +98,10 @@ def train(
             return TrainingResult(run_directory, first_step, EXIT_FINISHED)
 
         with (
-            RunLog(run_directory, config.report, is_writer, say, dataclasses.asdict(config)) as log,
+            RunLog(run_directory, config.report, is_writer, say, dataclasses.asdict(config), first_step) as log,
             StepInput(pipeline, config, mesh, restored.data_state if restored else None) as batches,
         ):
             # ---- What it will take
-            log.go_on_after(first_step)
             limit = memory_limit(mesh)
             for line in forecast_lines(config, mesh, batches.rows, batches.mean_tokens, first_step, limit):
                 say(line)
@@ -120,14 +111,14 @@ def train(
                 StopSignals(say) as stop,
                 Console(config.num_steps, first_step, is_writer and show_progress, say) as console,
             ):
-                run = _Run(config, pipeline, checkpoints, log, validator, console, run_directory, mesh)
-                every = config.validation.every_steps
+                meter = Meter(config, mesh.size)
+                run = _Run(config, pipeline, checkpoints, log, validator, console, run_directory, meter)
                 is_given = arrays is not None and first_step == 0  # to compare with what becomes of it
                 was_stopped = restored is not None and not restored.metrics  # before its validation
                 try:
                     with exhaustion_explained():
-                        if every and (is_given or (was_stopped and first_step % every == 0)):
-                            run.validate(state)
+                        if validator and (is_given or (was_stopped and first_step % every == 0)):
+                            run.validate(validator, state)
                         run.steps(state, batches, make_train_step(config, mesh), stop)
                 except MT3Error:
                     run.save_what_is_left()
@@ -147,26 +138,21 @@ class _Dispatched:
     batch: StepBatch
 
 
+@dataclass
 class _Run:
     """The loop and what it does besides stepping: accounting, validation, checkpoints."""
 
-    def __init__(
-        self,
-        config: TrainingConfig,
-        pipeline: Pipeline,
-        checkpoints: Checkpoints,
-        log: RunLog,
-        validator: Validator,
-        console: Console,
-        run_directory: Path,
-        mesh: Mesh,
-    ) -> None:
-        self.config, self.pipeline, self.checkpoints = config, pipeline, checkpoints
-        self.log, self.validator, self.console, self.run_directory = log, validator, console, run_directory
-        self.meter = Meter(config, mesh.size)
-        self.step = 0
-        self.validation: dict[str, float] = {}
-        self._newest: tuple[TrainState, dict[str, Any]] | None = None  # with the place in the data after it
+    config: TrainingConfig
+    pipeline: Pipeline
+    checkpoints: Checkpoints
+    log: RunLog
+    validator: Validator | None
+    console: Console
+    run_directory: Path
+    meter: Meter
+    step: int = 0
+    validation: dict[str, float] = field(default_factory=dict)
+    newest: tuple[TrainState, dict[str, Any]] | None = None  # with the place in the data after it
 
     def steps(
         self,
@@ -182,7 +168,7 @@ class _Run:
         while self.step < config.num_steps and not must_stop:
             batch = batches.next()
             state, metrics = train_step(state, batch.arrays)
-            self._newest = state, batch.data_state
+            self.newest = state, batch.data_state
             if self.step == first:  # it has been compiled
                 self.meter.start()
             self.step += 1
@@ -192,9 +178,10 @@ class _Run:
 
             must_stop = stop.must_stop(self.step)
             is_end = self.step == config.num_steps
-            validates = config.validation.every_steps > 0 and (is_end or self.step % config.validation.every_steps == 0)
-            saves = must_stop or validates or is_end or self.step % config.checkpoint.every_steps == 0
-            if validates or saves or trouble or self.step % config.report.every_steps == 0:
+            is_due = is_end or self.step % max(config.validation.every_steps, 1) == 0
+            validator = self.validator if is_due else None
+            saves = must_stop or validator or is_end or self.step % config.checkpoint.every_steps == 0
+            if saves or trouble or self.step % config.report.every_steps == 0:
                 trouble = trouble or self._account(last)
                 last = None
                 self._report()
@@ -202,7 +189,7 @@ class _Run:
                 self.checkpoints.save(state, batch.data_state)
                 self.checkpoints.wait()
                 raise trouble
-            found = self.validate(state) if validates and not must_stop else None
+            found = self.validate(validator, state) if validator and not must_stop else None
             if saves:
                 with self.meter.paused():
                     self.checkpoints.save(state, batch.data_state, found)
@@ -210,11 +197,11 @@ class _Run:
     def save_what_is_left(self) -> None:
         """After an error: saves what was learned since the last checkpoint, where that is still there."""
         # Of several processes one may be alone with this, and saving takes all of them.
-        if self._newest is None or jax.process_count() > 1:
+        if self.newest is None or jax.process_count() > 1:
             return
         # It may have been given to a step that failed, or be the result of one.
         with contextlib.suppress(RuntimeError):
-            self.checkpoints.save(jax.block_until_ready(self._newest[0]), self._newest[1])
+            self.checkpoints.save(jax.block_until_ready(self.newest[0]), self.newest[1])
             self.checkpoints.wait()
 
     def _account(self, dispatched: _Dispatched | None) -> TrainingError | None:
@@ -224,21 +211,21 @@ class _Run:
         metrics = jax.device_get(dispatched.metrics)
         self.meter.add(metrics, dispatched.batch)
         self.console.step(dispatched.step, float(metrics["loss"]))
-        reason = int(metrics["is_bad"])
-        if not reason:
+        rejection = Rejection(int(metrics["rejection"]))
+        if not rejection:
             return None
         names = chunk_names(self.pipeline, dispatched.batch.host)
-        note_bad_batch(self.run_directory, dispatched.step, REASONS[reason], metrics, names, self.console.say)
-        safety = self.config.safety
-        rule = safety.not_finite if reason == 1 else safety.spike
+        note_bad_batch(self.run_directory, dispatched.step, rejection.reason, metrics, names, self.console.say)
+        safety, which = self.config.safety, rejection.name.lower()
         problem = (
-            f"Step {dispatched.step:,} was not applied: {REASONS[reason]} "
+            f"Step {dispatched.step:,} was not applied: {rejection.reason} "
             f"(loss {float(metrics['loss']):.4g}, gradient norm {float(metrics['gradient_norm']):.4g}). "
             f"Its batch began with {names[0] if names else 'nothing'}; all chunks are in {bad_batches_file()}."
         )
-        if rule == "stop":
-            which = "safety.not_finite" if reason == 1 else "safety.spike"
-            return TrainingError(problem, f"The state before is saved; to leave such batches out: --set {which}=skip.")
+        if getattr(safety, which) == "stop":
+            return TrainingError(
+                problem, f"The state before is saved; to leave such batches out: --set safety.{which}=skip."
+            )
         if int(metrics["skipped_in_row"]) > safety.most_skipped:
             return TrainingError(
                 f"{problem} It was the {int(metrics['skipped_in_row'])}th in a row.",
@@ -252,12 +239,12 @@ class _Run:
         self.log.scalars(self.step, figures)
         self.console.report(self.step, figures)
 
-    def validate(self, state: TrainState) -> dict[str, float]:
+    def validate(self, validator: Validator, state: TrainState) -> dict[str, float]:
         """Looks at the validation sample, reports it, and returns its figures."""
         started = time.perf_counter()
         self.console.note("validating")
         with self.meter.paused():
-            result = self.validator.run(state.ema or state.params, self.step, self.run_directory)
+            result = validator.run(state.ema or state.params, self.step, self.run_directory)
         self.console.note("")
         self.validation = result.metrics
         self.log.scalars(self.step, result.metrics)
@@ -294,43 +281,5 @@ def _versions() -> str:
     return f"jax {jax.__version__}, flax {flax.__version__}"
 
 
-def _say_nothing(line: str) -> None:
-    pass
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """`python -m mt3jax.train`: like `mt3 train`, with what needs other packages left out."""
-    parser = argparse.ArgumentParser(prog="python -m mt3jax.train", description="Train a model.")
-    parser.add_argument("--config", required=True, help="name of a file in configs/, or its path")
-    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="change a field")
-    parser.add_argument("--output", type=Path, help="folder of the run [checkpoint/NAME]")
-    options = parser.parse_args(arguments)
-    try:
-        config = with_composed_data(load_config(options.config, options.set), _say)
-        if config.before is not None:
-            raise UsageError(
-                f"{config.name} has a run before it.", "Use mt3 train, or leave it out: --set before=none."
-            )
-        output = options.output or Path("checkpoint") / config.name
-        arrays: Mapping[str, np.ndarray] | None = None
-        if config.init and not has_checkpoints(output):
-            init = find_model(config.init).source
-            if not is_model_directory(init):
-                raise UsageError(
-                    f"{config.init} is no model directory.",
-                    f"Make one with mt3 convert {config.init} models/NAME, or use mt3 train, which reads other forms.",
-                )
-            found, arrays = load_model_directory(init)
-            check_fit(found, config.model, config.init)
-        return train(config, output, arrays, _say).exit_code
-    except MT3Error as error:
-        print(f"mt3: {error}", file=sys.stderr)
-        return error.exit_code
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit("mt3: training is started by the command: mt3 train --config NAME")

@@ -12,7 +12,7 @@ import numpy as np
 
 from mt3app.progress import Reporter
 from mt3core.config.files import find_config, list_configs, load_config
-from mt3core.config.training import TrainingConfig, check_training_config
+from mt3core.config.training import TrainingConfig
 from mt3core.errors import DatasetError
 from mt3core.extras import require
 from mt3core.model.directory import check_fit
@@ -128,7 +128,6 @@ def settled_config(options: Options) -> TrainingConfig:
         config = dataclasses.replace(config, init=options.init, before=None)
     if options.data is not None:
         config = _with_manifest(config, str(options.data))
-    check_training_config(config)
     stage = config
     while stage.before is not None:
         check_fit(stage.before.model, stage.model, f"of the run {stage.before.name}")

@@ -172,7 +172,7 @@ def bad_updates(run):
         remarks.append(
             {
                 "name": name,
-                "is_bad": int(metrics["is_bad"]),
+                "rejection": int(metrics["rejection"]),
                 "same": sum(same) / len(same),
                 "steps": int(run.state.step - before.step),
                 # Copies: from JAX 0.11 on int() leaves a view behind, which keeps the number's memory.

@@ -28,9 +28,7 @@ pytestmark = pytest.mark.unit
 def open_log(folder, messages=None, first_step=0, is_writer=True, **report):
     config = ReportConfig(**{"tensorboard": False, **report})
     say = (messages if messages is not None else []).append
-    log = RunLog(folder, config, is_writer, say, {"name": "tiny", "seed": 3})
-    log.go_on_after(first_step)
-    return log
+    return RunLog(folder, config, is_writer, say, {"name": "tiny", "seed": 3}, first_step)
 
 
 def losses(folder):
@@ -185,7 +183,7 @@ def step_metrics(loss=2.0, tokens=100, bad=0, norm=1.5, correct=None, count=None
         "gradient_norm": np.float32(norm),
         "learning_rate": np.float32(1e-3),
         "num_tokens": np.float32(tokens),
-        "is_bad": np.int32(bad),
+        "rejection": np.int32(bad),
         "correct": zeros if correct is None else np.asarray(correct, np.float32),
         "count": zeros if count is None else np.asarray(count, np.float32),
     }

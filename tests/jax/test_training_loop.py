@@ -1,21 +1,19 @@
 """The loop as a whole: what is learned can be heard in both frameworks, and what goes wrong is said."""
 
-import dataclasses
 import json
 import shutil
 
 import jax
 import numpy as np
 import pytest
-from sine_runs import SMALL, piece, piece_audio, sine_pieces, small_run
+from sine_runs import piece, piece_audio, sine_pieces, small_run
 
 from mt3core.decoding import Decoding
 from mt3core.errors import DatasetError, TrainingError, UsageError
-from mt3core.model.directory import save_model_directory
 from mt3core.notes.table import note_table, to_notes
 from mt3data.prepare.chunks import SAMPLE_RATE_HZ
 from mt3eval.matching.onset_score import onset_score
-from mt3jax.train import main, train
+from mt3jax.train import train
 from mt3jax.training.step.step_input import StepInput
 from mt3jax.training.step.train_step import judge, make_train_step
 
@@ -96,7 +94,7 @@ def test_bad_batches_are_left_out_where_the_rule_says_so_but_not_for_ever(pieces
 
 def test_more_steps_go_on_and_a_shard_that_vanishes_is_named(tmp_path):
     manifest, said = sine_pieces(tmp_path / "pieces"), []
-    run_small(manifest, 5, tmp_path)
+    run_small(manifest, 5, tmp_path, "validation.split=nowhere")  # which is not looked for without every_steps
     assert run_small(manifest, 5, tmp_path, say=said.append).step == 5
     assert "has 5 steps already" in said[-1]
     assert run_small(manifest, 7, tmp_path).step == 7
@@ -167,23 +165,3 @@ def test_batches_that_are_too_full_are_no_reason_to_compile_again(pieces, tmp_pa
 def test_what_cannot_be_trained_is_refused_before_anything_is_compiled(pieces, tmp_path, change, sentence):
     with pytest.raises((UsageError, DatasetError), match=sentence):
         run_small(pieces, 5, tmp_path, change)
-
-
-def test_the_module_runs_by_itself_and_says_what_is_wrong(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main(["--config", "no_such_config"]) == 2
-    assert "no_such_config" in capsys.readouterr().err
-    assert main(["--config", "mt3", "--set", f"init={tmp_path}"]) == 2
-    assert "no model directory" in capsys.readouterr().err
-
-
-def test_the_module_begins_with_weights_of_the_configs_own_model_only(tmp_path, capsys, monkeypatch, make_weights):
-    monkeypatch.chdir(tmp_path)
-    spectrogram = dataclasses.replace(SMALL.spectrogram, low_hz=99.0)
-    save_model_directory("other", dataclasses.replace(SMALL, spectrogram=spectrogram), make_weights(SMALL))
-    (tmp_path / "mine.py").write_text("from sine_runs import small_run\n\nconfig = small_run('nowhere', 5)\n")
-    assert main(["--config", "mine.py", "--output", "run", "--set", "init=other"]) == 1
-    assert "do not fit the config: they have spectrogram.low_hz 99.0 instead of 20.0" in capsys.readouterr().err
-    (tmp_path / "run/4").mkdir(parents=True)  # a checkpoint to go on with, so that they are not read again
-    assert main(["--config", "mine.py", "--output", "run", "--set", "init=other"]) == 1
-    assert "nowhere" in capsys.readouterr().err

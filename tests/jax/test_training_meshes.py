@@ -105,7 +105,7 @@ def test_each_device_transforms_its_own_audio(runs):
 def test_bad_updates_are_not_applied(runs):
     remarks = runs["alone"][1]["bad"]
     assert [remark["name"] for remark in remarks] == ["nan", "nan", "spike", "empty", "good"]
-    assert [remark["is_bad"] for remark in remarks] == [1, 1, 2, 0, 0]
+    assert [remark["rejection"] for remark in remarks] == [1, 1, 2, 0, 0]
     assert [remark["same"] == 1.0 for remark in remarks] == [True, True, True, True, False]
     assert [remark["num_skipped"] for remark in remarks] == [1, 2, 3, 3, 3]
     assert [remark["skipped_in_row"] for remark in remarks] == [1, 2, 3, 0, 0]

@@ -134,7 +134,7 @@ def test_what_a_step_takes_and_gives():
         "gradient_norm",
         "learning_rate",
         "num_tokens",
-        "is_bad",
+        "rejection",
     } <= metrics.keys()
 
 

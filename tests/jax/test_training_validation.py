@@ -186,13 +186,6 @@ def test_without_recordings_a_sentence_says_so(band):
         validator_of(config_of(band.parent / "missing.parquet"))
 
 
-@pytest.mark.unit
-def test_never_validating_needs_no_data(band, params, tmp_path):
-    result = validator_of(config_of(band.parent / "missing.parquet", every_steps=0)).run(params, 1, tmp_path)
-    assert (result.metrics, result.summary, result.table, result.picture) == ({}, "", "", None)
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory):
     """A long piece (two chunks) and short ones, with the manifest of them."""

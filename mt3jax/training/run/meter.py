@@ -83,7 +83,7 @@ class Meter:
         """One step: what it returned, fetched from the device, and what it was fed."""
         sums, tokens = self._sums, float(metrics["num_tokens"])
         sums.steps += 1
-        sums.skipped += int(metrics["is_bad"]) > 0
+        sums.skipped += bool(metrics["rejection"])
         sums.tokens += tokens
         sums.places += batch.arrays["targets"].size
         sums.wait_seconds += batch.wait_seconds

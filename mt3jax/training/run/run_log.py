@@ -42,33 +42,25 @@ class RunLog:
         is_writer: bool,
         say: Callable[[str], None],
         run_config: Mapping[str, Any],
+        step: int,
     ) -> None:
-        """`run_config`: JSON-ready, stored with the run at Weights & Biases; its `name` is the run's there.
+        """Opens everything, before the first report.
 
-        Nothing is opened yet. Raises `MissingExtraError` for Weights & Biases without its package.
+        `run_config`: JSON-ready, stored with the run at Weights & Biases; its `name` is the run's there. `step` is the
+        last that is done, 0 for a new run. Raises `MissingExtraError` for Weights & Biases without its package,
+        `UsageError` where it does not start, `OutputError` where nothing can be written.
         """
-        self._directory, self._config, self._is_writer = directory, config, is_writer
-        self._say, self._run_config = say, run_config
         self._outputs: list[_Output] = []
-        if is_writer and config.wandb:
-            _import_wandb()
-
-    def go_on_after(self, step: int) -> None:
-        """Opens everything, once, before the first report. `step` is the last that is done, 0 for a new run.
-
-        Raises `UsageError` where Weights & Biases does not start, `OutputError` where nothing can be written.
-        """
-        if not self._is_writer:
+        if not is_writer:
             return
-        config, directory = self._config, self._directory
         if config.wandb:  # before any file is changed, since this is what may fail
-            self._outputs.append(_WeightsAndBiases(directory, config.wandb_project, self._run_config))
+            self._outputs.append(_WeightsAndBiases(directory, config.wandb_project, run_config))
         self._outputs.append(_JsonLines(directory / METRICS_NAME, step))
         if config.tensorboard:
             try:
                 self._outputs.append(_TensorBoard(directory / TENSORBOARD_FOLDER, step))
             except MissingExtraError as error:
-                self._say(f"No figures for TensorBoard, only in {METRICS_NAME}: {error}")
+                say(f"No figures for TensorBoard, only in {METRICS_NAME}: {error}")
 
     def scalars(self, step: int, values: Scalars) -> None:
         """One report: figures by name, at the end of a step. Raises `OutputError` where the disk takes no more."""
@@ -170,7 +162,8 @@ class _WeightsAndBiases:
     """
 
     def __init__(self, directory: Path, project: str, run_config: Mapping[str, Any]) -> None:
-        wandb = _import_wandb()
+        with needed("wandb", "report.wandb=true"):
+            import wandb
         self._wandb = wandb
         directory.mkdir(parents=True, exist_ok=True)
         try:
@@ -201,12 +194,6 @@ class _WeightsAndBiases:
 
     def close(self) -> None:
         self._run.finish()
-
-
-def _import_wandb() -> Any:
-    with needed("wandb", "report.wandb=true"):
-        import wandb
-    return wandb
 
 
 def png_size(data: bytes) -> tuple[int, int]:

@@ -9,6 +9,7 @@ leaves parameters, optimizer and average bit for bit as they were; the step coun
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,7 +30,20 @@ from mt3jax.training.step.state import TrainState, params_shardings, state_shard
 
 # Of the running mean of gradient norms: it forgets in about a hundred updates.
 NORM_DECAY = 0.99
-NOT_FINITE, SPIKE = 1, 2
+
+
+class Rejection(enum.IntEnum):
+    """Why an update was not applied; of the same names as the rules in `SafetyConfig`."""
+
+    NONE = 0
+    NOT_FINITE = 1
+    SPIKE = 2
+
+    @property
+    def reason(self) -> str:
+        found = {"NOT_FINITE": "the loss or the gradient was not finite", "SPIKE": "the gradient's norm was a spike"}
+        return found.get(self.name, "")
+
 
 Batch = Mapping[str, Array]
 Metrics = dict[str, Array]
@@ -43,8 +57,8 @@ def make_train_step(config: TrainingConfig, mesh: Mesh) -> Callable[[TrainState,
 
     Returns:
         `f(state, batch) -> (state, metrics)`; the metrics are scalars unless said otherwise: `loss`, `cross_entropy`
-        and `z_loss` per target token, `gradient_norm` (before clipping), `learning_rate`, `num_tokens`, `is_bad` (0;
-        1 not finite; 2 a spike), `skipped_in_row`, `correct` and `count` (event types,). Raises `UsageError` as
+        and `z_loss` per target token, `gradient_norm` (before clipping), `learning_rate`, `num_tokens`, `rejection` (a
+        `Rejection`), `skipped_in_row`, `correct` and `count` (event types,). Raises `UsageError` as
         `check_batch` does.
     """
     check_batch(config, mesh)
@@ -61,8 +75,8 @@ def make_train_step(config: TrainingConfig, mesh: Mesh) -> Callable[[TrainState,
         if config.loss.normalise == "tokens":
             gradients = jax.tree.map(lambda g: g * per_token, gradients)
         norm = optax.tree.norm(gradients)
-        is_bad = judge(config, state, sums.loss, norm)
-        is_applied = (is_bad == 0) & (sums.num_tokens > 0)
+        rejection = judge(config, state, sums.loss, norm)
+        is_applied = (rejection == Rejection.NONE) & (sums.num_tokens > 0)
         rate = rate_of(state.step)
         directions, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = apply_directions(state.params, directions, rate)
@@ -73,7 +87,7 @@ def make_train_step(config: TrainingConfig, mesh: Mesh) -> Callable[[TrainState,
         params, opt_state, ema, norm_mean = jax.tree.map(
             lambda new, old: jnp.where(is_applied, new, old), updated, kept
         )
-        is_skipped = (is_bad > 0).astype(jnp.int32)
+        is_skipped = (rejection != Rejection.NONE).astype(jnp.int32)
         new_state = TrainState(
             params=params,
             opt_state=opt_state,
@@ -90,7 +104,7 @@ def make_train_step(config: TrainingConfig, mesh: Mesh) -> Callable[[TrainState,
             "gradient_norm": norm,
             "learning_rate": rate,
             "num_tokens": sums.num_tokens,
-            "is_bad": is_bad,
+            "rejection": rejection,
             "skipped_in_row": new_state.skipped_in_row,
             "correct": sums.correct,
             "count": sums.count,
@@ -156,13 +170,14 @@ def accumulate(
 
 
 def judge(config: TrainingConfig, state: TrainState, loss: Float[Array, ""], norm: Float[Array, ""]) -> Int[Array, ""]:
-    """0 for an update that may be applied, else `NOT_FINITE` or `SPIKE`."""
+    """The `Rejection` of an update, `NONE` for one that may be applied."""
     is_finite = jnp.isfinite(loss) & jnp.isfinite(norm)
     is_spike = jnp.zeros((), bool)
     if config.safety.spike_factor:
         limit = config.safety.spike_factor * state.norm_mean
         is_spike = (state.step >= config.optimizer.warmup_steps) & (state.norm_mean > 0) & (norm > limit)
-    return jnp.where(is_finite, jnp.where(is_spike, SPIKE, 0), NOT_FINITE).astype(jnp.int32)
+    found = jnp.where(is_spike, Rejection.SPIKE.value, Rejection.NONE.value)
+    return jnp.where(is_finite, found, Rejection.NOT_FINITE.value).astype(jnp.int32)
 
 
 def running_mean(mean: Float[Array, ""], norm: Float[Array, ""]) -> Float[Array, ""]:

@@ -71,14 +71,11 @@ class Validator:
     ) -> None:
         """`host` of `num_hosts` does its share; None asks JAX.
 
-        Raises `DatasetError` where the split has no recordings or a shard is missing - unless
-        `config.validation.every_steps` is 0, which asks for nothing.
+        Raises `DatasetError` where the split has no recordings or a shard is missing.
         """
         self._config, self._mesh, self._say, self._gather = config, mesh, say, gather
         self._host = jax.process_index() if host is None else host
         self._num_hosts = jax.process_count() if num_hosts is None else num_hosts
-        if not config.validation.every_steps:
-            return
         self._manifest = read_manifest(config.data.manifest)
         self._table = ChunkTable.from_manifest(self._manifest)
         self._chosen = self._recordings()
@@ -90,10 +87,8 @@ class Validator:
     def run(self, params: Any, step: int, folder: Path) -> ValidationResult:
         """Validates parameters (Flax's nested dictionary, laid out over the mesh) of a step.
 
-        The first process writes a picture into `folder`/pictures. Nothing at all without `every_steps`.
+        The first process writes a picture into `folder`/pictures.
         """
-        if not self._config.validation.every_steps:
-            return ValidationResult({})
         metrics = self._loss_figures(params)
         transcribed = self._transcribe(params)
         scores = [one.score for one in transcribed]
