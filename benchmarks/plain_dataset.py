@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from mt3core.config.model import MT3
-from mt3core.notes.midi import write_midi
+from mt3core.notes.midi_writing import write_midi
 from mt3core.notes.table import note_table
 from mt3core.notes.vocabulary import Vocabulary
 from mt3core.spectrogram import hann_window, mel_matrix

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from mt3convert.sources import load
-from mt3core.notes.midi import midi_bytes
+from mt3core.notes.midi_writing import midi_bytes
 from mt3core.notes.table import Note
 from mt3eval.matching.onset_score import onset_score
 

@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 
 from mt3core.audio.load import load_audio
 from mt3core.config.model import MT3
-from mt3core.notes.midi import read_midi
+from mt3core.notes.midi_reading import read_midi
 from mt3core.segments import segments
 from mt3core.spectrogram import log_mel_segments
 

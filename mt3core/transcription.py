@@ -1,6 +1,6 @@
 """The result of a transcription, and the forms in which it is stored.
 
-mid     MIDI (`midi.py`): notes only, on a grid of 1 ms
+mid     MIDI (`midi_writing.py`): notes only, on a grid of 1 ms
 json    everything, exact; `Transcription.load` reads it back
 jsonl   one note a line, times rounded to microseconds
 csv     the same as a table with a header
@@ -14,11 +14,14 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from mt3core.errors import MT3Error, OutputError
 from mt3core.files import atomic_output
 from mt3core.notes.table import Note
+
+if TYPE_CHECKING:
+    from pretty_midi import PrettyMIDI
 
 SCHEMA_VERSION = 1
 FORMATS = ("mid", "json", "jsonl", "csv")
@@ -77,7 +80,7 @@ class Transcription:
         """The result in one of `FORMATS`, text as UTF-8; the same result gives the same bytes."""
         format = _known_format(format)
         if format == "mid":
-            from mt3core.notes.midi import midi_bytes  # brings pretty_midi; text formats do without
+            from mt3core.notes.midi_writing import midi_bytes  # brings pretty_midi; text formats do without
 
             return midi_bytes(self.notes)
         if format == "json":
@@ -91,6 +94,12 @@ class Transcription:
         writer.writeheader()
         writer.writerows({**_rounded(note), "is_drum": int(note.is_drum)} for note in self.notes)
         return table.getvalue().encode()
+
+    def to_pretty_midi(self) -> PrettyMIDI:
+        """The notes as they are saved in a MIDI file, as a `pretty_midi.PrettyMIDI` to be edited, plotted or played."""
+        from mt3core.notes.midi_writing import pretty_midi_of
+
+        return pretty_midi_of(self.notes)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary of everything; `version` is that of this schema, an empty `remark` is left out."""

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Float
 
 from mt3core.errors import MidiError
-from mt3core.notes.midi import DRUM_CHANNEL, SUSTAIN_PEDAL, MidiInstrument, read_instruments
-from mt3core.notes.table import NOTE_DTYPE, NoteTable, apply_sustain, trim_overlapping
+from mt3core.notes.midi_reading import DRUM_CHANNEL, MidiInstrument, read_content
+from mt3core.notes.table import NOTE_DTYPE, SUSTAIN_PEDAL, NoteTable, apply_sustain, trim_overlapping
 
 TICKS_PER_QUARTER = 500  # at 120 quarters a minute: a tick is a millisecond
 _TICK_SECONDS = 0.001
@@ -64,7 +64,7 @@ def read_score(path: Path, most_seconds: float) -> Score:
     Raises `MidiError` for a file that cannot be read or has no notes to play.
     """
     parts, is_cut = [], False
-    for instrument in read_instruments(path):
+    for instrument in read_content(path, drop_empty=True).instruments:
         part = _read_part(instrument)
         cut = _cut(part, most_seconds)
         is_cut |= len(cut.notes) < len(part.notes)
@@ -84,7 +84,7 @@ def held(part: Part) -> Part:
 
 def quantised(part: Part) -> Part:
     """The part as it comes back from the MIDI file that is written of it: whole milliseconds."""
-    (instrument,) = read_instruments(score_midi([part]))
+    (instrument,) = read_content(score_midi([part]), drop_empty=True).instruments
     return replace(part, notes=instrument.notes, pedal=_pedal(instrument))
 
 
@@ -154,8 +154,6 @@ def _read_part(instrument: MidiInstrument) -> Part:
 
 
 def _pedal(instrument: MidiInstrument) -> np.ndarray:
-    if instrument.is_drum:
-        return np.empty((0, 2))
     controls = instrument.controls
     return controls[controls[:, 1] == SUSTAIN_PEDAL][:, [0, 2]]
 

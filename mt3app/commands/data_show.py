@@ -34,7 +34,7 @@ def show_example(options: ShowOptions, reporter: Reporter) -> None:
 
     from mt3core.config.model import PRESETS
     from mt3core.files import atomic_output
-    from mt3core.notes.midi import write_midi
+    from mt3core.notes.midi_writing import write_midi
     from mt3data.prepare.manifest import read_manifest
 
     if options.preset not in PRESETS:

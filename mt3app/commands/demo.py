@@ -36,7 +36,7 @@ def run_demo(folder: Path, model: str | None, backend: str | None, device: str, 
     Raises `ModelError` where there is no model, `MissingExtraError` where there is neither PyTorch nor JAX.
     """
     from mt3core.model.search import find_model
-    from mt3core.notes.midi import write_midi
+    from mt3core.notes.midi_writing import write_midi
 
     chosen = choose_backend(backend)
     found = find_model(model)

@@ -32,7 +32,7 @@ LOSS_NAME = "train/loss"
 def finish_run(config: TrainingConfig, run_directory: Path, reporter: Reporter) -> None:
     """Converts, transcribes, scores and draws. Raises `DatasetError` where the split has no recording."""
     from mt3convert.sources import convert
-    from mt3core.notes.midi import write_midi
+    from mt3core.notes.midi_writing import write_midi
     from mt3data.examples.pieces import as_written
     from mt3eval.piano_roll_picture import draw_piano_rolls
 

@@ -20,7 +20,9 @@ NOTE_DTYPE = np.dtype(
     [("onset", "f8"), ("offset", "f8"), ("pitch", "i4"), ("velocity", "i4"), ("program", "i4"), ("is_drum", "?")]
 )
 DRUM_PROGRAM = 128  # what stands for drums where a part has one number: after General MIDI's 0 to 127
-SUSTAIN_DOWN = 64  # MIDI 1.0: controller 64 counts as "on" from this value
+SUSTAIN_PEDAL = 64  # the controller's number, MIDI 1.0
+SUSTAIN_DOWN = 64  # from this value on the pedal counts as down
+MOST_SECONDS = 86_400.0  # frames of a longer piece would fill the memory; times in milliseconds look like one
 
 NoteTable = Shaped[np.ndarray, " _notes"]  # the underscore: two tables may differ in length
 

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float
 
 from mt3core.errors import MidiError
-from mt3core.notes.midi import SUSTAIN_PEDAL, read_instruments
-from mt3core.notes.table import SUSTAIN_DOWN, NoteTable
+from mt3core.notes.midi_reading import read_content
+from mt3core.notes.table import SUSTAIN_DOWN, SUSTAIN_PEDAL, NoteTable
 from mt3data.readers.defects import defect
 from mt3data.readers.tracks import MIX, Defect
 
@@ -21,12 +21,12 @@ _SILENT_END_SECONDS = 30.0
 
 
 def check_file(track: str, stem: str, path: Path) -> list[Defect]:
-    """Looks at the bytes of a MIDI file for what its reader mends without a word."""
+    """Tells of what the reader of a MIDI file mends without a word."""
     try:
-        data = path.read_bytes()
-    except OSError:
+        content = read_content(path, drop_empty=True)
+    except MidiError:
         return []  # reported by whoever reads the notes
-    if _tempo_after_first_track(data):
+    if content.changes_tempo_after_first_track:
         problem = f"{path} changes its tempo on a track other than the first; the times follow all of its changes."
         return [defect(track, stem, "tempo_on_other_track", problem, skips=False)]
     return []
@@ -79,19 +79,19 @@ def check_ending(
 def check_pedal(track: str, path: Path) -> list[Defect]:
     """What is odd about the sustain pedal of a recorded piano; nothing of it is mended."""
     try:
-        instruments = read_instruments(path)
+        content = read_content(path, drop_empty=True)
     except MidiError:
         return []
-    controls = [row for one in instruments for row in one.controls[one.controls[:, 1] == SUSTAIN_PEDAL]]
+    controls = content.controls[content.controls[:, 1] == SUSTAIN_PEDAL].tolist()
     if not controls:
         return [defect(track, MIX, "no_pedal", f"{path} does not use the sustain pedal.", skips=False)]
-    end = max((float(one.notes["offset"].max(initial=0.0)) for one in instruments), default=0.0)
+    end = float(content.notes["offset"].max(initial=0.0))
     longest, down_since = 0.0, None
-    for time, _, value in sorted(controls, key=lambda row: float(row[0])):
+    for time, _, value in controls:
         if value >= SUSTAIN_DOWN and down_since is None:
-            down_since = float(time)
+            down_since = time
         elif value < SUSTAIN_DOWN and down_since is not None:
-            longest, down_since = max(longest, float(time) - down_since), None
+            longest, down_since = max(longest, time - down_since), None
     found = []
     if down_since is not None and down_since < end:
         longest = max(longest, end - down_since)
@@ -105,16 +105,3 @@ def check_pedal(track: str, path: Path) -> list[Defect]:
 
 def _place(track: str, stem: str) -> str:
     return track if stem == MIX else f"{track} {stem}"
-
-
-def _tempo_after_first_track(data: bytes) -> bool:
-    """Whether a track chunk after the first holds the meta event "set tempo" (FF 51 03)."""
-    position, number = 8 + int.from_bytes(data[4:8], "big"), 0
-    while position + 8 <= len(data):
-        length = int.from_bytes(data[position + 4 : position + 8], "big")
-        if data[position : position + 4] == b"MTrk":
-            number += 1
-            if number > 1 and data.find(b"\xff\x51\x03", position + 8, position + 8 + length) >= 0:
-                return True
-        position += 8 + length
-    return False

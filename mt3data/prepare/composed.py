@@ -19,7 +19,7 @@ from pathlib import Path
 from mt3core.config.training import TrainingConfig
 from mt3core.errors import DatasetError
 from mt3core.files import atomic_directory, cache_folder
-from mt3core.notes.midi import write_midi
+from mt3core.notes.midi_writing import write_midi
 from mt3data.prepare.manifest import MANIFEST_NAME, array_record_module
 from mt3data.prepare.prepare import claim_folder, merge, run_units
 from mt3data.readers.locate import read_dataset

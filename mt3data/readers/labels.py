@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mt3core.errors import DatasetError
-from mt3core.notes.midi import read_midi
+from mt3core.notes.midi_reading import read_midi
 from mt3core.notes.table import NoteTable, trim_overlapping
 from mt3data.readers.tracks import Stem, Track
 

@@ -142,10 +142,10 @@ def _describe(track: str, stem: Stem, fields: dict[str, Any]) -> tuple[Stem, lis
         return replace(stem, program=DRUM_PROGRAM, is_drum=True, instrument_class=instrument_class), []
     if stem.midi is None:  # already reported, and of no use
         return replace(stem, instrument_class=instrument_class), []
-    from mt3core.notes.midi import read_instruments
+    from mt3core.notes.midi_reading import read_content
 
     try:
-        instruments = read_instruments(stem.midi)
+        instruments = read_content(stem.midi, drop_empty=True).instruments
     except MidiError as error:
         return stem, [defect(track, stem.name, "unreadable_midi", error)]
     is_drum = any(one.is_drum for one in instruments)

@@ -10,11 +10,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from mt3core.notes.table import SUSTAIN_DOWN, NoteTable
+from mt3core.notes.table import SUSTAIN_DOWN, SUSTAIN_PEDAL, NoteTable
 from mt3eval.matching.note_scores import ScoredNotes
 from mt3eval.reading.performance import NotDefinedError, Performance
-
-SUSTAIN_CONTROLLER = 64
 
 Intervals = Float[np.ndarray, "intervals 2"]
 
@@ -33,7 +31,7 @@ def one_piano(performance: Performance, program: str) -> NoteTable:
 
 
 def pedal_intervals(
-    controls: Float[np.ndarray, "controls 3"], end_seconds: float, controller: int = SUSTAIN_CONTROLLER
+    controls: Float[np.ndarray, "controls 3"], end_seconds: float, controller: int = SUSTAIN_PEDAL
 ) -> Intervals:
     """From when to when (seconds) a pedal was down: from a value of 64 or more to the next below.
 

@@ -15,13 +15,11 @@ import numpy as np
 
 from mt3core.errors import MidiError, MT3Error
 from mt3core.notes import MIDI_SUFFIXES
-from mt3core.notes.table import NoteTable, apply_sustain
-from mt3eval.matching.pedal import SUSTAIN_CONTROLLER
-from mt3eval.reading.midi_reading import parse_midi
+from mt3core.notes.midi_reading import read_content
+from mt3core.notes.table import MOST_SECONDS, SUSTAIN_PEDAL, NoteTable, apply_sustain
 from mt3eval.reading.note_rows import NoteRows, parse_json, parse_json_lines, parse_table
 from mt3eval.reading.performance import Performance, no_controls
 
-MOST_SECONDS = 86_400.0  # frames of a longer piece would fill the memory; times in milliseconds look like one
 _TEXT_FORMS: dict[str, Callable[[str], NoteRows]] = {
     ".json": parse_json,
     ".jsonl": parse_json_lines,
@@ -65,46 +63,39 @@ def read_with_remarks(path: Path | str, reading: Reading | None = None) -> tuple
         raise NotesFileError(
             f"{path} is no file of notes that can be read.", f"Give a file that ends in {', '.join(SUFFIXES)}."
         )
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise NotesFileError(f"{path} cannot be read: {error.strerror or error}.", "Check the name.") from error
-    try:
-        read = _from_midi if suffix in MIDI_SUFFIXES else _from_text
-        return read(path, data, reading)
-    except MidiError as error:  # an impossible note
-        raise NotesFileError(f"{path}: {error.problem}", error.next_step) from error
-    except ValueError as error:
-        kind = "a MIDI file" if suffix in MIDI_SUFFIXES else f"a {suffix[1:].upper()} file of notes"
-        next_step = "Give a whole file." if suffix in MIDI_SUFFIXES else _TEXT_NEXT_STEP
-        raise NotesFileError(f"{path} is not {kind} that can be read: {str(error).rstrip('.')}.", next_step) from error
+    return _from_midi(path, reading) if suffix in MIDI_SUFFIXES else _from_text(path, reading)
 
 
-def _from_midi(path: Path, data: bytes, reading: Reading) -> tuple[Performance, tuple[str, ...]]:
-    content = parse_midi(data)
-    notes = content.notes
-    if reading.sustain:
-        changes = [
-            (time, value, key)
-            for (time, number, value), key in zip(content.controls, content.control_keys.tolist(), strict=True)
-            if number == SUSTAIN_CONTROLLER
-        ]
-        notes = apply_sustain(notes, changes, content.note_keys.tolist()) if changes else notes
+def _from_midi(path: Path, reading: Reading) -> tuple[Performance, tuple[str, ...]]:
+    try:
+        content = read_content(path, drop_empty=False)  # they are told of, and dropped after the pedal
+    except MidiError as error:
+        raise NotesFileError(error.problem, error.next_step) from error
     remarks = []
     if content.unreleased:
         remarks.append(f"{content.unreleased} notes start and never end; they are left out")
+    notes = content.held() if reading.sustain else content.notes
     return _performance(path, notes, content.controls, None, remarks, reading)
 
 
-def _from_text(path: Path, data: bytes, reading: Reading) -> tuple[Performance, tuple[str, ...]]:
-    rows = _TEXT_FORMS[path.suffix.lower()](data.decode("utf-8-sig"))
-    notes = rows.notes
-    if reading.sustain and len(rows.controls):
-        pedal = rows.controls[rows.controls[:, 1] == SUSTAIN_CONTROLLER]
-        notes = apply_sustain(notes, pedal[:, [0, 2]].tolist())
-    # Notes that a held one of their pitch replaces are gone, and which they were is not told.
-    confidences = rows.confidences if len(notes) == len(rows.notes) else None
-    return _performance(path, notes, rows.controls, confidences, list(rows.remarks), reading)
+def _from_text(path: Path, reading: Reading) -> tuple[Performance, tuple[str, ...]]:
+    try:
+        rows = _TEXT_FORMS[path.suffix.lower()](path.read_bytes().decode("utf-8-sig"))
+        notes = rows.notes
+        if reading.sustain and len(rows.controls):
+            pedal = rows.controls[rows.controls[:, 1] == SUSTAIN_PEDAL]
+            notes = apply_sustain(notes, pedal[:, [0, 2]].tolist())
+        # Notes that a held one of their pitch replaces are gone, and which they were is not told.
+        confidences = rows.confidences if len(notes) == len(rows.notes) else None
+        return _performance(path, notes, rows.controls, confidences, list(rows.remarks), reading)
+    except OSError as error:
+        raise NotesFileError(f"{path} cannot be read: {error.strerror or error}.", "Check the name.") from error
+    except MidiError as error:  # an impossible note
+        raise NotesFileError(f"{path}: {error.problem}", error.next_step) from error
+    except ValueError as error:
+        kind = f"a {path.suffix[1:].upper()} file of notes"
+        reason = str(error).rstrip(".")
+        raise NotesFileError(f"{path} is not {kind} that can be read: {reason}.", _TEXT_NEXT_STEP) from error
 
 
 def _performance(

@@ -18,7 +18,7 @@ import numpy as np
 from corpora import find_pieces
 
 from mt3core.errors import MT3Error
-from mt3core.notes.midi import read_midi
+from mt3core.notes.midi_reading import read_midi
 from mt3core.notes.table import NoteTable
 
 RUN_INTERVALS = 9

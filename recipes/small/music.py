@@ -31,6 +31,7 @@ from sources import MUSIC
 
 from mt3core.errors import MT3Error
 from mt3core.files import atomic_output
+from mt3core.notes.midi_reading import read_content
 from mt3core.processors import num_processors
 from mt3render.composer.styles import BAND_STYLES, DRUM_STYLES, PIANO_STYLES
 from mt3render.humanising import humanised
@@ -222,9 +223,7 @@ def _tempo_distance(one: float, other: float) -> float:
 
 @lru_cache(maxsize=64)
 def _tempo(piece: Piece) -> float:
-    import pretty_midi
-
-    return float(np.median(pretty_midi.PrettyMIDI(str(piece.path)).get_tempo_changes()[1]))
+    return float(np.median(read_content(piece.path, drop_empty=True).tempos[:, 1]))
 
 
 def _by_split(pieces: Sequence[Piece]) -> dict[str, list[Piece]]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from mt3core.errors import MT3Error
-from mt3core.notes.midi import read_midi
+from mt3core.notes.midi_reading import read_midi
 from mt3core.notes.table import NoteTable, note_table
 from mt3render.composer.pieces import compose_piece
 from mt3render.composer.styles import BAND_STYLES, PIANO_STYLES
@@ -94,7 +94,7 @@ def _composed(styles: Sequence[str], count: int) -> Iterable[NoteTable]:
 def _read(folder: Path, most_files: int) -> Iterable[NoteTable]:
     for source in find_sources(folder, most_files):
         try:
-            yield read_midi(source.path, apply_sustain=True)
+            yield read_midi(source.path, sustain=True)
         except MT3Error as error:
             print(error, file=sys.stderr)
 

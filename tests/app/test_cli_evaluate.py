@@ -7,7 +7,7 @@ import pytest
 from report_pieces import data_of
 
 from mt3app.cli import run
-from mt3core.notes.midi import write_midi
+from mt3core.notes.midi_writing import write_midi
 from mt3core.notes.table import Note
 from mt3core.transcription import Transcription
 from mt3eval.protocol import list_protocols

@@ -18,7 +18,7 @@ from mt3core.config.model import ISMIR2021, MT3
 from mt3core.config.training import DataConfig, TrainingConfig
 from mt3core.errors import ModelError, UsageError
 from mt3core.model.directory import save_model_directory
-from mt3core.notes.midi import read_midi
+from mt3core.notes.midi_reading import read_midi
 from mt3jax.training.loss_curve import LossCurve, compare_curve, read_curve, record_curve, write_curve
 
 pytestmark = pytest.mark.integration

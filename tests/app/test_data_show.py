@@ -8,7 +8,7 @@ import soundfile
 from prepared_chunks import Recording, prepare
 
 from mt3app.cli import run
-from mt3core.notes.midi import read_midi
+from mt3core.notes.midi_reading import read_midi
 
 pytestmark = pytest.mark.integration
 

@@ -16,7 +16,7 @@ from mt3app.cli import run
 from mt3app.commands import demo, demo_piece
 from mt3core.errors import MidiError
 from mt3core.model.directory import save_model_directory
-from mt3core.notes.midi import read_midi
+from mt3core.notes.midi_reading import read_midi
 from mt3core.notes.table import Note, note_table
 from mt3core.transcription import Transcription
 from mt3eval.matching.onset_score import onset_score

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mt3core.decoding import Decoding
-from mt3core.notes.midi import midi_bytes, read_midi
+from mt3core.notes.midi_reading import read_midi
+from mt3core.notes.midi_writing import midi_bytes
 from mt3core.notes.table import note_table
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]

@@ -163,7 +163,7 @@ def test_the_demo_tells_it_too(tmp_path, tiny_model, monkeypatch, capsys):
 
 def test_true_notes_of_real_recordings_are_not_remarked_on(realdata):
     from mt3core.audio.load import load_audio
-    from mt3core.notes.midi import read_midi
+    from mt3core.notes.midi_reading import read_midi
     from mt3core.notes.table import to_notes
 
     recordings = [path for path in sorted(realdata.glob("*")) if path.suffix in (".flac", ".ogg")][::4]

@@ -7,10 +7,12 @@ import json
 import os
 import sys
 
+import numpy as np
+import pretty_midi
 import pytest
 
 from mt3core.errors import MT3Error, OutputError
-from mt3core.notes.midi import read_midi
+from mt3core.notes.midi_reading import read_midi
 from mt3core.notes.table import Note, to_notes
 from mt3core.transcription import FORMATS, SegmentTokens, Transcription
 
@@ -64,6 +66,20 @@ def test_midi_holds_the_notes(result, tmp_path):
             assert (found.pitch, found.velocity, found.program) == (expected.pitch, expected.velocity, expected.program)
             assert found.is_drum == expected.is_drum
             assert (found.onset, found.offset) == pytest.approx((expected.onset, expected.offset), abs=1e-6)
+
+
+def test_pretty_midi_has_what_the_file_has(result, tmp_path):
+    midi = result.to_pretty_midi()
+    result.save(tmp_path / "song.mid")
+    saved = pretty_midi.PrettyMIDI(str(tmp_path / "song.mid"))
+    assert len(midi.instruments) == len(saved.instruments) > 1
+    for one, other in zip(midi.instruments, saved.instruments, strict=True):
+        assert (one.program, one.is_drum, one.name) == (other.program, other.is_drum, other.name)
+        found = [(note.start, note.end, note.pitch, note.velocity) for note in one.notes]
+        expected = [(note.start, note.end, note.pitch, note.velocity) for note in other.notes]
+        assert len(found) == len(expected) > 0
+        np.testing.assert_allclose(found, expected, atol=1e-9)
+    assert Transcription([]).to_pretty_midi().instruments == []
 
 
 def test_jsonl_is_a_note_a_line(result, tmp_path):
@@ -165,7 +181,7 @@ def test_missing_file(tmp_path):
 
 
 def test_text_formats_need_no_midi_library(result, monkeypatch):
-    monkeypatch.setitem(sys.modules, "mt3core.notes.midi", None)
+    monkeypatch.setitem(sys.modules, "mt3core.notes.midi_writing", None)
     assert result.to_bytes("jsonl")
     with pytest.raises(ImportError):
         result.to_bytes("mid")

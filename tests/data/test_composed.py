@@ -5,7 +5,7 @@ import pytest
 
 from mt3core.config.training import DataConfig, TrainingConfig
 from mt3core.errors import DatasetError
-from mt3core.notes.midi import read_midi
+from mt3core.notes.midi_reading import read_midi
 from mt3core.notes.table import note_table, trim_overlapping, validate_notes
 from mt3data.examples.chunk_table import ChunkTable
 from mt3data.prepare import composed

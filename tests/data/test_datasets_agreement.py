@@ -5,7 +5,7 @@ import pytest
 from tiny_datasets import melody, plucked
 
 from mt3core.audio.load import load_audio
-from mt3core.notes.midi import read_midi
+from mt3core.notes.midi_reading import read_midi
 from mt3core.notes.table import note_table
 from mt3data.checks.agreement import Sound, is_noise, listen, onset_agreement, pitch_shift, rate_ratio
 

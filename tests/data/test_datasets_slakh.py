@@ -10,7 +10,7 @@ import pytest
 from tiny_datasets import melody, midi_of, slakh_track
 
 from mt3core.errors import DatasetError, MidiError
-from mt3core.notes.midi import read_midi
+from mt3core.notes.midi_reading import read_midi
 from mt3core.notes.table import DRUM_PROGRAM
 from mt3data.readers import slakh
 from mt3data.readers.defects import skipped

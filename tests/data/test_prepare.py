@@ -19,7 +19,8 @@ from mt3app.cli_data import PrepareOptions
 from mt3app.commands.prepare import prepare_dataset
 from mt3app.progress import Reporter
 from mt3core.errors import DatasetError, OutputError, ProcessError
-from mt3core.notes.midi import read_midi, write_midi
+from mt3core.notes.midi_reading import read_midi
+from mt3core.notes.midi_writing import write_midi
 from mt3data.prepare import prepare, shards
 from mt3data.prepare.chunks import to_int16
 from mt3data.prepare.manifest import array_record_module, check_shards, read_manifest

@@ -10,7 +10,7 @@ from mt3app.cli_data import PrepareOptions
 from mt3app.commands.prepare import prepare_dataset
 from mt3app.progress import Reporter
 from mt3core.errors import DatasetError
-from mt3core.notes.midi import write_midi
+from mt3core.notes.midi_writing import write_midi
 from mt3data.prepare.manifest import check_shards, read_manifest
 
 pytestmark = pytest.mark.integration

@@ -19,7 +19,7 @@ from mt3core.config.training import check_training_config
 from mt3core.errors import OutputError, UsageError
 from mt3core.model.directory import check_fit
 from mt3core.model.parameters import parameters
-from mt3core.notes.midi import write_midi
+from mt3core.notes.midi_writing import write_midi
 from mt3core.notes.table import Note
 
 pytestmark = pytest.mark.integration

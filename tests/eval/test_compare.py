@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mt3core.notes.midi import write_midi
+from mt3core.notes.midi_writing import write_midi
 from mt3core.notes.table import Note
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

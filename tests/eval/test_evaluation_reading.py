@@ -1,52 +1,23 @@
 """Files of notes of any system: what is read, what is refused, and that nothing is changed on the way."""
 
 import contextlib
-import io
 import json
-import struct
 
 import mido
 import numpy as np
 import pytest
-from conftest import shared_path
 from hypothesis import given
 from hypothesis import strategies as st
+from midi_messages import midi, off, on, pedal, spans
 
-from mt3core.notes.midi import midi_bytes, read_midi
+from mt3core.notes.midi_reading import read_midi
 from mt3core.notes.table import Note, note_table
 from mt3core.transcription import Transcription
-from mt3eval.reading.midi_reading import parse_midi
 from mt3eval.reading.reading import SUFFIXES, NotesFileError, Reading, read_performance, read_with_remarks
 
 pytestmark = pytest.mark.unit
 
 NOTES = [Note(0.5, 1.25, 60, 80, 0), Note(0.5, 0.75, 36, 90, 0, True), Note(1.0, 2.0, 64, 1, 127)]
-
-
-def midi(*tracks, ticks_per_beat=500):
-    """The bytes of a MIDI file; a track is a list of messages with times in ticks since the one before."""
-    file = mido.MidiFile(ticks_per_beat=ticks_per_beat)
-    file.tracks = [mido.MidiTrack(track) for track in tracks]
-    data = io.BytesIO()
-    file.save(file=data)
-    return data.getvalue()
-
-
-def on(pitch, time=0, velocity=64, channel=0):
-    return mido.Message("note_on", note=pitch, velocity=velocity, channel=channel, time=time)
-
-
-def off(pitch, time=0, channel=0):
-    return mido.Message("note_off", note=pitch, channel=channel, time=time)
-
-
-def pedal(value, time=0, channel=0):
-    return mido.Message("control_change", control=64, value=value, channel=channel, time=time)
-
-
-def spans(notes):
-    """(onset, offset, pitch) of each note."""
-    return [tuple(row) for row in notes[["onset", "offset", "pitch"]].tolist()]
 
 
 def write(folder, name, content):
@@ -64,34 +35,6 @@ def assert_same(found, expected):
 # MIDI
 
 
-@pytest.mark.parametrize("name", ["multi_rendered_gugs_earthday.orig.mid", "multi_rendered_gugs_jcycle.orig.mid"])
-def test_published_files_read_as_pretty_midi_reads_them(name):
-    data = shared_path(f"realdata/{name}").read_bytes()
-    content = parse_midi(data)
-    has_length = content.notes["offset"] > content.notes["onset"]
-    assert_same(content.notes[has_length], read_midi(data))
-    # pretty_midi gives a channel's first changes to each of its instruments, so they are counted in the messages.
-    messages = [message for track in mido.MidiFile(file=io.BytesIO(data)).tracks for message in track]
-    changes = [one for one in messages if one.type == "control_change" and one.channel != 9]
-    assert content.controls[:, 1].sum() == sum(one.control for one in changes)
-    assert content.controls[:, 2].sum() == sum(one.value for one in changes)
-    assert (np.diff(content.controls[:, 0]) >= 0).all()
-
-
-@given(
-    st.lists(
-        st.tuples(
-            st.integers(0, 300), st.integers(1, 60), st.integers(0, 127), st.integers(1, 127), st.sampled_from([0, 5])
-        ),
-        max_size=12,
-    )
-)
-def test_notes_come_back_from_midi(rows):
-    notes = note_table([Note(on / 100, (on + length) / 100, *rest) for on, length, *rest in rows])
-    data = midi_bytes(notes)
-    assert_same(parse_midi(data).notes, read_midi(data))
-
-
 def test_notes_without_length_stay_and_unreleased_ones_are_told_of(tmp_path):
     path = write(tmp_path, "a.mid", midi([on(60), off(60), on(62), off(62, 500), on(64)]))
     performance, remarks = read_with_remarks(path)
@@ -105,50 +48,13 @@ def test_notes_without_length_stay_and_unreleased_ones_are_told_of(tmp_path):
     assert remarks[1] == f"{path}: 1 notes without length are left out, as asked for"
 
 
-def test_a_note_off_ends_all_that_sound_but_what_starts_with_it():
-    overlapping = midi([on(60), on(60, 100), off(60, 100), off(60, 100)])
-    assert spans(parse_midi(overlapping).notes) == [(0.0, 0.2, 60), (0.1, 0.2, 60)]
-    struck_again = midi([on(60), on(60, 100), off(60), off(60, 100)])
-    assert spans(parse_midi(struck_again).notes) == [(0.0, 0.1, 60), (0.1, 0.2, 60)]
-    for data in (overlapping, struck_again):
-        assert_same(parse_midi(data).notes, read_midi(data))
-
-
-def test_tempo_changes_of_any_track_count():
-    tempo = mido.MetaMessage("set_tempo", tempo=1_000_000, time=500)
-    data = midi([mido.MetaMessage("track_name", name="x")], [on(60), off(60, 1000)], [tempo])
-    assert spans(parse_midi(data).notes) == [(0.0, 1.5, 60)]
-    assert_same(parse_midi(data).notes, read_midi(data))
-
-
-def test_programs_drums_and_controls():
-    change = mido.Message("program_change", program=24, channel=0)
-    data = midi([on(60), change, off(60, 100), on(62), off(62, 100), on(36, channel=9), off(36, 50, channel=9),
-                 pedal(127, channel=9), pedal(100), pedal(0, 100)])  # fmt: skip
-    content = parse_midi(data)
-    assert content.notes[["pitch", "program", "is_drum"]].tolist() == [(60, 0, False), (62, 24, False), (36, 0, True)]
-    assert content.controls.tolist() == [[0.25, 64.0, 100.0], [pytest.approx(0.35), 64.0, 0.0]]
-
-
-def test_running_status_and_system_messages():
-    events = bytes([0, 0xF0, 2, 1, 0xF7, 0, 0x90, 60, 64, 0, 62, 64, 0x83, 0x74, 60, 0, 0, 62, 0, 0, 0xFF, 0x2F, 0])
-    data = b"MThd" + struct.pack(">IHHH", 6, 0, 1, 500) + b"MTrk" + struct.pack(">I", len(events)) + events
-    assert spans(parse_midi(data).notes) == [(0.0, 0.5, 60), (0.0, 0.5, 62)]
-
-
-def test_a_status_goes_on_behind_a_meta_event():
-    track = bytes([0, 0x90, 60, 64, 10, 0xFF, 0x01, 1, 65, 10, 60, 0, 0, 0xFF, 0x2F, 0])
-    data = b"MThd" + struct.pack(">IHHH", 6, 0, 1, 500) + b"MTrk" + struct.pack(">I", len(track)) + track
-    assert parse_midi(data).notes["offset"].tolist() == [0.02]
-
-
 def test_the_pedal_holds_its_own_channel(tmp_path):
     track = [pedal(127), on(60), on(67, channel=1), off(60, 100), off(67, channel=1), pedal(0, 400)]
     path = write(tmp_path, "a.mid", midi(track))
     assert spans(read_performance(path).notes) == [(0.0, 0.1, 60), (0.0, 0.1, 67)]
     held = read_performance(path, Reading(sustain=True))
     assert spans(held.notes) == [(0.0, 0.5, 60), (0.0, 0.1, 67)]
-    assert_same(held.notes, read_midi(path, apply_sustain=True))
+    assert_same(held.notes, read_midi(path, sustain=True))
     assert held.controls.tolist() == [[0.0, 64.0, 127.0], [0.5, 64.0, 0.0]]
 
 
@@ -173,14 +79,6 @@ def test_broken_midi_is_refused_with_its_name(tmp_path, data, reason):
     with pytest.raises(NotesFileError, match=reason) as caught:
         read_performance(path)
     assert str(caught.value).startswith(f"{path} is not a MIDI file that can be read: ")
-
-
-@pytest.mark.parametrize(("rate", "frames_per_second"), [(24, 24), (25, 25), (29, 30000 / 1001), (30, 30)])
-def test_time_in_film_frames_goes_by_whatever_the_tempo(rate, frames_per_second):
-    content = midi([mido.MetaMessage("set_tempo", tempo=9), on(60, 40), off(60, 1000)])
-    notes = parse_midi(content[:12] + bytes([256 - rate, 40]) + content[14:]).notes
-    assert notes["onset"].tolist() == [pytest.approx(1 / frames_per_second, abs=1e-12)]
-    assert notes["offset"].tolist() == [pytest.approx(26 / frames_per_second, abs=1e-12)]
 
 
 @given(data=st.data())

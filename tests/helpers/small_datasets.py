@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from mt3core.notes.midi import write_midi
+from mt3core.notes.midi_writing import write_midi
 from mt3core.notes.table import NoteTable, note_table
 
 RATE_HZ = 16_000

@@ -12,7 +12,7 @@ from midi_files import PIANO, write_band, write_song
 
 from mt3app.cli import run
 from mt3core.errors import OutputError, UsageError
-from mt3core.notes.midi import read_instruments, read_midi
+from mt3core.notes.midi_reading import read_content, read_midi
 from mt3render import stems as stems_module
 from mt3render.dataset import Rendering, check_rendering, render_dataset
 from mt3render.slakh_metadata import slakh_metadata, stem_fields
@@ -74,7 +74,7 @@ def test_slakh_has_the_real_layout(slakh):
         assert soundfile.info(track / "mix.flac").channels == 1
         for name in rendered:
             stem = metadata["stems"][name]
-            (instrument,) = read_instruments(track / "MIDI" / f"{name}.mid")
+            (instrument,) = read_content(track / "MIDI" / f"{name}.mid", drop_empty=True).instruments
             assert instrument.is_drum == stem["is_drum"]
             assert stem["program_num"] == (128 if stem["is_drum"] else instrument.program)
 
@@ -96,7 +96,7 @@ def test_slakh_fields_are_those_of_the_real_file(slakh, dataset_layouts):
 def test_sound_effects_are_in_the_source_only(slakh):
     (track,) = slakh.glob("*/Track00005")
     assert [path.name for path in (track / "MIDI").iterdir()] == ["S00.mid"]
-    assert [one.program for one in read_instruments(track / "all_src.mid")][1] == 125
+    assert [one.program for one in read_content(track / "all_src.mid", drop_empty=True).instruments][1] == 125
 
 
 def test_a_mix_is_the_sum_of_its_stems(slakh):
@@ -163,9 +163,9 @@ def test_maestro_has_the_real_layout(midi_dir, tmp_path):
         assert info.duration == float(row["duration"])
         assert row["midi_filename"].startswith(f"{row['year']}/")
         assert row["midi_filename"].endswith(".midi")
-        (piano,) = read_instruments(out / row["midi_filename"])
+        (piano,) = read_content(out / row["midi_filename"], drop_empty=True).instruments
         assert (piano.program, piano.is_drum) == (0, False)
-    (piano,) = read_instruments(out / rows[0]["midi_filename"])
+    (piano,) = read_content(out / rows[0]["midi_filename"], drop_empty=True).instruments
     assert piano.controls.tolist() == [[0.2, 64, 127], [1.8, 64, 0]]
     audio = np.abs(read(out / rows[0]["audio_filename"])).max(axis=1)
     assert audio[round(0.7 * RATE) : round(0.9 * RATE)].max() > 30  # held by the pedal

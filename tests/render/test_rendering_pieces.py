@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from midi_files import BASS, FLUTE, PIANO, write_band, write_song
 
 from mt3core.errors import AudioError, MidiError, UsageError
-from mt3core.notes.midi import read_instruments, read_midi
+from mt3core.notes.midi_reading import read_content, read_midi
 from mt3core.notes.table import NOTE_DTYPE
 from mt3render.loudness import SILENT_LUFS, integrated_loudness
 from mt3render.score import Part, held, merged, read_score, score_midi
@@ -36,7 +36,7 @@ def test_a_pedal_lengthens_what_sounds_and_stays_in_the_file(tmp_path):
     assert rows(part.notes) == [(0.0, 0.2, 60, 80), (0.5, 0.6, 60, 80)]
     assert rows(part.sounding()) == [(0.0, 0.5, 60, 80), (0.5, 0.9, 60, 80)]
     assert part.pedal.tolist() == [[0.1, 127.0], [0.9, 0.0]]
-    np.testing.assert_array_equal(read_midi(score_midi([part]), apply_sustain=True), part.sounding())
+    np.testing.assert_array_equal(read_midi(score_midi([part]), sustain=True), part.sounding())
     np.testing.assert_array_equal(held(part).notes, part.sounding())
     assert not len(held(part).pedal)
 
@@ -56,7 +56,7 @@ def test_equal_notes_that_overlap_are_ended_by_the_next(tmp_path):
 )
 def test_a_part_comes_back_from_its_file_as_it_sounds(drawn):
     part = held(part_of([(start / 1000, (start + length) / 1000, *rest) for start, length, *rest in drawn]))
-    (read,) = read_instruments(score_midi([part]))
+    (read,) = read_content(score_midi([part]), drop_empty=True).instruments
     assert sorted(rows(read.notes)) == sorted(rows(part.notes))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 def load(options: dict[str, Any]) -> Callable[[str, str], float]:
     from mt3app.backend import choose_backend, choose_decoding, load_transcriber
     from mt3app.progress import Reporter
-    from mt3core.notes.midi import write_midi
+    from mt3core.notes.midi_writing import write_midi
 
     backend = choose_backend(options["backend"])
     transcriber = load_transcriber(

@@ -1,4 +1,4 @@
-"""Notes to MIDI files and back, through pretty_midi.
+"""Notes to MIDI files, through pretty_midi.
 
 Written are files of type 1: a conductor track with tempo and time signature, then one named track an instrument in
 the order of their first notes; drums are on channel 10. Times are whole milliseconds (500 ticks a quarter at
@@ -15,22 +15,17 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import mido
 import numpy as np
 import pretty_midi
-from jaxtyping import Float
 
 from mt3core.errors import MidiError
 from mt3core.files import atomic_output
-from mt3core.notes.table import NOTE_DTYPE, Note, NoteTable, note_table, validate_notes
-from mt3core.notes.table import apply_sustain as hold_by_pedal
+from mt3core.notes.midi_reading import DRUM_CHANNEL
+from mt3core.notes.table import Note, NoteTable, note_table, validate_notes
 
-DRUM_CHANNEL = 9  # counted from 0; General MIDI calls it channel 10
-SUSTAIN_PEDAL = 64
 _QUARTERS_PER_MINUTE = 120.0
 # 1, 5 and 10 ms; the first that keeps a piece below the number of ticks that pretty_midi takes for a sound file.
 _TICKS_PER_QUARTER = (500, 100, 50)
@@ -38,8 +33,8 @@ _MOST_TICKS = 9_000_000
 _PITCHED_CHANNELS = [channel for channel in range(16) if channel != DRUM_CHANNEL]
 
 
-def midi_bytes(notes: NoteTable | Iterable[Note | Sequence[Any]]) -> bytes:
-    """A MIDI file of these notes; the same notes give the same bytes, no notes a file without instruments.
+def pretty_midi_of(notes: NoteTable | Iterable[Note | Sequence[Any]]) -> pretty_midi.PrettyMIDI:
+    """The notes as pretty_midi's object, times on the grid of the file; an instrument a program, drums as one.
 
     Every note is at least a tick long. Where notes of one instrument and pitch overlap, the earlier ends as the
     later starts; of those that start together the longest stays. All drum notes share one track, whatever their
@@ -56,6 +51,12 @@ def midi_bytes(notes: NoteTable | Iterable[Note | Sequence[Any]]) -> bytes:
         for onset, offset, pitch, velocity in _playable(table[belongs], tick_seconds):
             instrument.notes.append(pretty_midi.Note(velocity, pitch, onset * tick_seconds, offset * tick_seconds))
         midi.instruments.append(instrument)
+    return midi
+
+
+def midi_bytes(notes: NoteTable | Iterable[Note | Sequence[Any]]) -> bytes:
+    """A MIDI file of `pretty_midi_of` these notes; the same notes give the same bytes, no notes a file without any."""
+    midi = pretty_midi_of(notes)
     written = io.BytesIO()
     midi.write(written)
     # Up to 15 tracks pretty_midi gives each pitched instrument a channel of its own.
@@ -68,59 +69,6 @@ def write_midi(notes: NoteTable | Iterable[Note | Sequence[Any]], path: str | os
     data = midi_bytes(notes)
     with atomic_output(path) as temporary:
         temporary.write_bytes(data)
-
-
-@dataclass(frozen=True)
-class MidiInstrument:
-    """One instrument of a MIDI file: a program on a channel of a track."""
-
-    name: str
-    program: int
-    is_drum: bool
-    notes: NoteTable
-    # Rows of (time in seconds, controller, value), in order of time.
-    controls: Float[np.ndarray, "controls 3"]
-
-
-def read_midi(source: str | os.PathLike[str] | bytes, apply_sustain: bool = False) -> NoteTable:
-    """The notes of a MIDI file (or of its bytes), sorted by onset, drum flag, program and pitch.
-
-    Drum notes have program 0. `apply_sustain` lengthens the notes that an instrument's sustain pedal holds. Notes
-    that are never released are left out. Raises `MidiError` for what is no readable MIDI file.
-    """
-    instruments = read_instruments(source)
-    tables = [instrument.notes for instrument in instruments]
-    table = np.concatenate([np.empty(0, NOTE_DTYPE), *tables])
-    if apply_sustain:
-        pedals = [
-            (time, value, key)
-            for key, instrument in enumerate(instruments)
-            for time, controller, value in instrument.controls
-            if controller == SUSTAIN_PEDAL
-        ]
-        keys = np.repeat(np.arange(len(tables)), [len(one) for one in tables]).tolist()
-        table = hold_by_pedal(table, pedals, keys)
-    order = np.lexsort((table["pitch"], table["program"], table["is_drum"], table["onset"]))
-    return table[order]
-
-
-def read_instruments(source: str | os.PathLike[str] | bytes) -> list[MidiInstrument]:
-    """The instruments of a MIDI file with their notes and control changes. Raises `MidiError`."""
-    name = "The MIDI data" if isinstance(source, bytes) else str(source)
-    try:
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    except OSError as error:
-        raise MidiError(
-            f"{name} cannot be read: {error.strerror or error}.", "Check the name and the folder."
-        ) from error
-    try:
-        midi = pretty_midi.PrettyMIDI(mido_object=_with_one_conductor(mido.MidiFile(file=io.BytesIO(data))))
-    except Exception as error:  # mido and pretty_midi raise whatever a broken file makes them stumble over
-        reason = str(error) or type(error).__name__
-        raise MidiError(
-            f"{name} is not a MIDI file that can be read ({reason}).", "Give a Standard MIDI File."
-        ) from error
-    return [_read_instrument(instrument) for instrument in midi.instruments]
 
 
 def _time_grid(table: NoteTable) -> tuple[int, float]:
@@ -184,46 +132,3 @@ def _spread_over_ports(data: bytes) -> bytes:
 
 def _is_drum_track(track: mido.MidiTrack) -> bool:
     return any(message.type == "note_on" and message.channel == DRUM_CHANNEL for message in track)
-
-
-def _with_one_conductor(midi: mido.MidiFile) -> mido.MidiFile:
-    """Moves tempo, time and key signatures of later tracks to the first, the only one where pretty_midi looks."""
-    if midi.ticks_per_beat <= 0:
-        raise ValueError("its time is counted in film frames (SMPTE), not in beats")
-    midi.tracks = [track for track in midi.tracks if len(track)]
-    if not midi.tracks:
-        raise ValueError("it has no tracks")
-    conductor_types = ("set_tempo", "time_signature", "key_signature")
-    if not any(message.type in conductor_types for track in midi.tracks[1:] for message in track):
-        return midi
-    moved = mido.MidiTrack()
-    for track in midi.tracks[1:]:
-        tick = 0
-        for place, message in enumerate(track):
-            tick += message.time
-            if message.type in conductor_types:
-                moved.append(message.copy(time=tick))
-                track[place] = mido.MetaMessage("marker", text="", time=message.time)
-    moved.sort(key=lambda message: message.time)
-    last = 0
-    for message in moved:
-        message.time, last = message.time - last, message.time
-    midi.tracks[0] = mido.merge_tracks([midi.tracks[0], moved])
-    return midi
-
-
-def _read_instrument(instrument: pretty_midi.Instrument) -> MidiInstrument:
-    program = 0 if instrument.is_drum else int(instrument.program)
-    rows = [
-        (note.start, note.end, note.pitch, note.velocity, program, instrument.is_drum)
-        for note in instrument.notes
-        if note.end > note.start
-    ]
-    controls = [(change.time, change.number, change.value) for change in instrument.control_changes]
-    return MidiInstrument(
-        name=instrument.name,
-        program=program,
-        is_drum=instrument.is_drum,
-        notes=np.array(rows, dtype=NOTE_DTYPE),
-        controls=np.array(sorted(controls, key=lambda row: row[0]), np.float64).reshape(-1, 3),
-    )

@@ -1,22 +1,28 @@
-"""The notes and control changes of a MIDI file, exactly: nothing is dropped, moved or lengthened without being told.
+"""MIDI files as notes: the one reader, for labels, renderings and scores alike.
 
-`mt3core.notes.midi` reads through pretty_midi, which drops notes that end on the tick they start on and is slow. This
-reader goes through the bytes once. What both read they read alike: a note-off ends all notes of its pitch and channel
-that sound, but those that start on its tick only where it would end none else; channel 10 is drums; tempo changes
-count from whatever track. A note has the program that its channel had when it started.
+It goes through the bytes once. Nothing is moved or lengthened without being asked for, and notes without length stay
+unless `drop_empty` is set. What pretty_midi reads is read as pretty_midi does it, to the last bit of the times, since
+published labels and scores come through it: a note-off ends all notes of its pitch and channel that sound, but those
+that start on its tick only where it would end none else; channel 10 is drums; tempo changes count from whatever track.
+Two things differ from it: a note has the program that its channel had when the note started, and control changes belong
+to a channel of a track, whichever of its programs plays.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from mt3core.notes.table import NOTE_DTYPE, NoteTable
+from mt3core.errors import MidiError
+from mt3core.notes.table import MOST_SECONDS, NOTE_DTYPE, SUSTAIN_PEDAL, NoteTable, apply_sustain
 
-_DRUM_CHANNEL = 9  # counted from 0
+DRUM_CHANNEL = 9  # counted from 0; General MIDI calls it channel 10
 _FRAMES_PER_SECOND = {24: 24.0, 25: 25.0, 29: 30000 / 1001, 30: 30.0}  # SMPTE; 29 stands for 29.97
+_MICROSECONDS_PER_MINUTE = 6e7
 _DEFAULT_TEMPO = 500_000  # microseconds a quarter: 120 quarters a minute
 _CHANNELS = 16
 _MOST_TICKS = 0x0FFFFFFF  # between two events: numbers of variable length have four bytes
@@ -25,33 +31,85 @@ _DATA_BYTES = {0xA0: 2, 0xC0: 1, 0xD0: 1, 0xE0: 2}
 _SYSTEM_DATA_BYTES = {0xF1: 1, 0xF2: 2, 0xF3: 1}
 
 
+@dataclass(frozen=True)
+class MidiInstrument:
+    """One instrument of a MIDI file: a program on a channel of a track.
+
+    `controls` has rows (time in seconds, controller, value) in order of time.
+    """
+
+    name: str  # of its track
+    program: int  # 0 for drums
+    is_drum: bool
+    notes: NoteTable
+    controls: Float[np.ndarray, "controls 3"]
+
+
 @dataclass(frozen=True, eq=False)
 class MidiContent:
     """Notes in order of onset, drum flag, program and pitch; control changes of pitched channels in order of time.
 
-    `note_keys` and `control_keys` name track and channel: a pedal holds the notes of its own key.
-    `unreleased` notes start and never end; they are not among `notes`.
+    `note_keys` and `control_keys` are 16 times the track plus the channel: a pedal holds the notes of its own key.
+    `instruments` has the notes once more, in the order in which the instruments' first notes end. `tempos` has rows
+    (time in seconds, quarters a minute). `unreleased` notes start and never end; they are not among `notes`.
     """
 
     notes: NoteTable
     controls: Float[np.ndarray, "controls 3"]
     note_keys: Int[np.ndarray, " _notes"]
     control_keys: Int[np.ndarray, " _controls"]
+    instruments: tuple[MidiInstrument, ...]
+    tempos: Float[np.ndarray, "tempos 2"]
+    changes_tempo_after_first_track: bool
     unreleased: int
+
+    def held(self) -> NoteTable:
+        """The notes, lengthened where the sustain pedal of their channel holds them."""
+        is_pedal = self.controls[:, 1] == SUSTAIN_PEDAL
+        times, _, values = self.controls[is_pedal].T.tolist()
+        changes = list(zip(times, values, self.control_keys[is_pedal].tolist(), strict=True))
+        return apply_sustain(self.notes, changes, self.note_keys.tolist())
+
+
+def read_midi(source: str | os.PathLike[str] | bytes, sustain: bool = False, drop_empty: bool = True) -> NoteTable:
+    """The notes of a MIDI file (or of its bytes), sorted by onset, drum flag, program and pitch.
+
+    Drum notes have program 0. `sustain` lengthens the notes that their channel's sustain pedal holds, `drop_empty`
+    leaves out notes that end on the tick they start on. Notes that are never released are left out. Raises
+    `MidiError` for what is not a readable MIDI file.
+    """
+    content = read_content(source, drop_empty=drop_empty)
+    notes = content.held() if sustain else content.notes
+    return notes[np.lexsort((notes["pitch"], notes["program"], notes["is_drum"], notes["onset"]))]
+
+
+def read_content(source: str | os.PathLike[str] | bytes, *, drop_empty: bool) -> MidiContent:
+    """Everything that is read of a MIDI file, see `read_midi`. Raises `MidiError`."""
+    name = "The MIDI data" if isinstance(source, bytes) else str(source)
+    try:
+        return _parse(source if isinstance(source, bytes) else Path(source).read_bytes(), drop_empty)
+    except OSError as error:
+        reason = error.strerror or error
+        raise MidiError(f"{name} cannot be read: {reason}.", "Check the name and the folder.") from error
+    except ValueError as error:
+        raise MidiError(
+            f"{name} is not a MIDI file that can be read: {error}.", "Give a Standard MIDI File."
+        ) from error
 
 
 @dataclass
 class _Events:
     """What the tracks say, times in ticks."""
 
-    # (onset, offset, pitch, velocity, program, key)
+    # (onset, offset, pitch, velocity, program, key), in the order of their ends on a track
     notes: list[tuple[int, int, int, int, int, int]] = field(default_factory=list)
     controls: list[tuple[int, int, int, int]] = field(default_factory=list)  # (tick, number, value, key)
-    tempos: list[tuple[int, int]] = field(default_factory=list)  # (tick, microseconds a quarter)
+    tempos: list[tuple[int, int, int]] = field(default_factory=list)  # (tick, microseconds a quarter, track)
+    names: dict[int, str] = field(default_factory=dict)  # by track
     unreleased: int = 0
 
 
-def parse_midi(data: bytes) -> MidiContent:
+def _parse(data: bytes, drop_empty: bool) -> MidiContent:
     """The content of a Standard MIDI File. Raises `ValueError` saying why bytes are none that can be read."""
     division, tracks = _chunks(data)
     events = _Events()
@@ -60,7 +118,7 @@ def parse_midi(data: bytes) -> MidiContent:
             _read_track(data, start, end, number, events)
         except IndexError:
             raise ValueError(f"track {number + 1} breaks off") from None
-    return _content(events, _Clock(_tick_lengths(events.tempos, division)))
+    return _content(events, division, drop_empty)
 
 
 def _chunks(data: bytes) -> tuple[int, list[tuple[int, int]]]:
@@ -95,7 +153,7 @@ def _read_track(data: bytes, start: int, end: int, number: int, events: _Events)
     position, tick, status, running = start, 0, 0, 0
     programs = [0] * _CHANNELS
     sounding: dict[int, list[tuple[int, int, int]]] = {}  # channel and pitch -> (tick, velocity, program)
-    track_key = number * _CHANNELS
+    track_key, notes_before = number * _CHANNELS, len(events.notes)
     while position < end:
         byte = data[position]
         position += 1
@@ -127,7 +185,7 @@ def _read_track(data: bytes, start: int, end: int, number: int, events: _Events)
                 if kept:
                     sounding[place] = kept
         elif kind == 0xB0:
-            if channel != _DRUM_CHANNEL:
+            if channel != DRUM_CHANNEL:
                 events.controls.append((tick, data[position], data[position + 1], track_key + channel))
             position += 2
         elif kind == 0xC0:
@@ -139,7 +197,9 @@ def _read_track(data: bytes, start: int, end: int, number: int, events: _Events)
             meta = data[position] if status == 0xFF else -1
             length, position = _length(data, position + (status == 0xFF))
             if meta == 0x51:
-                events.tempos.append((tick, int.from_bytes(data[position : position + length], "big")))
+                events.tempos.append((tick, int.from_bytes(data[position : position + length], "big"), number))
+            elif meta == 0x03 and len(events.notes) == notes_before:
+                events.names[number] = data[position : position + length].decode("latin-1")
             position += length
             # After a meta event other readers go on with the status before it, against the standard.
             status = running
@@ -169,22 +229,42 @@ def _length(data: bytes, position: int) -> tuple[int, int]:
             return value, position
 
 
-def _content(events: _Events, seconds: _Clock) -> MidiContent:
+def _content(events: _Events, division: int, drop_empty: bool) -> MidiContent:
+    seconds = _Clock(_tick_lengths(events.tempos, division))
     rows = np.array(events.notes, dtype=np.int64).reshape(-1, 6)
+    if drop_empty:
+        rows = rows[rows[:, 1] > rows[:, 0]]
     notes = np.zeros(len(rows), NOTE_DTYPE)
     notes["onset"], notes["offset"] = seconds(rows[:, 0]), seconds(rows[:, 1])
+    if notes["offset"].max(initial=0.0) > MOST_SECONDS:
+        raise ValueError(f"a note ends after {notes['offset'].max():.0f} s, which is more than a day")
     notes["pitch"], notes["velocity"] = rows[:, 2], rows[:, 3]
-    notes["is_drum"] = rows[:, 5] % _CHANNELS == _DRUM_CHANNEL
+    notes["is_drum"] = rows[:, 5] % _CHANNELS == DRUM_CHANNEL
     notes["program"] = np.where(notes["is_drum"], 0, rows[:, 4])
-    order = np.lexsort((notes["pitch"], notes["program"], notes["is_drum"], notes["onset"]))
-
     changes = np.array(events.controls, dtype=np.int64).reshape(-1, 4)
     changes = changes[np.argsort(changes[:, 0], kind="stable")]
     controls = np.stack([seconds(changes[:, 0]), changes[:, 1], changes[:, 2]], axis=1)
-    return MidiContent(notes[order], controls, rows[order, 5], changes[:, 3], events.unreleased)
+    instruments = []
+    for program, key in dict.fromkeys(map(tuple, rows[:, 4:].tolist())):
+        track, channel = divmod(key, _CHANNELS)
+        own = notes[(rows[:, 4] == program) & (rows[:, 5] == key)]
+        is_drum, moves = channel == DRUM_CHANNEL, controls[changes[:, 3] == key]
+        name = events.names.get(track, "")
+        instruments.append(MidiInstrument(name, 0 if is_drum else program, is_drum, own, moves))
+    order = np.lexsort((notes["pitch"], notes["program"], notes["is_drum"], notes["onset"]))
+    return MidiContent(
+        notes=notes[order],
+        controls=controls,
+        note_keys=rows[order, 5],
+        control_keys=changes[:, 3],
+        instruments=tuple(instruments),
+        tempos=seconds.tempos(division),
+        changes_tempo_after_first_track=any(track > 0 for *_, track in events.tempos),
+        unreleased=events.unreleased,
+    )
 
 
-def _tick_lengths(tempos: list[tuple[int, int]], division: int) -> dict[int, float]:
+def _tick_lengths(tempos: list[tuple[int, int, int]], division: int) -> dict[int, float]:
     """Tick -> seconds a tick from there on; of several tempos on a tick the last holds.
 
     `division` is the header's: ticks a quarter, or with the highest bit set film frames a second (SMPTE, negative)
@@ -192,10 +272,16 @@ def _tick_lengths(tempos: list[tuple[int, int]], division: int) -> dict[int, flo
     """
     if division & 0x8000:
         return {0: 1.0 / (_FRAMES_PER_SECOND[256 - (division >> 8)] * (division & 0xFF))}
-    changes = dict(sorted([(0, _DEFAULT_TEMPO), *tempos], key=lambda change: change[0]))
+    changes = dict(sorted([(0, _DEFAULT_TEMPO), *(tempo[:2] for tempo in tempos)], key=lambda change: change[0]))
     if 0 in changes.values():
         raise ValueError("it has a tempo without length, in which no time goes by")
-    return {tick: tempo / (1e6 * division) for tick, tempo in changes.items()}
+    # pretty_midi's arithmetic: its times are sums of these, and a tempo that is said again begins no new sum.
+    lengths, last = {}, 0.0
+    for tick, tempo in changes.items():
+        length = 60.0 / (_MICROSECONDS_PER_MINUTE / tempo * division)
+        if length != last:
+            lengths[tick] = last = length
+    return lengths
 
 
 class _Clock:
@@ -210,3 +296,9 @@ class _Clock:
     def __call__(self, ticks: Int[np.ndarray, " times"]) -> Float[np.ndarray, " times"]:
         place = np.searchsorted(self._ticks, ticks, side="right") - 1
         return self._starts[place] + (ticks - self._ticks[place]) * self._seconds_per_tick[place]
+
+    def tempos(self, division: int) -> Float[np.ndarray, "tempos 2"]:
+        """Rows (time in seconds, quarters a minute); none where time is counted in film frames."""
+        if division & 0x8000:
+            return np.zeros((0, 2))
+        return np.stack([self._starts, 60.0 / (self._seconds_per_tick * division)], axis=1)

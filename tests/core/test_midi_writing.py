@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mt3core.errors import MidiError, OutputError
-from mt3core.notes.midi import midi_bytes, read_instruments, read_midi, write_midi
+from mt3core.notes.midi_reading import read_content, read_midi
+from mt3core.notes.midi_writing import midi_bytes, write_midi
 from mt3core.notes.table import NOTE_DTYPE, Note, note_table, to_notes
 
 pytestmark = pytest.mark.unit
@@ -87,7 +88,7 @@ def test_no_notes_are_a_valid_file():
     assert len(parse(data).tracks) == 1
     assert len(read_midi(data)) == 0
     assert read_midi(data).dtype == NOTE_DTYPE
-    assert read_instruments(data) == []
+    assert read_content(data, drop_empty=True).instruments == ()
 
 
 def test_notes_without_length_get_one():
@@ -216,119 +217,6 @@ def test_round_trip(notes):
 
 def key(note):
     return (note.pitch, note.program, note.is_drum), round(note.onset * 100)
-
-
-# Reading
-
-
-def midi_file(*tracks, ticks_per_beat=480, type=1):
-    midi = mido.MidiFile(ticks_per_beat=ticks_per_beat, type=type)
-    midi.tracks.extend(mido.MidiTrack(messages) for messages in tracks)
-    data = io.BytesIO()
-    midi.save(file=data)
-    return data.getvalue()
-
-
-def on(note, time=0, channel=0):
-    return mido.Message("note_on", note=note, velocity=90, time=time, channel=channel)
-
-
-def off(note, time=0, channel=0):
-    return mido.Message("note_off", note=note, time=time, channel=channel)
-
-
-def control(number, value, time=0, channel=0):
-    return mido.Message("control_change", control=number, value=value, time=time, channel=channel)
-
-
-def test_the_pedal_holds_notes_of_its_own_instrument_only():
-    held = [control(64, 127), on(60), off(60, 480), control(64, 0, 480)]
-    dry = [mido.Message("program_change", program=5, channel=1), on(61, channel=1), off(61, 480, channel=1)]
-    data = midi_file([], held, dry)
-    assert_same_notes(read_midi(data), [Note(0.0, 0.5, 60, 90, 0), Note(0.0, 0.5, 61, 90, 5)])
-    assert_same_notes(read_midi(data, apply_sustain=True), [Note(0.0, 1.0, 60, 90, 0), Note(0.0, 0.5, 61, 90, 5)])
-
-
-def test_control_changes_are_given_an_instrument():
-    data = midi_file([control(7, 100), on(60, 480), control(64, 64, 240), off(60, 240), control(64, 0, 480)])
-    (instrument,) = read_instruments(data)
-    np.testing.assert_allclose(instrument.controls, [(0.0, 7, 100), (0.75, 64, 64), (1.5, 64, 0)], atol=1e-6)
-    assert len(instrument.notes) == 1
-
-
-def test_an_instrument_without_control_changes():
-    (instrument,) = read_instruments(midi_bytes([Note(0.0, 1.0, 60, program=3)]))
-    assert instrument.controls.shape == (0, 3)
-    assert (instrument.name, instrument.program, instrument.is_drum) == ("Honky-tonk Piano", 3, False)
-
-
-def test_tempo_changes_on_a_later_track_count():
-    tempo = [mido.MetaMessage("set_tempo", tempo=1_000_000, time=480), mido.MetaMessage("marker", text="x", time=0)]
-    notes = [on(60, 480), off(60, 480)]
-    expected = [Note(0.5, 1.5, 60, 90, 0)]
-    assert_same_notes(read_midi(midi_file(tempo, notes)), expected)
-    assert_same_notes(read_midi(midi_file([mido.MetaMessage("track_name", name="x")], tempo, notes)), expected)
-
-
-def test_file_of_type_0_and_its_channels():
-    notes = [mido.Message("program_change", program=12, channel=3), on(60, channel=3), on(36, channel=9)]
-    data = midi_file([*notes, off(36, 48, channel=9), off(60, 432, channel=3)], type=0)
-    assert_same_notes(read_midi(data), [Note(0.0, 0.5, 60, 90, 12), Note(0.0, 0.05, 36, 90, 0, True)])
-
-
-def test_notes_never_released_are_left_out():
-    assert_same_notes(read_midi(midi_file([on(60), on(62), off(62, 480)])), [Note(0.0, 0.5, 62, 90, 0)])
-
-
-def test_empty_tracks_are_skipped():
-    data = midi_file([], [on(60), off(60, 480)])
-    empty = b"MTrk\0\0\0\0"
-    data = data[:10] + bytes([0, 3]) + data[12:] + empty
-    assert len(read_midi(data)) == 1
-
-
-def test_from_a_path(tmp_path):
-    write_midi(BAND, tmp_path / "song.mid")
-    np.testing.assert_array_equal(read_midi(tmp_path / "song.mid"), read_midi(midi_bytes(BAND)))
-    np.testing.assert_array_equal(read_midi(str(tmp_path / "song.mid")), read_midi(midi_bytes(BAND)))
-
-
-def test_missing_file_and_folder(tmp_path):
-    with pytest.raises(MidiError, match=r"none\.mid cannot be read: No such file"):
-        read_midi(tmp_path / "none.mid")
-    with pytest.raises(MidiError, match="cannot be read: Is a directory"):
-        read_midi(tmp_path)
-
-
-GOOD = midi_bytes(BAND)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        *(b"", b"MThd", b"RIFF" + bytes(100), b"not midi" * 50, GOOD[:20], GOOD[:60], GOOD[:-30]),
-        GOOD[:12] + b"\xe7\x28" + GOOD[14:],  # SMPTE time
-        GOOD[:40] + b"\xff" * 40 + GOOD[80:],
-        b"MThd\0\0\0\x06\0\x01\0\0\x01\xe0",  # no tracks
-        midi_file([on(60, 0x0FFFFFFF), off(60, 1)]),  # a day of silence
-    ],
-)
-def test_broken_files(data):
-    with pytest.raises(MidiError, match="is not a MIDI file that can be read") as caught:
-        read_midi(data)
-    assert caught.value.next_step
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, len(GOOD) - 1), st.integers(0, 255))
-def test_a_changed_byte_never_shows_a_foreign_error(place, value):
-    data = bytearray(GOOD)
-    data[place] = value
-    try:
-        table = read_midi(bytes(data))
-    except MidiError:
-        return
-    assert table.dtype == NOTE_DTYPE
 
 
 def test_what_is_written_is_what_pretty_midi_reads():
