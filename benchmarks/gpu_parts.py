@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from step_timing import TINY, TimedStep, draw_lengths, draw_tokens, made_up_batc
 
 from mt3core import packing
 from mt3core.config.model import MT3, ModelConfig
-from mt3core.config.training import OPTIMIZERS, OptimizerConfig, TrainingConfig
+from mt3core.config.training import Optimizer, OptimizerConfig, TrainingConfig
 from mt3jax.loading import network
 from mt3jax.training.step.loss import for_training, loss_sums, network_input
 from mt3jax.training.step.optimizer import apply_directions, make_optimizer
@@ -121,7 +121,7 @@ def _operations(model: ModelConfig) -> dict[str, Callable[[], Figures]]:
     return {
         "gather of keys and values, transposed": lambda: gather_transposed(model),
         "token embedding, transposed": lambda: embedding_transposed(model),
-        **{f"optimiser {kind}": lambda kind=kind: {"ms": optimizer_ms(model, kind)} for kind in OPTIMIZERS},
+        **{f"optimiser {kind}": lambda kind=kind: {"ms": optimizer_ms(model, kind)} for kind in get_args(Optimizer)},
     }
 
 

@@ -8,14 +8,14 @@ probabilities divided by `((5 + n) / 6) ** length_penalty`, n tokens with the en
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from mt3core.errors import UsageError
 
 Method = Literal["greedy", "t5x", "beam"]
-METHODS = ("greedy", "t5x", "beam")
+METHODS = get_args(Method)
 START_TOKEN = 0
 END_TOKEN = 1
 

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mt3core.config.training import TrainingConfig, check_training_config
+from mt3core.config.training import TrainingConfig
 from mt3core.errors import MT3Error, TrainingError
 from mt3data.examples.examples import ExampleConfig
 from mt3jax.compilation import keep_compiled_programs
@@ -72,7 +72,6 @@ def train(
     Raises `UsageError` and `DatasetError` for what cannot be trained, `TrainingError` where training has to stop.
     """
     # ---- Hosts and devices
-    check_training_config(config)
     join_hosts()
     keep_compiled_programs()
     is_writer = jax.process_index() == 0

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mt3app.progress import Reporter
+from mt3core.config.values import check_name
 from mt3core.errors import DatasetError, UsageError
 from mt3core.processors import num_processors
 from mt3data.prepare.manifest import MANIFEST_NAME, array_record_module
@@ -47,7 +48,7 @@ def prepare_dataset(options: PrepareOptions, reporter: Reporter) -> int:
         raise UsageError("--merge and --shard exclude each other.", "Merge once, after all parts are done.")
     root = find_dataset(options.kind, options.directory)
     settings = Settings(
-        name=_checked_name(options.name or options.kind),
+        name=check_name(options.name or options.kind, "a data set"),
         kind=options.kind,
         source=root.resolve().name,
         sustain=options.sustain,
@@ -170,9 +171,3 @@ def _parse_splits(text: str | None) -> tuple[str, ...]:
             f"Unknown split {', '.join(sorted(unknown)) or repr(text)}.", f"Choose from {', '.join(KNOWN_SPLITS)}."
         )
     return tuple(split for split in KNOWN_SPLITS if split in wanted)
-
-
-def _checked_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise UsageError(f"{name!r} cannot name a data set.", "Use letters, digits, '-', '_' and '.'.")
-    return name

@@ -8,7 +8,6 @@ RUN/held_out/piano_rolls.png        both in one picture
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from mt3app.backend import PACKAGES, choose_decoding, is_installed, load_transcriber
 from mt3app.progress import Reporter
 from mt3core.config.training import TrainingConfig
+from mt3core.config.values import decisive
 from mt3core.errors import DatasetError
 from mt3core.files import atomic_output
 from mt3core.notes.table import Note, to_notes
@@ -107,10 +107,9 @@ def loss_reports(run_directory: Path) -> list[tuple[int, float]]:
 
 def _learning(config: TrainingConfig) -> tuple:
     """What decides the loss curve of a run."""
-    data = dataclasses.replace(config.data, manifest="", num_workers=0, num_threads=0, batches_ahead=0)
     before = None if config.before is None else _learning(config.before)
     settings = (config.model, config.init, config.seed, config.num_steps, config.batch, config.optimizer, config.loss)
-    return (*settings, data, before)
+    return (*settings, decisive(config.data), before)
 
 
 def _write_audio(piece: Piece, path: Path) -> None:

@@ -13,13 +13,13 @@ import difflib
 import importlib.util
 import runpy
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mt3core.config.evaluation import EvaluationConfig, check_evaluation_config
-from mt3core.config.training import TrainingConfig, check_training_config
+from mt3core.config.evaluation import EvaluationConfig
+from mt3core.config.training import TrainingConfig
 from mt3core.config.values import parse_value
 from mt3core.errors import MT3Error, UsageError
 
@@ -32,16 +32,15 @@ Config = TypeVar("Config", TrainingConfig, EvaluationConfig)
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a config is for, the command that takes it, and the check of its values."""
+    """What a config is for, and the command that takes it."""
 
     purpose: str
     command: str
-    check: Callable[[Any], None]
 
 
 _KINDS: dict[type, _Kind] = {
-    TrainingConfig: _Kind("training", "mt3 train", check_training_config),
-    EvaluationConfig: _Kind("evaluation", "mt3 evaluate", check_evaluation_config),
+    TrainingConfig: _Kind("training", "mt3 train"),
+    EvaluationConfig: _Kind("evaluation", "mt3 evaluate"),
 }
 
 
@@ -59,9 +58,7 @@ def load_evaluation_config(name: str, changes: Iterable[str] = ()) -> Evaluation
 
 
 def _load(name: str, changes: Iterable[str], kind: type[Config]) -> Config:
-    config = apply_changes(_run_config_file(find_config(name, kind), name, kind), changes)
-    _KINDS[kind].check(config)
-    return config
+    return apply_changes(_run_config_file(find_config(name, kind), name, kind), changes)
 
 
 def find_config(name: str, kind: type = TrainingConfig) -> Path:
@@ -151,7 +148,9 @@ def _replaced(values: Any, changes: Sequence[_Change], where: str, purpose: str)
         new[name] = _replaced(new.get(name, getattr(values, name)), inner, f"{where}.{name}".lstrip("."), purpose)
     try:
         return dataclasses.replace(values, **new)
-    except MT3Error as error:  # a dataclass that checks itself
+    except MT3Error as error:  # it checks itself
+        if any(error.problem.startswith(f"{change.path} ") for change in changes):
+            raise
         given = ", ".join(f"{change.path}={change.text}" for change in changes)
         raise UsageError(f"{given} does not fit: {error.problem}", error.next_step) from error
 

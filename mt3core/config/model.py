@@ -7,47 +7,43 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from mt3core.config.values import Checked, Count, CountOrZero, Limits, Share
 from mt3core.errors import ModelError
 
 FORMAT_VERSION = 1
 
 Granularity = Literal["flat", "midi_class", "full"]
 ACTIVATIONS = ("gelu", "relu", "silu", "linear")
+_KNOWN_ACTIVATIONS = Limits(
+    f"one or more of {', '.join(ACTIVATIONS)}", lambda names: bool(names) and {*names} <= {*ACTIVATIONS}
+)
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
+class NetworkConfig(Checked, section="network", error=ModelError):
     """Size and form of the T5 network. The defaults are those of the published `mt3` checkpoint."""
 
-    num_encoder_layers: int = 8
-    num_decoder_layers: int = 8
-    num_heads: int = 6
-    head_dim: int = 64
-    emb_dim: int = 512
-    mlp_dim: int = 1024
+    num_encoder_layers: CountOrZero = 8
+    num_decoder_layers: CountOrZero = 8
+    num_heads: Count = 6
+    head_dim: Count = 64
+    emb_dim: Annotated[
+        int, Limits("an even number of at least 4, as positions need", lambda n: n >= 4 and not n % 2)
+    ] = 512
+    mlp_dim: Count = 1024
     # One name an input projection; more than one means gated: the product of all of them.
-    mlp_activations: tuple[str, ...] = ("gelu", "linear")
-    dropout_rate: float = 0.1
-    vocab_size: int = 1536
+    mlp_activations: Annotated[tuple[str, ...], _KNOWN_ACTIVATIONS] = ("gelu", "linear")
+    dropout_rate: Share = 0.1
+    vocab_size: Count = 1536
     logits_via_embedding: bool = False
-    input_frames: int = 256
-    input_bands: int = 512
-    max_target_tokens: int = 1024
-    max_positions: int = 2048
+    input_frames: Count = 256
+    input_bands: Count = 512
+    max_target_tokens: Count = 1024
+    max_positions: Count = 2048
 
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.mlp_activations if name not in ACTIVATIONS]
-        if unknown or not self.mlp_activations:
-            raise ModelError(
-                f"Unknown MLP activations {list(self.mlp_activations)}.", f"Choose from {', '.join(ACTIVATIONS)}."
-            )
-        for name in ("num_heads", "head_dim", "emb_dim", "mlp_dim", "vocab_size", "input_frames", "input_bands"):
-            if getattr(self, name) < 1:
-                raise ModelError(f"network.{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.emb_dim % 2 or self.emb_dim < 4:
-            raise ModelError(f"network.emb_dim is {self.emb_dim}; positions need an even number of at least 4.")
+    def _check_together(self) -> None:
         if max(self.input_frames, self.max_target_tokens) > self.max_positions:
             raise ModelError(
                 f"network.max_positions is {self.max_positions}, fewer than the input frames ({self.input_frames}) "
@@ -56,13 +52,13 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True)
-class SpectrogramConfig:
+class SpectrogramConfig(Checked, section="spectrogram", error=ModelError):
     """Log-mel settings; conventions in `spectrogram.py`."""
 
-    sample_rate_hz: int = 16_000
-    hop_samples: int = 128
-    fft_samples: int = 2048
-    mel_bands: int = 512
+    sample_rate_hz: Count = 16_000
+    hop_samples: Count = 128
+    fft_samples: Count = 2048
+    mel_bands: Count = 512
     low_hz: float = 20.0
     high_hz: float = 7600.0
     # Replaces the logarithm's argument where that is zero; smaller positive values stay as they are.
@@ -74,27 +70,19 @@ class SpectrogramConfig:
 
 
 @dataclass(frozen=True)
-class VocabularyConfig:
+class VocabularyConfig(Checked, section="vocabulary", error=ModelError):
     """Which events exist and what is written of a note."""
 
-    steps_per_second: int = 100
-    max_shift_seconds: int = 10
-    velocity_bins: int = 1
+    steps_per_second: Count = 100
+    max_shift_seconds: Count = 10
+    velocity_bins: Annotated[int, Limits("1 to 127", lambda bins: 1 <= bins <= 127)] = 1
     ties: bool = True
     program_granularity: Granularity = "full"
     onsets_only: bool = False
 
-    def __post_init__(self) -> None:
-        if self.program_granularity not in ("flat", "midi_class", "full"):
-            raise ModelError(
-                f"Unknown program granularity {self.program_granularity!r}.", "Choose flat, midi_class or full."
-            )
-        if not 1 <= self.velocity_bins <= 127:
-            raise ModelError(f"vocabulary.velocity_bins is {self.velocity_bins}; it must lie in 1 to 127.")
-
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Checked, error=ModelError):
     """Everything needed to build a model and use it."""
 
     name: str = "mt3"
@@ -102,11 +90,19 @@ class ModelConfig:
     spectrogram: SpectrogramConfig = field(default_factory=SpectrogramConfig)
     vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
 
-    def __post_init__(self) -> None:
+    def _check_together(self) -> None:
         if self.network.input_bands != self.spectrogram.mel_bands:
             raise ModelError(
                 f"The network reads {self.network.input_bands} bands, the spectrogram has {self.spectrogram.mel_bands}."
             )
+
+    @classmethod
+    def from_text(cls, text: str) -> ModelConfig | None:
+        return PRESETS.get(text)
+
+    @classmethod
+    def text_means(cls) -> str:
+        return f"the name of a preset ({', '.join(PRESETS)}), or one of its fields a value"
 
     @property
     def segment_samples(self) -> int:
@@ -141,11 +137,7 @@ def _build(kind: type, values: Any, where: str) -> Any:
     missing, surplus = sorted(names - values.keys()), sorted(values.keys() - names)
     if missing or surplus:
         raise ModelError(f"The model's config does not fit: in {where} missing {missing}, unknown {surplus}.")
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    try:
-        return kind(**fields)
-    except TypeError as error:
-        raise ModelError(f"The model's config has a value of the wrong type in {where}: {error}.") from error
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
 MT3 = ModelConfig(name="mt3")

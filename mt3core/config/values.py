@@ -1,27 +1,148 @@
-"""From text on the command line to the value of a config's field, by the field's annotation."""
+"""What may stand in a config's field: its annotation says type, choices and bounds, for text and for values alike.
+
+    examples: Count = 256                                        a whole number of at least 1
+    kind: Literal["adafactor", "adamw"] = "adafactor"            one of these
+    detune_cents: Annotated[float, Limits("...", lambda value: 0 <= value <= 5)] = 3.0
+    num_workers: Annotated[CountOrZero, FREE] = 0                may change where a run is resumed
+
+A dataclass that derives from `Checked` refuses whatever does not fit as soon as one is made.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import re
 import types
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
-from mt3core.config.data import DatasetChoice
-from mt3core.config.model import PRESETS, ModelConfig
-from mt3core.errors import UsageError
+from mt3core.errors import MT3Error, UsageError
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _NONE = ("none", "null")
+# Marks a field that a run may be resumed with another value of: where, how fast and how long it is computed, what is
+# kept and reported, and what the learning rate is. Whatever else differs would make it another run.
+FREE = "a run may be resumed with another value"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Marks what a field's value has to be besides its type: as a test, and in words that go after "Give".
+
+    A test written within an annotation knows none of its module's names; one that needs some stands before the class.
+    """
+
+    words: str
+    fit: Callable[[Any], bool]
+
+
+def at_least(lowest: int) -> Limits:
+    return Limits(f"at least {lowest}", lambda value: value >= lowest)  # NaN is not
+
+
+def span(words: str, lowest: float = -math.inf, highest: float = math.inf) -> Limits:
+    """Of a pair: the ends in their order, within these bounds."""
+    return Limits(words, lambda ends: lowest <= ends[0] <= ends[1] <= highest)
+
+
+Count = Annotated[int, at_least(1)]
+CountOrZero = Annotated[int, at_least(0)]
+NotNegative = Annotated[float, at_least(0)]
+Positive = Annotated[float, Limits("a positive number", lambda value: 0 < value < math.inf)]
+Share = Annotated[float, Limits("at least 0 and less than 1", lambda value: 0 <= value < 1)]
+Probability = Annotated[float, Limits("a probability from 0 to 1", lambda value: 0 <= value <= 1)]
+Span = Annotated[tuple[float, float], span("the lower and the upper end")]
+
+
+class Checked:
+    """Base of the config dataclasses: every field is checked against its annotation when one is made.
+
+    Args of a subclass: `section` is its path in the whole config, which errors name; `error` is their class.
+    """
+
+    _section: ClassVar[str] = ""
+    _error: ClassVar[type[MT3Error]] = UsageError
+
+    def __init_subclass__(cls, section: str = "", error: type[MT3Error] = UsageError) -> None:
+        cls._section, cls._error = f"{section}." if section else "", error
+
+    def __post_init__(self) -> None:
+        config: Any = type(self)
+        for name, kind in _kinds(config).items():
+            value = getattr(self, name)
+            if wanted := _misfit(kind, value):
+                shown = "empty" if value in ((), "") else repr(value) if isinstance(value, str) else value
+                raise self._error(f"{self._section}{name} is {shown}.", f"Give {wanted}.")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """For subclasses: raises where values fit their fields, but not each other."""
+
+
+def check_name(name: str, what: str) -> str:
+    """The name of a thing, where it can stand in the names of files. Raises `UsageError` where it cannot."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise UsageError(f"{name!r} cannot name {what}.", "Use letters, digits, '-', '_' and '.'.")
+    return name
+
+
+def is_free(config: type, path: str) -> bool:
+    """Whether a field of a config's class, or what it is a part of, is marked `FREE`."""
+    name, _, rest = path.partition(".")
+    kind = _kinds(config).get(name)
+    if get_origin(kind) is Annotated and FREE in get_args(kind):
+        return True
+    return bool(rest) and dataclasses.is_dataclass(kind) and is_free(kind, rest)  # type: ignore[arg-type]
+
+
+def decisive(config: Any) -> dict[str, Any]:
+    """The fields of a config that are not `FREE`, as JSON-ready values."""
+    values = dataclasses.asdict(config)
+    return {name: value for name, value in values.items() if not is_free(type(config), name)}
+
+
+@functools.cache
+def _kinds(config: type) -> dict[str, Any]:
+    """The annotation of every field."""
+    hints = get_type_hints(config, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(config)}
+
+
+def _misfit(kind: Any, value: Any) -> str:
+    """In words what a field of this type takes, where the value is nothing like it; empty where it fits."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        limits = [one for one in arguments[1:] if isinstance(one, Limits)]
+        return _misfit(arguments[0], value) or next((one.words for one in limits if not one.fit(value)), "")
+    if origin in (Union, types.UnionType):
+        wanted = [_misfit(one, value) for one in arguments]
+        return " or ".join(wanted) if all(wanted) else ""
+    if origin is Literal:
+        fits = value in arguments
+    elif origin is tuple:
+        several = len(arguments) == 2 and arguments[1] is Ellipsis
+        fits = isinstance(value, tuple) and (several or len(value) == len(arguments))
+        kinds = arguments[:1] * len(value) if several else arguments
+        fits = fits and not any(map(_misfit, kinds, value))
+    elif kind in (int, float):
+        fits = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+    else:
+        fits = isinstance(value, kind)
+    return "" if fits else _described(kind)
 
 
 def parse_value(owner: type, field: str, path: str, text: str) -> Any:
     """The value that `text` says for a field of the dataclass `owner`. `path` names it in errors.
 
-    Known are int, float, bool, str, Literal, unions with None, tuples of these (with commas between them),
-    `DatasetChoice` by its name, and `ModelConfig` by the name of a preset. Raises `UsageError` naming the type wanted.
+    Known are int, float, bool, str, Literal, unions with None, tuples of these (with commas between them), and
+    dataclasses with `text_means` and `from_text`, which gives None for what it does not know. Raises `UsageError`
+    naming the type wanted.
     """
-    kind = get_type_hints(owner)[field]
+    kind = _kinds(owner)[field]
     try:
         return _parsed(kind, text)
     except _Unfit:
@@ -34,6 +155,8 @@ class _Unfit(Exception):
 
 def _parsed(kind: Any, text: str) -> Any:
     origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _parsed(arguments[0], text)
     if origin in (Union, types.UnionType):
         return _parsed_union(arguments, text)
     if origin is Literal:
@@ -46,10 +169,8 @@ def _parsed(kind: Any, text: str) -> Any:
         return _number(kind, text)
     if kind is str:
         return text
-    if kind is DatasetChoice:
-        return DatasetChoice(_not_empty(text))
-    if kind is ModelConfig:
-        return _one_of(PRESETS, text)
+    if hasattr(kind, "from_text") and (found := kind.from_text(text)) is not None:
+        return found
     raise _Unfit
 
 
@@ -109,23 +230,20 @@ def _not_empty(text: str) -> str:
 def _described(kind: Any) -> str:
     """The type in words, for "Give ..."."""
     origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _described(arguments[0])
     if origin in (Union, types.UnionType):
-        return " or ".join("none" if one is type(None) else _described(one) for one in arguments)
+        return " or ".join(map(_described, arguments))
     if origin is Literal:
         return " or ".join(map(str, arguments))
     if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
         return f"{_described(arguments[0])}, or several with commas between them"
     if origin is tuple:
         return f"{len(arguments)} values with a comma between them, each {_described(arguments[0])}"
-    if dataclasses.is_dataclass(kind) and kind is not ModelConfig and kind is not DatasetChoice:
+    if hasattr(kind, "from_text"):
+        return kind.text_means()
+    if dataclasses.is_dataclass(kind):
         names = ", ".join(field.name for field in dataclasses.fields(kind))
         return f"one of its fields a value: {names}"
-    known = {
-        bool: "true or false",
-        int: "a whole number",
-        float: "a number",
-        str: "a text",
-        DatasetChoice: "the name of a data set",
-        ModelConfig: f"the name of a preset ({', '.join(PRESETS)}), or one of its fields a value",
-    }
+    known = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", types.NoneType: "none"}
     return known.get(kind, f"a value of type {kind}")

@@ -156,7 +156,10 @@ def test_the_order_matters_only_where_one_field_is_changed_twice():
         ("data.datasets=maestro,,slakh", "Give the name of a data set, or several with commas between them"),
         ("data.augmentation.gain_db=1", "Give 2 values with a comma between them, each a number"),
         ("model=mt4", r"Give the name of a preset \(mt3, ismir2021, multitrack\)"),
-        ("model.network.emb_dim=7", r"model\.network\.emb_dim=7 does not fit: network\.emb_dim is 7; positions need"),
+        (
+            "model.network.emb_dim=7",
+            r"emb_dim=7 does not fit: network\.emb_dim is 7\. Give an even number",
+        ),
         ("model.network.input_bands=64", "does not fit: The network reads 64 bands, the spectrogram has 512"),
     ],
 )

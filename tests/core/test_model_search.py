@@ -201,13 +201,11 @@ def test_names_are_known_to_the_other_commands(home, small, tiny_model, capsys):
 
 
 def test_training_begins_from_names(home, small):
-    from dataclasses import replace
-
     from mt3app.commands.train import initial_arrays
     from mt3app.progress import Reporter
-    from mt3core.config.training import TrainingConfig
+    from mt3core.config.training import BatchConfig, TrainingConfig
 
-    config = replace(TrainingConfig(name="x"), model=load_config(small))
+    config = TrainingConfig("x", load_config(small), batch=BatchConfig(block_tokens=8))
     assert initial_arrays(config, "small", Reporter(quiet=True)).keys() == load_weights(small).arrays.keys()
 
 

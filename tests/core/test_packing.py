@@ -150,7 +150,7 @@ def test_a_batch_is_split_into_parts():
     assert padded["targets"].shape == (2, 4, 20)
     assert padded["block_examples"].tolist() == [[[0], [1], [0], [1]]] * 2
     with pytest.raises(ValueError, match="8 examples cannot be computed in 3 equal parts"):
-        split_batch(batch, config_of(accumulation=3), 1, 8)
+        split_batch(batch, config_of(examples=9, accumulation=3), 1, 8)
     with pytest.raises(ValueError, match="8 examples cannot be shared equally by 3 groups"):
         split_batch(batch, config_of(), 3, 8)
 

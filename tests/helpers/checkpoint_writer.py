@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from tiny_networks import tiny
 
-from mt3core.config.training import CheckpointConfig, ComputeConfig, OptimizerConfig, TrainingConfig
+from mt3core.config.training import BatchConfig, CheckpointConfig, ComputeConfig, OptimizerConfig, TrainingConfig
 from mt3jax.training.run.checkpoints import Checkpoints
 from mt3jax.training.run.hosts import join_hosts
 from mt3jax.training.step.sharding import make_mesh, place
@@ -31,6 +31,7 @@ def run_config(ema_decay=0.9, keep_last=2, keep_best=1, fsdp=1, **changes):
     config = TrainingConfig(
         name="tiny",
         model=tiny(num_encoder_layers=1, num_decoder_layers=1),
+        batch=BatchConfig(block_tokens=5),
         optimizer=OptimizerConfig(kind="adamw", clip_norm=1.0, weight_decay=0.1, ema_decay=ema_decay),
         compute=ComputeConfig(fsdp=fsdp),
         checkpoint=CheckpointConfig(keep_last=keep_last, keep_best=keep_best),

@@ -10,7 +10,7 @@ import pytest
 
 from mt3core.config.files import list_configs, load_config, shipped_folder
 from mt3core.config.model import PRESETS
-from mt3core.config.training import LossConfig, check_training_config
+from mt3core.config.training import LossConfig
 from mt3core.model.directory import check_fit
 from mt3data.examples.examples import ExampleConfig
 from mt3jax.training.loss_curve import read_curve
@@ -27,7 +27,6 @@ def test_all_that_are_promised_are_there():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_config_is_named_like_its_file_and_documented(name):
     config = load_config(name)
-    check_training_config(config)
     assert config.name == name
     ExampleConfig(model=config.model)  # segments that divide the chunks
     text = (shipped_folder() / f"{name}.py").read_text(encoding="utf-8")

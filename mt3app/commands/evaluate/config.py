@@ -23,7 +23,7 @@ from mt3app.commands.evaluate.files import choose_protocols
 from mt3app.commands.evaluate.metrics import REFERENCES, Scoring, SetMetrics, agreement, print_metrics, score_set
 from mt3app.outputs import check_writable
 from mt3app.progress import Reporter, describe
-from mt3core.config.evaluation import EvaluationConfig, check_evaluation_config
+from mt3core.config.evaluation import EvaluationConfig
 from mt3core.config.files import load_evaluation_config
 from mt3core.errors import DatasetError, MT3Error
 from mt3core.extras import SCORE_PACKAGES, require
@@ -118,9 +118,7 @@ def settled_config(options: DataSetOptions) -> EvaluationConfig:
         "protocols": options.protocols or None,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    config = dataclasses.replace(config, data=data, **given)
-    check_evaluation_config(config)
-    return config
+    return dataclasses.replace(config, data=data, **given)
 
 
 def choose_backends(name: str | None) -> list[str]:

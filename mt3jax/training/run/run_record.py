@@ -15,42 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from mt3core.config.training import TrainingConfig
+from mt3core.config.values import is_free
 from mt3core.errors import TrainingError
 from mt3core.files import atomic_output
 
 RUN_FILE = "run.json"
 PACKAGES = ("mt3kit", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-
-# What a run may go on with another value of: where, how fast and how long it is computed, what is kept and reported,
-# and what the learning rate is. Whatever else differs would make it another run.
-FREE = (
-    "name",
-    "before",  # what has begun does not look back
-    "before.",
-    "num_steps",
-    "data.manifest",  # the pipeline's state knows by itself whether it lists the same data
-    "data.num_workers",
-    "data.num_threads",
-    "data.batches_ahead",
-    "batch.accumulation",
-    "batch.packed",
-    "batch.block_tokens",
-    "batch.rows",
-    "optimizer.learning_rate",
-    "optimizer.schedule",
-    "optimizer.warmup_steps",
-    "optimizer.end_factor",
-    "loss.chunk_tokens",
-    "compute.remat",
-    "compute.attention",
-    "compute.data",
-    "compute.fsdp",
-    "safety.",
-    "checkpoint.",
-    "validation.",
-    "report.",
-    "finish.",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +72,7 @@ def check_folder(directory: Path, config: TrainingConfig) -> list[Change]:
             )
         return []
     changes = differences(read_run_record(directory)["config"], config)
-    refused = [change for change in changes if not _is_free(change.field)]
+    refused = [change for change in changes if not is_free(TrainingConfig, change.field)]
     if refused:
         raise TrainingError(
             f"The run in {directory} was begun with another configuration: {', '.join(map(str, refused))}.",
@@ -141,7 +111,7 @@ def differences(before: Mapping[str, Any], config: TrainingConfig) -> list[Chang
     """The fields whose values are others now. One that a run of an older version had not yet has its default."""
     # Through JSON, as the values of before were: tuples become lists.
     now = _flat(json.loads(json.dumps(dataclasses.asdict(config))))
-    default = _flat(json.loads(json.dumps(dataclasses.asdict(TrainingConfig(name="")))))
+    default = _flat(json.loads(json.dumps(dataclasses.asdict(TrainingConfig(name="default")))))
     was = {**default, **_flat(before)}
     return [Change(field, was[field], value) for field, value in now.items() if was.get(field) != value]
 
@@ -176,10 +146,6 @@ def _git(root: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None
-
-
-def _is_free(field: str) -> bool:
-    return any(field == free or (free.endswith(".") and field.startswith(free)) for free in FREE)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
