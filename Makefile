@@ -1,4 +1,4 @@
-# `make demo` and `make test` are all a fresh machine needs: each sets up what it runs with.
+# `make demo` and `make test` are enough on a fresh machine: each sets up its environment first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,26 +11,26 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[all,dev]"
-	# Renders the demonstration. Without its dependency, which only plays on loudspeakers and has to be compiled.
+	# Renders the demo. Installed without its dependency, which only plays through loudspeakers and must be compiled.
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps tinysoundfont
 	touch $@
 
-# Renders a short piece, transcribes it, scores and draws the result. Uses no network.
-# Until weights of our own ship, those that lie beside the checkout serve where no others were named.
+# Renders a short piece, transcribes it, then scores and draws the result. Uses no network.
+# Until our own weights ship, it falls back to those next to the checkout.
 SHARED_MODEL := $(if $(MT3_MODEL)$(wildcard models/mt3),,$(wildcard ../shared/mt3_checkpoint))
 demo: $(READY)
 	$(if $(SHARED_MODEL),MT3_MODEL=$(SHARED_MODEL)) $(BIN)/mt3 demo
 
-# Two at a time: most of the wait is for compiling, on one processor. A file's tests stay together, for what they share.
+# Two at a time: most of the time is compilation on one processor. The tests of a file stay together to share fixtures.
 TEST_PROCESSES ?= 2
 test: $(READY)
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
-# The same, telling which lines no test runs. Counting them makes the tests in Python alone take twice as long.
+# The same, and lists the lines that no test runs. Counting them doubles the time of tests that run only Python.
 coverage: $(READY)
 	$(BIN)/pytest --cov --cov-report=term:skip-covered --numprocesses $(TEST_PROCESSES) --dist loadfile
 
-# Without the slow tests, for the time between two edits.
+# Without the slow tests, for use between edits.
 quick: $(READY)
 	$(BIN)/pytest -m "not slow" -x -q
 
@@ -43,11 +43,11 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Speed and memory on this machine; the figures in docs/performance.md come from here.
+# Speed and memory on this machine; the source of the figures in docs/performance.md.
 bench: $(READY)
 	$(BIN)/python benchmarks/speed.py
 
-# On a machine with a GPU, with whatever is installed there: GPU_PYTHON=/path/to/python make gpu
+# For a machine with a GPU, with the packages installed there: GPU_PYTHON=/path/to/python make gpu
 GPU_PYTHON ?= python3
 gpu:
 	PYTHONPATH=. $(GPU_PYTHON) benchmarks/gpu.py

@@ -1,26 +1,26 @@
-"""From the published weights on to music of one's own.
+"""Fine-tunes the published weights on your own music.
 
-Aim: a model that has learned already gets better at one kind of recording, from minutes to hours of it.
+Aim: improve a trained model on one kind of recording, with minutes to hours of it.
 
-Data: recordings with their notes, as pairs of audio and MIDI files of the same name in train/, validation/ and test/:
+Data: recordings with their notes, as audio and MIDI files of the same name in train/, validation/ and test/:
 
     mt3 prepare folder my_music --out cache/my_music
 
-Command; `--init` also takes a model directory, another T5X or Orbax checkpoint, or a run's folder:
+Command; `--init` also accepts a model directory, another T5X or Orbax checkpoint, or the folder of a run:
 
     mt3 train --config finetune --init mt3 --data cache/my_music
     mt3 convert checkpoint/finetune models/my_music
 
-Settings: Adafactor, as these weights were trained with, at half the rate, falling to nothing; 2,000 steps of 32
-segments of 2 s; the best checkpoint by validation is kept. Where there are only a few pieces: num_steps=300. Not
-AdamW: it moves all weights by the same amount, and those of the queries are an eighth as large as others. At a rate of
-1e-4 note F1 of a rendered piece fell from 0.52 to 0.22 within 30 steps, although the loss halved.
+Settings: Adafactor, with which these weights were trained, at half the rate, decaying to zero; 2,000 steps of 32
+segments of 2 s; the best checkpoint by validation is kept. With only a few pieces, use num_steps=300. Do not use AdamW:
+it moves all weights by the same amount, and those of the queries are an eighth as large as the others. At a rate of
+1e-4, note F1 of a rendered piece fell from 0.52 to 0.22 within 30 steps, although the loss halved.
 
 On a CPU add --set compute.dtype=float32 --set batch.examples=8 --set num_steps=100.
 
-Expected: on a busy CPU with 2 cores, batch.examples=8 and compute.dtype=float32, 15 to 25 s a step; note F1 of three
-rendered pieces went from 0.27 to 0.72 in 20 steps (docs/results.md). About 7 GB of memory there. Not yet run on a GPU,
-nor all its steps.
+Expected: on a busy CPU with 2 cores, with batch.examples=8 and compute.dtype=float32, 15 to 25 s per step and about
+7 GB of memory; note F1 of three rendered pieces rose from 0.27 to 0.72 in 20 steps (docs/results.md). Not yet run on a
+GPU, or to the end.
 """
 
 from mt3core.config.data import AugmentationConfig

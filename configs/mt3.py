@@ -1,10 +1,10 @@
-"""The recipe by which the published `mt3` checkpoint was trained.
+"""The recipe of the published `mt3` checkpoint.
 
-Aim: the published model again (Gardner et al., "MT3: Multi-Task Multitrack Music Transcription", 2022), as far as the
-data at hand allow.
+Aim: reproduce the published model (Gardner et al., "MT3: Multi-Task Multitrack Music Transcription", 2022), as far as
+the available data allow.
 
-Data: the original mixes six data sets. Of these MAESTRO and SLAKH can be prepared here; `mt3 prepare folder` takes
-others. They are mixed with temperature 10/3.
+Data: the original mixes six data sets. Two of them, MAESTRO and SLAKH, can be prepared here; others with
+`mt3 prepare folder`. They are mixed with temperature 10/3.
 
     mt3 prepare maestro datasets/maestro-v3.0.0 --out cache
     mt3 prepare slakh datasets/slakh2100_flac_redux --out cache
@@ -16,11 +16,11 @@ Command:
 
 The recipe: 8 + 8 layers, 256 frames in and up to 1,024 tokens out; Adafactor with decay exponent 0.8, a constant rate
 of 1e-3 after 1,000 steps of warm-up, 1,000,000 steps of 256 examples, the loss summed over tokens with a z-loss of
-1e-4, dropout 0.1. Targets are packed here, which leaves loss and gradients as they are. The original's matrix products
-were float32 by name, which a TPU rounds to bfloat16; here activations are bfloat16, too, and all fits one GPU of 80 GB.
-In float32 it takes parts: --set compute.dtype=float32 --set batch.accumulation=2.
+1e-4, dropout 0.1. Targets are packed here, which does not change loss and gradients. The original's matrix products
+were nominally float32, which a TPU rounds to bfloat16; here activations are also bfloat16, and everything fits one GPU
+of 80 GB. In float32 it needs microbatches: --set compute.dtype=float32 --set batch.accumulation=2.
 
-Expected time, memory and result: not yet run; the original took 2.8 days on 16 TPUs of the third version.
+Expected time, memory and result: not yet run; the original took 2.8 days on 16 TPUs v3.
 """
 
 from mt3core.config.model import MT3

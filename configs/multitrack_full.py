@@ -1,4 +1,4 @@
-"""MAESTRO and SLAKH together, six and six layers: the model to transcribe any music with.
+"""MAESTRO and SLAKH together, 6 + 6 layers: a model to transcribe any music.
 
 Aim: the published MT3's accuracy on MAESTRO and SLAKH from a network that decodes faster; segments of 4.1 s.
 
@@ -14,10 +14,10 @@ Command:
     mt3 convert checkpoint/multitrack_full models/multitrack_full
 
 Settings: AdamW in bfloat16 with a cosine schedule, gradients clipped at norm 1, a moving average of the parameters,
-packed targets. 500,000 steps of 256 segments of 4.1 s are as much audio as the published 1,000,000 steps of 2.05 s.
+packed targets. 500,000 steps of 256 segments of 4.1 s contain as much audio as the published 1,000,000 steps of 2.05 s.
 
-Expected, on one GPU with 80 GB or more: not yet run. Time and memory are printed before the first step.
-Expected result: not yet run.
+Expected time, memory and result, on one GPU with 80 GB or more: not yet run. Time and memory are estimated before the
+first step.
 """
 
 from mt3core.config.data import AugmentationConfig, DatasetChoice

@@ -8,9 +8,9 @@ Command, the same on every host of the slice; the hosts find each other:
 
     mt3 train --config multitrack_tpu --data /mnt/data/cache --output /mnt/data/checkpoint/multitrack_tpu
 
-Batches are split over all chips (32 examples each) and parameters are kept on each: 60 million of them with AdamW's
+Batches are split over all chips (32 examples each), and each chip has all parameters: 60 million of them with AdamW's
 moments and their moving average are 1 GB. `compute.fsdp=4` would spread them over four chips. The learning rate is
-that of `multitrack_full` times two, the square root of the batch's factor.
+twice that of `multitrack_full`: the square root of the factor of the batch size.
 
 Expected time, memory and result: not yet run. Time and memory are estimated before the first step.
 """

@@ -1,6 +1,6 @@
 """Piano with velocities: MAESTRO alone and the vocabulary of `ismir2021`.
 
-Aim: notes with their loudness from recordings of a piano, as Hawthorne et al., "Sequence-to-Sequence Piano
+Aim: notes with their loudness from piano recordings, as in Hawthorne et al., "Sequence-to-Sequence Piano
 Transcription with Transformers" (2021): 127 velocities, no instruments, no ties, segments of 4.1 s.
 
 Data: MAESTRO v3, about 200 hours, 23 GB prepared:
@@ -35,7 +35,7 @@ config = TrainingConfig(
     model=ISMIR2021,
     num_steps=300_000,
     data=DataConfig(
-        # Two pianos at once are no piano music, so whole recordings only.
+        # Two pianos at the same time are not piano music, so whole recordings only.
         datasets=(DatasetChoice("maestro", stem=0.0, subset=0.0, across=0.0),),
         augmentation=AugmentationConfig(
             polarity_probability=0.5,

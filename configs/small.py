@@ -1,9 +1,9 @@
 """The small model that is to ship with mt3kit: any music, 3 million parameters, many times real time on two cores.
 
-Aim: the notes of pianos, bands and drums from a network that a laptop runs, trained on music and sounds whose licences
-allow the weights to be given away.
+Aim: transcribe pianos, bands and drums with a network that runs on a laptop, trained on music and sounds whose licences
+allow the weights to be distributed.
 
-Data: music from published collections and composed pieces, rendered with sampled instruments and sound fonts; made by
+Data: published music and composed pieces, rendered with sampled instruments and sound fonts; made by
 
     python recipes/small/data.py --out small-data
 
@@ -12,12 +12,12 @@ Command:
     mt3 train --config small
     mt3 convert checkpoint/small models/small --dtype bfloat16
 
-Three runs in a row. The decoder's attention finds the notes within a few hundred steps where segments are short and
-targets hold onsets alone; the same network on whole targets of one second takes several times as long. So the first
-run hears half a second and writes onsets; the second hears one second and writes all events of pianos, drums and
-single instruments; the third hears mixes as well. Muon takes the layers' matrices.
+Three runs in a row. With short segments and onsets-only targets, the decoder's attention finds the notes within a few
+hundred steps; with complete targets of one second, the same network takes several times as long. So the first run hears
+half a second and writes onsets; the second hears one second of pianos, drums and single instruments and writes all
+events; the third also hears mixes. Muon is used for the layers' matrices.
 
-Expected: docs/small_model.md has the log of what was tried, with its figures. This recipe as a whole: not yet run.
+Expected: docs/small_model.md has a log of everything that was tried, with results. The recipe as a whole: not yet run.
 """
 
 from dataclasses import replace
@@ -49,9 +49,9 @@ MODEL = ModelConfig(
         input_bands=256,
         max_target_tokens=256,
     ),
-    # 16 ms a frame: half the encoder's work of 8 ms, with no loss that could be seen.
+    # 16 ms per frame: half the encoder's work at 8 ms, without a visible loss.
     spectrogram=SpectrogramConfig(hop_samples=256, mel_bands=256),
-    # 20 ms a step: the place of an onset is the slowest to be learned, and half as many places are learned sooner.
+    # 20 ms per step: onset times are learned last, and half as many possible times are learned sooner.
     vocabulary=VocabularyConfig(steps_per_second=50, max_shift_seconds=2, program_granularity="midi_class"),
 )
 

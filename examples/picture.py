@@ -1,4 +1,4 @@
-"""Draws what the network sees and what it writes: the log-mel of the demonstration's piece with the notes over it.
+"""Draws what the network reads and writes: the log-mel of the demo piece with the notes below it.
 
     mt3 demo && python examples/picture.py demo_output docs/transcription.png
 
