@@ -9,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from mt3core.config.values import Checked, Count, CountOrZero, Limits, Share
+from mt3core.config.values import Checked, Count, CountOrZero, Limits, NotNegative, Share
 from mt3core.errors import ModelError
 
 FORMAT_VERSION = 1
@@ -71,7 +71,11 @@ class SpectrogramConfig(Checked, section="spectrogram", error=ModelError):
 
 @dataclass(frozen=True)
 class VocabularyConfig(Checked, section="vocabulary", error=ModelError):
-    """Which events exist and what is written of a note."""
+    """Which events exist, what is written of a note, and how soon it may be struck again.
+
+    A small network that is unsure of an onset writes it twice. Onsets within `shortest_repeat_seconds` of the onset
+    before, of the same pitch and instrument, are passed over; the published models keep every one (0).
+    """
 
     steps_per_second: Count = 100
     max_shift_seconds: Count = 10
@@ -79,6 +83,7 @@ class VocabularyConfig(Checked, section="vocabulary", error=ModelError):
     ties: bool = True
     program_granularity: Granularity = "full"
     onsets_only: bool = False
+    shortest_repeat_seconds: NotNegative = 0.0
 
 
 @dataclass(frozen=True)

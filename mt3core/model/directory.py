@@ -26,8 +26,12 @@ WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 _CARD_HEADER = "---\n"  # a card that a person wrote begins with YAML, as on the Hugging Face hub
 # What may differ between weights and config: it changes no array and no array's meaning. Which events are written of a
-# note (`onsets_only`) leaves every token what it was, so that a run may begin with onsets and go on with all.
-FREE_FIELDS = ("dropout_rate", "input_frames", "max_target_tokens", "max_positions", "onsets_only")
+# note (`onsets_only`) leaves every token what it was, so that a run may begin with onsets and go on with all; and what
+# is passed over of what the network writes (`shortest_repeat_seconds`) is not its concern.
+FREE_FIELDS = (
+    *("dropout_rate", "input_frames", "max_target_tokens", "max_positions", "onsets_only"),
+    "shortest_repeat_seconds",
+)
 
 
 def save_model_directory(

@@ -4,7 +4,8 @@ Whatever the network writes is accepted: an event that makes no sense is counted
 the original (`run_length_encoding.decode_events`, `note_sequences.decode_note_event` there) does so.
 
 - invalid: no event at all, an event earlier than the one before (also where that is a program or velocity), a
-  note-off or tie of a note that does not sound, a tie event outside a tie section, a drum with velocity 0.
+  note-off or tie of a note that does not sound, a tie event outside a tie section, a drum with velocity 0. Where the
+  model's `shortest_repeat_seconds` asks for it, also an onset too soon after that of the same note.
 - dropped: the events from a shift beyond the next segment's start to the segment's end.
 """
 
@@ -22,6 +23,7 @@ from mt3core.notes.vocabulary import EVENT_TYPES, Vocabulary, bin_to_velocity
 
 INITIAL_VELOCITY = 100  # until a first velocity event, and of all notes where only onsets are written
 MIN_NOTE_SECONDS = 0.01  # also the length of a drum note
+_DRUMS = -1  # in place of a program
 
 _SHIFT, _PITCH, _VELOCITY, _TIE, _PROGRAM, _DRUM = range(len(EVENT_TYPES))
 
@@ -41,6 +43,7 @@ class NoteDecoder:
         self._program = 0
         self._active: dict[tuple[int, int], tuple[float, int]] = {}  # (program, pitch): (onset, velocity)
         self._tied: set[tuple[int, int]] = set()
+        self._latest: dict[tuple[int, int], float] = {}  # (program, or -1 for drums, and pitch): onset
         self._in_tie_section = False
 
     @property
@@ -112,6 +115,8 @@ class NoteDecoder:
         elif kind == _DRUM:
             if self._velocity == 0:
                 return False
+            if self._is_too_soon((_DRUMS, value), time):
+                return False
             self._rows.append((time, time + MIN_NOTE_SECONDS, value, self._velocity, 0, True))
         else:
             return self._end_tie_section()
@@ -128,11 +133,32 @@ class NoteDecoder:
             if not is_active:
                 return False
             self._end_note(key, time)
+        elif self._is_too_soon(key, time):
+            if not is_active:
+                self._sound_on(key)
+            return False
         else:
             if is_active:
                 self._end_note(key, time)
             self._active[key] = (time, self._velocity)
         return True
+
+    def _is_too_soon(self, key: tuple[int, int], time: float) -> bool:
+        """Whether an onset repeats the one before within `shortest_repeat_seconds`; else it is kept in mind."""
+        latest = self._latest.get(key)
+        if latest is not None and time - latest < self.vocabulary.config.shortest_repeat_seconds:
+            return True
+        self._latest[key] = time
+        return False
+
+    def _sound_on(self, key: tuple[int, int]) -> None:
+        """Takes back the end of the latest note of that program and pitch."""
+        for number in reversed(range(len(self._rows))):
+            onset, _, pitch, velocity, program, is_drum = self._rows[number]
+            if (program, pitch) == key and not is_drum:
+                del self._rows[number]
+                self._active[key] = (onset, velocity)
+                return
 
     def _end_tie_section(self) -> bool:
         """Ends what sounds and was not tied. Without a tie event a section has no end, and nothing is ended."""

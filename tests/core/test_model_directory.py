@@ -192,7 +192,7 @@ def test_newer_version_and_unknown_settings(directory):
     path = directory / "config.json"
     values = json.loads(path.read_text())
     path.write_text(json.dumps({**values, "format_version": 99}))
-    with pytest.raises(ModelError, match=re.escape("version 99; this mt3kit reads up to 1. Update it")):
+    with pytest.raises(ModelError, match=re.escape("version 99; this mt3kit reads up to 1. Install a newer")):
         load_model_directory(directory)
     path.write_text(json.dumps({**values, "network": {**values["network"], "novelty": 1}}))
     with pytest.raises(ModelError, match=r"unknown \['novelty'\]"):

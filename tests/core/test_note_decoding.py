@@ -84,6 +84,21 @@ def test_the_decoder_shows_what_sounds_between_segments():
     assert decoder.sounding == [(0, 60)]
 
 
+@pytest.mark.parametrize("shortest", [0.0, 0.05])
+def test_an_onset_too_soon_after_the_same_one_is_passed_over(shortest):
+    """Struck again at once, after a step, after an end, and late enough; and a drum hit."""
+    decoder = NoteDecoder(VocabularyConfig(shortest_repeat_seconds=shortest))
+    struck = (ON, C4, C4, 2, C4, 4, OFF, C4, ON, C4, 16, OFF, C4)
+    played = tokens(TIE, PIANO, *struck, 20, ON, C4, KICK, KICK)
+    invalid, dropped = decoder.add_segment(0.0, played, None)
+    found = [tuple(row)[:3] for row in np.sort(decoder.finish(), order=["is_drum", "onset", "offset"]).tolist()]
+    kept = [(0.0, 0.16, 60), (0.2, 0.21, 60), (0.2, 0.21, 36)]
+    repeats = [(0.0, 0.01, 60), (0.0, 0.02, 60), (0.02, 0.04, 60), (0.04, 0.16, 60), (0.2, 0.21, 60)]
+    expected = kept if shortest else [*repeats, *2 * [(0.2, 0.21, 36)]]
+    assert [tuple(np.round(row, 9)) for row in found] == expected
+    assert (invalid, dropped) == (4 if shortest else 0, 0)
+
+
 def test_padding_is_invalid_and_what_follows_the_end_is_nothing():
     decoder = NoteDecoder(VocabularyConfig())
     assert decoder.add_segment(0.0, np.array([TIE + 3, 0, 2, 1500, 1, 0, C4 + 3]), None) == (3, 0)
