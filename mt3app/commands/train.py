@@ -51,6 +51,8 @@ def run_training(options: Options, reporter: Reporter) -> int:
     config = settled_config(options)
     output = options.output or RUNS_FOLDER / config.name
     require("train", "mt3 train", PACKAGES)
+    if config.report.wandb:
+        require("wandb", "report.wandb=true")
     runs = runs_in_order(config, output)
     for stage, _ in runs:
         if not stage.data.composed_pieces:
