@@ -24,7 +24,7 @@ from mt3core.config.model import ModelConfig
 from mt3core.errors import ModelError
 from mt3core.extras import needed
 from mt3core.files import atomic_directory
-from mt3core.model.parameters import check_arrays, parameters
+from mt3core.model.parameters import check_arrays, check_weights, parameters
 
 PARAMS_ITEM, CONFIG_ITEM = "params", "config"
 _TREE_ITEMS = (PARAMS_ITEM, "state", "default")
@@ -44,7 +44,7 @@ def write_orbax(
         overwrite: replace what is there.
     """
     table = parameters(config.network)
-    check_arrays({p.torch_name: p.torch_shape for p in table}, {n: a.shape for n, a in arrays.items()}, "the weights")
+    check_weights(config.network, arrays, "the weights")
     checkpoint = _import_orbax()
     tree = _nest({p.flax_name: p.flip(np.asarray(arrays[p.torch_name], np.float32)) for p in table})
     items = checkpoint.args.Composite(

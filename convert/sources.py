@@ -10,12 +10,9 @@ remote            `gs://` or `https://` address of a T5X or model directory
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
-
-import numpy as np
 
 from mt3convert import orbax, remote, t5x, torch_port
 from mt3core.config.model import ModelConfig
@@ -28,6 +25,7 @@ from mt3core.model.directory import (
     read_card,
     save_model_directory,
 )
+from mt3core.model.parameters import check_finite
 from mt3core.model.search import PUBLISHED, LoadedWeights, Progress, find_model, is_address
 from mt3core.model.weights_file import check_stored_type
 
@@ -83,7 +81,7 @@ def identify(source: str | os.PathLike[str]) -> Kind:
 def load(source: str | os.PathLike[str], progress: Progress | None = None) -> LoadedWeights:
     """Loads weights of any kind; a remote source is fetched into the cache first, `progress` counting its files.
 
-    Raises `ModelError` for what is missing, incomplete or broken, or holds values that are no numbers.
+    Raises `ModelError` for what is missing, incomplete or broken, or holds values that are not numbers.
     """
     kind = identify(source)
     if kind == "remote":
@@ -101,7 +99,8 @@ def load(source: str | os.PathLike[str], progress: Progress | None = None) -> Lo
     else:
         config, arrays = load_model_directory(path)
         card = read_card(path)
-    _check_finite(arrays, path)
+    if kind != "model_directory":  # which is checked where it is read
+        check_finite(arrays, path)
     return LoadedWeights(config, arrays, kind, tuple(notes), card)
 
 
@@ -176,12 +175,3 @@ def _check_free(destination: Path, overwrite: bool) -> None:
     taken = destination.exists() and (destination.is_file() or any(destination.iterdir()))
     if taken and not overwrite:
         raise OutputError(f"{destination} exists already.", "Choose another place, or say --overwrite.")
-
-
-def _check_finite(arrays: Mapping[str, np.ndarray], where: Path) -> None:
-    wrong = sorted(name for name, array in arrays.items() if not np.isfinite(array).all())
-    if wrong:
-        raise ModelError(
-            f"{where} holds values that are no numbers (NaN or infinite) in {', '.join(wrong)}.",
-            "Use an earlier checkpoint: training has diverged, or the file is damaged.",
-        )

@@ -22,7 +22,7 @@ from mt3core.config.model import ModelConfig
 from mt3core.errors import ModelError
 from mt3core.extras import needed
 from mt3core.files import atomic_directory
-from mt3core.model.parameters import Parameter, check_arrays, parameters
+from mt3core.model.parameters import Parameter, check_arrays, check_weights, parameters
 
 TREE_FILE = "checkpoint"
 # Not T5X's: written by `write_t5x`, since heads, activations and the vocabulary do not show in the arrays.
@@ -66,7 +66,7 @@ def write_t5x(
         overwrite: replace what is there.
     """
     table = parameters(config.network)
-    check_arrays({p.torch_name: p.torch_shape for p in table}, {n: a.shape for n, a in arrays.items()}, "the weights")
+    check_weights(config.network, arrays, "the weights")
     with atomic_directory(path, overwrite=overwrite) as directory:
         target: dict[str, Any] = {}
         for parameter in table:

@@ -31,7 +31,7 @@ from mt3core.config.model import ModelConfig
 from mt3core.errors import ModelError
 from mt3core.extras import needed
 from mt3core.files import atomic_output
-from mt3core.model.parameters import check_arrays, parameters
+from mt3core.model.parameters import check_weights, parameters
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 POSITION_NAMES = ("encoder.pos_emb.inv_freq", "decoder.pos_emb.inv_freq")
@@ -97,8 +97,7 @@ def read_port(path: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, np.n
     notes = [_position_note([state.pop(name) for name in positions], positions)] if positions else []
     arrays = _rename(state, path)
     config = _config_beside(path, arrays)
-    expected = {p.torch_name: p.torch_shape for p in parameters(config.network)}
-    check_arrays(expected, {name: array.shape for name, array in arrays.items()}, str(path))
+    check_weights(config.network, arrays, str(path))
     return config, arrays, notes
 
 
@@ -110,7 +109,7 @@ def write_port(path: str | os.PathLike[str], config: ModelConfig, arrays: Mappin
     path = Path(path)
     torch = _import_torch()
     table = parameters(config.network)
-    check_arrays({p.torch_name: p.torch_shape for p in table}, {n: a.shape for n, a in arrays.items()}, "the weights")
+    check_weights(config.network, arrays, "the weights")
     state = {}
     for parameter in table:
         # One tensor under all its names, which torch stores once.

@@ -10,7 +10,7 @@ import torch
 
 from mt3core.config.model import ModelConfig
 from mt3core.errors import UsageError
-from mt3core.model.parameters import check_arrays, parameters
+from mt3core.model.parameters import check_weights
 from mt3core.model.search import load_pretrained
 from mt3torch.model import Transformer
 
@@ -23,8 +23,7 @@ def load_model(model: str | os.PathLike[str] | None = None, device: str = "auto"
 
 def build_model(config: ModelConfig, arrays: Mapping[str, np.ndarray], device: str = "auto") -> Transformer:
     """A network holding `arrays` (PyTorch names and shapes); every array must be there and none more."""
-    shapes = {name: array.shape for name, array in arrays.items()}
-    check_arrays({p.torch_name: p.torch_shape for p in parameters(config.network)}, shapes, "the given weights")
+    check_weights(config.network, arrays, "the given weights")
     chosen = choose_device(device)
     # Built without memory and then given the arrays: half the time and none of the double memory.
     with torch.device("meta"):

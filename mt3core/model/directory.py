@@ -18,7 +18,7 @@ import numpy as np
 from mt3core.config.model import ModelConfig
 from mt3core.errors import ModelError
 from mt3core.files import atomic_directory
-from mt3core.model.parameters import check_arrays, parameters
+from mt3core.model.parameters import check_weights, torch_shapes
 from mt3core.model.weights_file import check_stored_type, read_weights, write_weights
 
 CONFIG_FILE = "config.json"
@@ -59,7 +59,7 @@ def save_model_directory(
     """
     directory = Path(directory)
     check_stored_type(stored_type)
-    check_arrays(_expected_shapes(config), {name: array.shape for name, array in arrays.items()}, "the weights to save")
+    check_weights(config.network, arrays, "the weights to save")
     with atomic_directory(directory, overwrite=overwrite) as temporary:
         (temporary / CONFIG_FILE).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
         write_weights(temporary / WEIGHTS_FILE, arrays, stored_type)
@@ -75,11 +75,11 @@ def load_model_directory(directory: str | os.PathLike[str]) -> tuple[ModelConfig
     or an array is missing, surplus, misshapen, cut off, of another element type or holds NaN or infinity.
     """
     directory = Path(directory)
-    config = load_config(directory)
+    config = load_model_config(directory)
     path = directory / WEIGHTS_FILE
     if not path.is_file():
         raise ModelError(f"{directory} has no {WEIGHTS_FILE}.", "Convert the model again: mt3 convert.")
-    return config, read_weights(path, _expected_shapes(config))
+    return config, read_weights(path, torch_shapes(config.network))
 
 
 def read_card(directory: str | os.PathLike[str]) -> str | None:
@@ -92,7 +92,7 @@ def read_card(directory: str | os.PathLike[str]) -> str | None:
     return card if card.startswith(_CARD_HEADER) else None
 
 
-def load_config(directory: str | os.PathLike[str]) -> ModelConfig:
+def load_model_config(directory: str | os.PathLike[str]) -> ModelConfig:
     """Only the configuration of a model directory: a cheap check that a model is there. Raises `ModelError`."""
     directory = Path(directory)
     path = directory / CONFIG_FILE
@@ -141,10 +141,6 @@ def _fields(values: Any) -> dict[str, Any]:
 
 def _shown(value: Any) -> str:
     return "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    return {parameter.torch_name: parameter.torch_shape for parameter in parameters(config.network)}
 
 
 def _model_card(config: ModelConfig, arrays: Mapping[str, np.ndarray], source: str, stored_type: str) -> str:

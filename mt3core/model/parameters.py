@@ -10,10 +10,11 @@ One table serves the two networks and the converter. A path is Magenta's own nam
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -92,6 +93,26 @@ def parameters(config: NetworkConfig) -> list[Parameter]:
     if not config.logits_via_embedding:
         add("decoder.logits_dense", "linear", config.emb_dim, config.vocab_size)
     return table
+
+
+def torch_shapes(network: NetworkConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of every weight array by its PyTorch name."""
+    return {parameter.torch_name: parameter.torch_shape for parameter in parameters(network)}
+
+
+def check_weights(network: NetworkConfig, arrays: Mapping[str, Any], where: str) -> None:
+    """Raises `ModelError` unless these are the network's arrays by PyTorch name, in PyTorch's shape."""
+    check_arrays(torch_shapes(network), {name: array.shape for name, array in arrays.items()}, where)
+
+
+def check_finite(arrays: Mapping[str, np.ndarray], where: str | os.PathLike[str]) -> None:
+    """Raises `ModelError` naming every array that holds NaN or infinity."""
+    wrong = sorted(name for name, array in arrays.items() if not np.isfinite(array).all())
+    if wrong:
+        raise ModelError(
+            f"{where} holds values that are not numbers (NaN or infinite) in {', '.join(wrong)}.",
+            "Use an earlier checkpoint: training has diverged, or the file is damaged.",
+        )
 
 
 def check_arrays(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], where: str) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, deserialize, safe_open
 
 from mt3core.errors import ModelError, UsageError
-from mt3core.model.parameters import check_arrays
+from mt3core.model.parameters import check_arrays, check_finite
 
 STORED_TYPES = ("float32", "bfloat16")
 _SAFETENSORS_NAMES = {"float32": "F32", "bfloat16": "BF16"}
@@ -76,12 +76,7 @@ def read_weights(path: Path, expected_shapes: Mapping[str, tuple[int, ...]]) -> 
             arrays = {name: _to_float32(part["data"], part["dtype"], part["shape"]) for name, part in stored}
         else:
             arrays = {name: file.get_tensor(name).astype(np.float32, copy=False) for name in types}
-    not_finite = sorted(name for name, array in arrays.items() if not np.isfinite(array).all())
-    if not_finite:
-        raise ModelError(
-            f"{path} holds values that are no numbers (NaN or infinite) in {', '.join(not_finite)}.",
-            "Use an earlier checkpoint: training has diverged, or the file is damaged.",
-        )
+    check_finite(arrays, path)
     return arrays
 
 

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from mt3core.config.model import MT3, NetworkConfig
 from mt3core.errors import ModelError, OutputError
-from mt3core.model.directory import is_model_directory, load_config, load_model_directory, save_model_directory
+from mt3core.model.directory import is_model_directory, load_model_config, load_model_directory, save_model_directory
 from mt3core.model.parameters import parameters
 
 pytestmark = pytest.mark.unit
@@ -63,7 +63,7 @@ def test_files_and_card(directory):
     assert json.loads((directory / "config.json").read_text())["format_version"] == 1
     assert is_model_directory(directory)
     assert not is_model_directory(directory.parent)
-    assert load_config(directory) == TINY
+    assert load_model_config(directory) == TINY
 
 
 def test_others_may_read_what_is_written(directory):
@@ -148,7 +148,7 @@ def test_nan_weights_are_named(directory):
         stored["encoder.encoder_norm.weight"][3] = np.nan
 
     rewrite(directory, change)
-    with pytest.raises(ModelError, match=r"no numbers .* in encoder\.encoder_norm\.weight"):
+    with pytest.raises(ModelError, match=r"not numbers .* in encoder\.encoder_norm\.weight"):
         load_model_directory(directory)
 
 

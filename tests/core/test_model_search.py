@@ -14,7 +14,7 @@ from mt3app.cli import run
 from mt3convert.t5x import write_t5x
 from mt3core.errors import ModelError
 from mt3core.model import search as model_search
-from mt3core.model.directory import is_model_directory, load_config, save_model_directory
+from mt3core.model.directory import is_model_directory, load_model_config, save_model_directory
 from mt3core.model.search import find_model, is_address, load_pretrained, load_weights, models_here, shipped_folder
 
 pytestmark = pytest.mark.unit
@@ -164,9 +164,9 @@ def test_from_pretrained_takes_names_and_all_forms(home, small, tiny_model, back
     network = importlib.import_module(f"mt3{backend}")
     for given in ("small", small, str(small), None):
         transcriber = network.Transcriber.from_pretrained(given, "cpu")
-        assert transcriber.config == load_config(small)
+        assert transcriber.config == load_model_config(small)
     # As many tokens as the command line allows a segment.
-    assert transcriber.decoding.max_tokens == load_config(small).network.max_target_tokens == 24
+    assert transcriber.decoding.max_tokens == load_model_config(small).network.max_target_tokens == 24
     write_t5x(home / "t5x", *tiny_model)
     assert network.load_model(home / "t5x", "cpu").config == tiny_model[0]
     with pytest.raises(ModelError, match="gs://mt3/checkpoints/ismir2021 has not been fetched yet"):
@@ -192,7 +192,7 @@ def test_transcribe_says_which_model_it_takes_unless_it_was_named(home, small, b
 def test_names_are_known_to_the_other_commands(home, small, tiny_model, capsys):
     assert run(["convert", "small", "copy"]) == 0
     assert f"Found:   {small} (model directory)" in capsys.readouterr().out
-    assert load_config("copy") == load_config(small)
+    assert load_model_config("copy") == load_model_config(small)
     save_model(home / "work/models/mt3", tiny_model)
     assert run(["convert", "mt3", "again"]) == 0
     # Onto itself it would be no use: the published one is meant, which no test may fetch.
@@ -205,7 +205,7 @@ def test_training_begins_from_names(home, small):
     from mt3app.progress import Reporter
     from mt3core.config.training import BatchConfig, TrainingConfig
 
-    config = TrainingConfig("x", load_config(small), batch=BatchConfig(block_tokens=8))
+    config = TrainingConfig("x", load_model_config(small), batch=BatchConfig(block_tokens=8))
     assert initial_arrays(config, "small", Reporter(quiet=True)).keys() == load_weights(small).arrays.keys()
 
 

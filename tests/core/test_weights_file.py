@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from mt3app.cli import run
 from mt3convert.sources import convert
 from mt3core.errors import ModelError, UsageError
-from mt3core.model.directory import load_config, load_model_directory, save_model_directory
+from mt3core.model.directory import load_model_config, load_model_directory, save_model_directory
 from mt3core.model.weights_file import read_weights, to_bfloat16, write_weights
 
 pytestmark = pytest.mark.unit
@@ -151,7 +151,7 @@ def test_convert_stores_bfloat16_and_takes_the_card_along(tmp_path, tiny_model, 
     save_model_directory("full", *tiny_model, card=CARD)
     assert run(["convert", "full", "half", "--dtype", "bfloat16"]) == 0
     assert "Written: half (model directory)" in capsys.readouterr().out
-    assert load_config("half") == tiny_model[0]
+    assert load_model_config("half") == tiny_model[0]
     assert (tmp_path / "half/config.json").read_bytes() == (tmp_path / "full/config.json").read_bytes()
     assert (tmp_path / "half/README.md").read_text() == CARD
     # Back to float32: what was lost is lost, nothing more.
