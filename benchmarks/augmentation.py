@@ -1,4 +1,4 @@
-"""What each effect of augmentation costs: processor time for an example of 2.048 s, medians.
+"""What each augmentation effect costs: median processor time for an example of 2.048 s.
 
 python benchmarks/augmentation.py [--rounds 100]
 """

@@ -1,9 +1,9 @@
-"""How long are the packages? Lines of code, without blank lines, comments and docstrings.
+"""How long the packages are: lines of code, without blank lines, comments and docstrings.
 
-    python benchmarks/code_lines.py              this work tree, a line a package
-    python benchmarks/code_lines.py COMMIT       beside it an earlier commit, and the difference
+    python benchmarks/code_lines.py              this work tree, one line per package
+    python benchmarks/code_lines.py COMMIT       next to an earlier commit, with the difference
 
-A line counts where a token of the program begins or ends on it; tests, benchmarks, recipes and configs are left out.
+A line counts if a token of the program starts or ends on it. Tests, benchmarks, recipes and configs are left out.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def count(files: dict[str, str]) -> Counter[str]:
 
 
 def code_lines(text: str) -> int:
-    """Lines of one file that hold code."""
+    """Lines of one file that contain code."""
     docstrings = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(

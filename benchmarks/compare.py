@@ -1,16 +1,16 @@
-"""Other systems beside ours: transcribes a folder with each, scores it, and prints one table.
+"""Compares other systems with ours: transcribes a folder with each, scores the results, and prints one table.
 
     python benchmarks/compare.py [FOLDER] [--model MODEL] [--system NAME ...] [--output FOLDER] [--markdown FILE]
 
-FOLDER holds recordings and their notes: `index.json` (as in shared/realdata, the default), MAESTRO, SLAKH, or audio and
-MIDI files of the same names. Each system runs in a virtual environment of its own, made when it is first needed below
-the cache folder (`--cache`); our two networks run in the one that runs this. What is missing or fails is named with the
-reason and stops nothing else. MIDI files and timings are kept in `--output`, so that the same command goes on where it
-was broken off; `--fresh` does everything anew.
+FOLDER contains recordings and their notes: `index.json` (as in shared/realdata, the default), MAESTRO, SLAKH, or audio
+and MIDI files of the same names. Each system runs in its own virtual environment, created when first needed below the
+cache folder (`--cache`); our two networks run in the current one. A system that is missing or fails is reported with
+the reason and does not stop the others. MIDI files and timings are kept in `--output`, so an interrupted command can be
+run again to resume; `--fresh` starts over.
 
 Scores are means over clips with 95 % bootstrap intervals over clips; each names its protocol (`mt3 evaluate --list`).
-Speed is wall clock with the model loaded, one clip after the other; memory is the peak resident size of a system's
-processes together (Linux; pages that they share count once each).
+Speed is wall clock with the model loaded, one clip after the other; memory is the peak resident size of all processes
+of a system (Linux; shared pages count once per process).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def main(arguments: Sequence[str] | None = None, systems: Sequence[System] = SYSTEMS) -> int:
-    """Runs the comparison; returns 0 even where systems were skipped, 1 where none ran, 2 for unusable input."""
+    """Runs the comparison; returns 0 even if systems were skipped, 1 if none ran, 2 for unusable input."""
     options = parse(arguments, systems)
     try:
         clips = read_clips(options.folder, options.split, tuple(options.only), options.limit)
@@ -66,20 +66,20 @@ def main(arguments: Sequence[str] | None = None, systems: Sequence[System] = SYS
 def parse(arguments: Sequence[str] | None, systems: Sequence[System]) -> argparse.Namespace:
     """The command line."""
     names = [system.name for system in systems]
-    parser = argparse.ArgumentParser(description="Other transcription systems beside ours, in one table.")
+    parser = argparse.ArgumentParser(description="Compare other transcription systems with ours, in one table.")
     parser.add_argument("folder", nargs="?", type=Path, default=SHARED / "realdata")
     parser.add_argument("--model", default=str(SHARED / "mt3_checkpoint"), help="weights of our two networks")
     parser.add_argument("--weights", action="append", default=[], metavar="SYSTEM=PATH", help="for another system")
     parser.add_argument("--system", action="append", choices=names, help="default: all")
     parser.add_argument("--output", type=Path, default=Path("comparison"), help="MIDI files and timings")
     parser.add_argument("--cache", type=Path, default=platformdirs.user_cache_path("mt3kit") / "compare")
-    parser.add_argument("--markdown", type=Path, help="write the tables here too")
+    parser.add_argument("--markdown", type=Path, help="also write the tables to this file")
     parser.add_argument("--split", default="test", help="of a data set")
-    parser.add_argument("--only", action="append", default=[], help="clips with this in their names")
-    parser.add_argument("--limit", type=int, help="no more clips than this")
-    parser.add_argument("--threads", type=int, help="for every system; default: each system's own")
-    parser.add_argument("--timeout", type=float, default=3600.0, help="seconds for a clip or for loading")
-    parser.add_argument("--fresh", action="store_true", help="do finished clips anew")
+    parser.add_argument("--only", action="append", default=[], help="only clips with this in their names")
+    parser.add_argument("--limit", type=int, help="at most this many clips")
+    parser.add_argument("--threads", type=int, help="for every system [each system's own]")
+    parser.add_argument("--timeout", type=float, default=3600.0, help="seconds allowed for a clip or for loading")
+    parser.add_argument("--fresh", action="store_true", help="transcribe finished clips again")
     options = parser.parse_args(arguments)
     options.system = options.system or names
     if incomplete := [pair for pair in options.weights if not all(pair.partition("=")[::2])]:
@@ -91,7 +91,7 @@ def parse(arguments: Sequence[str] | None, systems: Sequence[System]) -> argpars
 
 
 def transcribe(system: System, clips: Sequence[Clip], options: argparse.Namespace) -> Outcome:
-    """One system over all clips; whatever prevents it becomes the reason why it was skipped."""
+    """One system over all clips; if it cannot run, the cause becomes the reason for skipping it."""
     print(f"== {system.name} ({system.summary})", flush=True)
     given = {name: Path(path) for name, path in options.weights.items()}
     weights, problem = weights_of(system, given, options.model, lambda: port_weights(options.model, options.cache))
@@ -111,7 +111,7 @@ def transcribe(system: System, clips: Sequence[Clip], options: argparse.Namespac
 
 
 def markdown(runs: Sequence[Run], clips: Sequence[Clip]) -> str:
-    """Both tables, what was skipped, and what the numbers are."""
+    """Both tables, the skipped systems, and what the numbers mean."""
     minutes = sum(clip.seconds for clip in clips) / 60
     loads = [record["load_average"] for run in runs for record in run.outcome.records.values()]
     known = [load for load in loads if load is not None]

@@ -1,13 +1,13 @@
-"""What a training step is made of, without a GPU or TPU: operations as lowered, bytes and memory as compiled.
+"""What a training step consists of, without a GPU or TPU: operations as lowered, bytes and memory as compiled.
 
     python benchmarks/compiled_step.py                                lowered for CUDA with cuDNN's attention, seconds
-    python benchmarks/compiled_step.py --set optimizer.kind=adamw     of another config; `--config` names one
+    python benchmarks/compiled_step.py --set optimizer.kind=adamw     with another optimizer; `--config` names a config
     python benchmarks/compiled_step.py --config multitrack_test --layers 1 --tpu v6e:2x2    compiled for TPUs
 
-Operations are counted in the StableHLO text, where each is one before XLA joins them. `--tpu` needs `libtpu` of the
-version that JAX's metadata name and no TPU: XLA's compiler for it, which counts arithmetic and bytes read and written
-by every fused operation of one device, and plans memory. That takes minutes: `mt3` with one layer on either side was
-not done in 40 on two busy cores. The batch has targets of the lengths of rendered SLAKH.
+Operations are counted in the StableHLO text, before XLA fuses them. `--tpu` needs no TPU, only the version of `libtpu`
+that JAX's metadata names: its XLA compiler counts the arithmetic and the bytes read and written by every fused
+operation of one device, and plans memory. This takes minutes; `mt3` with one layer on each side had not finished after
+40 on two busy cores. Targets in the batch have the lengths of rendered SLAKH.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COUNTED = ("scatter", "gather", "dot_general", "reduce", "concatenate", "custom_
 
 
 def abstract_batch(config: TrainingConfig, num_groups: int) -> tuple[dict[str, Any], int]:
-    """A step's batch as shapes, and the rows of a device and part."""
+    """The batch of a step as shapes, and the rows per device and microbatch."""
     import jax
 
     batch = config.batch
@@ -55,7 +55,7 @@ def lowered_for_cuda(config: TrainingConfig) -> dict[str, Any]:
 
     mesh = make_mesh(config.compute, jax.devices()[:1])
     batch, rows = abstract_batch(config, 1)
-    # JAX asks the machine for cuDNN, which is not needed to write its calls down.
+    # JAX looks for cuDNN on the machine, which is not needed to lower calls to it.
     version = mock.patch("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", return_value=91002)
     capability = mock.patch("jax._src.cudnn.fused_attention_stablehlo.check_compute_capability", return_value=True)
     with version, capability:
@@ -65,7 +65,7 @@ def lowered_for_cuda(config: TrainingConfig) -> dict[str, Any]:
 
 
 def operations(text: str) -> dict[str, Any]:
-    """Counts of StableHLO's operations, functions counted as often as they are called."""
+    """Counts of StableHLO operations; a function counts as often as it is called."""
     bodies = dict(re.findall(r"func\.func (?:public |private )?@(\w+)(.*?)\n  }", text, re.DOTALL))
     own = {name: collections.Counter(re.findall(r"stablehlo\.(\w+)", body)) for name, body in bodies.items()}
     calls = {name: re.findall(r"call @(\w+)", body) for name, body in bodies.items()}

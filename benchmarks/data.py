@@ -1,13 +1,14 @@
-"""How fast training data come: examples a second and core, with workers, and whether memory stays flat.
+"""Speed of the training data: examples per second and core, with workers, and whether memory stays constant.
 
     python benchmarks/data.py cache/chunk_manifest.parquet [--examples 1000] [--workers 0 --workers 2]
                               [--memory-examples 100000] [--json FILE]
 
-The manifest is one that `mt3 prepare` made. An example is 2.048 s of audio with its tokens, on one thread. Rates "per
-core" are examples by seconds of processor time of this process, the best of several rounds, so that programs running
-beside it disturb little; "wall" is by the clock. For comparison, the same recordings as FLAC and MIDI files in a plain
-PyTorch Dataset that does what systems before did for every item: read the recording, cut, log-mel, tokens by loops
-in Python; once with whole files, once kinder to it, reading the cut only and parsing each MIDI file once.
+The manifest comes from `mt3 prepare`. An example is 2.048 s of audio with its tokens, made on one thread. Rates "per
+core" are examples per second of this process's processor time, the best of several rounds, so that other programs have
+little influence; "wall" is wall-clock time. For comparison, the same recordings are read as FLAC and MIDI files by a
+plain PyTorch Dataset that does for every item what earlier systems did: read the recording, cut a segment, compute the
+log-mel, and make tokens with loops in Python; once with whole files, and once more favourably, reading only the segment
+and parsing each MIDI file once.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ ALL_EFFECTS = AugmentationConfig(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Examples a second of the data pipeline.")
+    parser = argparse.ArgumentParser(description="Measure the speed of the data pipeline.")
     parser.add_argument("manifest", type=Path, nargs="?", default=Path("cache/chunk_manifest.parquet"))
     parser.add_argument("--examples", type=int, default=1000, help="in each round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, action="append", help="default: 0, 1 and 2")
-    parser.add_argument("--memory-examples", type=int, default=0, help="0: leave memory out")
-    parser.add_argument("--skip-plain", action="store_true", help="leave the plain Dataset out")
+    parser.add_argument("--memory-examples", type=int, default=0, help="0: do not measure memory")
+    parser.add_argument("--skip-plain", action="store_true", help="do not measure the plain Dataset")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
@@ -92,7 +93,7 @@ def one_core(options: argparse.Namespace) -> list[dict]:
 
 
 def workers(options: argparse.Namespace) -> list[dict]:
-    """Whole batches through Grain, by the clock."""
+    """Whole batches through Grain, in wall-clock time."""
     print(f"\n{'through Grain':30} workers  examples/s  first batch s")
     results = []
     for name, shares in (("recording or mix, int16", {"mix": 1.0}), ("1 to 4 stems across tracks", {"across": 1.0})):
@@ -104,7 +105,7 @@ def workers(options: argparse.Namespace) -> list[dict]:
                 started = time.perf_counter()
                 next(batches)
                 first_seconds = time.perf_counter() - started
-                for _ in range(3 * max(number, 1)):  # those made while the first was waited for
+                for _ in range(3 * max(number, 1)):  # those made while waiting for the first
                     next(batches)
                 started = time.perf_counter()
                 count = -(-options.examples // BATCH_SIZE)
@@ -122,7 +123,7 @@ def plain(options: argparse.Namespace) -> list[dict]:
     results = []
     with tempfile.TemporaryDirectory() as folder:
         files = write_recordings(read_manifest(options.manifest), Path(folder), limit=10)
-        for name, whole, count in (("whole files for every item", True, 10), ("the cut only, MIDI kept", False, 60)):
+        for name, whole, count in (("whole files for every item", True, 10), ("segment only, MIDI kept", False, 60)):
             dataset = PlainDataset(files, whole_files=whole)
             rate, wall = best_rate(dataset.__getitem__, range(count), options.rounds)
             print(f"{name:30} {rate:19.1f} {wall:5.1f}")
@@ -147,7 +148,7 @@ def memory(options: argparse.Namespace) -> list[dict]:
 
 
 def pipeline_of(options: argparse.Namespace, shares: dict, num_workers: int = 0, **settings: Any) -> Pipeline | None:
-    """A pipeline of all data sets that have the variants; None where none has."""
+    """A pipeline of all data sets that have the variants; None if there is none."""
     settings.pop("parts", None)
     manifest = read_manifest(options.manifest)
     with_stems = sorted(set(manifest["dataset"][manifest["stem"] != "mix"].tolist()))
@@ -169,7 +170,7 @@ def pipeline_of(options: argparse.Namespace, shares: dict, num_workers: int = 0,
 
 
 def indices_with(pipeline: Pipeline, parts: int, count: int) -> list[int]:
-    """The first examples that have so many parts."""
+    """The first examples that have this number of parts."""
     found, index = [], 0
     while len(found) < min(count, 300):
         if len(pipeline.stream.example(index).rows) == parts:
@@ -179,7 +180,7 @@ def indices_with(pipeline: Pipeline, parts: int, count: int) -> list[int]:
 
 
 def best_rate(make: Callable[[int], Any], indices: Any, rounds: int, examples_each: int = 1) -> tuple[float, float]:
-    """Examples by second of processor time and by the clock, each the best of the rounds; one round to warm up."""
+    """Examples per second of processor time and of wall-clock time, the best of the rounds each; one round warms up."""
     best_cpu, best_wall = 0.0, 0.0
     for round_number in range(rounds + 1):
         cpu, wall = time.process_time(), time.perf_counter()
@@ -193,7 +194,7 @@ def best_rate(make: Callable[[int], Any], indices: Any, rounds: int, examples_ea
 
 
 def resident_megabytes() -> tuple[float, float]:
-    """Memory of this process, and the part of it that is pages of files."""
+    """Memory of this process, and how much of it is file pages."""
     fields = np.array(Path("/proc/self/statm").read_text().split()[1:3], float)
     return tuple((fields * os.sysconf("SC_PAGE_SIZE") / 1e6).tolist())
 

@@ -1,12 +1,12 @@
-"""Times every protocol on pairs of long piano pieces, files and processes included.
+"""Times every protocol on pairs of long piano pieces, including files and processes.
 
     python benchmarks/evaluate.py                                  100 pairs of 10 minutes, all protocols
     python benchmarks/evaluate.py --protocol mt3 --pairs 20        one protocol, fewer pairs
 
-The pieces are made here, from a seed: chords and runs of about ten notes a second with repeated keys, a sustain pedal
+The pieces are generated from a seed: chords and runs of about ten notes per second with repeated keys, a sustain pedal
 that moves in small steps, and an estimate that misses, moves, adds and splits notes. They are written as MIDI to a
-temporary folder and scored from there as `mt3 evaluate` does it: names matched, processes started, files read, notes
-scored, averaged with intervals, for every protocol anew.
+temporary folder and scored as `mt3 evaluate` does it: for every protocol it matches names, starts processes, reads
+files, scores notes and averages with intervals.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--protocol", action="append", help="repeatable [default: all]")
     parser.add_argument("--processes", type=int, default=num_processors())
-    parser.add_argument("--analyse", action="store_true", help="also the errors of every note, as --json does")
+    parser.add_argument("--analyse", action="store_true", help="also analyse the errors of every note, as --json does")
     options = parser.parse_args()
     names = options.protocol or [one.name for one in list_protocols()]
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         num_notes = make_pairs(root, options.pairs, 60 * options.minutes)
         print(
-            f"{options.pairs} pairs, {num_notes / options.pairs:.0f} notes a reference, {options.processes} processes, "
-            f"load before {os.getloadavg()[0]:.1f}"
+            f"{options.pairs} pairs, {num_notes / options.pairs:.0f} notes per reference, "
+            f"{options.processes} processes, load before {os.getloadavg()[0]:.1f}"
         )
         print(f"{'protocol':40} {'s':>6} {'load':>6}  values that are shown first")
         for name in names:
@@ -93,7 +93,7 @@ def piano_notes(rng: np.random.Generator, seconds: float) -> np.ndarray:
 
 
 def perturbed(rng: np.random.Generator, rows: np.ndarray) -> np.ndarray:
-    """What a good system might find: 6 % missed, 5 % ghosts, 2 % split, times and velocities off."""
+    """A plausible estimate of a good system: 6 % missed, 5 % ghosts, 2 % split, inexact times and velocities."""
     found = rows[rng.random(len(rows)) > 0.06].copy()
     found[:, 0] = np.maximum(found[:, 0] + rng.normal(0, 0.012, len(found)), 0)
     found[:, 1] = np.maximum(found[:, 1] + rng.normal(0, 0.06, len(found)), found[:, 0] + 0.02)
@@ -109,7 +109,7 @@ def perturbed(rng: np.random.Generator, rows: np.ndarray) -> np.ndarray:
 
 
 def pedal_moves(rng: np.random.Generator, seconds: float) -> list[tuple[float, int]]:
-    """(time, value) of the pedal, down and up in steps as a real one."""
+    """(time, value) of the pedal, down and up in steps like a real one."""
     moves = []
     down = 0.3
     while down < seconds:
@@ -121,7 +121,7 @@ def pedal_moves(rng: np.random.Generator, seconds: float) -> list[tuple[float, i
 
 
 def write_piano(path: Path, rows: np.ndarray, pedal: list[tuple[float, int]]) -> None:
-    """One piano track with its pedal, a tick a millisecond. By hand: a MIDI library takes a second a file."""
+    """One piano track with its pedal, one tick per millisecond. By hand: a MIDI library takes a second per file."""
     events = [(round(1000 * moment), bytes([0xB0, 64, value])) for moment, value in pedal]
     for onset, offset, pitch, velocity in rows.tolist():
         start = round(1000 * onset)
@@ -139,7 +139,7 @@ def write_piano(path: Path, rows: np.ndarray, pedal: list[tuple[float, int]]) ->
 
 
 def variable_length(number: int) -> bytes:
-    """Seven bits a byte, the highest first, as MIDI files count time."""
+    """Seven bits per byte, the highest first: the format of times in MIDI files."""
     found = [number & 0x7F]
     while number := number >> 7:
         found.insert(0, 0x80 | number & 0x7F)

@@ -1,8 +1,8 @@
-"""Everything worth knowing on a machine with a GPU and no network, in nine minutes: `make gpu`.
+"""Measures everything of interest on a machine with a GPU and no network, in nine minutes: `make gpu`.
 
-Random weights of the published shape, made-up input and fixed numbers of steps, so that no data has to be carried
-there. It runs on the versions that are installed. A machine with jax, flax, optax, orbax-checkpoint and torch lacks
-some packages; `python benchmarks/gpu_needs.py` prints the line that fetches them, and it is, for Python 3.12,
+It uses random weights of the published shape, made-up input and fixed numbers of steps, so no data has to be copied
+there, and it runs with the installed versions. A machine with jax, flax, optax, orbax-checkpoint and torch lacks some
+packages; `python benchmarks/gpu_needs.py` prints the command that downloads them. For Python 3.12 it is
 
     python3 -m pip download --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \\
         --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 --constraint constraints-py312.txt \\
@@ -11,17 +11,17 @@ some packages; `python benchmarks/gpu_needs.py` prints the line that fetches the
         iniconfig jaxtyping mido mir-eval packaging platformdirs pluggy portpicker pretty-midi pyarrow pycparser \\
         pygments pytest pyyaml safetensors six sortedcontainers soundfile soxr tinysoundfont wadler-lindig
 
-(pyarrow is four fifths of it: leave out what the machine has.) There, with the checkout and the wheels:
+(pyarrow is four fifths of the size: leave out what the machine has.) On the machine, with the checkout and the wheels:
 
     python3 -m pip install --quiet --no-index --no-deps --no-compile --target site wheels/*.whl
     PYTHONPATH=.:site OUT=out python3 benchmarks/gpu.py --limit 540
 
-What is missing is named before anything starts. Sections, each a process of its own: `machine`; `parts` of a step,
-three microbenchmarks and a profile of three steps; `training` steps with MFU and memory; `attention` against float32;
-a `training_run`; `parity` of the networks on CPU and device; decoding speed; the tests marked `device`. They share the
-time in proportion to what each is worth; `--only` chooses some of them, which then have more. Whatever is found is in
-$OUT/gpu.json (or ./gpu.json) at once, so what was measured before a limit struck is kept; the profile lies beside.
-`--quick` is the rehearsal on a CPU.
+Everything missing is listed before anything starts. The sections, each in its own process, are: `machine`; `parts` of a
+step, three microbenchmarks and a profile of three steps; `training` steps with MFU and memory; `attention` compared
+with float32; a `training_run`; `parity` of the networks on CPU and device; decoding speed; the tests marked `device`.
+They share the time in fixed proportions; `--only` chooses some of them, which then have more. Every result is written
+to $OUT/gpu.json (or ./gpu.json) immediately, so results from before a time limit are kept; the profile is next to it.
+`--quick` rehearses on a CPU.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ from typing import Any
 import gpu_needs
 
 LIMIT_SECONDS = 540.0
-LEAST_SECONDS = 5.0  # a section that has less is not begun
-KILLED_AFTER_SECONDS = 8.0  # by so much earlier a section is told to end by itself
+LEAST_SECONDS = 5.0  # a section with less time is not started
+KILLED_AFTER_SECONDS = 8.0  # how much earlier a section is asked to finish
 VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "torch", "numpy")
 Figures = Iterator[tuple[str, Any]]
 
@@ -80,11 +80,11 @@ SECTIONS: dict[str, Section] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="All measurements for a machine with a GPU.")
+    parser = argparse.ArgumentParser(description="Take all measurements on a machine with a GPU.")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to rehearse on a CPU")
     parser.add_argument("--only", action="append", choices=SECTIONS, help="names of sections")
-    parser.add_argument("--limit", type=float, default=LIMIT_SECONDS, help="seconds for all of it [%(default)g]")
-    parser.add_argument("--anyway", action="store_true", help="leave out the sections for which something is missing")
+    parser.add_argument("--limit", type=float, default=LIMIT_SECONDS, help="seconds for everything [%(default)g]")
+    parser.add_argument("--anyway", action="store_true", help="skip the sections for which packages are missing")
     parser.add_argument("--section", nargs=2, metavar=("NAME", "SECONDS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     results = Results(Path(os.environ.get("OUT", ".")) / "gpu.json")
@@ -98,7 +98,7 @@ def main() -> None:
         print(gpu_needs.what_is_missing(lacking), file=sys.stderr, flush=True)
         if not options.anyway:
             sys.exit(2)
-    # Whoever ends this program ends the section that is running, and all that it has started.
+    # Ending this program also ends the running section and everything it has started.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     results.begin(options.quick)
     with tempfile.TemporaryDirectory() as cache:
@@ -119,7 +119,7 @@ def main() -> None:
 
 
 class Results:
-    """What was found so far, in one file that is whole at any moment: by section, then by name."""
+    """The results so far, by section and then by name, in one file that is complete at any moment."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -146,7 +146,7 @@ class Results:
 
 
 def in_a_process(name: str, quick: bool, seconds: float, results: Results, cache: str) -> None:
-    """Runs a section. Whatever it started is gone after it, and the device's memory free."""
+    """Runs a section. Afterwards all its processes have ended and the device's memory is free."""
     started = time.monotonic()
     command = [sys.executable, __file__, "--section", name, str(max(seconds - KILLED_AFTER_SECONDS, LEAST_SECONDS))]
     process = subprocess.Popen(
@@ -160,13 +160,13 @@ def in_a_process(name: str, quick: bool, seconds: float, results: Results, cache
         results.add(name, "failed", f"not done after {seconds:.0f} s")
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # its workers, too
+            os.killpg(process.pid, signal.SIGKILL)  # its workers as well
         process.wait()
     results.add(name, "section_seconds", round(time.monotonic() - started, 1))
 
 
 def environment(cache: str, quick: bool = False) -> dict[str, str]:
-    """Of a section: programs are compiled anew, nearly all of the device's memory may be used, XLA says little."""
+    """For a section: compiles afresh, may use nearly all of the device's memory, and keeps XLA quiet."""
     chosen = {**os.environ, "MT3_CACHE": cache, "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2")}
     if "XLA_PYTHON_CLIENT_MEM_FRACTION" not in os.environ:  # the older name; JAX refuses both together
         chosen.setdefault("XLA_CLIENT_MEM_FRACTION", ".92")
@@ -176,7 +176,7 @@ def environment(cache: str, quick: bool = False) -> dict[str, str]:
 
 
 def run_section(name: str, results: Results, quick: bool, ends_at: float) -> None:
-    """Measures in this process; every figure is stored as it comes."""
+    """Measures in this process; every figure is stored as soon as it is known."""
     sys.path.insert(0, str(Path(__file__).resolve().parent))
     try:
         results.add(name, "on", described())
@@ -190,7 +190,7 @@ def run_section(name: str, results: Results, quick: bool, ends_at: float) -> Non
 
 
 def described() -> dict[str, str]:
-    """The device and the versions. No framework is asked, as each takes the device's memory for itself."""
+    """The device and the versions, without importing a framework, since each would take the device's memory."""
     command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
         device = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()

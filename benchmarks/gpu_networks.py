@@ -1,6 +1,6 @@
 """The sections of benchmarks/gpu.py about the networks: CPU against the device, decoding speed, tests.
 
-Random weights of the published shape, or of a small one where it is only rehearsed.
+Uses random weights of the published shape, or of a small one in a rehearsal.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mt3core.model.parameters import parameters
 
 
 def machine(quick: bool, ends_at: float) -> Iterator[tuple[str, Any]]:
-    """What the frameworks see, and whether all that the sections need can be imported, not only found."""
+    """What the frameworks detect, and whether everything the sections need can be imported, not only found."""
     broken = {}
     for name in sorted(needed("training_run")):
         try:
@@ -59,7 +59,7 @@ def random_log_mel(config: ModelConfig, count: int, seed: int = 1) -> np.ndarray
 
 
 def parity(quick: bool, ends_at: float) -> Iterator[tuple[str, Any]]:
-    """Largest differences of encoder output and logits, each network on the device against PyTorch on the CPU."""
+    """Largest differences of encoder output and logits between each network on the device and PyTorch on the CPU."""
     import jax
     import torch
 
@@ -101,7 +101,7 @@ def decoding_jax(quick: bool, ends_at: float) -> Iterator[tuple[str, Any]]:
 
 
 def _decoding(network: Any, quick: bool, ends_at: float) -> Iterator[tuple[str, Any]]:
-    """By number of segments side by side; a size is left out where the one before took more than the time left."""
+    """By batch size; a size is skipped if the one before took longer than the time left."""
     took = 0.0
     for size in [2] if quick else [128, 512, 32]:
         started = time.monotonic()
@@ -113,7 +113,7 @@ def _decoding(network: Any, quick: bool, ends_at: float) -> Iterator[tuple[str, 
 
 
 def decoding_speed(network: Any, config: ModelConfig, batch_size: int, count: int, max_tokens: int) -> dict:
-    """Decodes `count` segments of noise with a fixed number of steps: random weights rarely end by themselves."""
+    """Decodes `count` segments of noise with a fixed number of steps: random weights rarely produce an end token."""
     model = network.build_model(config, random_arrays(config), "auto")
     decoding = Decoding(max_tokens=max_tokens)
     log_mels = random_log_mel(config, count)
@@ -132,7 +132,7 @@ def decoding_speed(network: Any, config: ModelConfig, batch_size: int, count: in
 
 
 def device_tests(quick: bool, ends_at: float) -> Iterator[tuple[str, Any]]:
-    """The tests marked `device`, on every device that is there. Only their files: others need more packages."""
+    """The tests marked `device`, on every device available. Only their files: others need more packages."""
     root = Path(__file__).resolve().parents[1]
     files = [str(path) for path in sorted((root / "tests").glob("test_*.py")) if "mark.device" in path.read_text()]
     command = [sys.executable, "-m", "pytest", "-m", "device", "-q", "-o", "addopts=--import-mode=importlib", *files]

@@ -1,8 +1,8 @@
 """The section `parts` of benchmarks/gpu.py: what the step of `mt3` with 256 examples consists of.
 
-The whole step first, with a profile of three; then three operations that are suspected to be slow on GPUs, each in two
-forms and compared with float64; then parts of the step, each a program of its own, and the step with something
-left out. Every program is compiled, run twice, and timed over some rounds of which the best counts.
+First the whole step, with a profile of three steps; then three operations suspected to be slow on GPUs, each in two
+forms and compared with float64; then stages of the step, each a separate program, and the step with something left out.
+Every program is compiled, run twice, and timed over several rounds, of which the best counts.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def parts(quick: bool, ends_at: float) -> Iterator[tuple[str, Figures]]:
 
 
 def timed_ms(program: Callable[..., Any], *arguments: Any) -> float:
-    """Of a call, in milliseconds: the best of some rounds of calls, one dispatched after the other."""
+    """Milliseconds per call: the best of several rounds of calls, dispatched one after the other."""
     compiled = jax.jit(program).lower(*arguments).compile()
     arguments = jax.device_put(arguments)
     for _ in range(2):
@@ -76,10 +76,10 @@ def timed_ms(program: Callable[..., Any], *arguments: Any) -> float:
 
 
 def profile(step: TimedStep) -> Figures:
-    """The kernels of three steps by the time they take, in milliseconds of a step; the trace is kept beside."""
+    """The kernels of three steps by time, in milliseconds per step; the trace is kept next to the results."""
     with tempfile.TemporaryDirectory() as folder:
         options = jax.profiler.ProfileOptions()
-        options.python_tracer_level = 0  # a line for each function called would be most of the file
+        options.python_tracer_level = 0  # one line per function call would be most of the file
         with jax.profiler.trace(folder, profiler_options=options):
             step.run(PROFILED_STEPS)
         (path,) = Path(folder).rglob("*.xplane.pb")
@@ -97,14 +97,14 @@ def profile(step: TimedStep) -> Figures:
 
 
 def kernel_times(xplane: bytes) -> tuple[Counter[str], Counter[str]]:
-    """Of a trace, milliseconds a step and number of calls by kernel: a GPU's streams, or a CPU's threads."""
+    """Milliseconds per step and number of calls of each kernel in a trace: a GPU's streams, or a CPU's threads."""
     planes = list(jax.profiler.ProfileData.from_serialized_xspace(xplane).planes)
     devices = [plane for plane in planes if "/device:" in plane.name]
     times: Counter[str] = Counter()
     counts: Counter[str] = Counter()
     for plane in devices or planes:
         lines = list(plane.lines)
-        # Of a GPU other lines tell the same times in other words.
+        # On a GPU, other lines repeat the same times.
         streams = [line for line in lines if "stream" in line.name.lower()] if devices else []
         for line in streams or lines:
             for event in line.events:
@@ -126,7 +126,7 @@ def _operations(model: ModelConfig) -> dict[str, Callable[[], Figures]]:
 
 
 def gather_transposed(model: ModelConfig) -> Figures:
-    """What the gradients of copied keys or values become: the sum over each example's blocks.
+    """The gradients of copied keys or values: the sum over each example's blocks.
 
     For 256 examples of `mt3` bfloat16 (1280, 6, 256, 64) to (256, 6, 256, 64); a step has sixteen of these.
     """
@@ -154,7 +154,7 @@ def gather_transposed(model: ModelConfig) -> Figures:
 
 
 def embedding_transposed(model: ModelConfig) -> Figures:
-    """The gradient of the table from those of the tokens, of which 28 % are padding (token 0) as in packed rows."""
+    """The gradient of the table from those of the tokens; 28 % are padding (token 0), as in packed rows."""
     size, draw = model.network, np.random.default_rng(0)
     count = (40 if size.emb_dim > 100 else 2) * size.max_target_tokens
     ids = draw_tokens(size.vocab_size, (count,), draw)
@@ -184,7 +184,7 @@ def embedding_transposed(model: ModelConfig) -> Figures:
 
 
 def optimizer_ms(model: ModelConfig, kind: Any) -> float:
-    """The update alone, as it is in the step."""
+    """Only the update, as it is in the step."""
     params = drawn_params(model, 0)
     optimizer = make_optimizer(OptimizerConfig(kind=kind))
     draw = np.random.default_rng(1)
@@ -205,7 +205,7 @@ def _error(found: np.ndarray, exact: np.ndarray) -> float:
 
 
 def _programs(case: Case) -> dict[str, Callable[[], Figures]]:
-    """Programs that do more and more of the step, without dropout and update."""
+    """Programs that compute more and more of the step, without dropout and update."""
     config, model = case.config(), case.model
     batch = made_up_batch(model, draw_lengths(model, case.examples))
     rows = rows_for(config, draw_lengths(model, 1000, seed=4))
@@ -234,7 +234,7 @@ def _variants(case: Case, quick: bool) -> dict[str, Callable[[], Figures]]:
     """The whole step with one thing changed."""
     without_dropout = dataclasses.replace(case.config(), model=_without_dropout(case.model))
     found = {"whole step, dropout 0": lambda: _variant_ms(case, without_dropout, quick)}
-    if jax.default_backend() == "gpu":  # elsewhere it is XLA's anyway
+    if jax.default_backend() == "gpu":  # elsewhere it is always XLA's
         xla = dataclasses.replace(case, compute={**case.compute, "attention": "xla"})
         found["whole step, XLA's attention"] = lambda: _variant_ms(xla, xla.config(), quick)
     return found

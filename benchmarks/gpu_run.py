@@ -1,6 +1,6 @@
-"""`multitrack_full` on little data for a minute or two, for benchmarks/gpu.py to run where a GPU is.
+"""`multitrack_full` on little data for a minute or two, for benchmarks/gpu.py to run on a GPU.
 
-Aim: to see the whole loop at work on a GPU, with the mixing and augmentation of the real run: Grain's processes, steps,
+Aim: run the whole loop on a GPU, with the mixing and augmentation of the real run: Grain's processes, steps,
 validation, checkpoints. The pieces are composed, so targets are shorter than those of SLAKH.
 
     mt3 train --config benchmarks/gpu_run.py --set data.composed_pieces=32

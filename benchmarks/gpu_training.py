@@ -1,8 +1,8 @@
 """The sections of benchmarks/gpu.py about training: steps of the published sizes, attention, and a short real run.
 
-Steps take made-up audio and tokens with target lengths drawn like those of rendered SLAKH (`step_timing.py`). Their
-batches lie on the device already, so examples a second and MFU are what a run can reach at most; what one reaches
-with data from the disk shows `training_run`.
+Steps use made-up audio and tokens, with target lengths drawn like those of rendered SLAKH (`step_timing.py`). Batches
+are already on the device, so examples per second and MFU are upper limits for a run; `training_run` shows the speed
+with data from the disk.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class Case:
-    """One kind of step; `batch` and `compute` change fields of these parts of the config."""
+    """One kind of step; `batch` and `compute` change fields of these sections of the config."""
 
     name: str
     model: ModelConfig
@@ -43,7 +43,7 @@ class Case:
 
 
 def cases() -> list[Case]:
-    """The most important first, as time may not suffice for all. 256 examples of `mt3` are in the section `parts`."""
+    """The most important first, since time may run out. 256 examples of `mt3` are in the section `parts`."""
     return [
         Case("multitrack 256", MULTITRACK),
         Case("mt3 512", MT3, 512),
@@ -58,7 +58,7 @@ def rehearsal_cases() -> list[Case]:
 
 
 def training(quick: bool, ends_at: float) -> Iterator[tuple[str, Figures]]:
-    """Examples a second, MFU and memory of each case in bfloat16; cases that fail are reported as such."""
+    """Examples per second, MFU and memory of each case in bfloat16; failed cases are reported as such."""
     import jax
 
     slowest = 0.0
@@ -87,7 +87,7 @@ def tried(case: Case, num_steps: int) -> Figures:
 
 
 def too_large(case: Case) -> str:
-    """Why a case is not tried: by the estimate it needs more memory than JAX may take. Empty where it may fit."""
+    """Why a case is not tried: its estimated memory is more than JAX may use. Empty if it may fit."""
     from mt3jax.training.run.estimate import memory_estimate, memory_limit
     from mt3jax.training.step.sharding import make_mesh
 
@@ -101,7 +101,7 @@ def too_large(case: Case) -> str:
 
 
 def timed_step(case: Case, config: TrainingConfig | None = None) -> tuple[TimedStep, float]:
-    """A case's step, compiled, and the tokens of its targets on average."""
+    """A case's compiled step, and the mean number of tokens of its targets."""
     draws = [draw_lengths(case.model, case.examples, seed) for seed in range(4)]
     batches = [made_up_batch(case.model, lengths, seed) for seed, lengths in enumerate(draws)]
     lengths = draw_lengths(case.model, 1000, seed=4)
@@ -114,7 +114,7 @@ def measured(case: Case, num_steps: int) -> Figures:
 
 
 def figures_of(case: Case, step: TimedStep, tokens: float, num_steps: int) -> Figures:
-    """Of resident batches: the better of two runs of `num_steps`, after two steps that do not count."""
+    """Speed on resident batches: the better of two runs of `num_steps`, after two steps that do not count."""
     from mt3jax.training.run.estimate import example_flops, memory_estimate, mfu
     from mt3jax.training.step.sharding import make_mesh
 
@@ -139,7 +139,7 @@ def figures_of(case: Case, step: TimedStep, tokens: float, num_steps: int) -> Fi
 
 
 def attention(quick: bool, ends_at: float) -> Iterator[tuple[str, Figures]]:
-    """Loss and gradient in bfloat16 with XLA's and cuDNN's attention: against float32, and against each other."""
+    """Loss and gradient in bfloat16 with XLA's and cuDNN's attention, compared with float32 and with each other."""
     import jax
 
     for model in (TINY,) if quick else (MT3, MULTITRACK):
@@ -162,7 +162,7 @@ Gradient = dict[str, np.ndarray]
 
 
 def loss_and_gradient(model: ModelConfig, batch: dict, compute: dict[str, Any]) -> tuple[float, Gradient]:
-    """Per token; the gradient by the parameters' names."""
+    """Loss per token; the gradient by parameter name."""
     import jax
 
     from mt3jax.loading import network
@@ -183,7 +183,7 @@ def loss_and_gradient(model: ModelConfig, batch: dict, compute: dict[str, Any]) 
 
 
 def difference(found: tuple[float, Gradient], expected: tuple[float, Gradient]) -> Figures:
-    """Of the loss, the whole gradient, the token embedding's and the one that differs most; all relative."""
+    """Relative differences of the loss, the whole gradient, the token embedding's, and the most different one."""
     norms = {
         name: (float(np.linalg.norm(found[1][name] - array)), float(np.linalg.norm(array)))
         for name, array in expected[1].items()
@@ -229,7 +229,7 @@ def training_run(quick: bool, ends_at: float) -> Iterator[tuple[str, Figures]]:
             changes += ["report.tensorboard=false"]
         command += changes
         started = time.monotonic()
-        process = subprocess.Popen(command)  # in this section's group of processes, with which it is ended
+        process = subprocess.Popen(command)  # in this section's process group, so it ends with the section
         try:
             code = process.wait(max(ends_at - 30 - time.monotonic(), 20))
         except subprocess.TimeoutExpired:

@@ -2,8 +2,8 @@
 
     python benchmarks/parity.py [FOLDER] [--model MODEL] [--output FILE]
 
-For each clip what `mt3 parity` says: segments, tokens, whether tokens and MIDI bytes are equal, ties, and the
-largest differences of encoder output and logits. Exits with 1 where a clip is out of tolerance.
+For each clip it reports the same as `mt3 parity`: segments, tokens, whether tokens and MIDI bytes are equal, ties, and
+the largest differences of encoder output and logits. Exits with 1 if a clip is out of tolerance.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Parity of both networks on real recordings.")
     parser.add_argument("folder", nargs="?", type=Path, default=SHARED / "realdata")
     parser.add_argument("--model", default=str(SHARED / "mt3_checkpoint"))
-    parser.add_argument("--output", type=Path, help="write the table here too (Markdown)")
+    parser.add_argument("--output", type=Path, help="also write the table to this file (Markdown)")
     options = parser.parse_args()
     weights = load(options.model)
     sides = [Framework(name, weights.config, weights.arrays, "cpu") for name in ("torch", "jax")]
     lines = [
-        "| clip | segments | tokens | tokens that differ first | MIDI identical | encoder | logits |",
+        "| clip | segments | tokens | first differing tokens | MIDI identical | encoder | logits |",
         "|---|---|---|---|---|---|---|",
     ]
     good = True

@@ -1,4 +1,4 @@
-"""A PyTorch Dataset as one writes it first, to compare the pipeline of benchmarks/data.py with."""
+"""A straightforward PyTorch Dataset, as a baseline for the pipeline in benchmarks/data.py."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class PlainDataset(torch.utils.data.Dataset):
 
 
 def write_recordings(manifest: Manifest, folder: Path, limit: int) -> list[tuple[Path, Path]]:
-    """Whole recordings of a manifest as FLAC and MIDI files, put together again from their chunks."""
+    """Whole recordings of a manifest as FLAC and MIDI files, joined from their chunks."""
     is_mix = manifest["stem"] == "mix"
     files = []
     for track in list(dict.fromkeys(manifest["track"][is_mix].tolist()))[:limit]:

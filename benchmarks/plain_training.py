@@ -1,7 +1,7 @@
-"""A training step as one writes it first, after Flax's tutorial, to compare the project's with.
+"""A straightforward training step after Flax's tutorial, as a baseline for the project's.
 
-The same network, examples and update rule. Every target is padded to the decoder's length, all logits lie in memory at
-once, nothing is sharded or donated by hand, and there are no rules for bad updates.
+The network, examples and update rule are the same. Every target is padded to the decoder's length, all logits are in
+memory at once, nothing is sharded or donated, and there are no rules for bad updates.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mt3jax.model import Transformer
 
 
 class PlainStep:
-    """Plain training over some of a pipeline's batches, float32; with the attributes of `step_timing.TimedStep`."""
+    """Plain float32 training over a few batches of a pipeline; it has the attributes of `step_timing.TimedStep`."""
 
     def __init__(self, config: ModelConfig, batches: list[dict[str, np.ndarray]], learning_rate: float = 1e-3) -> None:
         self._model = Transformer(config, nnx.Rngs(0))
@@ -39,7 +39,7 @@ class PlainStep:
         self.planned_bytes = planned_bytes(self._step.compiled)
 
     def run(self, num_steps: int) -> float:
-        """Seconds of so many steps."""
+        """Seconds taken by this number of steps."""
         started = time.perf_counter()
         for _ in range(num_steps):
             batch = self._batches[self._number % len(self._batches)]

@@ -1,10 +1,11 @@
-"""Speed of `mt3 prepare` and the space that it takes: hours of audio a minute and core, bytes an hour, raw and FLAC.
+"""Speed and output size of `mt3 prepare`: hours of audio per minute and core, bytes per hour, raw and FLAC.
 
     python benchmarks/prepare.py [--music DIR] [--minutes 10] [KIND DIR]
 
-With KIND and DIR a data set as it is. Otherwise a folder of recordings with MIDI (default shared/realdata beside the
-checkout), written as MAESTRO (44.1 kHz stereo WAV) and as SLAKH (44.1 kHz mono FLAC) come. One process, so a minute
-is one core's; processor time stands beside it, because other programs slow a shared machine.
+With KIND and DIR it uses an existing data set. Otherwise it takes a folder of recordings with MIDI (default
+shared/realdata next to the checkout) and writes them in the formats of MAESTRO (44.1 kHz stereo WAV) and SLAKH (44.1
+kHz mono FLAC). It uses one process, so figures are per core; processor time is also given, because other programs slow
+a shared machine.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ RATE_HZ = 44_100
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Speed of preparation and the space it takes.")
+    parser = argparse.ArgumentParser(description="Measure the speed of preparation and the size of its output.")
     parser.add_argument("kind", nargs="?")
     parser.add_argument("directory", nargs="?", type=Path)
     parser.add_argument("--music", type=Path, default=SHARED / "realdata")
@@ -56,7 +57,7 @@ def main() -> None:
 
 
 def measure(label: str, kind: str, directory: Path | None, flac: bool, out: Path) -> None:
-    """One run from nothing, and a line about it."""
+    """One run from scratch, and a line about it."""
     wall, processor = time.perf_counter(), time.process_time()
     prepare_dataset(PrepareOptions(kind, directory, out, flac=flac, processes=1), Reporter(quiet=True))
     wall, processor = time.perf_counter() - wall, time.process_time() - processor

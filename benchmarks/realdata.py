@@ -1,10 +1,10 @@
-"""Onset F1 on real recordings, for both networks: makes the table of docs/results.md.
+"""Onset F1 on real recordings, for both networks: makes the first table of docs/results.md.
 
     python benchmarks/realdata.py [FOLDER] [--model MODEL] [--backend torch --backend jax] [--output FILE]
 
-FOLDER holds `index.json` and for each clip the audio and `ID.notes.tsv`; the default is shared/realdata beside
-the checkout. Protocol: mir_eval, onset within 50 ms and equal pitch, offsets and instruments not looked at,
-pitched notes and drums apart; where only drums are labelled only they are scored.
+FOLDER contains `index.json` and, for each clip, the audio and `ID.notes.tsv`; the default is shared/realdata next to
+the checkout. Protocol: mir_eval, onset within 50 ms and equal pitch, ignoring offsets and instruments; pitched notes
+and drums are scored separately, and if only drums are labelled, only they are scored.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=SHARED / "realdata")
     parser.add_argument("--model", default=str(SHARED / "mt3_checkpoint"))
     parser.add_argument("--backend", action="append", choices=["torch", "jax"], help="default: both")
-    parser.add_argument("--output", type=Path, help="write the table here too (Markdown)")
+    parser.add_argument("--output", type=Path, help="also write the table to this file (Markdown)")
     options = parser.parse_args()
     weights = load(options.model)
     results = {}
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def run(transcriber, folder: Path) -> dict[str, dict]:
-    """Transcribes and scores every clip; a row a clip."""
+    """Transcribes and scores every clip; one row per clip."""
     rows = {}
     for clip in json.loads((folder / "index.json").read_text()):
         reference = read_notes(folder / clip["notes"])
@@ -81,7 +81,7 @@ def read_notes(path: Path) -> list[Note]:
 
 
 def markdown(results: dict[str, dict[str, dict]]) -> str:
-    """One line a clip, the figures of the first backend, and whether the others found the same notes."""
+    """One line per clip: the figures of the first backend, and whether the others found the same notes."""
     first, *others = results
     lines = [
         "| clip | s | pitched notes | onset P | R | F1 | drum hits | onset P | R | F1 | "
@@ -97,7 +97,8 @@ def markdown(results: dict[str, dict[str, dict]]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     for part in ("pitched", "drums"):
         scores = [row[part].f1 for row in results[first].values() if row[part] and row[part].reference_notes]
-        lines.append(f"\nMean {part} onset F1 over the {len(scores)} clips that have such notes: {mean(scores):.3f}")
+        name = {"pitched": "pitched notes", "drums": "drum hits"}[part]
+        lines.append(f"\nMean onset F1 of {name} over the {len(scores)} clips that have them: {mean(scores):.3f}")
     return "\n".join(lines) + "\n"
 
 

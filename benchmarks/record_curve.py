@@ -1,10 +1,10 @@
-"""Stores the loss curve of a finished run beside its config, for later runs to be compared with.
+"""Stores the loss curve of a finished run next to its config, as a reference for later runs.
 
     mt3 train --config multitrack_test
     python benchmarks/record_curve.py checkpoint/multitrack_test --band 0.25
 
-The run must be a whole one of the config as it stands. Choose the band from runs with other seeds
-(`--set seed=1 -o checkpoint/other`), whose largest deviations are printed for every further folder given.
+The run must be a complete run of the current config. Choose the band from runs with other seeds
+(`--set seed=1 -o checkpoint/other`); their largest deviations are printed for every further folder.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("others", type=Path, nargs="*", help="runs to compare with it")
-    parser.add_argument("--band", type=float, required=True, help="how far a later run may lie off, such as 0.25")
+    parser.add_argument("--band", type=float, required=True, help="how far a later run may deviate, such as 0.25")
     options = parser.parse_args()
     name = json.loads((options.run / "run.json").read_text(encoding="utf-8"))["config"]["name"]
     config = load_config(name)

@@ -1,11 +1,11 @@
-"""Does a change leave every output as it was? Two checkouts do the same work; their files are compared byte by byte.
+"""Checks that a change leaves all outputs as they were: two checkouts do the same work, and files are compared.
 
     python benchmarks/same_outputs.py COMMIT [--model MODEL] [--only transcribe ...]
 
-COMMIT is checked out beside this work tree, in a temporary folder. Both then render three made-up pieces in each
-layout, prepare what was rendered, transcribe it in every format, and evaluate the transcriptions; the inputs are the
-same files for both. Versions that are written into JSON files are left out of the comparison, and nothing else is.
-The Python that runs this runs both. Exit code 1 where anything differs.
+COMMIT is checked out to a temporary folder. Both then render three made-up pieces in each layout, prepare the rendered
+data, transcribe it in every format, and evaluate the transcriptions; the input files are the same for both. Files are
+compared byte by byte, except for versions in JSON files. Both run with the current Python. Exit code 1 if anything
+differs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import mido
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_MODEL = ROOT.parent / "shared" / "mt3_checkpoint"
-ALIASES = {"mt3convert": "convert", "mt3configs": "configs"}  # imported by other names than their folders have
+ALIASES = {"mt3convert": "convert", "mt3configs": "configs"}  # imported under other names than those of their folders
 MAIN = "import sys; from mt3app.cli import main; sys.exit(main())"
 JOBS = ("render", "prepare", "transcribe", "evaluate")
 _VERSION = re.compile(rb'"(?:mt3kit|version|mt3kit_version|commit)": "[^"]*"')
@@ -38,7 +38,7 @@ _PIECES = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Compare the outputs of two checkouts.")
-    parser.add_argument("commit", help="what this work tree is compared with")
+    parser.add_argument("commit", help="commit to compare this work tree with")
     parser.add_argument("--model", default=str(SHARED_MODEL), help="to transcribe with")
     parser.add_argument("--only", nargs="+", choices=JOBS, default=JOBS)
     options = parser.parse_args()
@@ -74,7 +74,7 @@ def write_pieces(folder: Path) -> None:
 
 
 def commands(job: str, folder: Path, model: str) -> Iterator[list[str]]:
-    """Arguments of `mt3`; OUT stands for the place of each checkout's outputs, DONE for those that were compared."""
+    """Arguments of `mt3`; OUT is the output folder of each checkout, DONE the outputs already compared."""
     midi = str(folder / "midi")
     if job == "render":
         for layout in ("slakh", "maestro", "folder"):
@@ -101,7 +101,7 @@ def commands(job: str, folder: Path, model: str) -> Iterator[list[str]]:
 
 
 def compare(label: str, command: list[str], folder: Path, before: Path) -> int:
-    """Runs a command by both checkouts and returns how many files differ; the first's outputs become DONE."""
+    """Runs a command in both checkouts and returns how many files differ; the first's outputs become DONE."""
     done = folder / "done"
     outputs = {}
     for name, tree in (("before", before), ("after", ROOT)):
@@ -139,7 +139,7 @@ def environment(folder: Path, tree: Path) -> dict[str, str]:
 
 
 def content(path: Path, out: Path) -> bytes:
-    """A file's bytes, without versions and without the place it was written to."""
+    """A file's bytes, without versions and without the path it was written to."""
     data = path.read_bytes().replace(str(out).encode(), b"OUT")
     if path.suffix == ".json":
         data = _VERSION.sub(b"", data)

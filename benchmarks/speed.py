@@ -2,9 +2,9 @@
 
     python benchmarks/speed.py [--model MODEL] [--minutes 3 --minutes 30] [--backend torch --backend jax]
 
-Each run is a process of its own, so that peak memory is its own. The music is a folder of recordings, joined
-and repeated to the length asked for (default shared/realdata beside the checkout); without it, a piece that
-the project renders. Loading the model, starting processes and compiling are timed apart.
+Each run has its own process, so that its peak memory is its own. The music is a folder of recordings, joined and
+repeated to the requested length (default shared/realdata next to the checkout), or else a piece rendered here. Loading
+the model, starting processes and compiling are timed separately.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RATE_HZ = 16_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Speed and peak memory of transcription.")
+    parser = argparse.ArgumentParser(description="Measure speed and peak memory of transcription.")
     parser.add_argument("--model", default=str(SHARED / "mt3_checkpoint"))
     parser.add_argument("--music", type=Path, default=SHARED / "realdata")
     parser.add_argument("--minutes", type=float, action="append", help="default: 3 and 30")
@@ -40,7 +40,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--processes", type=int, action="append", help="for PyTorch; default: 1 and the processors")
     parser.add_argument("--run", nargs=3, metavar=("BACKEND", "DECODING", "FILE"), help=argparse.SUPPRESS)
-    parser.add_argument("--max-tokens", type=int, default=1024, help="fewer: a quick look at memory, not at speed")
+    parser.add_argument(
+        "--max-tokens", type=int, default=1024, help="fewer tokens: a quick check of memory, not of speed"
+    )
     parser.add_argument("--only", action="append", default=[], help="recordings whose names contain this")
     options = parser.parse_args()
     if options.run:
@@ -80,7 +82,7 @@ def report(backend: str, processes: int, decoding: str, minutes: float, run: dic
 def one_run(
     model: str, backend: str, method: str, file: str, batch_size: int | None, processes: int, max_tokens: int
 ) -> dict:
-    """Loads, warms up on some seconds, transcribes; seconds, MiB of all processes, and a check sum of all tokens."""
+    """Loads, warms up on a few seconds, transcribes; seconds, MiB of all processes, and a checksum of all tokens."""
     from mt3convert.sources import load
     from mt3core.decoding import Decoding
 
@@ -106,7 +108,7 @@ def one_run(
     return {
         "load": started - start,
         "compile": compiling,
-        # What was compiled on the way is no part of the run.
+        # Compilation on the way is not part of the run.
         "transcribe": seconds - (compiling - compiled),
         "memory": peak_mib(resource.RUSAGE_SELF) + children,
         "tokens": f"{len(tokens)}:{hash(tuple(tokens)) & 0xFFFFFF:06x}",

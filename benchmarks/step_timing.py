@@ -1,4 +1,4 @@
-"""What benchmarks/train.py and benchmarks/gpu.py share: configs, made-up batches, and steps timed by the clock."""
+"""Shared by benchmarks/train.py and benchmarks/gpu.py: configs, made-up batches, and timed steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mt3core import packing
 from mt3core.config.model import MT3, MULTITRACK, ModelConfig, NetworkConfig, SpectrogramConfig
 from mt3core.config.training import BatchConfig, ComputeConfig, OptimizerConfig, TrainingConfig
 
-# Two layers of a quarter of the width, but the published lengths of input and target.
+# Two layers with a quarter of the width, but with the published lengths of input and target.
 SMALL = ModelConfig(
     name="small",
     network=NetworkConfig(
@@ -28,13 +28,13 @@ TINY = ModelConfig(
 NETWORKS = {"mt3": MT3, "multitrack": MULTITRACK, "small": SMALL}
 
 # Lengths of 4,000 targets of a rendered SLAKH (24 tracks; mixes, stems, subsets and mixes across tracks in equal
-# shares): each twentieth of them, from the shortest to the longest. Means 111 (2.05 s) and 210 (4.10 s).
+# shares): their twentieths, from the shortest to the longest. Means 111 (2.05 s) and 210 (4.10 s).
 TARGET_LENGTHS = {
     256: (2, 6, 13, 19, 28, 36, 44, 51, 60, 69, 78, 89, 101, 115, 136, 154, 178, 210, 256, 342, 684),
     512: (2, 13, 23, 37, 52, 68, 81, 97, 114, 131, 151, 173, 193, 224, 265, 297, 342, 409, 492, 656, 1024),
 }
 
-# Share of all tokens that the so many most frequent ones have: 688,375 tokens of 3,994 segments of 2.048 s, every
+# Share of all tokens that the N most frequent ones have: 688,375 tokens of 3,994 segments of 2.048 s, every
 # second of the 111 General MIDI pieces of Freedoom (github.com/freedoom/freedoom, musics/), 424 different tokens.
 TOKEN_SHARES = {
     1: 0.070, 2: 0.140, 3: 0.170, 4: 0.198, 6: 0.239, 8: 0.278, 12: 0.333, 16: 0.377, 24: 0.448, 32: 0.513,
@@ -48,7 +48,7 @@ Batch = dict[str, np.ndarray]
 def training_config(
     model: ModelConfig, examples: int, batch: dict[str, Any] | None = None, compute: dict[str, Any] | None = None
 ) -> TrainingConfig:
-    """A run of one device with the published rule of updates; `batch` and `compute` change fields of these parts."""
+    """A run on one device with the published update rule; `batch` and `compute` change fields of these sections."""
     return TrainingConfig(
         name="benchmark",
         model=model,
@@ -67,7 +67,7 @@ def draw_lengths(model: ModelConfig, count: int, seed: int = 0) -> np.ndarray:
 
 
 def draw_tokens(vocab_size: int, shape: tuple[int, ...], draw: np.random.Generator) -> np.ndarray:
-    """Tokens from 3 on that are as unequally frequent as those of real targets."""
+    """Tokens from 3 up, with the frequencies of those in real targets."""
     ranks, shares = np.array([0, *TOKEN_SHARES]), np.array([0.0, *TOKEN_SHARES.values()])
     rank = np.interp(draw.uniform(0, 1, shape), shares, ranks).astype(np.int64)
     ids = 3 + np.random.default_rng(0).permutation(vocab_size - 3)  # which are the frequent ones, the same every time
@@ -75,7 +75,7 @@ def draw_tokens(vocab_size: int, shape: tuple[int, ...], draw: np.random.Generat
 
 
 def made_up_batch(model: ModelConfig, lengths: np.ndarray, seed: int = 0) -> Batch:
-    """A pipeline's batch of noise, with tokens as frequent as in data and an end token; a step costs the same."""
+    """A batch of noise, with tokens as frequent as in data and an end token; a step costs the same."""
     draw = np.random.default_rng(seed)
     network, size = model.network, len(lengths)
     tokens = draw_tokens(network.vocab_size, (size, network.max_target_tokens), draw)
@@ -90,7 +90,7 @@ def made_up_batch(model: ModelConfig, lengths: np.ndarray, seed: int = 0) -> Bat
 
 
 def rows_for(config: TrainingConfig, lengths: np.ndarray) -> int:
-    """Decoder rows of a part, as a run on one device would choose them from these lengths where none are given."""
+    """Decoder rows per microbatch, as a run on one device would choose them from these lengths if not set."""
     group = config.batch.examples // config.batch.accumulation
     if not config.batch.packed:
         return group
@@ -103,8 +103,8 @@ def rows_for(config: TrainingConfig, lengths: np.ndarray) -> int:
 class TimedStep:
     """The run's own step over a few batches, compiled and ready.
 
-    Attributes: `rows` of a part, `padding` (share of the decoder's places without a token), `compile_seconds`,
-    `planned_bytes` (XLA's plan: state, batch and the most that lies beside them at a time).
+    Attributes: `rows` per microbatch, `padding` (share of the decoder's positions without a token), `compile_seconds`,
+    `planned_bytes` (XLA's plan: state, batch and the most needed besides at a time).
     """
 
     def __init__(self, config: TrainingConfig, batches: list[Batch], lengths: np.ndarray) -> None:
@@ -131,7 +131,7 @@ class TimedStep:
         self._number = 0
 
     def run(self, num_steps: int) -> float:
-        """Seconds of so many steps, one dispatched after the other; losses are kept."""
+        """Seconds taken by this number of steps, dispatched one after the other; losses are kept."""
         found = []
         started = time.perf_counter()
         for _ in range(num_steps):
@@ -145,14 +145,14 @@ class TimedStep:
 
 
 def planned_bytes(compiled: Any) -> int:
-    """Memory of a compiled program: arguments, results that share nothing with them, and what it needs beside."""
+    """Memory of a compiled program: arguments, results that do not share their memory, and temporary memory."""
     plan = compiled.memory_analysis()
     kept = plan.output_size_in_bytes - plan.alias_size_in_bytes
     return int(plan.argument_size_in_bytes + kept + plan.temp_size_in_bytes)
 
 
 def with_layers(model: ModelConfig, num_layers: int) -> ModelConfig:
-    """The model with so many layers on each side; 0 leaves it."""
+    """The model with this number of layers on each side; 0 leaves it unchanged."""
     if not num_layers:
         return model
     network = dataclasses.replace(model.network, num_encoder_layers=num_layers, num_decoder_layers=num_layers)

@@ -1,17 +1,17 @@
-"""Speed and memory of training: packed against padded targets, and both against a step without measures.
+"""Speed and memory of training: packed and padded targets, and a straightforward step as a baseline.
 
     python benchmarks/train.py cache --network mt3 --examples 8
-    python benchmarks/train.py --network small                      composes and renders a little data first
+    python benchmarks/train.py --network small                      first composes and renders some data
 
-Three variants of a step over the same examples of prepared data, each in a process of its own that stays alive: they
-take turns, so that what else the machine does falls on all of them, and ratios are those of one run.
+Three variants of a step use the same examples of prepared data, each in its own process that stays alive. They take
+turns, so that other load on the machine affects all of them, and ratios are within one run.
 
-    packed   the project's step, several targets a decoder row
+    packed   the project's step, several targets per decoder row
     padded   the same step with a row of 1,024 tokens for every target
     plain    benchmarks/plain_training.py: padded, all logits at once, float32, as in Flax's tutorial
 
-A round of every variant is a few steps; the first, which compiles, is not counted. `--parts` also times what the
-packed step consists of.
+A round is a few steps of every variant; the first, which compiles, is not counted. `--parts` also times the stages of
+the packed step.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ LENGTH_SAMPLE = 1000  # examples whose target lengths are reported
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Speed and memory of training steps.")
-    parser.add_argument("manifest", nargs="?", type=Path, help="prepared data; without it some is composed")
-    parser.add_argument("--dataset", help="of the manifest [slakh where it is there, else all]")
+    parser = argparse.ArgumentParser(description="Measure speed and memory of training steps.")
+    parser.add_argument("manifest", nargs="?", type=Path, help="prepared data [composed here]")
+    parser.add_argument("--dataset", help="of the manifest [slakh if present, else all]")
     parser.add_argument("--network", choices=NETWORKS, default="small")
     parser.add_argument("--layers", type=int, default=0, help="fewer encoder and decoder layers, for slow machines")
     parser.add_argument("--examples", type=int, default=8, help="of a step")
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--block-tokens", type=int, default=32)
     parser.add_argument("--chunk-tokens", type=int, default=128)
     parser.add_argument("--variant", action="append", choices=VARIANTS, help="[all]")
-    parser.add_argument("--parts", action="store_true", help="time what a step consists of, too")
+    parser.add_argument("--parts", action="store_true", help="also time the stages of a step")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", nargs=2, metavar=("VARIANT", "BATCHES"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -88,7 +88,7 @@ def machine() -> str:
 
 
 def write_batches(options: argparse.Namespace, path: Path) -> dict[str, Any]:
-    """Draws as many batches as a round has steps, at most 8, into a file; says how long targets are."""
+    """Writes one batch per step of a round, at most 8, to a file; prints the lengths of targets."""
     from mt3data.prepare.manifest import read_manifest
     from mt3jax.pipeline import PipelineConfig, training_pipeline
 
@@ -137,11 +137,11 @@ def read_batches(path: str) -> list[Batch]:
     return list(batches.values())
 
 
-# ---- The process that starts the others
+# ---- The parent process
 
 
 def take_turns(options: argparse.Namespace, path: Path) -> dict[str, dict[str, Any]]:
-    """Rounds of all variants, one after the other; figures by variant."""
+    """Rounds of all variants, one after the other; results by variant."""
     names = options.variant or list(VARIANTS)
     processes = {name: start_child(options, name, path) for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -150,7 +150,7 @@ def take_turns(options: argparse.Namespace, path: Path) -> dict[str, dict[str, A
     for round_number in range(options.rounds):
         for name in names:
             seconds[name].append(ask(processes[name], "round")["seconds"] / options.steps)
-            print(f"  round {round_number + 1} {name}: {seconds[name][-1]:.2f} s a step", flush=True)
+            print(f"  round {round_number + 1} {name}: {seconds[name][-1]:.2f} s per step", flush=True)
     for name, process in processes.items():
         figures[name] |= ask(process, "end") | {"step_seconds": [round(s, 4) for s in seconds[name]]}
         best = min(seconds[name])
@@ -185,7 +185,7 @@ def run_child(options: argparse.Namespace, variant: str, path: Path) -> dict[str
 
 
 def report(variants: dict[str, dict[str, Any]]) -> dict[str, float]:
-    print("\nvariant   rows  padding  compile s  s a step (best, all)      examples/s  peak MiB  of it planned by XLA")
+    print("\nvariant   rows  padding  compile s  s per step (best, all)    examples/s  peak MiB  of it planned by XLA")
     for name, run in variants.items():
         steps = " ".join(f"{seconds:.2f}" for seconds in run["step_seconds"])
         print(
@@ -198,16 +198,16 @@ def report(variants: dict[str, dict[str, Any]]) -> dict[str, float]:
         if {"packed", other} <= variants.keys():
             pairs = zip(variants[other]["step_seconds"], variants["packed"]["step_seconds"], strict=True)
             ratios[f"packed_over_{other}"] = round(float(np.median([slow / fast for slow, fast in pairs])), 2)
-    print(f"examples a second, median of the rounds' ratios: {ratios}")
+    print(f"examples per second, median of the rounds' ratios: {ratios}")
     return ratios
 
 
-# ---- The processes that step
+# ---- The worker processes
 
 
 def child(options: argparse.Namespace, variant: str, path: str) -> None:
     """Answers one line for each line: prepare, round, end."""
-    answers, sys.stdout = sys.stdout, sys.stderr  # nothing else may come between
+    answers, sys.stdout = sys.stdout, sys.stderr  # nothing else may be printed in between
     model = with_layers(NETWORKS[options.network], options.layers)
     step: Any = None
     for question in sys.stdin:
@@ -254,7 +254,7 @@ def config_of(options: argparse.Namespace, model: ModelConfig, packed: bool):
 
 
 def peak_mib() -> float:
-    """Most memory so far: of the accelerator, or of this process, compiling included."""
+    """Peak memory so far: of the accelerator, or of this process, including compilation."""
     import jax
 
     statistics = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
@@ -264,7 +264,7 @@ def peak_mib() -> float:
 
 
 def parts(options: argparse.Namespace, model: ModelConfig, batch: Batch) -> dict[str, float]:
-    """Seconds of what the packed step does, each a program of its own: the best of the rounds."""
+    """Seconds of the stages of the packed step, each a separate program: the best of the rounds."""
     import jax
 
     from mt3core import packing
