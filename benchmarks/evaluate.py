@@ -25,7 +25,7 @@ from mt3eval.intervals import Bootstrap
 from mt3eval.protocol import list_protocols, protocol
 from mt3eval.reading.pairing import pair_files
 from mt3eval.result import summarise
-from mt3eval.runner import Task, score_pairs
+from mt3eval.runner import ScoringTask, score_pairs
 
 NOTES_PER_SECOND = 10.0
 PEDALS_PER_SECOND = 0.7
@@ -56,7 +56,7 @@ def time_protocol(root: Path, name: str, processes: int, analyse: bool) -> None:
     """Scores all pairs by one protocol, averages them with intervals, and prints how long that took."""
     started = time.perf_counter()
     pairs = pair_files(root / "reference", root / "estimate").pairs
-    pieces = score_pairs(pairs, Task((protocol(name).name,), analyse=analyse), processes)
+    pieces = score_pairs(pairs, ScoringTask((protocol(name).name,), analyse=analyse), processes)
     result = summarise((name,), pieces, Bootstrap())
     seconds = time.perf_counter() - started
     failures = sum(piece.values(name) is None for piece in pieces)

@@ -13,7 +13,7 @@ from typing import Any
 from mt3core.files import atomic_output
 from mt3eval.intervals import Average, Bootstrap, Paired, average, compare
 from mt3eval.protocol import Scores, protocol
-from mt3eval.runner import Piece
+from mt3eval.runner import ScoredPair
 
 SCHEMA_VERSION = 1
 
@@ -27,7 +27,7 @@ class Against:
     """
 
     estimate: str
-    pieces: list[Piece]
+    pieces: list[ScoredPair]
     averages: dict[str, Average]
     paired: dict[str, Paired]
     references_alone: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class Result:
     """What was scored. `protocols` are names; `settings` go into the JSON as they are."""
 
     protocols: tuple[str, ...]
-    pieces: list[Piece]
+    pieces: list[ScoredPair]
     averages: dict[str, Average]
     bootstrap: Bootstrap
     against: Against | None = None
@@ -91,7 +91,7 @@ class Result:
             temporary.write_bytes(f"{text}\n".encode(errors="backslashreplace"))
 
 
-def scores_json(piece: Piece) -> dict[str, dict[str, Any]]:
+def scores_json(piece: ScoredPair) -> dict[str, dict[str, Any]]:
     """Protocol -> metric -> value, None for NaN; `{"error": why}` where it is not defined for the piece."""
     return {
         name: {"error": found} if isinstance(found, str) else _numbers(found) for name, found in piece.scores.items()
@@ -100,9 +100,9 @@ def scores_json(piece: Piece) -> dict[str, dict[str, Any]]:
 
 def summarise(
     protocols: Sequence[str],
-    pieces: list[Piece],
+    pieces: list[ScoredPair],
     bootstrap: Bootstrap | None = None,
-    against: tuple[str, list[Piece]] | None = None,
+    against: tuple[str, list[ScoredPair]] | None = None,
     references_alone: tuple[str, ...] = (),
     estimates_alone: tuple[str, ...] = (),
     settings: dict[str, Any] | None = None,
@@ -124,15 +124,15 @@ def summarise(
     return Result(tuple(protocols), pieces, averages, bootstrap, other, *alone, settings or {})
 
 
-def _averages(protocols: Sequence[str], pieces: list[Piece], bootstrap: Bootstrap) -> dict[str, Average]:
+def _averages(protocols: Sequence[str], pieces: list[ScoredPair], bootstrap: Bootstrap) -> dict[str, Average]:
     return {name: average(protocol(name), _defined(name, pieces), bootstrap) for name in protocols}
 
 
-def _defined(name: str, pieces: list[Piece]) -> list[Scores]:
+def _defined(name: str, pieces: list[ScoredPair]) -> list[Scores]:
     return [values for piece in pieces if (values := piece.values(name)) is not None]
 
 
-def _paired(name: str, pieces: list[Piece], others: list[Piece], bootstrap: Bootstrap) -> Paired:
+def _paired(name: str, pieces: list[ScoredPair], others: list[ScoredPair], bootstrap: Bootstrap) -> Paired:
     """Over the pieces that both systems have and for which the protocol is defined for both."""
     by_name = {piece.name: piece.values(name) for piece in others}
     both = []
@@ -168,7 +168,7 @@ def _intervals_json(one: Average) -> dict[str, list[float]]:
     return {metric: list(interval) for metric, interval in one.intervals.items()}
 
 
-def _piece_json(piece: Piece) -> dict[str, Any]:
+def _piece_json(piece: ScoredPair) -> dict[str, Any]:
     values: dict[str, Any] = {
         "name": piece.name,
         "reference": piece.reference,
@@ -183,7 +183,7 @@ def _piece_json(piece: Piece) -> dict[str, Any]:
     return {**values, "scores": scores_json(piece), **analysis}
 
 
-def _pooled_analysis(pieces: list[Piece]) -> dict[str, Any] | None:
+def _pooled_analysis(pieces: list[ScoredPair]) -> dict[str, Any] | None:
     analyses = [piece.analysis for piece in pieces if piece.analysis is not None]
     if not analyses:
         return None

@@ -21,21 +21,21 @@ _WORTH_PROCESSES = 60
 
 
 @dataclass(frozen=True)
-class Task:
+class ScoringTask:
     """What is done with every pair: the protocols' names, how files are read, and what else is wanted."""
 
     protocols: tuple[str, ...]
     reading: Reading = field(default_factory=Reading)
-    analyse: bool = False  # the category of each note (`errors.analyse`)
+    analyse: bool = False  # the category of each note (`note_errors.analyse`)
     keep_notes: bool = False  # for a report
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
+class ScoredPair:
     """One pair, scored.
 
     `scores` has for each protocol its values, or the sentence why it has none for these notes. A pair that could
-    not be read has no scores but a `failure`. `analysis` is an `errors.Analysis`.
+    not be read has no scores but a `failure`. `analysis` is an `note_errors.Analysis`.
     """
 
     name: str
@@ -57,10 +57,10 @@ class Piece:
 
 def score_pairs(
     pairs: Sequence[Pair],
-    task: Task,
+    task: ScoringTask,
     processes: int | None = None,
-    progress: Callable[[int, int, Piece], None] = lambda done, total, piece: None,
-) -> list[Piece]:
+    progress: Callable[[int, int, ScoredPair], None] = lambda done, total, piece: None,
+) -> list[ScoredPair]:
     """Every pair scored, in the order given; a pair that cannot be read never ends the others.
 
     Args:
@@ -87,7 +87,7 @@ def score_pairs(
     return [piece for _, piece in sorted(zip(order, pieces, strict=True), key=lambda one: one[0])]
 
 
-def score_pair(pair: Pair, task: Task) -> Piece:
+def score_pair(pair: Pair, task: ScoringTask) -> ScoredPair:
     """Reads and scores one pair; whatever goes wrong is its `failure`."""
     files = str(pair.reference), str(pair.estimate)
     try:
@@ -95,19 +95,19 @@ def score_pair(pair: Pair, task: Task) -> Piece:
         estimate, more_remarks = read_with_remarks(pair.estimate, task.reading)
         return score_performances(pair.name, reference, estimate, task, files, (*remarks, *more_remarks))
     except MT3Error as error:
-        return Piece(pair.name, *files, failure=str(error))
+        return ScoredPair(pair.name, *files, failure=str(error))
     except Exception as error:  # one piece never ends the others
-        return Piece(pair.name, *files, failure=f"Scoring {pair.name} failed ({type(error).__name__}: {error}).")
+        return ScoredPair(pair.name, *files, failure=f"Scoring {pair.name} failed ({type(error).__name__}: {error}).")
 
 
 def score_performances(
     name: str,
     reference: Performance,
     estimate: Performance,
-    task: Task,
+    task: ScoringTask,
     files: tuple[str, str] = ("", ""),
     remarks: tuple[str, ...] = (),
-) -> Piece:
+) -> ScoredPair:
     """Scores notes that are in memory."""
     scores: dict[str, Scores | str] = {}
     for one in task.protocols:
@@ -120,7 +120,7 @@ def score_performances(
         from mt3eval.note_errors import analyse
 
         analysis = analyse(reference, estimate)
-    return Piece(
+    return ScoredPair(
         name,
         *files,
         scores,

@@ -21,7 +21,7 @@ from mt3core.config.values import decisive
 from mt3core.errors import DatasetError
 from mt3core.files import atomic_output
 from mt3core.notes.table import Note, to_notes
-from mt3data.examples.pieces import Piece
+from mt3data.examples.pieces import Excerpt
 from mt3data.prepare.chunks import SAMPLE_RATE_HZ
 from mt3data.prepare.composed import composing_engine
 
@@ -57,7 +57,7 @@ def finish_run(config: TrainingConfig, run_directory: Path, reporter: Reporter) 
     print(f"Picture:    {picture}")
 
 
-def held_out_piece(config: TrainingConfig) -> Piece:
+def held_out_piece(config: TrainingConfig) -> Excerpt:
     """A recording of `finish.split`, out of the prepared data: the middle one of them."""
     from mt3data.examples.chunk_table import ChunkTable, ShardReader
     from mt3data.examples.pieces import choose_pieces, read_piece
@@ -112,7 +112,7 @@ def _learning(config: TrainingConfig) -> tuple:
     return (*settings, decisive(config.data), before)
 
 
-def _write_audio(piece: Piece, path: Path) -> None:
+def _write_audio(piece: Excerpt, path: Path) -> None:
     import soundfile
 
     with atomic_output(path) as temporary:

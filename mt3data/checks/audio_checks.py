@@ -11,8 +11,8 @@ from jaxtyping import Float
 from mt3core.audio.load import load_audio, probe_audio
 from mt3core.errors import AudioError
 from mt3core.notes.table import NoteTable
-from mt3data.checks import agreement
-from mt3data.checks.agreement import SAMPLE_RATE_HZ
+from mt3data.checks import label_fit
+from mt3data.checks.label_fit import SAMPLE_RATE_HZ
 from mt3data.readers.defects import defect
 from mt3data.readers.tracks import MIX, Defect
 
@@ -65,8 +65,8 @@ def check_sound(
     notes = notes.copy()
     for edge in ("onset", "offset"):
         notes[edge] -= first / SAMPLE_RATE_HZ
-    sound = agreement.listen(samples)
-    if stem != MIX and not notes["is_drum"].any() and notes["program"][0] < 120 and agreement.is_noise(sound):
+    sound = label_fit.listen(samples)
+    if stem != MIX and not notes["is_drum"].any() and notes["program"][0] < 120 and label_fit.is_noise(sound):
         return [defect(track, stem, "noise", f"{path} is noise, not music.")]
     found = _check_onsets(track, stem, path, sound, notes)
     if len(np.unique(notes["program"])) == 1:
@@ -74,14 +74,14 @@ def check_sound(
     return found
 
 
-def _check_onsets(track: str, stem: str, path: Path, sound: agreement.Sound, notes: NoteTable) -> list[Defect]:
-    found = agreement.onset_agreement(sound, notes, slow_attacks=stem != MIX)
+def _check_onsets(track: str, stem: str, path: Path, sound: label_fit.Sound, notes: NoteTable) -> list[Defect]:
+    found = label_fit.onset_fit(sound, notes, slow_attacks=stem != MIX)
     if found is None or not found.is_doubtful:
         return []
     if not found.is_wrong:
         problem = f"The notes of {path} may not be those of its audio: moved in time they fit somewhat better."
         return [defect(track, stem, "doubtful_labels", problem, skips=False)]
-    ratio = agreement.rate_ratio(sound, notes)
+    ratio = label_fit.rate_ratio(sound, notes)
     if ratio is not None:
         problem = f"{path} plays at {ratio:.4g} times its speed, as if its sample rate were wrong."
         return [defect(track, stem, "wrong_sample_rate", problem)]
@@ -93,7 +93,7 @@ def _check_onsets(track: str, stem: str, path: Path, sound: agreement.Sound, not
 
 
 def _check_pitch(track: str, stem: str, path: Path, samples: np.ndarray, notes: NoteTable) -> list[Defect]:
-    shift = agreement.pitch_shift(samples, notes)
+    shift = label_fit.pitch_shift(samples, notes)
     if not shift:
         return []
     way = "above" if shift > 0 else "below"

@@ -19,7 +19,7 @@ Rows = Int[np.ndarray, " rows"]
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
+class Excerpt:
     """The beginning of a recording: float32 samples within +-1 at 16 kHz, and the notes that begin in it."""
 
     dataset: str
@@ -60,7 +60,7 @@ def spread(size: int, count: int) -> Int[np.ndarray, " chosen"]:
     return (2 * np.arange(count) + 1) * size // (2 * count) if count else np.zeros(0, np.int64)
 
 
-def read_piece(manifest: Manifest, table: ChunkTable, rows: Rows, seconds: float, reader: ShardReader) -> Piece:
+def read_piece(manifest: Manifest, table: ChunkTable, rows: Rows, seconds: float, reader: ShardReader) -> Excerpt:
     """The first `seconds` of the recording with these chunks, or all of it.
 
     Notes that begin later are left out, and those that sound on are cut. Raises `DatasetError` for what cannot be read.
@@ -73,7 +73,7 @@ def read_piece(manifest: Manifest, table: ChunkTable, rows: Rows, seconds: float
     end_seconds = len(samples) / SAMPLE_RATE_HZ
     notes = notes[notes["onset"] < end_seconds]
     notes["offset"] = np.minimum(notes["offset"], end_seconds)
-    return Piece(str(manifest["dataset"][rows[0]]), str(manifest["track"][rows[0]]), samples, notes)
+    return Excerpt(str(manifest["dataset"][rows[0]]), str(manifest["track"][rows[0]]), samples, notes)
 
 
 def as_written(notes: NoteTable, vocabulary: VocabularyConfig) -> NoteTable:

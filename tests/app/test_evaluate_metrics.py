@@ -5,13 +5,13 @@ import math
 import pytest
 
 from mt3app.commands.evaluate.decoding import Decoded
-from mt3app.commands.evaluate.metrics import Scoring, SetMetrics, agreement, print_metrics, score_set
+from mt3app.commands.evaluate.metrics import Scoring, SetMetrics, backend_agreement, print_metrics, score_set
 from mt3app.progress import Reporter
 from mt3core.notes.table import Note
 from mt3core.transcription import Transcription
 from mt3eval.intervals import Bootstrap
 from mt3eval.result import summarise
-from mt3eval.runner import Piece
+from mt3eval.runner import ScoredPair
 
 pytestmark = pytest.mark.unit
 
@@ -35,7 +35,7 @@ def test_a_piece_whose_truth_cannot_be_read_is_told_and_the_others_are_counted(t
 
 def metrics_of(**averages):
     """One piece whose scores by MT3's protocol are these."""
-    return SetMetrics({}, {}, summarise(("mt3",), [Piece("a", "", "", {"mt3": averages})], Bootstrap()))
+    return SetMetrics({}, {}, summarise(("mt3",), [ScoredPair("a", "", "", {"mt3": averages})], Bootstrap()))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def metrics_of(**averages):
 )
 def test_an_average_that_one_back_end_lacks_is_no_agreement(first, second, largest, of_one_only, capsys):
     scored = {"torch": {"maestro": metrics_of(**first)}, "jax": {"maestro": metrics_of(**second)}}
-    same = agreement("maestro", {"torch": {}, "jax": {}}, scored)
+    same = backend_agreement("maestro", {"torch": {}, "jax": {}}, scored)
     assert (same["largest_difference_of_an_average"], same["averages_of_one_only"]) == (largest, of_one_only)
     print_metrics(scored, {"maestro": same})
     line = f"maestro: {of_one_only} averages have a value for one of them only"

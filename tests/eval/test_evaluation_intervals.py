@@ -10,7 +10,7 @@ from mt3eval.intervals import Bootstrap, average, compare, draw_averages
 from mt3eval.protocol import Protocol, mean_over_files, mean_without_nan, protocol
 from mt3eval.reading.performance import Performance
 from mt3eval.result import scores_json, summarise
-from mt3eval.runner import Piece, Task, score_performances
+from mt3eval.runner import ScoredPair, ScoringTask, score_performances
 
 pytestmark = pytest.mark.unit
 
@@ -39,7 +39,7 @@ def random_pieces(count, seed=0):
         ]
         found = [row for row in rows if rng.random() < 0.8]
         scored = score_performances(
-            "", *(Performance(note_table(side)) for side in (rows, found)), Task(("yourmt3_slakh",))
+            "", *(Performance(note_table(side)) for side in (rows, found)), ScoringTask(("yourmt3_slakh",))
         )
         pieces.append(scored.values("yourmt3_slakh"))
     return pieces
@@ -164,13 +164,13 @@ def test_pooled_values_take_all_pieces_also_where_one_system_found_nothing():
 
 def pieces_of(values, names="abcdef"):
     return [
-        Piece(name, "", "", {"mt3": value if isinstance(value, str) else {"F1": value}})
+        ScoredPair(name, "", "", {"mt3": value if isinstance(value, str) else {"F1": value}})
         for name, value in zip(names, values, strict=False)
     ]
 
 
 def test_pieces_without_a_value_stay_out_and_differences_take_what_both_have():
-    pieces = [*pieces_of([0.5, 0.7, "stops"]), Piece("d", "", "", failure="cannot be read")]
+    pieces = [*pieces_of([0.5, 0.7, "stops"]), ScoredPair("d", "", "", failure="cannot be read")]
     others = pieces_of([0.2, 0.9, "stops"], "cba")
     result = summarise(("mt3",), pieces, Bootstrap(), ("other", others))
     assert (result.averages["mt3"].values["F1"], result.averages["mt3"].pieces) == (0.6, 2)

@@ -20,7 +20,14 @@ from mt3app.backend import PACKAGES, choose_backend
 from mt3app.commands.doctor import installed_version
 from mt3app.commands.evaluate.decoding import SetDecoder
 from mt3app.commands.evaluate.files import choose_protocols
-from mt3app.commands.evaluate.metrics import REFERENCES, Scoring, SetMetrics, agreement, print_metrics, score_set
+from mt3app.commands.evaluate.metrics import (
+    REFERENCES,
+    Scoring,
+    SetMetrics,
+    backend_agreement,
+    print_metrics,
+    score_set,
+)
 from mt3app.outputs import check_writable
 from mt3app.progress import Reporter, describe
 from mt3core.config.evaluation import EvaluationConfig
@@ -95,7 +102,7 @@ def evaluate_config(options: DataSetOptions, reporter: Reporter) -> int:
         }
         for backend, variants in scored.items()
     }
-    same = {one: agreement(one, decoded, scored) for one in selection.variants} if len(backends) > 1 else None
+    same = {one: backend_agreement(one, decoded, scored) for one in selection.variants} if len(backends) > 1 else None
     metrics["agreement"] = same
     _save(metrics, path)
     if not reporter.quiet:

@@ -20,7 +20,7 @@ from mt3eval.protocol import list_protocols, protocol
 from mt3eval.reading.pairing import Pair, Pairing, pair_files, shorten
 from mt3eval.reading.reading import Reading
 from mt3eval.result import Result, scores_json, summarise
-from mt3eval.runner import Piece, Task, score_pairs
+from mt3eval.runner import ScoredPair, ScoringTask, score_pairs
 
 if TYPE_CHECKING:
     from mt3app.cli_evaluate import FileOptions
@@ -171,10 +171,10 @@ def _pair_others(options: FileOptions) -> Pairing | None:
 
 def _score(
     pairing: Pairing, others: Pairing | None, protocols: tuple[str, ...], options: FileOptions, reporter: Reporter
-) -> tuple[list[Piece], list[Piece]]:
+) -> tuple[list[ScoredPair], list[ScoredPair]]:
     """The pieces of the system, and of the second one."""
     wants_notes = options.report is not None or options.rolls is not None
-    task = Task(
+    task = ScoringTask(
         protocols,
         Reading(options.sustain, options.drop_empty),
         analyse=options.report is not None or options.json_output is not None,
@@ -257,7 +257,7 @@ def _tell_without_audio(
         reporter.line(f"{len(silent)} of {len(pairing.pairs)} pieces have no recording in {given}: {shorten(silent)}")
 
 
-def _tell_remarks(pieces: list[Piece], reporter: Reporter) -> None:
+def _tell_remarks(pieces: list[ScoredPair], reporter: Reporter) -> None:
     """What is to be known of single files; what is the same of many, in one line."""
     by_matter: dict[str, dict[str, str]] = {}  # -> file -> the remark as it stands
     for piece in pieces:

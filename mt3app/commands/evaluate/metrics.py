@@ -15,7 +15,7 @@ from mt3eval.intervals import Bootstrap
 from mt3eval.matching.note_accuracy import NoteCounts, count_notes, mean_accuracy, pooled
 from mt3eval.reading.pairing import Pair
 from mt3eval.result import Result, summarise
-from mt3eval.runner import Task, score_pairs
+from mt3eval.runner import ScoringTask, score_pairs
 
 _FILE_NOTES = "notes last as long as the sustain pedal holds them, as in training; control changes are not scored again"
 _STEM_NOTES = "programs of its metadata; overlapping notes of a pitch are cut, as in training"
@@ -103,7 +103,7 @@ def score_set(variant: str, found: Found, scoring: Scoring, reporter: Reporter) 
     """Scores the decoded pieces of a variant from the files of their exact notes."""
     decoded = {name: one for (of, name), one in found.items() if of == variant}
     pairs = [Pair(name, one.reference, one.notes) for name, one in sorted(decoded.items())]
-    task = Task(scoring.protocols, keep_notes=True)
+    task = ScoringTask(scoring.protocols, keep_notes=True)
     with reporter.file_bar(f"Scoring {variant}") as show:
         pieces = score_pairs(pairs, task, scoring.processes, lambda done, total, _: show(done, total))
     counts = {}
@@ -116,7 +116,7 @@ def score_set(variant: str, found: Found, scoring: Scoring, reporter: Reporter) 
     return SetMetrics(decoded, counts, summarise(scoring.protocols, pieces, scoring.bootstrap))
 
 
-def agreement(
+def backend_agreement(
     variant: str, decoded: Mapping[str, Found], scored: Mapping[str, Mapping[str, SetMetrics]]
 ) -> dict[str, Any]:
     """How far two back ends wrote the same: notes and tokens of their common pieces, and every average.

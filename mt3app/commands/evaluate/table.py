@@ -15,7 +15,7 @@ from mt3eval.headline import PlainScore, headline, plain_scores
 from mt3eval.intervals import Average, Interval
 from mt3eval.protocol import protocol
 from mt3eval.result import Result
-from mt3eval.runner import Piece
+from mt3eval.runner import ScoredPair
 
 _MOST_PIECES = 40
 _MOST_COLUMNS = 6
@@ -97,7 +97,7 @@ def _cells(one: Average, metric: str, many: bool, signed: bool = False) -> list[
     return cells
 
 
-def _print_pieces(console: Console, pieces: list[Piece], columns: list[tuple[str, str, str]]) -> None:
+def _print_pieces(console: Console, pieces: list[ScoredPair], columns: list[tuple[str, str, str]]) -> None:
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("piece", overflow="fold")
     table.add_column("notes", justify="right", no_wrap=True)
@@ -113,7 +113,7 @@ def _print_pieces(console: Console, pieces: list[Piece], columns: list[tuple[str
     console.print(table)
 
 
-def _piece_value(piece: Piece, name: str, metric: str) -> str:
+def _piece_value(piece: ScoredPair, name: str, metric: str) -> str:
     values = piece.values(name)
     return "not defined" if values is None else _number(values.get(metric))
 

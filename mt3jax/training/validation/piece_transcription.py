@@ -13,7 +13,7 @@ from mt3core.notes.decoding import NoteDecoder
 from mt3core.notes.table import NoteTable, note_table, to_notes
 from mt3core.segments import segments
 from mt3core.spectrogram import log_mel_segments
-from mt3data.examples.pieces import Piece, as_written
+from mt3data.examples.pieces import Excerpt, as_written
 from mt3jax.decoding import generate_stream
 from mt3jax.model import Transformer
 from mt3jax.training.validation.piece_scores import PieceScore, score_piece
@@ -29,7 +29,7 @@ class Transcribed:
 
 
 def transcribe_pieces(
-    model: Transformer, pieces: Sequence[Piece], decoding: Decoding, batch_size: int
+    model: Transformer, pieces: Sequence[Excerpt], decoding: Decoding, batch_size: int
 ) -> list[Transcribed]:
     """Transcribes and scores pieces. All their segments go through the device together, as they become free."""
     config = model.config

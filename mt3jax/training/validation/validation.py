@@ -28,7 +28,7 @@ from mt3core.errors import DatasetError, MissingExtraError
 from mt3data.examples.chunk_table import ChunkTable
 from mt3data.examples.example_streams import Batch, BatchShape, EvaluationStream, make_batch
 from mt3data.examples.examples import ExampleConfig, ExampleMaker
-from mt3data.examples.pieces import Piece, choose_pieces, read_piece, spread
+from mt3data.examples.pieces import Excerpt, choose_pieces, read_piece, spread
 from mt3data.prepare.manifest import check_shards, read_manifest
 from mt3eval.piano_roll_picture import draw_piano_rolls
 from mt3jax.loading import network
@@ -174,7 +174,7 @@ class Validator:
     # ---- Pieces
 
     @functools.cached_property
-    def _pieces(self) -> list[Piece]:
+    def _pieces(self) -> list[Excerpt]:
         """This host's."""
         validation = self._config.validation
         chosen = choose_pieces(self._manifest, self._table, self._chosen, validation.num_pieces)

@@ -56,7 +56,7 @@ class Sound:
 
 
 @dataclass(frozen=True)
-class OnsetAgreement:
+class OnsetFit:
     """How labelled onsets meet the strength of onsets, against the same labels moved by up to 2 s.
 
     `best_lag_seconds` is the movement that meets the audio best (positive where the audio is late); `gain` how much
@@ -108,7 +108,7 @@ def listen(samples: Float[np.ndarray, " samples"]) -> Sound:
     return Sound(strength, float(np.median(flatness[loud])) if loud.any() else 0.0)
 
 
-def onset_agreement(sound: Sound, notes: NoteTable, slow_attacks: bool = False) -> OnsetAgreement | None:
+def onset_fit(sound: Sound, notes: NoteTable, slow_attacks: bool = False) -> OnsetFit | None:
     """Compares labels with audio; None where fewer than 30 different onsets leave it open.
 
     `slow_attacks` lets the audio be up to 200 ms late, for single instruments.
@@ -129,7 +129,7 @@ def onset_agreement(sound: Sound, notes: NoteTable, slow_attacks: bool = False) 
     own = score[(lags >= -_TOLERANCE_FRAMES) & (lags <= late)].max()
     best = int(np.argmax(score))
     others = score[np.abs(lags - lags[best]) > _TOLERANCE_FRAMES].max()
-    return OnsetAgreement(
+    return OnsetFit(
         best_lag_seconds=float(lags[best] / FRAMES_PER_SECOND),
         gain=float(min(score[best] / max(own, 1e-9), 99.0)),
         distinction=float(min(score[best] / max(others, 1e-9), 99.0)),
@@ -141,7 +141,7 @@ def rate_ratio(sound: Sound, notes: NoteTable) -> float | None:
     for ratio in _RATE_RATIOS:
         stretched = notes.copy()
         stretched["onset"] /= ratio
-        found = onset_agreement(sound, stretched)
+        found = onset_fit(sound, stretched)
         if found and not found.is_doubtful and found.distinction > _CLEARLY_ONE_PLACE:
             return ratio
     return None

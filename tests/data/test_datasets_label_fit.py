@@ -7,7 +7,7 @@ from tiny_datasets import melody, plucked
 from mt3core.audio.load import load_audio
 from mt3core.notes.midi_reading import read_midi
 from mt3core.notes.table import note_table
-from mt3data.checks.agreement import Sound, is_noise, listen, onset_agreement, pitch_shift, rate_ratio
+from mt3data.checks.label_fit import Sound, is_noise, listen, onset_fit, pitch_shift, rate_ratio
 
 pytestmark = pytest.mark.unit
 NOTES = melody(80)
@@ -35,43 +35,43 @@ def test_onsets_are_strong_where_notes_begin(sound):
 
 
 def test_right_labels_agree(sound):
-    found = onset_agreement(sound, table(NOTES))
+    found = onset_fit(sound, table(NOTES))
     assert not found.is_doubtful
     assert abs(found.best_lag_seconds) <= 0.03
 
 
 @pytest.mark.parametrize("seconds", [-1.1, -0.3, 0.15, 0.7])
 def test_moved_labels_are_found_and_measured(sound, seconds):
-    found = onset_agreement(sound, moved(seconds))
+    found = onset_fit(sound, moved(seconds))
     assert found.is_wrong
     assert found.is_shifted
     assert found.best_lag_seconds == pytest.approx(-seconds, abs=0.03)
 
 
 def test_foreign_labels_are_found(sound):
-    assert onset_agreement(sound, table(melody(80, seed=5))).is_wrong
+    assert onset_fit(sound, table(melody(80, seed=5))).is_wrong
     assert rate_ratio(sound, table(melody(80, seed=5))) is None
 
 
 def test_labels_that_are_loud_and_late_or_few_are_left_open(sound):
     late = listen(plucked(NOTES, SECONDS, shift_seconds=0.15))
-    assert onset_agreement(late, table(NOTES)).is_wrong
-    assert not onset_agreement(late, table(NOTES), slow_attacks=True).is_doubtful
-    assert onset_agreement(sound, table(NOTES[:20])) is None
-    assert onset_agreement(sound, table(melody(80, seed=5), program=89)) is None  # a pad
-    assert onset_agreement(Sound(np.zeros(50, np.float32), 0.0), table(NOTES)) is None
+    assert onset_fit(late, table(NOTES)).is_wrong
+    assert not onset_fit(late, table(NOTES), slow_attacks=True).is_doubtful
+    assert onset_fit(sound, table(NOTES[:20])) is None
+    assert onset_fit(sound, table(melody(80, seed=5), program=89)) is None  # a pad
+    assert onset_fit(Sound(np.zeros(50, np.float32), 0.0), table(NOTES)) is None
 
 
 def test_silence_agrees_with_nothing_and_warns_of_nothing():
     quiet = listen(np.zeros(16_000 * 30, np.float32))
     assert quiet.flatness == 0
-    assert onset_agreement(quiet, table(NOTES)).gain <= 1
+    assert onset_fit(quiet, table(NOTES)).gain <= 1
 
 
 def test_a_wrong_sample_rate_is_recognised():
     stretched = [(on * 48 / 44.1, off * 48 / 44.1, pitch) for on, off, pitch in NOTES]
     sound = listen(plucked(stretched, SECONDS * 1.1))
-    assert onset_agreement(sound, table(NOTES)).is_wrong
+    assert onset_fit(sound, table(NOTES)).is_wrong
     assert rate_ratio(sound, table(NOTES)) == pytest.approx(44.1 / 48)
 
 
@@ -103,8 +103,8 @@ def test_pitch_stays_open_where_it_cannot_be_told():
 def test_real_recordings_agree_with_their_notes(realdata, name):
     samples, notes = load_audio(realdata / f"{name}.flac"), read_midi(realdata / f"{name}.mid")
     heard = listen(samples)
-    assert not onset_agreement(heard, notes).is_doubtful
+    assert not onset_fit(heard, notes).is_doubtful
     assert pitch_shift(samples, notes) in (0, None)
     late = notes.copy()
     late["onset"] += 0.3
-    assert onset_agreement(heard, late).is_wrong
+    assert onset_fit(heard, late).is_wrong
