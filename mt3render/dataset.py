@@ -10,6 +10,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from mt3core.errors import MT3Error, OutputError, UsageError
+from mt3core.extras import require
 from mt3core.files import atomic_output
 from mt3core.processes import map_in_processes
 from mt3render.engines import build_engine, choose_engine
@@ -66,6 +67,7 @@ class RenderingReport:
 
 def check_rendering(rendering: Rendering) -> Rendering:
     """The settings with engine and sound fonts settled. Raises `UsageError` and others for what cannot be done."""
+    require("datasets", "Rendering", ["pyloudnorm"])
     if rendering.layout not in LAYOUTS:
         raise UsageError(f"There is no layout {rendering.layout!r}.", f"Choose {', '.join(LAYOUTS)}.")
     if rendering.programs not in PROGRAM_CHOICES:

@@ -17,6 +17,7 @@ from mt3core.errors import MidiError
 from mt3core.files import atomic_output
 from mt3core.notes.table import Note, NoteTable, note_table, to_notes
 from mt3render.engines import Engine, build_engine, choose_engine
+from mt3render.loudness import mean_level
 from mt3render.score import Part
 from mt3render.soundfonts import SoundFont, default_sound_font, read_sound_font
 from mt3render.stems import AudioFormat, Stem, Stems
@@ -47,7 +48,7 @@ def play_notes(
         notes: times in seconds.
         path: the file to write.
         engine: a name of `engines.ENGINES`, or `auto` for the best one that is installed.
-        levels_db: loudness of a program (of the drums: `DRUMS`) against the others, which have 0.
+        levels_db: level of a program (of the drums: `DRUMS`) against the others, which have 0.
 
     Raises `MidiError` where nothing of it can be heard, `OutputError`, and for the engine as `choose_engine` does.
     """
@@ -55,7 +56,8 @@ def play_notes(
     fonts = (read_sound_font(default_sound_font()),) if player.uses_sound_fonts else ()
     table = note_table(notes)
     with tempfile.TemporaryDirectory(prefix="mt3-play-") as folder:
-        stems = Stems(Path(folder), AudioFormat("WAV", SAMPLE_RATE_HZ, 2), float(table["offset"].max(initial=0.0)))
+        end_seconds = float(table["offset"].max(initial=0.0))
+        stems = Stems(Path(folder), AudioFormat("WAV", SAMPLE_RATE_HZ, 2), end_seconds, mean_level)
         for part in _parts(table):
             _play(part, stems, player, fonts, (levels_db or {}).get(DRUMS if part.is_drum else part.program, 0.0))
         if not stems.stems:

@@ -6,7 +6,7 @@ samples in a temporary folder. The mix is the sum of the stems after their quant
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,8 @@ TARGET_PEAK_DB = -1.0  # SLAKH's `target_peak`
 TAIL_SECONDS = 2.0  # for the last notes to ring
 _FULL_SCALE = 32767
 _BLOCK_FRAMES = 1 << 16
+
+Measure = Callable[[np.ndarray, int], float]  # loudness in decibels of mono audio at a sample rate
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,12 @@ class Stem:
 
 
 class Stems:
-    """The stems of one piece; `folder` holds them until they are written."""
+    """The stems of one piece; `folder` holds them until they are written, `measure` says how loud one is."""
 
-    def __init__(self, folder: Path, audio_format: AudioFormat, end_seconds: float) -> None:
-        self._folder = folder
+    def __init__(
+        self, folder: Path, audio_format: AudioFormat, end_seconds: float, measure: Measure = integrated_loudness
+    ) -> None:
+        self._folder, self._measure = folder, measure
         self._format = audio_format
         self._num_samples = round((end_seconds + TAIL_SECONDS) * audio_format.sample_rate_hz)
         self._mix = np.zeros((self._num_samples, audio_format.channels), np.float32)
@@ -76,7 +80,7 @@ class Stems:
         rate = self._format.sample_rate_hz
         samples = engine.play(part.sounding(), voice, self._num_samples, rate)
         mono = (samples[:, 0] + samples[:, 1]) * np.float32(0.5)  # several times as fast as mean()
-        loudness = integrated_loudness(mono, rate)
+        loudness = self._measure(mono, rate)
         if loudness <= SILENT_LUFS:
             return None
         if self._format.channels == 1:

@@ -29,7 +29,7 @@ from mt3render.dataset import Outcome, Rendering, check_rendering, render_piece
 from mt3render.instruments import sounds_digest
 from mt3render.sources import Source
 
-COMPOSITION_VERSION = 1  # changes with every change to the pieces or to how they are rendered
+COMPOSITION_VERSION = 2  # changes with every change to the pieces or to how they are rendered
 HELD_OUT_SHARE = 8  # of so many pieces one is for validation and one for the test
 _SAMPLE_RATE_HZ = 16_000  # what the network hears
 _DATASET_NAME = "composed"
