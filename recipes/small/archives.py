@@ -25,9 +25,9 @@ _TIMEOUT_SECONDS = 60.0
 
 
 def unpacked(source: Source, given: Path | None, folder: Path, say: Callable[[str], None] = print) -> Path:
-    """The folder with a source's files: `folder/NAME`, made of the archive in `given` or of a download.
+    """The folder with a source's files: `folder/NAME`, unpacked from the archive in `given` or from a download.
 
-    Raises `DatasetError` where the archive is nowhere, broken, or holds other files than those that are known.
+    Raises `DatasetError` if the archive is missing, damaged, or contains other files than expected.
     """
     place = folder / source.name
     if place.is_dir():
@@ -41,7 +41,7 @@ def unpacked(source: Source, given: Path | None, folder: Path, say: Callable[[st
                 raise DatasetError(
                     f"{archive} does not hold {source.title} as it is known: the SHA-256 of its contents is {found} "
                     f"instead of {source.content_sha256}.",
-                    f"Fetch {source.address} again, or take the archive of version {source.version}.",
+                    f"Download {source.address} again, or use the archive of version {source.version}.",
                 )
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DatasetError(f"{archive} cannot be unpacked ({error}).", f"Fetch {source.address} again.") from error
@@ -53,7 +53,7 @@ def find_archive(source: Source, given: Path | None) -> Path | None:
     if given is None:
         return None
     if not given.is_dir():
-        raise DatasetError(f"{given} is not a folder.", "Give the folder that holds the archives with --sources.")
+        raise DatasetError(f"{given} is not a folder.", "Use --sources with the folder that contains the archives.")
     for pattern in source.names:
         for path in sorted(given.rglob(pattern)):
             if path.is_file() and path.name.endswith(_SUFFIXES):
@@ -62,7 +62,7 @@ def find_archive(source: Source, given: Path | None) -> Path | None:
 
 
 def content_digest(digests: Iterable[str]) -> str:
-    """One SHA-256 for a set of files, whatever their names and order; of a single file its own."""
+    """One SHA-256 for a set of files, whatever their names and order; for a single file its own."""
     different = sorted(set(digests))
     return different[0] if len(different) == 1 else hashlib.sha256("\n".join(different).encode()).hexdigest()
 
@@ -81,7 +81,7 @@ def _members(archive: Path, wanted: str) -> Iterator[tuple[str, bytes]]:
 
 
 def _deb_data(deb: bytes) -> bytes:
-    """The member `data.tar.*` of a Debian package, which is an archive of `ar`: 60 bytes of header before each file."""
+    """The member `data.tar.*` of a Debian package, an `ar` archive: 60 bytes of header before each file."""
     at = len(_DEB_MAGIC)
     while at + 60 <= len(deb):
         name, size = deb[at : at + 16].decode("ascii", "replace").strip(" /"), int(deb[at + 48 : at + 58])
@@ -105,7 +105,7 @@ def _download(source: Source, folder: Path, say: Callable[[str], None]) -> Path:
         return target
     if os.environ.get("MT3_OFFLINE"):
         raise DatasetError(
-            f"{source.title} is not there, and MT3_OFFLINE forbids to fetch it.",
+            f"{source.title} is missing, and MT3_OFFLINE forbids downloading it.",
             "Put the archive into a folder and name it with --sources.",
         )
     say(f"Downloading {source.title} from {source.address}")

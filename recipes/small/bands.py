@@ -1,4 +1,4 @@
-"""Music for several instruments: songs arranged anew, chamber music on other instruments, with drums beneath."""
+"""Music for several instruments: rearranged songs, chamber music on other instruments, with drums added."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _ORCHESTRATED = 0.4  # of the quartets
 
 
 def song_arrangement(parts: Sequence[Part], rng: np.random.Generator) -> list[Part]:
-    """The melody, second voice and piano of a song given to drawn instruments, with a bass made of the left hand."""
+    """The melody, second voice and piano of a song on drawn instruments, with a bass taken from the left hand."""
     melody, bridge, piano = (
         next((p for p in parts if p.name.upper().startswith(name)), None) for name in ("MELODY", "BRIDGE", "PIANO")
     )
@@ -64,7 +64,7 @@ def song_arrangement(parts: Sequence[Part], rng: np.random.Generator) -> list[Pa
 
 
 def chamber_arrangement(parts: Sequence[Part], rng: np.random.Generator) -> list[Part]:
-    """A score for its own or for drawn instruments: a voice with piano, a quartet, or an orchestra of its parts."""
+    """A score on its own or on drawn instruments: a voice with piano, a quartet, or its parts as an orchestra."""
     keeps = rng.random() < 0.35
     if len(parts) == 4 and rng.random() < _ORCHESTRATED:
         return orchestrated(parts, rng)
@@ -91,7 +91,7 @@ def orchestrated(parts: Sequence[Part], rng: np.random.Generator) -> list[Part]:
 
 
 def with_drums(parts: Sequence[Part], drums: Part, bar_seconds: float, first_bar: float) -> list[Part]:
-    """The parts over drums that begin on a bar and are repeated, bar by whole bar, to the end."""
+    """The parts with drums added, which start on a bar and are repeated by whole bars to the end."""
     end = max(float(part.notes["onset"].max()) for part in parts)
     last = float(drums.notes["onset"].max())
     bars = max(1, int(np.ceil((last - 0.1) / bar_seconds)))
@@ -122,7 +122,7 @@ def band_piece(parts: Sequence[Part], seconds: float, rng: np.random.Generator, 
 
 
 def grid(parts: Sequence[Part], quarters_per_minute: float) -> tuple[float, float]:
-    """(seconds a bar of four quarters, seconds of the first bar line), from where low and long notes begin."""
+    """(seconds per bar of four quarters, time of the first bar line), from the onsets of low and long notes."""
     quarter = 60.0 / quarters_per_minute
     notes = np.concatenate([part.notes for part in parts])
     phases = np.exp(2j * np.pi * notes["onset"] / (quarter / 4))
@@ -136,7 +136,7 @@ def grid(parts: Sequence[Part], quarters_per_minute: float) -> tuple[float, floa
 
 
 def _given(part: Part, role: str, rng: np.random.Generator) -> Part:
-    """The part on an instrument of a role, in the octave that suits it, the range's ends folded in."""
+    """The part on an instrument of a role, in a suitable octave, with notes outside its range folded in."""
     instrument = ROLES[role][int(rng.integers(len(ROLES[role])))]
     low, high = instrument.low, instrument.high
     notes = part.notes.copy()
@@ -165,7 +165,7 @@ def _left_hand(piano: Part) -> tuple[Part, Part]:
 
 
 def _sustained(part: Part) -> Part:
-    """Chords held instead of repeated: each pitch lasts until it is not struck for a second."""
+    """Chords held instead of repeated: each pitch lasts until it has not been struck for a second."""
     notes = part.notes[np.lexsort((part.notes["onset"], part.notes["pitch"]))].copy()
     keep = np.ones(len(notes), bool)
     last = 0

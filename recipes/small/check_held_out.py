@@ -1,10 +1,10 @@
-"""Looks for held-out works in the training music by their notes, where names do not tell.
+"""Searches the training music for held-out works by their notes, since names may not reveal them.
 
     python recipes/small/check_held_out.py REALDATA MUSIC/.unpacked
 
-REALDATA holds MIDI files of recordings that must not be trained on. Compared are runs of intervals in the highest and
-in the lowest voice, so neither key nor tempo matters. Scales and broken chords are common property, so a few shared
-runs mean nothing; a work that is there has dozens.
+REALDATA contains MIDI files of recordings that must not be trained on. Runs of intervals in the highest and in the
+lowest voice are compared, so neither key nor tempo matters. Scales and broken chords are common to all music, so a few
+shared runs mean nothing; a held-out work shares dozens.
 """
 
 from __future__ import annotations

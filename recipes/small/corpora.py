@@ -1,7 +1,7 @@
-"""The collections of music, published and composed, as compositions: a name that tells pieces apart, and their parts.
+"""The collections of music, published and composed, as compositions: a name for each, and their parts.
 
-Everything that is one composition (movements and takes of it, several transcriptions of one recording) has one name,
-since the split into training, validation and test goes by it.
+Everything that belongs to one composition (its movements and takes, several transcriptions of one recording) has one
+name, because the split into training, validation and test is made by this name.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _NO_PEDAL = np.empty((0, 2))
 
 @dataclass(frozen=True)
 class Piece:
-    """A file of music. `composition` is shared by all files of one work; `tempo` where a file tells it (Groove)."""
+    """A file of music. `composition` is shared by all files of one work; `tempo` if the file gives it (Groove)."""
 
     corpus: str
     composition: str  # of letters, digits, `_`, `-`
     path: Path
-    is_score: bool  # exact times that want a player
-    tempo: float | None = None  # quarters a minute
+    is_score: bool  # exact times, still to be humanised
+    tempo: float | None = None  # quarters per minute
     composed: tuple[str, int, int] | None = None  # style, number and seed of a piece that has no file
 
     @property
@@ -59,7 +59,7 @@ def find_pieces(corpus: str, folder: Path) -> list[Piece]:
 
 
 def composed_pieces(styles: Sequence[str], count: int, seed: int) -> list[Piece]:
-    """So many composed pieces, the styles in turn. Each is a composition of its own."""
+    """This number of composed pieces, the styles in turn. Each is its own composition."""
     return [
         Piece("composed", f"{style}-{number:05d}", Path(f"{style}-{number:05d}"), False, None, (style, number, seed))
         for number, style in ((number, styles[number % len(styles)]) for number in range(count))
@@ -76,7 +76,7 @@ def _composed_parts(style: str, number: int, seed: int) -> tuple[Part, ...]:
 
 
 def _giantmidi(folder: Path) -> Iterator[Piece]:
-    # The recording's address (eleven signs) stands in the name of every transcription of it.
+    # The recording's address (eleven characters) is in the name of every transcription of it.
     for path in _allowed(folder, "*.mid"):
         found = re.search(r"[ _]([A-Za-z0-9_-]{11})(_cut.*|_a|_mov.*|_part.*|_no_.*)?$", path.stem)
         yield Piece("giantmidi", _plain(found.group(1) if found else path.stem), path, False)
@@ -105,7 +105,7 @@ def _quartets(folder: Path) -> Iterator[Piece]:
 
 
 def _groove(folder: Path) -> Iterator[Piece]:
-    # In the evaluation sessions every drummer plays the same ten grooves; otherwise a session is a drummer's own.
+    # In the evaluation sessions every drummer plays the same ten grooves; other sessions are individual.
     for table in folder.rglob("info.csv"):
         with table.open(encoding="utf-8") as file:
             for row in csv.DictReader(file):

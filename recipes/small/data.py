@@ -1,12 +1,12 @@
-"""From nothing to training data in one command; the second trains on it: `mt3 train --config small`.
+"""Makes all training data of the small model in one command. To train on it: `mt3 train --config small`.
 
     python recipes/small/data.py --out small-data                       # downloads what it needs
-    python recipes/small/data.py --out small-data --sources FOLDER      # takes archives that lie in FOLDER
+    python recipes/small/data.py --out small-data --sources FOLDER      # uses the archives in FOLDER
 
 Music is taken from published archives or composed, varied (music.py), rendered with sounds drawn for each piece from
-sampled instruments (sampled.py) and sound fonts, and prepared: `small-data/cache/chunk_manifest.parquet` is what
-training reads. Validation and test have compositions and sounds that training has not. What is finished is skipped, so
-the same command goes on where it was broken off.
+sampled instruments (sampled.py) and sound fonts, and prepared; training reads
+`small-data/cache/chunk_manifest.parquet`. Validation and test use compositions and sounds that training does not.
+Finished work is skipped, so run the same command again to resume.
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ from mt3render.soundfonts import without_programs
 HOURS = 100.0
 HOURS_SHARES = {"piano": 0.5, "multi": 0.4, "drums": 0.1}
 LAYOUTS = {"piano": "folder", "multi": "slakh", "drums": "slakh"}
-PROGRAMS = {"piano": "keep", "multi": "class", "drums": "keep"}  # of a piano's class a quarter would be honky-tonk
-SAMPLE_RATE_HZ = 16_000  # what the network hears
+PROGRAMS = {"piano": "keep", "multi": "class", "drums": "keep"}  # within the piano class, a quarter would be honky-tonk
+SAMPLE_RATE_HZ = 16_000  # the network's sample rate
 TUNING_CENTS = (-20.0, 24.0)  # of a piece: concert pitch from 435 to 446 Hz
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is made. Without sound fonts all sounds of the recipe are taken; `sources` None downloads."""
+    """The data to make. Without sound fonts, all sounds of the recipe are used; with `sources` None they are
+    downloaded."""
 
     out: Path
     sources: Path | None = None
@@ -57,7 +58,7 @@ class Wanted:
 
 
 def make_data(wanted: Wanted, reporter: Reporter) -> int:
-    """Makes what is missing; returns 1 where a piece could not be used, otherwise 0. Raises `MT3Error`s."""
+    """Makes everything missing; returns 1 if a piece could not be used, otherwise 0. Raises `MT3Error`s."""
     processes = wanted.processes or num_processors()
     hours = {kind: wanted.hours * share for kind, share in HOURS_SHARES.items()}
     make_music(wanted.sources, wanted.out / "music", hours, wanted.seed, processes)
@@ -81,12 +82,12 @@ def make_data(wanted: Wanted, reporter: Reporter) -> int:
             failed |= render_files(midi, rendered, rendering, processes, None, False, reporter)
             options = PrepareOptions(layout, rendered, wanted.out / "cache", name=f"small_{name}", processes=processes)
             failed |= prepare_dataset(options, reporter)
-    reporter.line(f"Training data: {wanted.out / 'cache' / MANIFEST_NAME}. Now: mt3 train --config small")
+    reporter.line(f"Training data: {wanted.out / 'cache' / MANIFEST_NAME}. Next: mt3 train --config small")
     return failed
 
 
 def _all_sounds(sampled: Path, known: Sequence[Source], wanted: Wanted) -> tuple[Path, ...]:
-    """The folder of sampled instruments, where any could be made, and the sound fonts."""
+    """The folder of sampled instruments, if any could be made, and the sound fonts."""
     fonts = [_sound_font(source, wanted) for source in known]
     return (*((sampled,) if sampled.is_dir() else ()), *fonts)
 
@@ -105,16 +106,16 @@ def _sound_font(source: Source, wanted: Wanted) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("small-data"), help="folder for everything that is made")
-    parser.add_argument("--sources", type=Path, help="folder with the archives; what it lacks is downloaded")
-    parser.add_argument("--hours", type=float, default=HOURS, help=f"of music, in all [default: {HOURS:g}]")
+    parser.add_argument("--out", type=Path, default=Path("small-data"), help="output folder")
+    parser.add_argument("--sources", type=Path, help="folder with the archives; missing ones are downloaded")
+    parser.add_argument("--hours", type=float, default=HOURS, help=f"of music in total [default: {HOURS:g}]")
     parser.add_argument(
-        "--sound-font", type=Path, action="append", help="or a folder of samples, to train with; several by repeating"
+        "--sound-font", type=Path, action="append", help="or a sampled instrument, to train with; repeatable"
     )
     parser.add_argument("--unseen-sound-font", type=Path, action="append", help="for validation and test")
     parser.add_argument("--engine", default="auto", help="as in mt3 render")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--processes", type=int, help="side by side [default: all cores]")
+    parser.add_argument("--processes", type=int, help="worker processes [default: all cores]")
     given = parser.parse_args(arguments)
     fonts, unseen = tuple(given.sound_font or ()), tuple(given.unseen_sound_font or ())
     wanted = Wanted(given.out, given.sources, given.hours, fonts, unseen, given.engine, given.seed, given.processes)

@@ -1,17 +1,17 @@
-"""The small model's larger candidate on a GPU machine without network: one command, nine minutes, all included.
+"""Trains the small model's larger candidate on a GPU machine without network: one command, nine minutes in total.
 
     python recipes/small/gpu_pack.py --music music --sounds FONT.sf3 --sounds PIANO_FOLDER --wheels wheels --out carried
-    python3 recipes/small/gpu.py carried --out out --minutes 9               there, with the checkout
-    python3 recipes/small/gpu.py carried --out out --minutes 2 --quick       the rehearsal on a CPU, with tiny sizes
+    python3 recipes/small/gpu.py carried --out out --minutes 9               on the GPU machine, in the checkout
+    python3 recipes/small/gpu.py carried --out out --minutes 2 --quick       a rehearsal on a CPU, with tiny sizes
 
-Network: 6 + 3 layers of width 256, 8.0 million parameters, 16 MB in bfloat16. It installs the carried wheels, renders
-and prepares music on all processors while the device compiles, trains by the stages of `gpu_stages.py`, and scores the
-result on compositions that it was not trained on. Expected: note F1 of the rendered validation pieces in `log.json`.
-**It has not been run on a GPU yet**; times, rates and batch size are estimates.
+Network: 6 + 3 layers of width 256, 8.0 million parameters, 16 MB in bfloat16. The program installs the wheels brought
+along, renders and prepares music on all processors while the device compiles, trains by the stages of `gpu_stages.py`,
+and scores the result on compositions that it was not trained on. Expected: note F1 of the rendered validation pieces in
+`log.json`. **It has not been run on a GPU yet**; times, rates and batch size are estimates.
 
 Every minute the newest weights are written to out/small as a model directory (`config.json`, `model.safetensors`,
-`README.md`), and out/log.json says what has happened, whole at any moment: these four files are all. Whatever happens,
-all processes are ended when the time is up.
+`README.md`), and out/log.json, complete at any moment, says what has happened; there are no other outputs. Whatever
+happens, all processes are ended when the time is up.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 MUSIC_NAME, SOUNDS_NAME, WHEELS_NAME = "music.tar.xz", "sounds", "wheels"
 NEEDED_BY = ("training_run",)  # of benchmarks/gpu_needs.py
-# Of the whole time: for the data, which begin when the wheels are there; and for scores and the last weights.
+# Shares of the whole time: for the data, once the wheels are installed; and for scores and the last weights.
 DATA_SHARE, END_SHARE = 0.18, 0.08
 SPARE_SECONDS = 6.0  # kept free before the end
-STAGE_GRACE_SECONDS = 12.0  # in which a stage that was told to stop must have saved
+STAGE_GRACE_SECONDS = 12.0  # in which a stage that was told to stop must save
 SAVED_EVERY_SECONDS = 60.0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Train the small model on a GPU machine.")
-    parser.add_argument("carried", type=Path, help="what gpu_pack.py has put together")
+    parser.add_argument("carried", type=Path, help="folder made by gpu_pack.py")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "out")))
-    parser.add_argument("--minutes", type=float, default=9.0, help="for everything; never more [%(default)g]")
+    parser.add_argument("--minutes", type=float, default=9.0, help="time limit for everything [%(default)g]")
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to rehearse on a CPU")
-    parser.add_argument("--scratch", type=Path, help="for what is not kept [a new folder in the temporary one]")
+    parser.add_argument("--scratch", type=Path, help="for temporary files [a new temporary folder]")
     options = parser.parse_args()
     ends_at = time.monotonic() + 60 * options.minutes - SPARE_SECONDS
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -64,15 +64,15 @@ def main() -> int:
 
 
 class RecipeError(Exception):
-    """Why the recipe cannot go on, and what to do."""
+    """Why the recipe cannot continue, and what to do."""
 
 
 class OutOfTime(Exception):
-    """The time was up in the middle of something; what was saved before stays."""
+    """The time ran out in the middle of something; earlier results are kept."""
 
 
 class Recipe:
-    """The run of the recipe: its clock, its processes, and what it has written."""
+    """One run of the recipe: its clock, its processes, and its outputs."""
 
     def __init__(self, options: argparse.Namespace, scratch: Path, ends_at: float) -> None:
         self.options, self.scratch, self.ends_at = options, scratch, ends_at
@@ -86,14 +86,14 @@ class Recipe:
         self.next_save = 0.0
         self.is_finished = False
 
-    # ---- The story
+    # ---- The stages in order
 
     def run(self) -> None:
         self.install()
         self.check()
         warming = self.start("warm", self.program("gpu_stages.py", "warm", self.scratch), device_memory=".3")
         manifest = self.make_data()
-        if self.options.quick:  # on the same processors nothing is won by doing both at once
+        if self.options.quick:  # on the same processors, doing both at the same time gains nothing
             self.wait_for("warm", warming)
         stages = self.stage_shares()
         last = len(stages) - 1
@@ -102,7 +102,7 @@ class Recipe:
             seconds = left * share / sum(other for _, other in stages[number:])
             self.train(number, name, manifest, seconds)
         self.end(warming)
-        self.save()  # beside the scoring, on the processors
+        self.save()  # on the processors, during the scoring
         try:
             self.score(last, manifest)
         finally:
@@ -110,7 +110,7 @@ class Recipe:
         self.is_finished = True
 
     def install(self) -> None:
-        """The carried wheels into a folder of this run's own; and the name under which `convert` is imported."""
+        """Installs the wheels into this run's own folder, and the name under which `convert` is imported."""
         wheels = sorted((self.options.carried / WHEELS_NAME).glob("*.whl"))
         if wheels:
             command = ["-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile", "--target"]
@@ -119,13 +119,13 @@ class Recipe:
         (self.site / "mt3convert").symlink_to(ROOT / "convert")
 
     def check(self) -> None:
-        """Names all that is missing before anything slow begins."""
+        """Lists everything missing before anything slow starts."""
         check = (
             "import gpu_needs, sys; found = gpu_needs.missing(sys.argv[1:]); found.get(sys.argv[1], []) or sys.exit(0);"
             "print(gpu_needs.what_is_missing(found), file=sys.stderr); sys.exit(2)"
         )
         started = self.start("check", [sys.executable, "-c", check, *NEEDED_BY])
-        self.wait_for("check", started, "Some packages are missing; they are named above.")
+        self.wait_for("check", started, "Some packages are missing; they are listed above.")
         for name in (MUSIC_NAME, SOUNDS_NAME):
             if not (self.options.carried / name).exists():
                 raise RecipeError(f"{self.options.carried / name} is not there. Make it with gpu_pack.py.")
@@ -144,7 +144,7 @@ class Recipe:
         return found["manifest"]
 
     def stage_shares(self) -> list[tuple[str, float]]:
-        """Names and shares of the stages, from the program that knows them; nothing of it is imported here."""
+        """Names and shares of the stages, from the program that defines them; none of it is imported here."""
         sys.path[:0] = [str(HERE), str(self.site), str(ROOT)]
         from gpu_stages import STAGES
 
@@ -169,7 +169,7 @@ class Recipe:
         self.end(process)
         self.run_folder = folder if has_checkpoint(folder) else self.run_folder
         self.log(f"stage {number}: {name}", {"exit_code": code, "reports": reports(folder)})
-        if not has_checkpoint(folder):  # the next stage begins with what there is
+        if not has_checkpoint(folder):  # the next stage starts from what there is
             self.say(f"the stage {name!r} has left no checkpoint (exit code {code})")
 
     def score(self, number: int, manifest: str) -> None:
@@ -181,7 +181,7 @@ class Recipe:
         self.log("score", json.loads((self.scratch / "scores.json").read_text()))
 
     def save(self) -> None:
-        """Begins to write the newest weights, in a process without the device; waits for the one before."""
+        """Starts writing the newest weights, in a process without the device; waits for the previous one."""
         if self.run_folder is None:
             return
         self.finish_saving()
@@ -206,7 +206,7 @@ class Recipe:
     def start(
         self, name: str, command: list[Any], device_memory: str = ".65", on_device: bool = True
     ) -> subprocess.Popen[bytes]:
-        """A process in a group of its own, so that all it starts can be ended with it."""
+        """A process in its own group, so that everything it starts can be ended with it."""
         if time.monotonic() >= self.ends_at:
             raise OutOfTime(f"There was no time left for: {name}.")
         paths = [str(ROOT), str(HERE), str(ROOT / "benchmarks"), str(self.site)]
@@ -217,7 +217,7 @@ class Recipe:
             "TF_CPP_MIN_LOG_LEVEL": "2",
             "XLA_CLIENT_MEM_FRACTION": device_memory,
         }
-        environment.pop("XLA_PYTHON_CLIENT_MEM_FRACTION", None)  # the older name, which JAX refuses beside the new one
+        environment.pop("XLA_PYTHON_CLIENT_MEM_FRACTION", None)  # the older name; JAX refuses both together
         if not on_device or self.options.quick:
             environment["JAX_PLATFORMS"] = "cpu"
         if self.options.quick:  # compiles several times as fast
@@ -237,7 +237,7 @@ class Recipe:
         self.say(f"{name} done")
 
     def end(self, process: subprocess.Popen[bytes]) -> None:
-        """A process and all that it has started."""
+        """Ends a process and everything that it has started."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -247,10 +247,10 @@ class Recipe:
             self.end(process)
         for rest in self.options.out.glob(".small.*"):  # of a model directory that was being written
             shutil.rmtree(rest, ignore_errors=True)
-        # Gigabytes may take longer to remove than there is time; nobody waits for it.
+        # Removing gigabytes may take longer than there is time; nothing waits for it.
         subprocess.run(["sh", "-c", 'rm -rf "$0" &', str(self.scratch)], start_new_session=True)
 
-    # ---- What is said and kept
+    # ---- Messages and logs
 
     def say(self, line: str) -> None:
         print(f"[{time.monotonic() - self.started:6.1f} s] {line}", flush=True)
@@ -268,7 +268,7 @@ class Recipe:
 
 
 def reports(run: Path) -> list[dict[str, Any]]:
-    """About a dozen of a run's reports, the last among them, with the figures that tell most."""
+    """About a dozen of a run's reports, including the last, with the most important metrics."""
     path = run / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     kept = lines[:: max(len(lines) // 12, 1)] + lines[-1:]

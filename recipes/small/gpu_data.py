@@ -1,10 +1,10 @@
-"""The data of recipes/small/gpu.py: as much of the music as can be rendered in a given time, as chunks for training.
+"""The data of recipes/small/gpu.py: as much music as can be rendered in a given time, as chunks for training.
 
-Music lies in `piano`, `multi` and `drums`, and what is kept for validation in `piano_unseen` and so on, as
-recipes/small/music.py writes it. It is rendered by this project's own code with all fonts and sampled instruments of
-the folder `sounds`, and for validation with another font, that of pretty_midi. Each process takes the next piece
-until the time is up; then all of them prepare what is there. The order is drawn once, so that any length of it is
-mixed alike.
+The music is in `piano`, `multi` and `drums`, and that for validation in `piano_unseen` and so on, as written by
+recipes/small/music.py. It is rendered by this project's own code with all sound fonts and sampled instruments of the
+folder `sounds`, and for validation with another font, that of pretty_midi. Each process takes the next piece until the
+time is up; then all processes prepare the rendered pieces. The order is drawn once, so that every part of it has the
+same mixture.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from mt3render.dataset import Outcome, Rendering, check_rendering, render_piece
 from mt3render.sources import Source, find_sources
 
 KINDS = ("piano", "multi", "drums")
-# Layout of each, which programs may play a part, and the share of the pieces that are taken.
+# Layout of each, the programs that may play a part, and the share of its pieces that is used.
 LAYOUTS = {"piano": "folder", "multi": "slakh", "drums": "folder"}
 PROGRAMS = {"piano": "keep", "multi": "class", "drums": "class"}
 SHARES = {"piano": 0.4, "multi": 0.5, "drums": 0.1}
@@ -41,16 +41,16 @@ UNSEEN, UNSEEN_SHARE = "_unseen", 0.04  # of the folders for validation, and of 
 TUNING_CENTS = (-25.0, 25.0)  # of each piece: about 434 to 446 Hz
 SAMPLE_RATE_HZ = 16_000
 SPLITS = ("train", "validation")
-# Of the time, what rendering takes; the rest is for preparing.
+# Share of the time for rendering; the rest is for preparing.
 RENDERING_SHARE = 0.75
-MOST_MINUTES = 5.0  # of a piece, so that none holds up the end
+MOST_MINUTES = 5.0  # of a piece, so that none delays the end
 Task = tuple[Source, Path, Rendering]
 
 
 def make_data(music: Path, sounds: Path, out: Path, seconds: float, processes: int, limit: int = 0) -> dict[str, Any]:
-    """Renders for a share of `seconds` and prepares; returns what came of it. `limit` pieces at most (0: all).
+    """Renders for a share of `seconds` and prepares; returns a summary. At most `limit` pieces (0: all).
 
-    Raises `DatasetError` where nothing could be rendered.
+    Raises `DatasetError` if nothing could be rendered.
     """
     started = time.monotonic()
     tasks = planned(music, sounds, out / "rendered")[: limit or None]
@@ -61,7 +61,7 @@ def make_data(music: Path, sounds: Path, out: Path, seconds: float, processes: i
         written = [outcome for outcome in outcomes if outcome.state == "written"]
         if not written:
             failed = next((str(outcome.error) for outcome in outcomes if outcome.error), "there was no time")
-            raise DatasetError(f"No piece could be rendered: {failed}", "Look at the music and the sounds.")
+            raise DatasetError(f"No piece could be rendered: {failed}", "Check the music and the sounds.")
         prepared = [_planned_units(kind, out) for kind in KINDS if (out / "rendered" / kind).is_dir()]
         _prepare(pool, prepared, out / "cache")
     for settings, units in prepared:
@@ -79,9 +79,9 @@ def make_data(music: Path, sounds: Path, out: Path, seconds: float, processes: i
 
 
 def planned(music: Path, sounds: Path, rendered: Path) -> list[Task]:
-    """Every piece with how it is rendered, in an order in which the kinds alternate by their shares.
+    """Every piece with its rendering, ordered so that the kinds alternate by their shares.
 
-    What is for the test is left out. Raises `UsageError` for sounds that cannot be read.
+    Pieces of the test split are left out. Raises `UsageError` for sounds that cannot be read.
     """
     fonts = tuple(sorted(path for path in sounds.iterdir() if not path.name.startswith(".")))
     draw = np.random.default_rng(0)
@@ -111,7 +111,7 @@ def planned(music: Path, sounds: Path, rendered: Path) -> list[Task]:
 
 
 def _until(pool: ProcessPoolExecutor, processes: int, tasks: Sequence[Task], ends_at: float) -> Iterator[Outcome]:
-    """Outcomes of the tasks that could be begun in time."""
+    """Outcomes of the tasks that could be started in time."""
     running: set[Future[Outcome]] = set()
     left = iter(tasks)
     while True:
@@ -124,7 +124,7 @@ def _until(pool: ProcessPoolExecutor, processes: int, tasks: Sequence[Task], end
             return
         done, running = wait(running, return_when=FIRST_COMPLETED)
         yield from (future.result() for future in done)
-        if time.monotonic() >= ends_at:  # those that wait for their turn give it up
+        if time.monotonic() >= ends_at:  # waiting tasks are cancelled
             running = {future for future in running if not future.cancel()}
 
 
@@ -144,7 +144,7 @@ def _prepare(pool: ProcessPoolExecutor, prepared: Sequence[tuple[Settings, list[
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Render and prepare as much as there is time for.")
+    parser = argparse.ArgumentParser(description="Render and prepare as much as time allows.")
     parser.add_argument("music", type=Path)
     parser.add_argument("sounds", type=Path)
     parser.add_argument("out", type=Path)

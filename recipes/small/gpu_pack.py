@@ -1,14 +1,14 @@
-"""Puts together what recipes/small/gpu.py needs on a machine without network, in one folder of a limited size.
+"""Collects everything that recipes/small/gpu.py needs on a machine without network, in one folder of limited size.
 
     python recipes/small/music.py --sources FOLDER --out music
-    python benchmarks/gpu_needs.py --section training_run --there pyarrow    names what the machine lacks; run its line
+    python benchmarks/gpu_needs.py --section training_run --there pyarrow    lists missing packages; run its command
     python recipes/small/gpu_pack.py --music music --sounds FluidR3Mono_GM.sf3 --sounds salamander --wheels wheels \\
         --out carried
 
-Sound fonts are taken as they are. Of a folder of samples each recording becomes 16 kHz mono Ogg Vorbis, so a piano of
-16 velocities is a few megabytes. Of the music as many files are taken as fit: of each kind by its share, in an order
-that a hash gives, so that every corpus is there. What the folder and the checkout take together is counted and has to
-stay below the limit; `LIST.json` says what is in it.
+Sound fonts are copied unchanged. The recordings of a sampled instrument become 16 kHz mono Ogg Vorbis, so a piano of 16
+velocities is a few megabytes. As many music files are taken as fit: of each kind by its share, in the order of a hash,
+so that every corpus is included. The total size of the folder and the checkout must stay below the limit; `LIST.json`
+lists the contents.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from mt3core.files import atomic_directory
 
 ROOT = Path(__file__).resolve().parents[2]
 MUSIC_NAME, SOUNDS_NAME, WHEELS_NAME, LIST_NAME = "music.tar.xz", "sounds", "wheels", "LIST.json"
-DESCRIPTION_NAME = "instrument.json"  # of a folder of samples
+DESCRIPTION_NAME = "instrument.json"  # of a sampled instrument
 MOST_MIB = 64.0
 MUSIC_MIB = 12.0
-GROUP_FILES = 100  # that are compressed together to see how much they take
+GROUP_FILES = 100  # compressed together to measure their size
 VORBIS_QUALITY = 0.7  # of soundfile's compression levels, where 0 is the best; about 45 kbit/s at 16 kHz
 
 
 def pack(
     music: Path, sounds: Sequence[Path], wheels: Path | None, out: Path, most_mib: float, music_mib: float
 ) -> dict[str, float]:
-    """Fills `out`; returns the size of each part in MiB, the checkout's among them.
+    """Fills `out`; returns the sizes of its contents and of the checkout, in MiB.
 
-    Raises `UsageError` for what is not there, `OutputError` where it is larger than `most_mib` together.
+    Raises `UsageError` for missing inputs, `OutputError` if the total is larger than `most_mib`.
     """
     sizes = {"checkout": checkout_bytes(ROOT) / 2**20}
     with atomic_directory(out, overwrite=True) as folder:
@@ -62,8 +62,8 @@ def pack(
         if total > most_mib:
             shown = ", ".join(f"{name} {size:.1f}" for name, size in sizes.items())
             raise OutputError(
-                f"Together it has {total:.1f} MiB of at most {most_mib:g}: {shown}.",
-                "Leave out wheels of what the machine has (benchmarks/gpu_needs.py --there), fonts, or music "
+                f"The total is {total:.1f} MiB of at most {most_mib:g}: {shown}.",
+                "Leave out wheels that the machine has (benchmarks/gpu_needs.py --there), fonts, or music "
                 "(--music-mib).",
             )
         listed = {"mib": {name: round(size, 2) for name, size in sizes.items()}, "pieces": len(chosen)}
@@ -73,9 +73,9 @@ def pack(
 
 
 def copy_sound(path: Path, folder: Path) -> None:
-    """A sound font as it is; a folder of samples with smaller files."""
+    """A sound font unchanged; a sampled instrument with smaller files."""
     if not path.exists():
-        raise UsageError(f"There is no {path}.", "Give sound fonts, or folders that mt3 sounds has made.")
+        raise UsageError(f"There is no {path}.", "Use sound fonts, or folders made by mt3 sounds.")
     if not path.is_dir():
         shutil.copy(path, folder / path.name)
         return
@@ -100,7 +100,7 @@ def _write_small(source: Path, target: Path) -> None:
 
 
 def choose_music(music: Path, most_bytes: int) -> list[Path]:
-    """Relative paths of the MIDI files that are taken."""
+    """Relative paths of the MIDI files to include."""
     placed = []
     shares = {kind: SHARES[kind] for kind in KINDS} | {kind + UNSEEN: UNSEEN_SHARE * SHARES[kind] for kind in KINDS}
     for folder, share in shares.items():
@@ -118,7 +118,7 @@ def choose_music(music: Path, most_bytes: int) -> list[Path]:
             break
         chosen += group
     if not chosen:
-        raise UsageError(f"{most_bytes} bytes are too little for any music.", "Give more with --music-mib.")
+        raise UsageError(f"{most_bytes} bytes are too little for any music.", "Allow more with --music-mib.")
     return chosen
 
 
@@ -133,7 +133,7 @@ def write_music(music: Path, chosen: Sequence[Path], target: Path) -> None:
 
 
 def checkout_bytes(root: Path) -> int:
-    """Of the files that git knows or would add."""
+    """Total size of the files that git knows or would add."""
     command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
         listed = subprocess.run(command, capture_output=True, check=True).stdout.split(b"\0")
@@ -160,12 +160,16 @@ def _digest(data: bytes) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Put together what the GPU recipe needs.")
-    parser.add_argument("--music", type=Path, required=True, help="folder that music.py has written")
-    parser.add_argument("--sounds", type=Path, action="append", required=True, help="font or folder; may be repeated")
+    parser = argparse.ArgumentParser(description="Collect everything that the GPU recipe needs.")
+    parser.add_argument("--music", type=Path, required=True, help="folder written by music.py")
+    parser.add_argument(
+        "--sounds", type=Path, action="append", required=True, help="font or sampled instrument; repeatable"
+    )
     parser.add_argument("--wheels", type=Path, help="folder of wheels")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--most-mib", type=float, default=MOST_MIB, help="for this and the checkout [%(default)g]")
+    parser.add_argument(
+        "--most-mib", type=float, default=MOST_MIB, help="limit for this folder and the checkout [%(default)g]"
+    )
     parser.add_argument("--music-mib", type=float, default=MUSIC_MIB, help="[%(default)g]")
     options = parser.parse_args()
     try:

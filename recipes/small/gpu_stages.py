@@ -1,13 +1,13 @@
-"""The curriculum of recipes/small/gpu.py, and the programs that it runs on the device, each in a process of its own.
+"""The curriculum of recipes/small/gpu.py, and the programs that it runs on the device, each in its own process.
 
     warm     compiles the steps of all stages into JAX's cache while the data are rendered, and times them
-    train    one stage, for so many seconds, from the weights of the stage before; then scores what came of it
+    train    one stage, for a given time, from the weights of the stage before; then scores the result
     save     the newest checkpoint of a run as a model directory in bfloat16
 
-Data, targets and augmentation are those of the runs of `configs/small.py`: onsets in half a second first, where
-attention locks on within a few hundred steps. The network is larger and the segments become two seconds. Rates are
-constant but for the last stage, which goes on with a tenth: so nothing has to be known of the speed, and all programs
-can be compiled before.
+Data, targets and augmentation are those of the runs of `configs/small.py`: first onsets in half a second, where
+attention locks on within a few hundred steps. The network is larger, and segments grow to two seconds. Learning rates
+are constant, except that the last stage continues with a tenth; so the speed need not be known, and all programs can be
+compiled in advance.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from mt3core.processors import num_processors
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEEDS_NAME, SCORES_NAME = "speeds.json", "scores.json"
-SAVED_EVERY_SECONDS = 30.0  # by the steps' own speed; where the data are slower, as much later
-FIRST_EVERY_STEPS = 200  # where the speed is not known yet
+SAVED_EVERY_SECONDS = 30.0  # by the speed of the steps; later if the data are slower
+FIRST_EVERY_STEPS = 200  # while the speed is unknown
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,8 @@ class Stage:
     """A part of the curriculum: its share of the time for steps, the run of `configs/small.py` whose data and targets
     it has (from the first), segments and batches.
 
-    `rows` are decoder rows of a batch, 8 % more than `packing.choose_rows` takes for 256 targets of the written music
-    with that run's shares (means of 17, 44 and 100 tokens). With `goes_on` the run of the stage
-    before is taken up.
+    `rows` are decoder rows per batch, 8 % more than `packing.choose_rows` gives for 256 targets of the written music
+    with that run's shares (means of 17, 44 and 100 tokens). With `goes_on`, the run of the stage before is resumed.
     """
 
     name: str
@@ -96,7 +95,7 @@ Dtype = Literal["float32", "bfloat16"]
 
 
 def stage_config(number: int, manifest: str, dtype: Dtype, quick: bool, step_seconds: float = 0.0) -> TrainingConfig:
-    """The run of a stage. `step_seconds`, where known, decides how often it is saved."""
+    """The run of a stage. `step_seconds`, if known, decides how often it is saved."""
     stage = STAGES[number]
     recipe = RECIPE[stage.of_recipe]
     every = max(round(SAVED_EVERY_SECONDS / step_seconds), 1) if step_seconds else FIRST_EVERY_STEPS
@@ -105,7 +104,7 @@ def stage_config(number: int, manifest: str, dtype: Dtype, quick: bool, step_sec
         name="small",
         before=None,
         model=_model(stage, quick),
-        num_steps=1_000_000,  # it is stopped by the clock
+        num_steps=1_000_000,  # it is stopped by time
         data=dataclasses.replace(
             recipe.data,
             manifest=manifest,
@@ -131,11 +130,11 @@ def _model(stage: Stage, quick: bool) -> ModelConfig:
     return dataclasses.replace(recipe, network=network, spectrogram=spectrogram)
 
 
-# ---- What the processes do
+# ---- The processes
 
 
 def warm(folder: Path, dtype: Dtype, quick: bool) -> None:
-    """Compiles every stage's step and times it; the figures so far lie in `speeds.json`."""
+    """Compiles every stage's step and times it; results so far are in `speeds.json`."""
     sys.path.append(str(ROOT / "benchmarks"))
     from step_timing import TimedStep, draw_lengths, made_up_batch
 
@@ -151,7 +150,7 @@ def warm(folder: Path, dtype: Dtype, quick: bool) -> None:
         num_steps = 2 if quick else 10
         speeds[stage.name] = step.run(num_steps) / num_steps
         _write(folder / SPEEDS_NAME, speeds)
-        print(f"{stage.name}: compiled in {compiled:.0f} s, {1e3 * speeds[stage.name]:.1f} ms a step", flush=True)
+        print(f"{stage.name}: compiled in {compiled:.0f} s, {1e3 * speeds[stage.name]:.1f} ms per step", flush=True)
 
 
 def train_stage(number: int, folder: Path, manifest: str, seconds: float, dtype: Dtype, quick: bool) -> int:
@@ -168,12 +167,12 @@ def train_stage(number: int, folder: Path, manifest: str, seconds: float, dtype:
         arrays = _weights(earlier[-1])
     threading.Thread(target=_stop_at, args=(ends_at,), daemon=True).start()
     result = train(config, folder / stage.run, arrays, show_progress=True)
-    print(f"{stage.name}: {result.step:,} steps in all", flush=True)
+    print(f"{stage.name}: {result.step:,} steps in total", flush=True)
     return result.exit_code
 
 
 def _stop_at(ends_at: float) -> None:
-    """Sends this process SIGTERM at that time, upon which `train` saves and returns."""
+    """Sends this process SIGTERM at that time; `train` then saves and returns."""
     time.sleep(max(ends_at - time.monotonic(), 0.0))
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -209,7 +208,7 @@ def score(number: int, folder: Path, manifest: str, dtype: Dtype, quick: bool) -
 
 
 def save(run: Path, target: Path) -> None:
-    """The newest checkpoint as a model directory; what is there is replaced at once or stays."""
+    """Writes the newest checkpoint as a model directory, replacing an existing one atomically or not at all."""
     from mt3convert.sources import convert
 
     convert(run, target, overwrite=True, stored_type="bfloat16")
@@ -222,7 +221,7 @@ def _weights(run: Path) -> Mapping[str, Any]:
 
 
 def _newest(run: Path) -> int:
-    """The step of a run's newest checkpoint; 0 where there is none."""
+    """The step of a run's newest checkpoint; 0 if there is none."""
     return max((int(entry.name) for entry in run.iterdir() if entry.name.isdigit()), default=0) if run.is_dir() else 0
 
 
@@ -237,14 +236,14 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="One of the programs of the GPU recipe.")
+    parser = argparse.ArgumentParser(description="Run one of the programs of the GPU recipe.")
     parser.add_argument("what", choices=["warm", "train", "score", "save"])
-    parser.add_argument("folder", type=Path, help="of the work; to save: a run's folder")
+    parser.add_argument("folder", type=Path, help="working folder; for save, the folder of a run")
     parser.add_argument("--stage", type=int, default=len(STAGES) - 1)
     parser.add_argument("--manifest", default="")
     parser.add_argument("--seconds", type=float, default=0.0)
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
-    parser.add_argument("--target", type=Path, help="model directory to be written")
+    parser.add_argument("--target", type=Path, help="model directory to write")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     if options.what == "warm":

@@ -1,7 +1,7 @@
-"""Compositions that this project measures itself on: nothing of them may be trained on.
+"""Compositions used for evaluation, which must not be in the training data.
 
-They are the works behind the recordings of the evaluation (see `../shared/realdata/index.json`), found by patterns in
-the names of files and folders. A pattern holds for a work in whatever form: transcription, arrangement, excerpt.
+They are the works in the evaluation's recordings (see `../shared/realdata/index.json`), recognised by patterns in the
+names of files and folders. A pattern covers a work in any form: transcription, arrangement, excerpt.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A work. `patterns` are searched in names that `plain` has made comparable; `recordings` are what it is in."""
+    """A work. `patterns` are searched in names normalised by `plain`; `recordings` are those that contain it."""
 
     work: str
     patterns: tuple[str, ...]
@@ -56,10 +56,10 @@ HELD_OUT = (
             r"bach.*\bwell tempered\b.*\b(no )?1\b.*\bc major\b",
             r"gounod.*\bave maria\b",
             r"grandval.*\blucioles\b",
-        ),  # a song over it, found by check_held_out.py
+        ),  # a song based on it, found by check_held_out.py
         ("piano_rendered_bwv846_fugue",),
     ),
-    # The source does not say which piece it is. By its notes it is in nothing that is used (check_held_out.py).
+    # The source does not name the piece. By its notes, it is in none of the music used (check_held_out.py).
     HeldOut(
         "Debussy, the excerpt 'Debussy2'",
         (r"\bdebussy2\b",),
@@ -78,7 +78,7 @@ def plain(name: str) -> str:
 
 
 def held_out(name: str) -> HeldOut | None:
-    """The held-out work that a name (with its folders) tells of, if any."""
+    """The held-out work that a name (with its folders) refers to, if any."""
     words = plain(name)
     for work in HELD_OUT:
         if any(re.search(pattern, words) for pattern in work.patterns):

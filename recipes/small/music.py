@@ -3,9 +3,9 @@
     python recipes/small/music.py --sources FOLDER --out music
 
 writes `piano/CORPUS/COMPOSITION/NNN.mid`, `multi/...` and `drums/...`, each folder ready for `mt3 render`. The same
-seed gives the same files, whatever the number of processes; files that are there are kept. Compositions that
-`mt3 render` counts to validation or test lie in `piano_unseen`, `multi_unseen` and `drums_unseen`, so that they can be
-played by other sounds.
+seed gives the same files, with any number of processes; existing files are kept. Compositions that `mt3 render` assigns
+to validation or test are in `piano_unseen`, `multi_unseen` and `drums_unseen`, so that they can be played by other
+sounds.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from mt3render.humanising import humanised
 from mt3render.score import Part, score_midi
 from mt3render.variation import generator
 
-MEAN_SECONDS = 130.0  # of a varied piece, about; used to turn hours into a number of pieces
+MEAN_SECONDS = 130.0  # typical length of a varied piece, to turn hours into a number of pieces
 COMPOSED_MEAN_SECONDS = 75.0
 SECONDS = (90.0, 210.0)
-MOST_HITS = 11.0  # of drums under a song, a second: what is denser is played at half its tempo
-UNSEEN = "_unseen"  # of the folders with what is kept for validation and test
+MOST_HITS = 11.0  # of drums under a song, per second: denser ones are played at half their tempo
+UNSEEN = "_unseen"  # suffix of the folders for validation and test
 STYLES_OF = {"piano": PIANO_STYLES, "multi": BAND_STYLES, "drums": DRUM_STYLES}
-SHARES = {  # of a kind's hours, by corpus
+SHARES = {  # shares of a kind's hours, by corpus
     "piano": {"giantmidi": 0.4, "pop909": 0.14, "lieder": 0.14, "quartets": 0.07, "composed": 0.25},
     "multi": {"pop909": 0.35, "freedoom": 0.12, "lieder": 0.1, "quartets": 0.13, "composed": 0.3},
     "drums": {"groove": 0.7, "composed": 0.3},
@@ -68,7 +68,7 @@ class Task:
 
 
 def plan(pieces: dict[str, list[Piece]], kind: str, hours: float, seed: int) -> list[Task]:
-    """The files of a kind: each corpus goes round its pieces, in an order drawn anew, until its hours are full."""
+    """The files of a kind: each corpus cycles through its pieces, reshuffled each time, until its hours are full."""
     tasks = []
     for corpus, share in SHARES[kind].items():
         wanted = round(hours * share * 3600 / (COMPOSED_MEAN_SECONDS if corpus == "composed" else MEAN_SECONDS))
@@ -116,11 +116,11 @@ def make(task: Task) -> list[Part]:
 
 
 def write(task: Task, out: Path) -> tuple[str, float, int, str]:
-    """Writes a file; returns its path, seconds, notes and an empty string, or what was wrong with it."""
+    """Writes a file; returns its path, seconds, notes, and an empty string or the problem."""
     try:
         parts = [part for part in make(task) if len(part.notes)]
         if not parts:
-            return task.relative, 0.0, 0, "nothing is left of it"
+            return task.relative, 0.0, 0, "it has no notes left"
         first = min(float(part.notes["onset"].min()) for part in parts)
         if first > 2.0:
             parts = list(passage(parts, first - 0.5, 1e6))
@@ -135,14 +135,14 @@ def write(task: Task, out: Path) -> tuple[str, float, int, str]:
 
 
 def make_music(sources: Path | None, out: Path, hours: dict[str, float], seed: int, processes: int) -> dict[str, float]:
-    """Writes all files that are missing; returns hours by kind of those written now."""
+    """Writes all missing files; returns the hours written now, by kind."""
     pieces = {}
     for source in MUSIC:
         pieces[source.name] = find_pieces(source.name, unpacked(source, sources, out / ".unpacked"))
     written = dict.fromkeys(hours, 0.0)
     for kind, wanted in hours.items():
         tasks = [task for task in plan(pieces, kind, wanted, seed) if not (out / task.relative).exists()]
-        tasks.sort(key=lambda task: task.relative)  # variants of a piece follow each other: it is read once
+        tasks.sort(key=lambda task: task.relative)  # the variants of a piece are adjacent, so it is read once
         started, notes, failed = time.perf_counter(), 0, 0
         for relative, seconds, count, problem in _run(tasks, out, processes):
             written[kind] += seconds / 3600
@@ -152,7 +152,7 @@ def make_music(sources: Path | None, out: Path, hours: dict[str, float], seed: i
                 print(f"{relative}: left out, {problem}", file=sys.stderr)
         rate = notes / max(written[kind] * 3600, 1.0)
         print(
-            f"{kind}: {len(tasks) - failed} files, {written[kind]:.1f} h, {rate:.1f} notes a second, "
+            f"{kind}: {len(tasks) - failed} files, {written[kind]:.1f} h, {rate:.1f} notes per second, "
             f"{failed} left out, {time.perf_counter() - started:.0f} s"
         )
     return written
@@ -180,7 +180,7 @@ def _piano(piece: Piece, rng: np.random.Generator) -> Part:
 
 
 def _song(task: Task, parts: tuple[Part, ...], rng: np.random.Generator) -> list[Part]:
-    """A song arranged, over drums in three of four; the drums are at the song's tempo, doubled or halved if need be."""
+    """An arranged song, with drums in three of four; the drums follow the song's tempo, doubled or halved if needed."""
     arranged: Sequence[Part] = song_arrangement(parts, rng)
     tempo = _tempo(task.piece)
     if task.partners and rng.random() < 0.75:
@@ -197,7 +197,7 @@ def _song(task: Task, parts: tuple[Part, ...], rng: np.random.Generator) -> list
 
 
 def _composed_drums(piece: Piece) -> list[Part]:
-    """The drums of a composed piece; of another of its style where it has none."""
+    """The drums of a composed piece, or of another one in its style if it has none."""
     assert piece.composed is not None
     style, number, seed = piece.composed
     for attempt in range(20):
@@ -235,7 +235,7 @@ def _by_split(pieces: Sequence[Piece]) -> dict[str, list[Piece]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--sources", type=Path, help="folder with the archives; without it they are downloaded")
+    parser.add_argument("--sources", type=Path, help="folder with the archives [downloaded]")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--piano-hours", type=float, default=60.0)
     parser.add_argument("--multi-hours", type=float, default=60.0)

@@ -1,9 +1,10 @@
-"""What music is like in numbers: composed pieces beside published ones and beside what is trained on.
+"""Statistics of music: composed pieces compared with published ones and with the training data.
 
     python recipes/small/music_statistics.py [FOLDER ...] [--composed 300] [--most-files 200]
 
-FOLDERs hold MIDI files; a row each, after two rows of composed pieces (styles for the piano, and all others). All
-figures but the first two are over seconds, notes or chords of all files together. A chord is what begins within 30 ms.
+Each FOLDER contains MIDI files and becomes a row, after two rows of composed pieces (piano styles, and all others). All
+columns except the first two are over the seconds, notes or chords of all files together. A chord is the notes that
+start within 30 ms.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from mt3render.composer.styles import BAND_STYLES, PIANO_STYLES
 from mt3render.sources import find_sources
 
 HEADINGS = (
-    "music", "pieces", "hours", "notes/s", "p10-p90 of a piece", "s above 15", "polyphony", "pitch p5-p50-p95",
+    "music", "pieces", "hours", "notes/s", "p10-p90 over pieces", "s above 15", "polyphony", "pitch p5-p50-p95",
     "notes a chord", "gaps < 0.1 s", "0.1-0.2", "0.2-0.5", "longer", "note length p50", "classes a piece", "drums",
 )  # fmt: skip
 _CHORD_SECONDS = 0.03
@@ -35,7 +36,7 @@ _DENSE = 15
 class _Piece:
     seconds: float
     num_notes: int
-    per_second: np.ndarray  # notes that begin in each second
+    per_second: np.ndarray  # notes that start in each second
     polyphony_seconds: float  # lengths of all notes
     pitches: np.ndarray
     gaps: np.ndarray  # between chords
@@ -103,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="*")
     parser.add_argument("--composed", type=int, default=300, help="composed pieces of each kind")
-    parser.add_argument("--most-files", type=int, default=200, help="of a folder, spread over it")
+    parser.add_argument("--most-files", type=int, default=200, help="files per folder, spread over it")
     given = parser.parse_args(arguments)
     print("| " + " | ".join(HEADINGS) + " |\n|" + "---|" * len(HEADINGS))
     rows = [("composed, piano", PIANO_STYLES), ("composed, others", BAND_STYLES)]

@@ -1,7 +1,7 @@
 """Scores in MusicXML (.mxl, .musicxml) as parts with times in seconds; written for the scores of OpenScore.
 
-Read are pitches, ties, chords, grace notes, several voices and staves, transposing instruments, tempi, dynamics and
-MIDI programs. Not read are repeats (a piece is played once through), ornaments and words.
+It reads pitches, ties, chords, grace notes, several voices and staves, transposing instruments, tempi, dynamics and
+MIDI programs. It ignores repeats (a piece is played through once), ornaments and lyrics.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mt3core.notes.table import NOTE_DTYPE, NoteTable, trim_overlapping
 from mt3render.score import Part
 
 DEFAULT_QUARTERS_PER_MINUTE = 96.0
-_SLOWEST, _FASTEST = 30.0, 260.0  # quarters a minute; what lies outside is a slip of the pen
+_SLOWEST, _FASTEST = 30.0, 260.0  # quarters per minute; values outside are mistakes
 _STEPS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _DYNAMICS = {"pppp": 24, "ppp": 30, "pp": 40, "p": 52, "mp": 64, "mf": 76, "f": 90, "ff": 104, "fff": 116, "ffff": 124}
 _ACCENTS = {"sf": 14, "sfz": 14, "fz": 14, "fp": 10, "rfz": 12}
@@ -29,15 +29,15 @@ _GRACE_QUARTERS = 0.125
 
 @dataclass
 class _Voice:
-    """What is gathered while one part is read. Times in quarters."""
+    """State while one part is read. Times in quarters."""
 
-    rows: list[tuple[float, float, int, int]] = field(default_factory=list)  # begin, end, pitch, velocity
-    held: dict[int, int] = field(default_factory=dict)  # pitch -> row that a tie goes on from
+    rows: list[tuple[float, float, int, int]] = field(default_factory=list)  # start, end, pitch, velocity
+    held: dict[int, int] = field(default_factory=dict)  # pitch -> row that a tie continues
     velocity: int = 72
 
 
 def read_musicxml(source: Path | bytes, name: str = "The score") -> tuple[Part, ...]:
-    """The parts of a score that have notes. Raises `MidiError` for what is no readable MusicXML."""
+    """The parts of a score that have notes. Raises `MidiError` for a file that is not readable MusicXML."""
     data = source if isinstance(source, bytes) else source.read_bytes()
     try:
         root = ElementTree.fromstring(_score_text(data))
@@ -45,7 +45,7 @@ def read_musicxml(source: Path | bytes, name: str = "The score") -> tuple[Part, 
         tempi: dict[float, float] = {}
         voices = [(part.get("id", ""), _read_part(part, tempi)) for part in root.findall("part")]
     except (ElementTree.ParseError, zipfile.BadZipFile, KeyError, ValueError, StopIteration) as error:
-        raise MidiError(f"{name} is not MusicXML that can be read ({error}).", "Leave it out.") from error
+        raise MidiError(f"{name} is not MusicXML ({error}).", "Leave it out.") from error
     parts = []
     for identity, voice in voices:
         label, program = programs.get(identity, ("", 0))

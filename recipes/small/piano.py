@@ -1,8 +1,8 @@
-"""Solo piano from any piece: one part, in another key and tempo, and as dense as is asked for.
+"""Solo piano from any piece: one part, in another key and tempo, with a requested density.
 
-Published performances have 6 to 8 notes a second on average; what is transcribed has up to 25. So a density is drawn
-for each piece, and where a faster tempo does not reach it the texture is thickened first: a second piece is laid
-over, hands are doubled in octaves, chords are broken into fast arpeggios.
+Published performances have 6 to 8 notes per second on average; music to be transcribed has up to 25. So a density is
+drawn for each piece, and if a faster tempo does not reach it, the texture is thickened first: a second piece is laid
+over it, hands are doubled in octaves, chords are broken into fast arpeggios.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PIANO = "Piano"
 
 
 def as_piano(parts: tuple[Part, ...]) -> Part:
-    """All pitched parts as one for the piano. A pedal is kept where a part with most of the notes has it."""
+    """All pitched parts as one piano part. A pedal is kept if the part with most of the notes has it."""
     pitched = sorted((part for part in parts if not part.is_drum), key=lambda part: -len(part.notes))
     if len(pitched) == 1:
         return merged(pitched, _PIANO, 0)
@@ -87,7 +87,7 @@ def with_octaves(part: Part, rng: np.random.Generator) -> Part:
 
 
 def with_arpeggios(part: Part, rng: np.random.Generator) -> Part:
-    """Fast broken chords added below or between, made of what sounds."""
+    """Adds fast broken chords below or between, made from the sounding notes."""
     notes = part.notes
     end = float(notes["onset"].max())
     slice_seconds, rate = float(rng.uniform(0.4, 0.9)), float(rng.uniform(6.0, 13.0))

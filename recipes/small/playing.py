@@ -1,6 +1,6 @@
-"""Performances in other tempi, keys and strengths, passages of them, and a pedal where there is none.
+"""Varies performances: tempo, key, strength, passages, and a pedal if there is none.
 
-Every function takes and returns parts or note tables with times in seconds and draws from the generator it is given.
+Every function takes and returns parts or note tables with times in seconds, and draws from the given generator.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def faster(part: Part, factor: float) -> Part:
 
 
 def rescaled_velocities(part: Part, mean: float, spread: float) -> Part:
-    """The part with another mean strength and other contrasts (1: as they were)."""
+    """The part with another mean strength and other contrasts (1: unchanged)."""
     notes = part.notes.copy()
     velocity = notes["velocity"].astype(np.float64)
     notes["velocity"] = np.clip(np.rint(mean + (velocity - velocity.mean()) * spread), 8, 127)
@@ -42,12 +42,12 @@ def rescaled_velocities(part: Part, mean: float, spread: float) -> Part:
 
 
 def passage(parts: Sequence[Part], begin: float, seconds: float) -> tuple[Part, ...]:
-    """What begins within a stretch of time, moved to the start; the pedal as it stood then."""
+    """The notes that start within an interval, moved to the start, with the state of the pedal at that time."""
     return tuple(cut for cut in (_passage(part, begin, begin + seconds) for part in parts) if len(cut.notes))
 
 
 def with_pedal(part: Part, rng: np.random.Generator) -> Part:
-    """The part with a pedal that is changed with the bass, as pianists do it. A part with a pedal keeps its own."""
+    """The part with a pedal that changes with the bass, as pianists do. A part with a pedal keeps its own."""
     if len(part.pedal) or len(part.notes) < 8:
         return part
     onsets, pitches = part.notes["onset"], part.notes["pitch"]
@@ -67,7 +67,7 @@ def with_pedal(part: Part, rng: np.random.Generator) -> Part:
 
 
 def density(parts: Sequence[Part]) -> float:
-    """Notes a second between the first onset and the last."""
+    """Notes per second between the first onset and the last."""
     onsets = np.concatenate([part.notes["onset"] for part in parts])
     return len(onsets) / max(float(np.ptp(onsets)), 1.0)
 

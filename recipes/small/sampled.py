@@ -1,10 +1,10 @@
-"""Sampled instruments for the small model's training data, from published archives. `data.py` makes them, too.
+"""Makes the sampled instruments of the small model's training data from published archives, as `data.py` also does.
 
     python recipes/small/sampled.py --out small-data/sounds --sources FOLDER
 
-What is finished is skipped. An instrument whose archive is missing is named and left out, and the exit code is 1. The
-archives of the Salamander are fetched by the command that is named then; the others are downloaded where FOLDER has
-them not.
+Finished instruments are skipped. An instrument whose archive is missing is reported and left out, and the exit code is
+1. For the archives of the Salamander, the message gives the command that downloads them; the others are downloaded if
+they are not in FOLDER.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from mt3core.errors import DatasetError, MT3Error
 from mt3render.instrument_folders import write_instrument
 from mt3render.instrument_sources import Card, read_source
 
-SAMPLE_RATE_HZ = 16_000  # what the network hears
+SAMPLE_RATE_HZ = 16_000  # the network's sample rate
 TRAINED_ON, UNSEEN = "train", "unseen"
 
 
 def make_sampled(out: Path, sources: Path | None, reporter: Reporter) -> int:
-    """Makes the instruments that are missing; returns 1 where one could not be made, otherwise 0."""
+    """Makes the missing instruments; returns 1 if one could not be made, otherwise 0."""
     failed = 0
     for wanted in SAMPLED:
         target = out / (TRAINED_ON if wanted.trained_on else UNSEEN) / wanted.folder
@@ -49,14 +49,14 @@ def _unpack(source: Source, given: Path | None, folder: Path, reporter: Reporter
     is_there = (folder / source.name).is_dir() or find_archive(source, given) is not None
     if not (is_there or source.address.startswith("https://")):
         raise DatasetError(
-            f"{source.title} is not there.", f"Fetch it ({source.address}), and name its folder with --sources."
+            f"{source.title} is missing.", f"Download it ({source.address}), and use --sources with its folder."
         )
     unpacked(source, given, folder, reporter.line)
 
 
 def _make(wanted: Sampled, source: Source, folder: Path, target: Path, reporter: Reporter) -> None:
     place = folder / wanted.path
-    if not place.exists():  # archives have one folder or several around what is wanted
+    if not place.exists():  # archives have one or more folders around the wanted files
         place = next(iter(sorted(folder.rglob(wanted.path))), place)
     if wanted.prelude:
         settled = place.with_name(f"settled {place.name}")
@@ -72,7 +72,7 @@ def _make(wanted: Sampled, source: Source, folder: Path, target: Path, reporter:
 
 
 def attributions() -> list[str]:
-    """A line for each source that is trained on: title, licence and who made it."""
+    """A line for each training source: title, licence and makers."""
     used = {wanted.source for wanted in SAMPLED if wanted.trained_on}
     lines = [
         f"{source.title.split(', layer')[0]}: {source.licence}, {source.attribution}"
@@ -85,7 +85,7 @@ def attributions() -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("small-data/sounds"), help="folder for the instruments")
-    parser.add_argument("--sources", type=Path, help="folder with the archives; what it lacks is downloaded")
+    parser.add_argument("--sources", type=Path, help="folder with the archives; missing ones are downloaded")
     given = parser.parse_args(arguments)
     return make_sampled(given.out, given.sources, Reporter())
 

@@ -1,7 +1,7 @@
-"""What the small model's training data are made of: public addresses, versions, digests and licences.
+"""The sources of the small model's training data: public addresses, versions, digests and licences.
 
-A corpus of music is checked by its contents (`content_sha256`), so that every archive that holds the same files will
-do, however it was packed; a sound font by the SHA-256 of its file.
+A corpus of music is checked by its contents (`content_sha256`), so any archive with the same files is accepted, however
+it was packed; a sound font is checked by the SHA-256 of its file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Source:
-    """An archive: where it is published, what of it is used, and under which terms."""
+    """An archive: its address, the files used from it, and its terms."""
 
     name: str
     title: str
@@ -19,10 +19,10 @@ class Source:
     version: str  # a commit or a version
     names: tuple[str, ...]  # patterns of the archive's name in a folder given with --sources
     wanted: str  # searched in the paths within the archive: the files that are used
-    content_sha256: str  # of the sorted SHA-256 of the wanted files, each once; of the one file of a sound font
+    content_sha256: str  # of the sorted SHA-256 of the files used, each once; or of a sound font's one file
     licence: str
     attribution: str
-    without_programs: tuple[int, ...] = ()  # of a sound font: those that TinySoundFont plays wrongly
+    without_programs: tuple[int, ...] = ()  # of a sound font: programs that TinySoundFont plays wrongly
 
 
 def _github(repository: str, commit: str) -> str:
@@ -80,7 +80,7 @@ MUSIC = (
     ),
 )  # fmt: skip
 
-# Sound fonts that `data.py` takes beside the sampled instruments (sample_sources.py) where none is named.
+# Sound fonts that `data.py` uses with the sampled instruments (sample_sources.py) if none is given.
 SOUND_FONTS = (
     Source(
         "fluidr3", "FluidR3 GM", _debian("f/fluid-soundfont", "fluid-soundfont-gm_3.1-5.3_all.deb"), "3.1-5.3",
@@ -96,7 +96,7 @@ SOUND_FONTS = (
         "MIT", "S. Christian Collins, Frank Wen and others", without_programs=(0, 1, 3, 5, 39),
     ),
 )  # fmt: skip
-# Never trained on: validation and test are played by it.
+# Never trained on: validation and test are played with it.
 UNSEEN_SOUND_FONTS = (
     Source(
         "timgm6mb", "TimGM6mb", _debian("t/timgm6mb-soundfont", "timgm6mb-soundfont_1.3-5_all.deb"), "1.3-5",

