@@ -1,1 +1,1 @@
-"""What `benchmarks/compare.py` is made of: the systems, their environments, running, scoring and the table."""
+"""The parts of `benchmarks/compare.py`: the systems, their environments, running, scoring and the table."""

@@ -1,4 +1,4 @@
-"""The recordings of a folder and their notes: a list in `index.json`, or a data set that `mt3 prepare` would take."""
+"""The recordings of a folder and their notes: a list in `index.json`, or a data set that `mt3 prepare` can read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PIANOS = range(8)  # General MIDI
 
 @dataclass(frozen=True)
 class Clip:
-    """A recording and its truth, whose offsets include the sustain pedal."""
+    """A recording and its reference notes, whose offsets include the sustain pedal."""
 
     name: str  # a valid file name
     audio: Path
@@ -35,7 +35,7 @@ class Clip:
 
     @property
     def kind(self) -> str:
-        """PIANO, DRUMS (no pitched notes, or none that are labelled) or OTHER."""
+        """PIANO, DRUMS (no pitched notes, or none labelled) or OTHER."""
         pitched = self.reference.pitched().notes
         if self.only_drums_labelled or not len(pitched):
             return DRUMS
@@ -47,9 +47,9 @@ def read_clips(folder: Path, split: str = "test", only: tuple[str, ...] = (), li
     """The clips of a folder in its order: those whose names contain one of `only`, and no more than `limit`.
 
     A folder with `index.json` lists its clips there (`id`, `audio`, `notes`: a TSV, `truth_covers`). MAESTRO, SLAKH
-    (its mixes) and folders of audio and MIDI files of the same names are read as training reads them; of these,
-    the tracks of one split but for those that training leaves out. Raises `DatasetError` where nothing is left, or
-    the list or a file of notes in it cannot be read.
+    (its mixes) and folders of audio and MIDI files of the same names are read as for training: the
+    tracks of one split, without those that training leaves out. Raises `DatasetError` if no clip is left, or if the
+    list or a file of notes in it cannot be read.
     """
     clips = _listed(folder, only) if (folder / "index.json").exists() else _of_data_set(folder, split, only)
     chosen = list(itertools.islice(clips, limit))
@@ -68,16 +68,16 @@ def _listed(folder: Path, only: tuple[str, ...]) -> Iterator[Clip]:
 
 def _read_index(path: Path) -> list[dict[str, Any]]:
     """The list of clips; each has at least its name and its two files."""
-    next_step = "It has to be a list of objects with id, audio and notes; without it the folder is read as a data set."
+    next_step = "It must be a list of objects with id, audio and notes; without it the folder is read as a data set."
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DatasetError(f"{path} is no list of clips that can be read: {error}.", next_step) from error
+        raise DatasetError(f"{path} cannot be read as a list of clips: {error}.", next_step) from error
     if not isinstance(rows, list):
-        raise DatasetError(f"{path} is no list of clips.", next_step)
+        raise DatasetError(f"{path} is not a list of clips.", next_step)
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("id", "audio", "notes")):
-            raise DatasetError(f"Clip {number} of {path} lacks its id, audio or notes.", next_step)
+            raise DatasetError(f"Clip {number} of {path} has no id, audio or notes.", next_step)
     return rows
 
 
@@ -102,7 +102,7 @@ def _read_notes(path: Path) -> NoteTable:
             f"{path} has no column {error}.", "It needs onset, offset, pitch, velocity, program, is_drum."
         ) from error
     except (OSError, TypeError, ValueError) as error:
-        raise DatasetError(f"{path} is no table of notes that can be read: {error}.", "Correct the file.") from error
+        raise DatasetError(f"{path} cannot be read as a table of notes: {error}.", "Correct the file.") from error
 
 
 def _note(row: dict[str, str]) -> Note:

@@ -1,4 +1,4 @@
-"""Virtual environments, one a system, made when first needed and kept."""
+"""Virtual environments, one per system, created when first needed and kept."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class EnvironmentProblem(Exception):
 
 
 def python_of(system: System, cache: Path) -> Path:
-    """The Python that has the system installed; makes the environment where it is not there.
+    """The Python in which the system is installed; creates its environment if needed.
 
-    Environments with the same requirements are one. Raises `EnvironmentProblem` with pip's last words.
+    Systems with the same requirements share one environment. Raises `EnvironmentProblem` with pip's last words.
     """
     missing = [name for name in system.needs_modules if importlib.util.find_spec(name) is None]
     if missing:
@@ -37,7 +37,7 @@ def python_of(system: System, cache: Path) -> Path:
 
 
 def environment_folder(system: System, cache: Path) -> Path:
-    """Where the environment of these requirements and this Python lies."""
+    """The folder of the environment for these requirements and this Python."""
     wanted = "\n".join([f"python {sys.version_info[0]}.{sys.version_info[1]}", *_wanted(system)])
     return cache / "environments" / f"{system.adapter[4:]}-{hashlib.sha256(wanted.encode()).hexdigest()[:10]}"
 
@@ -58,7 +58,7 @@ def _create(system: System, folder: Path, python: Path) -> None:
 
 
 def _drop_broken_extension(python: Path, package: str) -> None:
-    """Removes the compiled part of a package where that cannot be loaded."""
+    """Removes the compiled part of a package if it cannot be loaded."""
     if subprocess.run([str(python), "-c", f"import {package}"], capture_output=True, check=False).returncode == 0:
         return
     found = _run([str(python), "-c", f"from importlib.util import find_spec as f; print(f({package!r}).origin)"])

@@ -12,9 +12,9 @@ from mt3core.files import atomic_output
 
 
 def port_weights(model: str, cache: Path) -> Path:
-    """A folder with `mt3.pth` and `config.json` as mt3-infer's mt3_pytorch wants them; made once a model.
+    """A folder with `mt3.pth` and `config.json` in the form of mt3-infer's mt3_pytorch; made once per model.
 
-    Raises `ModelError` for a model that cannot be read or that the ports have no name for.
+    Raises `ModelError` for a model that cannot be read or that the ports do not support.
     """
     from mt3convert.sources import load
     from mt3convert.torch_port import write_port
@@ -30,10 +30,10 @@ def port_weights(model: str, cache: Path) -> Path:
 
 
 def _port_settings(config: ModelConfig) -> dict[str, object]:
-    """The network in the names of Hugging Face's T5Config."""
+    """The network as fields of Hugging Face's T5Config."""
     network = config.network
     if network.mlp_activations != ("gelu", "linear") or network.logits_via_embedding:
-        raise ModelError("The ports know networks with a gated GELU and an output layer of their own only.")
+        raise ModelError("The ports support only networks with a gated GELU and a separate output layer.")
     return {
         "d_model": network.emb_dim,
         "d_kv": network.head_dim,

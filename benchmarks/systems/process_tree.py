@@ -11,14 +11,14 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True)
 class Usage:
-    """`resident_bytes` counts what processes share once for each of them."""
+    """`resident_bytes` counts shared memory once per process."""
 
     resident_bytes: int
-    cpu_seconds: float  # of the descendants that still run and of those that were waited for
+    cpu_seconds: float  # of running descendants and of those already waited for
 
 
 def usage(pid: int) -> Usage | None:
-    """What the process and its descendants use now; None where that cannot be read."""
+    """The current use of the process and its descendants; None if it cannot be read."""
     resident, ticks = 0, 0
     found = False
     for one in _family(pid):
@@ -35,7 +35,7 @@ def usage(pid: int) -> Usage | None:
 
 def _family(pid: int) -> list[int]:
     family = [pid]
-    for one in family:  # grows while it is gone through
+    for one in family:  # grows during the loop
         for children in (_PROC / str(one) / "task").glob("*/children"):
             try:
                 family.extend(map(int, children.read_text(encoding="ascii").split()))

@@ -1,4 +1,4 @@
-"""The systems that are compared: what each needs, which adapter runs it, and what it can find."""
+"""The systems compared: what each needs, which adapter runs it, and which notes it can find."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# Without torchvision, which mt3-infer asks for and does not use, and which must fit PyTorch exactly.
+# Without torchvision, which mt3-infer requires but does not use, and which must match PyTorch exactly.
 _MT3_INFER_ALONE = ("mt3-infer==0.2.0", "torchaudio")
 _MT3_INFER = (
     "absl-py",
@@ -31,11 +31,11 @@ class System:
 
     `adapter` is a module of `workers/`. `requirements` and `without_dependencies` are what pip installs into the
     system's environment (the second with `--no-deps`); a system without any runs in the environment that runs the
-    comparison. Of `drop_broken_extensions` the compiled part is removed where it cannot be loaded: the index's
-    torchaudio is linked to CUDA, which a PyTorch for processors alone does not bring, and works without.
+    comparison. The compiled part of packages in `drop_broken_extensions` is removed if it cannot be loaded: the index's
+    torchaudio is linked to CUDA, which a CPU-only PyTorch does not include, and it works without.
 
-    `weights_option` tells that weights come from outside the package: `model`, from `--model`; `port`, made from
-    `--model` unless given; `given`, only by `--weights NAME=PATH`.
+    `weights_option` says where weights outside the package come from: `model`, from `--model`; `port`, converted from
+    `--model` unless given; `given`, only from `--weights NAME=PATH`.
     """
 
     name: str
@@ -117,7 +117,7 @@ SYSTEMS: tuple[System, ...] = (
         "transkun",
         "Transkun 2.0.1 (piano only), the weights of its package",
         "run_transkun",
-        # moduleconf and others may ask for pkg_resources, which newer setuptools no longer have.
+        # moduleconf and others may need pkg_resources, which newer versions of setuptools no longer have.
         requirements=(
             "mir-eval",
             "moduleconf",
@@ -131,7 +131,7 @@ SYSTEMS: tuple[System, ...] = (
             "torch",
             "tqdm",
         ),
-        # It also asks for what only its training and its plots import.
+        # It also requires packages that only its training and its plots import.
         without_dependencies=("transkun==2.0.1", "torchaudio"),
         drop_broken_extensions=("torchaudio",),
     ),
@@ -139,7 +139,7 @@ SYSTEMS: tuple[System, ...] = (
         "basic-pitch",
         "basic-pitch 0.4.0 (notes without instruments), the weights of its package, ONNX Runtime",
         "run_basic_pitch",
-        # It asks for a TensorFlow that is no longer made for Python 3.11; its ONNX weights do without.
+        # It requires a TensorFlow that does not exist for Python 3.11; its ONNX weights do not need it.
         requirements=(
             "librosa",
             "mir_eval",
@@ -160,7 +160,7 @@ SYSTEMS: tuple[System, ...] = (
 def weights_of(
     system: System, given: Mapping[str, Path], model: str, make_port: Callable[[], Path]
 ) -> tuple[str, str | None]:
-    """The weights for a system ("" where its package has them), and why it cannot run, if it cannot."""
+    """The weights for a system ("" if its package has them), and the reason if it cannot run."""
     if system.name in given:
         path = given[system.name]
         return (str(path), None) if path.exists() else ("", f"there are no weights at {path}")

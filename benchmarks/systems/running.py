@@ -30,7 +30,7 @@ Record = dict[str, Any]
 
 @dataclass
 class Outcome:
-    """What a system did: a record a finished clip, the reason a failed one, and why it did not run at all."""
+    """The outcome of a system: a record per finished clip, a reason per failed one, or why it did not run at all."""
 
     records: dict[str, Record] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Job:
-    """A system ready to run: its Python, its weights ("" for the package's own) and where its results go."""
+    """A system ready to run: its Python, its weights ("" for the package's own) and its output folder."""
 
     system: System
     python: Path
@@ -55,7 +55,7 @@ class Job:
         return self.folder / f"{clip.name}.json"
 
     def fingerprint(self, clip: Clip) -> str:
-        """Changes with what would change the result: the system, its weights, the recording."""
+        """A key that changes with everything that affects the result: the system, its weights, the recording."""
         system = self.system
         parts = [system.name, *system.requirements, *system.without_dependencies, json.dumps(dict(system.options))]
         parts += [self.weights, clip.name, str(clip.audio.stat().st_size)]
@@ -63,9 +63,9 @@ class Job:
 
 
 def run(job: Job, clips: Sequence[Clip], fresh: bool, say: Callable[[str], None] = print) -> Outcome:
-    """Transcribes the clips that are not finished. Whatever goes wrong is in the outcome, nothing is raised.
+    """Transcribes the unfinished clips. Errors are recorded in the outcome; nothing is raised.
 
-    A clip that ends the process, or takes longer than the timeout, has failed; a new process does the rest.
+    A clip that ends the process, or takes longer than the timeout, has failed; a new process transcribes the rest.
     """
     outcome = Outcome()
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -74,15 +74,15 @@ def run(job: Job, clips: Sequence[Clip], fresh: bool, say: Callable[[str], None]
             outcome.records[clip.name] = record
     rest = [clip for clip in clips if clip.name not in outcome.records]
     if outcome.records:
-        say(f"{job.system.name}: {len(outcome.records)} of {len(clips)} clips are there already")
+        say(f"{job.system.name}: {len(outcome.records)} of {len(clips)} clips are already there")
     while rest and not outcome.skipped:
         before = len(rest)
         _run_process(job, rest, outcome, say)
         rest = [clip for clip in rest if clip.name not in outcome.records and clip.name not in outcome.failures]
         if len(rest) == before and not outcome.skipped:
-            outcome.skipped = "its process ended without a word"
+            outcome.skipped = "its process ended without a message"
     if outcome.skipped and (outcome.records or outcome.failures):
-        # Some clips are there from before or from a process that worked: they count, the others have failed.
+        # Clips from an earlier run or from a process that worked count; the others have failed.
         outcome.failures |= {clip.name: outcome.skipped for clip in rest}
         outcome.skipped = None
     return outcome
@@ -177,7 +177,7 @@ class _Watched:
 
     def send(self, request: str) -> None:
         assert self.process.stdin
-        with contextlib.suppress(BrokenPipeError):  # it ended at once; its exit code says more
+        with contextlib.suppress(BrokenPipeError):  # it ended immediately; its exit code says more
             self.process.stdin.write(request)
             self.process.stdin.close()
 
@@ -206,7 +206,7 @@ class _Watched:
         return f"its process was ended by signal {-code}" if code < 0 else f"its process ended with exit code {code}"
 
     def end(self) -> None:
-        """Ends the process and its children, which are in a group of their own."""
+        """Ends the process and its children, which are in their own process group."""
         if self.process.poll() is None or self._timed_out:
             if hasattr(os, "killpg"):
                 with contextlib.suppress(ProcessLookupError):
@@ -238,13 +238,13 @@ def _request(job: Job, clips: Sequence[Clip]) -> str:
 
 def _environment(job: Job) -> dict[str, str]:
     environment = dict(os.environ)
-    # Another environment's packages must not be seen; our own network is imported from the checkout.
+    # Packages of other environments must be hidden; our own network is imported from the checkout.
     environment.pop("PYTHONPATH", None)
     environment.pop("PYTHONHOME", None)
     if job.system.is_ours:
         environment["PYTHONPATH"] = str(_CHECKOUT)
     environment["HF_HUB_OFFLINE"] = "1"  # weights are given or part of the package
-    # Threads that wait must not spin: on a busy machine that doubles the time. mt3torch sets it for itself.
+    # Waiting threads must not spin: on a busy machine that doubles the time. mt3torch sets this itself.
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if job.threads:
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")

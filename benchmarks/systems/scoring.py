@@ -1,4 +1,4 @@
-"""What is measured of each system, each score under the protocol that it comes from."""
+"""The measures for each system, each score with its protocol."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _has_drums(clip: Clip) -> bool:
 
 @dataclass(frozen=True)
 class Measure:
-    """A row of the table: a value of a protocol, averaged over the clips to which it belongs."""
+    """A row of the table: a value of a protocol, averaged over the clips to which it applies."""
 
     title: str
     protocol: str
@@ -49,7 +49,7 @@ class Measure:
 
 
 def _as_one_piano(performance: Performance) -> Performance:
-    """The pitched notes without the pedal: references have it in their offsets, estimates stand as predicted."""
+    """The pitched notes without the pedal: reference offsets already include it, estimates stay as predicted."""
     return Performance(performance.pitched().notes, name=performance.name)
 
 
@@ -87,7 +87,7 @@ MEASURES: tuple[Measure, ...] = (
 
 @dataclass(frozen=True)
 class Value:
-    """An average over clips with its interval (None with fewer than two clips) and the clips it is made of."""
+    """An average over clips with its interval (None with fewer than two clips) and the clips included."""
 
     mean: float
     interval: tuple[float, float] | None
@@ -96,7 +96,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Run:
-    """One system's column: its outcome, and a value a measure (None where it does not suit the system)."""
+    """One system's column: its outcome, and a value per measure (None if it does not apply to the system)."""
 
     system: System
     outcome: Outcome
@@ -126,7 +126,7 @@ def _value(measure: Measure, clips: Sequence[Clip], estimates: Mapping[str, Perf
         try:
             scores = rule.score(measure.part(clip.reference), measure.part(estimates[clip.name]))
         except NotDefinedError:
-            continue  # counted by the table, which names how many clips each value has
+            continue  # counted by the table, which gives the number of clips per value
         files.append({measure.metric: scores[measure.metric]})
         names.append(clip.name)
     if not files:

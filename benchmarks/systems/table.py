@@ -1,4 +1,4 @@
-"""The one table of a comparison, as text for a terminal and as Markdown; and a table by clip."""
+"""The table of a comparison, as text for a terminal and as Markdown, and a table by clip."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NONE = "-"
 
 
 def comparison(runs: Sequence[Run], clips: Sequence[Clip]) -> Rows:
-    """A header and a row a measure; a column a system that ran. Then speed and memory."""
+    """A header and one row per measure, one column per system that ran; then speed and memory."""
     runs = [run for run in runs if not run.outcome.skipped]
     rows = [["measure", "protocol", "clips", *(run.system.name for run in runs)]]
     for place, measure in enumerate(MEASURES):
@@ -30,7 +30,7 @@ def comparison(runs: Sequence[Run], clips: Sequence[Clip]) -> Rows:
 
 
 def by_clip(runs: Sequence[Run], clips: Sequence[Clip]) -> Rows:
-    """The onset F1 of each clip: its pitched notes, or where it has only drums its hits."""
+    """The onset F1 of each clip: of its pitched notes, or of its drum hits if it has only drums."""
     runs = [run for run in runs if not run.outcome.skipped]
     rows = [["clip", "s", "kind", "of", *(run.system.name for run in runs)]]
     for clip in clips:
@@ -43,7 +43,7 @@ def by_clip(runs: Sequence[Run], clips: Sequence[Clip]) -> Rows:
 
 
 def remarks(runs: Sequence[Run]) -> list[str]:
-    """What was skipped or failed, by name and with the reason."""
+    """Skipped systems and failed clips, with the reasons."""
     lines = [f"Skipped: {run.system.name}: {run.outcome.skipped}" for run in runs if run.outcome.skipped]
     for run in runs:
         lines += [f"Failed: {run.system.name}, {clip}: {why}" for clip, why in run.outcome.failures.items()]
@@ -51,14 +51,14 @@ def remarks(runs: Sequence[Run]) -> list[str]:
 
 
 def legend(runs: Sequence[Run]) -> list[str]:
-    """What the columns and the protocols are."""
+    """Explains the columns and the protocols."""
     used = dict.fromkeys(measure.protocol for measure in MEASURES)
     lines = [f"{run.system.name}: {run.system.summary}" for run in runs if not run.outcome.skipped]
     return lines + [f"{name}: {protocol(name).summary} ({protocol(name).source})" for name in used]
 
 
 def as_text(rows: Rows) -> str:
-    """Columns side by side."""
+    """Aligned columns."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]]) + "\n"

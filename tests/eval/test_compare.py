@@ -283,13 +283,13 @@ def test_weights_without_a_system_or_a_place_are_told(recordings, given, capsys)
 @pytest.mark.parametrize(
     ("index", "sentence"),
     [
-        ("[{", "is no list of clips that can be read: Expecting property name"),
-        ("{}", "index.json is no list of clips."),
-        ('[{"id": "first", "audio": "first.wav"}]', "index.json lacks its id, audio or notes."),
+        ("[{", "cannot be read as a list of clips: Expecting property name"),
+        ("{}", "index.json is not a list of clips."),
+        ('[{"id": "first", "audio": "first.wav"}]', "index.json has no id, audio or notes."),
         ('["first"]', "Clip 1 of"),
-        ('[{"id": "a", "audio": "a.wav", "notes": "gone.tsv"}]', "gone.tsv is no table of notes that can be read: "),
+        ('[{"id": "a", "audio": "a.wav", "notes": "gone.tsv"}]', "gone.tsv cannot be read as a table of notes: "),
         ('[{"id": "a", "audio": "a.wav", "notes": "odd.tsv"}]', "odd.tsv has no column 'offset'."),
-        ('[{"id": "a", "audio": "a.wav", "notes": "no.tsv"}]', "no.tsv is no table of notes that can be read: could"),
+        ('[{"id": "a", "audio": "a.wav", "notes": "no.tsv"}]', "no.tsv cannot be read as a table of notes: could"),
     ],
 )
 def test_a_list_of_clips_that_cannot_be_used_is_told(tmp_path, index, sentence, capsys):

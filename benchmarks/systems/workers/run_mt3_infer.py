@@ -1,4 +1,4 @@
-"""A model of mt3-infer with weights given by path, and the package's own settings; downloads nothing."""
+"""A model of mt3-infer with weights given by path and the package's own settings; it downloads nothing."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,7 @@
 """Transkun with the weights of its package and its settings, as its command uses them.
 
-The audio is read with libsndfile in place of FFmpeg: the same samples, but for 24-bit files, which the command scales
-as if they had 16.
+The audio is read with libsndfile instead of FFmpeg: the same samples, except for 24-bit files, which the command scales
+as if they had 16 bits.
 """
 
 from collections.abc import Callable

@@ -2,13 +2,13 @@
 
     python worker.py ADAPTER < jobs.json
 
-Knows the standard library alone, because nothing else is sure to be there. ADAPTER is a module beside this file with
-`load(options)`, which returns a function of an audio file and a MIDI file to write; that function may return how many
-of its seconds were compilation. `jobs.json`: {"options": {...}, "jobs": [{"clip", "audio", "midi"}]}.
+It uses only the standard library, because nothing else is certain to be installed. ADAPTER is a module next to this
+file with `load(options)`, which returns a function of an audio file and a MIDI file to write; that function may return
+how many of its seconds were compilation. `jobs.json`: {"options": {...}, "jobs": [{"clip", "audio", "midi"}]}.
 
-Events are lines of JSON on standard output, one when the model is loaded, one before and one after each clip;
-whatever the system itself prints goes to standard error. Loading ends with a tone that is transcribed and thrown away,
-so that late imports and compilation are not charged to the first clip.
+Events are lines of JSON on standard output: one when the model is loaded, and one before and one after each clip. The
+system's own output goes to standard error. After loading, a tone is transcribed and discarded, so that late imports and
+compilation are not counted in the first clip.
 """
 
 import importlib
@@ -44,7 +44,7 @@ def main() -> int:
     for job in request["jobs"]:
         say("begin", clip=job["clip"])
         started = time.perf_counter()
-        # Written beside and renamed, so that a file that is there is a whole one.
+        # Written to a temporary file and renamed, so that an existing file is complete.
         unfinished = f"{job['midi']}.unfinished.mid"
         try:
             compile_seconds = transcribe(job["audio"], unfinished) or 0.0
