@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 from plain_dataset import PlainDataset, write_recordings
 
-from mt3core.config.data import AugmentationConfig, DatasetChoice
+from mt3core.config.data import AugmentationConfig, DataConfig, DatasetChoice
 from mt3data.examples.examples import ExampleConfig
 from mt3data.prepare.manifest import read_manifest
-from mt3jax.pipeline import Pipeline, PipelineConfig, training_pipeline
+from mt3jax.pipeline import Pipeline, training_pipeline
 
 BATCH_SIZE = 50
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -156,17 +156,13 @@ def pipeline_of(options: argparse.Namespace, shares: dict, num_workers: int = 0,
     if not names:
         return None
     every = {"mix": 0.0, "stem": 0.0, "subset": 0.0, "across": 0.0, **shares}
-    return training_pipeline(
-        PipelineConfig(
-            options.manifest,
-            datasets=tuple(DatasetChoice(name, **every) for name in names),
-            global_batch_size=BATCH_SIZE,
-            num_workers=num_workers,
-            example=ExampleConfig(**settings),
-        ),
-        host=0,
-        num_hosts=1,
+    data = DataConfig(
+        str(options.manifest),
+        datasets=tuple(DatasetChoice(name, **every) for name in names),
+        augmentation=settings.pop("augmentation", AugmentationConfig()),
+        num_workers=num_workers,
     )
+    return training_pipeline(data, BATCH_SIZE, example=ExampleConfig(**settings), host=0, num_hosts=1)
 
 
 def indices_with(pipeline: Pipeline, parts: int, count: int) -> list[int]:

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from step_timing import NETWORKS, Batch, TimedStep, training_config, with_layers
 
-from mt3core.config.data import DatasetChoice
+from mt3core.config.data import DataConfig, DatasetChoice
 from mt3core.config.model import ModelConfig
 from mt3data.examples.examples import ExampleConfig
 
@@ -90,7 +90,7 @@ def machine() -> str:
 def write_batches(options: argparse.Namespace, path: Path) -> dict[str, Any]:
     """Writes one batch per step of a round, at most 8, to a file; prints the lengths of targets."""
     from mt3data.prepare.manifest import read_manifest
-    from mt3jax.pipeline import PipelineConfig, training_pipeline
+    from mt3jax.pipeline import training_pipeline
 
     if options.manifest is None:
         from mt3data.prepare.composed import composed_manifest
@@ -99,16 +99,8 @@ def write_batches(options: argparse.Namespace, path: Path) -> dict[str, Any]:
     model = with_layers(NETWORKS[options.network], options.layers)
     there = set(read_manifest(options.manifest)["dataset"].tolist())
     name = options.dataset or ("slakh" if "slakh" in there else "")
-    pipeline = training_pipeline(
-        PipelineConfig(
-            options.manifest,
-            datasets=(DatasetChoice(name),) if name else (),
-            global_batch_size=options.examples,
-            example=ExampleConfig(model=model),
-        ),
-        host=0,
-        num_hosts=1,
-    )
+    data = DataConfig(str(options.manifest), datasets=(DatasetChoice(name),) if name else ())
+    pipeline = training_pipeline(data, options.examples, example=ExampleConfig(model=model), host=0, num_hosts=1)
     arrays = {}
     for number in range(min(options.steps, 8)):
         batch = pipeline.batch(number)

@@ -46,7 +46,7 @@ def split_batch(batch: Arrays, config: TrainingConfig, num_groups: int, rows: in
     """A pipeline's batch as a step takes it: split into parts and its targets laid into rows.
 
     Args:
-        batch: as of `example_streams.make_batch`; whatever is not for the network is left out.
+        batch: as of `ExampleStream.batch`; whatever is not for the network is left out.
         config: its `batch` says how.
         num_groups: of this host, one a device.
         rows: of a group and part. Targets that do not fit are left out (`num_left_out` counts them), so that steps
@@ -63,6 +63,13 @@ def split_batch(batch: Arrays, config: TrainingConfig, num_groups: int, rows: in
     else:
         packed = [pad(part, num_groups) for part in targets]
     return split | {name: np.stack([part[name] for part in packed]) for name in packed[0]}
+
+
+def for_step(batch: Arrays, config: TrainingConfig, num_groups: int, rows: int) -> tuple[Arrays, Arrays, np.ndarray]:
+    """What a step takes, what else is said of the examples, and how many found no place; see `split_batch`."""
+    split = split_batch(batch, config, num_groups, rows)
+    others = {name: array for name, array in batch.items() if name not in ("audio", "log_mel", "targets")}
+    return split, others, np.array(num_left_out(batch, split))
 
 
 def num_left_out(batch: Arrays, split: Arrays) -> int:

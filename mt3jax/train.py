@@ -25,7 +25,7 @@ from mt3core.config.training import TrainingConfig
 from mt3core.errors import MT3Error, TrainingError
 from mt3data.examples.examples import ExampleConfig
 from mt3jax.compilation import keep_compiled_programs
-from mt3jax.pipeline import Pipeline, PipelineConfig, training_pipeline
+from mt3jax.pipeline import Pipeline, training_pipeline
 from mt3jax.training.run.bad_batches import bad_batches_file, chunk_names, note_bad_batch
 from mt3jax.training.run.checkpoints import Checkpoints
 from mt3jax.training.run.console import Console
@@ -82,7 +82,9 @@ def train(
     say(f"{mesh.devices.size} x {mesh.devices.flat[0].device_kind}, {jax.process_count()} process(es); {_versions()}")
 
     # ---- Data, and the folder of the run
-    pipeline = training_pipeline(_pipeline_config(config))
+    pipeline = training_pipeline(
+        config.data, config.batch.examples, example=ExampleConfig(config.model), seed=config.seed
+    )
     every = config.validation.every_steps
     validator = Validator(config, mesh, say) if every else None
     with Checkpoints(run_directory, config, say) as checkpoints:
@@ -165,7 +167,7 @@ class _Run:
         last: _Dispatched | None = None
         first, must_stop = self.step, False
         while self.step < config.num_steps and not must_stop:
-            batch = batches.next()
+            batch = next(batches)
             state, metrics = train_step(state, batch.arrays)
             self.newest = state, batch.data_state
             if self.step == first:  # it has been compiled
@@ -254,24 +256,6 @@ class _Run:
         if result.table:
             self.console.say(result.table)
         return result.metrics
-
-
-def _pipeline_config(config: TrainingConfig) -> PipelineConfig:
-    data = config.data
-    return PipelineConfig(
-        manifest=data.manifest,
-        datasets=data.datasets,
-        temperature=data.temperature,
-        max_examples_per_mix=data.max_examples_per_mix,
-        seed=config.seed,
-        global_batch_size=config.batch.examples,
-        example=ExampleConfig(
-            model=config.model, part_gain_db=data.part_gain_db, augmentation=data.augmentation, too_long="redraw"
-        ),
-        num_workers=data.num_workers,
-        num_threads=data.num_threads,
-        batches_ahead=data.batches_ahead,
-    )
 
 
 def _versions() -> str:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import pytest
 from profile_settings import read_profile
 
-from mt3jax.pipeline import training_pipeline
-
 pytestmark = pytest.mark.integration
 
 
@@ -51,12 +49,12 @@ def test_dataloader_profile(profile, capsys):
 
 
 def measure(profile, max_examples_per_mix, num_workers, batch_size):
-    config = profile.config(max_examples_per_mix, global_batch_size=batch_size, num_workers=num_workers)
-    with iter(training_pipeline(config, 0, 1)) as batches:
+    pipeline = profile.pipeline(max_examples_per_mix, batch_size, num_workers)
+    with iter(pipeline) as batches:
         started = time.perf_counter()
         next(batches)
         first_batch_seconds = time.perf_counter() - started
-        for _ in range(num_workers * (1 + config.batches_ahead)):  # those made while the first was waited for
+        for _ in range(num_workers * (1 + pipeline.data.batches_ahead)):  # those made while the first was waited for
             next(batches)
         examples, num_bytes, started = 0, 0, time.perf_counter()
         while examples < profile.samples:

@@ -10,9 +10,6 @@ import numpy as np
 import pytest
 from profile_settings import read_profile
 
-from mt3data.examples.example_streams import make_batch
-from mt3jax.pipeline import training_pipeline
-
 pytestmark = pytest.mark.integration
 
 
@@ -54,17 +51,17 @@ def test_tokenization_profile(profile, capsys):
 
 def measure(profile, max_examples_per_mix):
     """Makes the examples twice and takes the second time, where files are cached and shards open."""
-    stream = training_pipeline(profile.config(max_examples_per_mix), 0, 1).stream
+    stream = profile.pipeline(max_examples_per_mix).stream
     batches = np.array_split(np.arange(profile.samples), max(1, profile.samples // 20))
     spent = {"tokens": 0.0, "read": 0.0}
-    timed(stream._maker, "_tokens", "tokens", spent)
-    timed(stream._maker.reader, "read", "read", spent)
+    timed(stream.maker, "_tokens", "tokens", spent)
+    timed(stream.maker.reader, "read", "read", spent)
     totals, tokens_ms, read_ms = [], [], []
-    made = [make_batch(stream, indices.tolist()) for indices in batches]
+    made = [stream.batch(indices.tolist()) for indices in batches]
     for indices in batches:
         spent.update(tokens=0.0, read=0.0)
         started = time.perf_counter()
-        make_batch(stream, indices.tolist())
+        stream.batch(indices.tolist())
         totals.append((time.perf_counter() - started) / len(indices) * 1000)
         tokens_ms.append(spent["tokens"] / len(indices) * 1000)
         read_ms.append(spent["read"] / len(indices) * 1000)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mt3app.cli_data import ShowOptions
     from mt3core.config.model import ModelConfig
     from mt3core.notes.table import NoteTable
-    from mt3data.examples.example_streams import EvaluationStream, TrainingStream
+    from mt3data.examples.example_streams import ExampleStream
     from mt3data.examples.examples import Example
     from mt3data.prepare.manifest import Manifest
 
@@ -43,8 +43,8 @@ def show_example(options: ShowOptions, reporter: Reporter) -> None:
     model, number = PRESETS[options.preset], options.number
     manifest = read_manifest(options.manifest)
     stream = _stream(manifest, model, options)
-    if number >= len(stream):
-        size = f"The split {options.split} has {len(stream)}, counted from 0."
+    if number >= stream.num_examples:
+        size = f"The split {options.split} has {stream.num_examples}, counted from 0."
         raise UsageError(f"There is no segment {number}.", size)
     targets = {suffix: options.output / f"example_{number}.{suffix}" for suffix in ("wav", "mid", "png")}
     check_writable(list(targets.values()))
@@ -87,27 +87,19 @@ def example_notes(example: Example, model: ModelConfig) -> NoteTable:
     return notes[np.argsort(notes["onset"], kind="stable")]
 
 
-def _stream(manifest: Manifest, model: ModelConfig, options: ShowOptions) -> TrainingStream | EvaluationStream:
+def _stream(manifest: Manifest, model: ModelConfig, options: ShowOptions) -> ExampleStream:
     """The examples that training, or evaluation, has by number. Without Grain, which only carries them."""
-    from mt3core.config.data import DatasetChoice
-    from mt3core.errors import DatasetError
+    from mt3core.config.data import DataConfig, DatasetChoice
     from mt3data.examples.chunk_table import ChunkTable
     from mt3data.examples.example_streams import EvaluationStream, TrainingStream
     from mt3data.examples.examples import ExampleConfig, ExampleMaker
     from mt3data.examples.sampling import Sampler
 
-    dataset, split = options.dataset, options.split
-    table = ChunkTable.from_manifest(manifest)
-    maker = ExampleMaker(ExampleConfig(model=model), table)
+    data = DataConfig(datasets=(DatasetChoice(options.dataset),) if options.dataset else ())
+    maker = ExampleMaker(ExampleConfig(model=model), ChunkTable.from_manifest(manifest))
     if not options.evaluation:
-        choices = (DatasetChoice(dataset),) if dataset else ()
-        return TrainingStream(maker, Sampler(manifest, table, split, choices, seed=options.seed))
-    chosen = (manifest["split"] == split) & table.is_mix
-    if dataset:
-        chosen = chosen & (manifest["dataset"] == dataset)
-    if not chosen.any():
-        raise DatasetError(f"{manifest.path} has no recordings in {split!r}.", "Choose another split or data set.")
-    return EvaluationStream(maker, np.flatnonzero(chosen))
+        return TrainingStream(maker, Sampler(manifest, maker.table, options.split, data, options.seed))
+    return EvaluationStream(maker, np.flatnonzero(manifest.recordings(options.split, data.datasets)))
 
 
 def _pyplot() -> Any:

@@ -12,13 +12,10 @@ import math
 import time
 from pathlib import Path
 
-import numpy as np
-
 from mt3app.backend import PACKAGES, choose_decoding, is_installed, load_transcriber
 from mt3app.progress import Reporter
 from mt3core.config.training import TrainingConfig
 from mt3core.config.values import decisive
-from mt3core.errors import DatasetError
 from mt3core.files import atomic_output
 from mt3core.notes.table import Note, to_notes
 from mt3data.examples.pieces import Excerpt
@@ -65,14 +62,11 @@ def held_out_piece(config: TrainingConfig) -> Excerpt:
 
     manifest = read_manifest(config.data.manifest)
     table = ChunkTable.from_manifest(manifest)
-    chosen = (manifest["split"] == config.finish.split) & table.is_mix
-    if config.data.datasets:
-        chosen &= np.isin(manifest["dataset"].astype(str), [choice.name for choice in config.data.datasets])
-    if not chosen.any():
-        raise DatasetError(
-            f"{manifest.path} has no recordings in {config.finish.split!r} to transcribe.",
-            "Name another split by finish.split, or leave it out: finish.transcribe=false.",
-        )
+    chosen = manifest.recordings(
+        config.finish.split,
+        config.data.datasets,
+        "Name another split by finish.split, or leave it out: finish.transcribe=false.",
+    )
     rows = choose_pieces(manifest, table, chosen, 1)[0]
     seconds = config.finish.piece_seconds or float(table.num_samples[rows].sum()) / SAMPLE_RATE_HZ
     return read_piece(manifest, table, rows, seconds, ShardReader(table.shard_paths))

@@ -6,80 +6,23 @@ interruptions gives the same ones.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Self
 
 import numpy as np
 from jaxtyping import Int, Shaped
 
 from mt3core.spectrogram import segment_log_mel
-from mt3data.examples.chunk_table import ChunkTable
-from mt3data.examples.examples import Example, ExampleConfig, ExampleMaker
+from mt3data.examples.examples import Example, ExampleMaker
 from mt3data.examples.sampling import Sampler, example_generator
 from mt3data.prepare.chunks import FULL_SCALE
 
 MAX_DRAWS = 8  # of one example; after so many targets that were too long the last is cut
 
 Batch = dict[str, Shaped[np.ndarray, "batch *rest"]]
-
-
-class ExampleStream(Protocol):
-    """Examples by number."""
-
-    config: ExampleConfig
-
-    def __len__(self) -> int: ...
-
-    def example(self, index: int) -> Example: ...
-
-
-class TrainingStream:
-    """Examples without end: chunks as the sampler draws them, a random segment of each, mixed and augmented."""
-
-    def __init__(self, maker: ExampleMaker, sampler: Sampler) -> None:
-        self.config = maker.config
-        self._maker, self._sampler = maker, sampler
-
-    def __len__(self) -> int:
-        return 1 << 62  # no run is as long; Python's own limit for a length is twice this
-
-    def example(self, index: int) -> Example:
-        """Example number `index`, from 0."""
-        draws = MAX_DRAWS if self.config.too_long == "redraw" else 1
-        for attempt in range(draws):
-            rng = example_generator(self._sampler.seed, index, attempt)
-            rows, same_place = self._sampler.rows(index, attempt, rng)
-            frame = self._maker.draw_frame(rows[0], rng)
-            others = [frame if same_place else self._maker.draw_frame(row, rng) for row in rows[1:]]
-            example = self._maker.make(rows, [frame, *others], same_place, rng, attempt)
-            if example.num_tokens <= self.config.model.network.max_target_tokens:
-                break
-        return example
-
-
-class EvaluationStream:
-    """Every segment of some recordings, in order; nothing is drawn, mixed, augmented or left out."""
-
-    def __init__(self, maker: ExampleMaker, rows: Int[np.ndarray, " rows"]) -> None:
-        """Takes the chunks given as rows of the table, in the order of their pieces."""
-        self.config = maker.config
-        self._maker = maker
-        table: ChunkTable = maker.table
-        self._rows = rows[np.lexsort((table.start_sample[rows], table.piece[rows]))]
-        length = self.config.model.network.input_frames
-        counts = [-(-maker.num_chunk_frames(row) // length) for row in self._rows.tolist()]
-        self._ends = np.cumsum(counts)
-
-    def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
-
-    def example(self, index: int) -> Example:
-        """Segment number `index`, from 0."""
-        chunk = int(np.searchsorted(self._ends, index, side="right"))
-        segment = index - (int(self._ends[chunk - 1]) if chunk else 0)
-        frame = segment * self.config.model.network.input_frames
-        return self._maker.make([int(self._rows[chunk])], [frame], same_place=True)
 
 
 @dataclass(frozen=True)
@@ -109,77 +52,138 @@ class BatchShape:
         return -(-max(num_examples - self.first_example, 0) // self.global_size)
 
 
-@dataclass(frozen=True)
-class BatchSource:
-    """One host's batches by number, as a source to read from at random. It can be sent to other processes."""
+ONE_BY_ONE = BatchShape(1)
 
-    stream: ExampleStream
-    shape: BatchShape
+
+class ExampleStream:
+    """Examples by number, and this host's batches of them by number: the source that Grain reads from.
+
+    It can be sent to other processes, and threads may share it.
+
+    Attributes:
+        num_examples: how many there are; for training a number that no run reaches.
+        shape: which of them make a batch.
+    """
+
+    num_examples: int
+
+    def __init__(self, maker: ExampleMaker, shape: BatchShape) -> None:
+        self.maker, self.config, self.shape = maker, maker.config, shape
+
+    def starting_at(self, first_example: int) -> Self:
+        """The same, but with the first batch beginning at this example."""
+        moved = copy.copy(self)
+        moved.shape = dataclasses.replace(self.shape, first_example=first_example)
+        return moved
+
+    def example(self, index: int) -> Example:
+        """Example number `index`, from 0."""
+        raise NotImplementedError
 
     def __len__(self) -> int:
-        return self.shape.num_batches(len(self.stream))
+        return self.shape.num_batches(self.num_examples)
 
     def __getitem__(self, number: int) -> Batch:
-        return make_batch(self.stream, self.shape.indices(int(number)))
+        return self.batch(self.shape.indices(int(number)))
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """The examples of these numbers as arrays.
+
+        Returns:
+            `audio` int16 or float32 (batch, segment_samples), or `log_mel` float32 (batch, frames, bands);
+            `num_frames` int32: frames of the recording, after which the network's input is 0.0;
+            `targets` int32 (batch, max_target_tokens): tokens, the end token, then 0;
+            `num_tokens` int32: tokens before a target was cut, so more than `max_target_tokens` says that it was;
+            `num_rejected` int32: draws left out before because their targets were too long;
+            `num_parts` int32, `row` int64, `first_frame` int64: parts of the mix, and the first one's row in the
+            manifest and frame in its piece; `start_seconds` float64: the time that its tokens are counted from;
+            `index` int64: the number of the example, -1 in rows that fill up the last batch of an evaluation.
+        """
+        config = self.config
+        size, model = len(indices), config.model
+        audio = np.zeros((size, model.segment_samples), np.int16 if config.audio == "int16" else np.float32)
+        batch: Batch = {
+            "num_frames": np.zeros(size, np.int32),
+            "targets": np.zeros((size, model.network.max_target_tokens), np.int32),
+            "num_tokens": np.zeros(size, np.int32),
+            "num_rejected": np.zeros(size, np.int32),
+            "num_parts": np.zeros(size, np.int32),
+            "row": np.full(size, -1, np.int64),
+            "first_frame": np.zeros(size, np.int64),
+            "start_seconds": np.zeros(size, np.float64),
+            "index": np.full(size, -1, np.int64),
+        }
+        for place, index in enumerate(indices):
+            if index >= self.num_examples:
+                break
+            example = self.example(index)
+            audio[place] = example.samples
+            batch["targets"][place, : len(example.tokens)] = example.tokens
+            batch["num_frames"][place] = example.num_frames
+            batch["num_tokens"][place] = example.num_tokens
+            batch["num_rejected"][place] = example.num_rejected
+            batch["num_parts"][place] = len(example.rows)
+            batch["row"][place] = example.rows[0]
+            batch["first_frame"][place] = example.first_frames[0]
+            batch["start_seconds"][place] = example.start_seconds
+            batch["index"][place] = index
+        if config.audio != "log_mel":
+            return {"audio": audio, **batch}
+        rows = [segment_log_mel(a, int(n), model.spectrogram) for a, n in zip(audio, batch["num_frames"], strict=True)]
+        return {"log_mel": np.stack(rows).astype(np.float32, copy=False), **batch}
 
     @property
     def num_bytes(self) -> int:
-        """Of a batch's audio (or log-mel) and targets; the rest is little."""
-        config, network = self.stream.config, self.stream.config.model.network
+        """Of a batch's audio (or log-mel) and the four arrays its targets are packed into; the rest is little."""
+        config, network = self.config, self.config.model.network
         inputs = {
             "int16": 2 * config.model.segment_samples,
             "float32": 4 * config.model.segment_samples,
             "log_mel": 4 * network.input_frames * network.input_bands,
         }
-        return self.shape.local_size * (inputs[config.audio] + 4 * network.max_target_tokens)
+        return self.shape.local_size * (inputs[config.audio] + 4 * 4 * network.max_target_tokens)
 
 
-def make_batch(stream: ExampleStream, indices: Sequence[int]) -> Batch:
-    """The examples of these numbers as arrays.
+class TrainingStream(ExampleStream):
+    """Examples without end: chunks as the sampler draws them, a random segment of each, mixed and augmented."""
 
-    Returns:
-        `audio` int16 or float32 (batch, segment_samples), or `log_mel` float32 (batch, frames, bands);
-        `num_frames` int32: frames of the recording, after which the network's input is 0.0;
-        `targets` int32 (batch, max_target_tokens): tokens, the end token, then 0;
-        `num_tokens` int32: tokens before a target was cut, so more than `max_target_tokens` says that it was;
-        `num_rejected` int32: draws left out before because their targets were too long;
-        `num_parts` int32, `row` int64, `first_frame` int64: parts of the mix, and the first one's row in the manifest
-        and frame in its piece; `start_seconds` float64: the time that its tokens are counted from;
-        `index` int64: the number of the example, -1 in rows that fill up the last batch of an evaluation.
-    """
-    config = stream.config
-    size, model = len(indices), config.model
-    audio = np.zeros((size, model.segment_samples), np.int16 if config.audio == "int16" else np.float32)
-    batch: Batch = {
-        "num_frames": np.zeros(size, np.int32),
-        "targets": np.zeros((size, model.network.max_target_tokens), np.int32),
-        "num_tokens": np.zeros(size, np.int32),
-        "num_rejected": np.zeros(size, np.int32),
-        "num_parts": np.zeros(size, np.int32),
-        "row": np.full(size, -1, np.int64),
-        "first_frame": np.zeros(size, np.int64),
-        "start_seconds": np.zeros(size, np.float64),
-        "index": np.full(size, -1, np.int64),
-    }
-    end = len(stream)
-    for place, index in enumerate(indices):
-        if index >= end:
-            break
-        example = stream.example(index)
-        audio[place] = example.samples
-        batch["targets"][place, : len(example.tokens)] = example.tokens
-        batch["num_frames"][place] = example.num_frames
-        batch["num_tokens"][place] = example.num_tokens
-        batch["num_rejected"][place] = example.num_rejected
-        batch["num_parts"][place] = len(example.rows)
-        batch["row"][place] = example.rows[0]
-        batch["first_frame"][place] = example.first_frames[0]
-        batch["start_seconds"][place] = example.start_seconds
-        batch["index"][place] = index
-    if config.audio != "log_mel":
-        return {"audio": audio, **batch}
-    rows = [segment_log_mel(a, int(n), model.spectrogram) for a, n in zip(audio, batch["num_frames"], strict=True)]
-    return {"log_mel": np.stack(rows).astype(np.float32, copy=False), **batch}
+    num_examples = 1 << 62  # no run is as long; Python's own limit for a length is twice this
+
+    def __init__(self, maker: ExampleMaker, sampler: Sampler, shape: BatchShape = ONE_BY_ONE) -> None:
+        super().__init__(maker, shape)
+        self.sampler = sampler
+
+    def example(self, index: int) -> Example:
+        draws = MAX_DRAWS if self.config.too_long == "redraw" else 1
+        for attempt in range(draws):
+            rng = example_generator(self.sampler.seed, index, attempt)
+            rows, same_place = self.sampler.rows(index, attempt, rng)
+            frame = self.maker.draw_frame(rows[0], rng)
+            others = [frame if same_place else self.maker.draw_frame(row, rng) for row in rows[1:]]
+            example = self.maker.make(rows, [frame, *others], same_place, rng, attempt)
+            if example.num_tokens <= self.config.model.network.max_target_tokens:
+                break
+        return example
+
+
+class EvaluationStream(ExampleStream):
+    """Every segment of some recordings, in order; nothing is drawn, mixed, augmented or left out."""
+
+    def __init__(self, maker: ExampleMaker, rows: Int[np.ndarray, " rows"], shape: BatchShape = ONE_BY_ONE) -> None:
+        """Takes the chunks given as rows of the table, in the order of their pieces."""
+        super().__init__(maker, shape)
+        table = maker.table
+        self._rows = rows[np.lexsort((table.start_sample[rows], table.piece[rows]))]
+        length = self.config.model.network.input_frames
+        counts = [-(-maker.num_chunk_frames(row) // length) for row in self._rows.tolist()]
+        self._ends = np.cumsum(counts)
+        self.num_examples = sum(counts)
+
+    def example(self, index: int) -> Example:
+        chunk = int(np.searchsorted(self._ends, index, side="right"))
+        segment = index - (int(self._ends[chunk - 1]) if chunk else 0)
+        frame = segment * self.config.model.network.input_frames
+        return self.maker.make([int(self._rows[chunk])], [frame], same_place=True)
 
 
 def waveform(audio: Shaped[np.ndarray, "*batch samples"]) -> Shaped[np.ndarray, "*batch samples"]:

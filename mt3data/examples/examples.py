@@ -9,14 +9,15 @@ the tie section and what stands in the others for notes that begin. Here they be
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Int, Num
 
-from mt3core.config.data import AugmentationConfig
+from mt3core.config.data import DataConfig
 from mt3core.config.model import MT3, ModelConfig
+from mt3core.config.values import Checked
 from mt3core.errors import UsageError
 from mt3core.notes.encoding import SegmentEncoder
 from mt3core.notes.mixing import mix_events, remove_redundant_changes
@@ -32,8 +33,8 @@ TooLong = Literal["redraw", "cut"]
 
 
 @dataclass(frozen=True)
-class ExampleConfig:
-    """What an example looks like.
+class ExampleConfig(Checked, section="example"):
+    """What form an example has; what it is made of says a `DataConfig`.
 
     Attributes:
         model: segment length, spectrogram and vocabulary (velocities, ties, programs) of the network.
@@ -45,7 +46,6 @@ class ExampleConfig:
             holds them: in a last chunk without any notes there are none to list.
         one_tie_section: merge the tie sections of mixed parts; else each stays, as the original does.
         load_tokens: whether there are targets; without, `tokens` are empty.
-        part_gain_db: parts of a mix across tracks are made softer by up to so many decibels.
     """
 
     model: ModelConfig = MT3
@@ -54,16 +54,8 @@ class ExampleConfig:
     stale_ties: bool = False
     one_tie_section: bool = True
     load_tokens: bool = True
-    part_gain_db: float = 0.0
-    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
 
-    def __post_init__(self) -> None:
-        if self.audio not in ("int16", "float32", "log_mel"):
-            raise UsageError(f"Audio of the form {self.audio!r}.", "Choose int16, float32 or log_mel.")
-        if self.too_long not in ("redraw", "cut"):
-            raise UsageError(f"Unknown rule {self.too_long!r} for long targets.", "Choose redraw or cut.")
-        if self.part_gain_db < 0:
-            raise UsageError(f"part_gain_db is {self.part_gain_db}.", "Give decibels of at least 0.")
+    def _check_together(self) -> None:
         spectrogram = self.model.spectrogram
         if spectrogram.sample_rate_hz != SAMPLE_RATE_HZ or CHUNK_SAMPLES % self.model.segment_samples:
             raise UsageError(
@@ -94,13 +86,15 @@ class Example:
 class ExampleMaker:
     """Makes examples of a table of chunks. Threads may share it, and it can be sent to other processes."""
 
-    def __init__(self, config: ExampleConfig, table: ChunkTable, reader: ShardReader | None = None) -> None:
+    def __init__(self, config: ExampleConfig, table: ChunkTable, data: DataConfig | None = None) -> None:
+        """`data` says how loud the parts of a mix are and how their sum is changed: as they are without it."""
         self.config = config
         self.table = table
-        self.reader = reader or ShardReader(table.shard_paths)
+        self.data = data or DataConfig()
+        self.reader = ShardReader(table.shard_paths)
         spectrogram = config.model.spectrogram
         self._hop = spectrogram.hop_samples
-        self._augments = config.augmentation.is_on
+        self._augments = self.data.augmentation.is_on
         self._encoder = SegmentEncoder(config.model.vocabulary, spectrogram.frames_per_second, config.stale_ties)
 
     def num_chunk_frames(self, row: int) -> int:
@@ -178,11 +172,11 @@ class ExampleMaker:
         if len(parts) == 1 and not changes:
             return parts[0] if config.audio == "int16" else parts[0] * np.float32(1 / FULL_SCALE)
         gains = None
-        if rng is not None and config.part_gain_db > 0 and len(parts) > 1 and not same_place:
-            gains = (10 ** (-rng.uniform(0, config.part_gain_db, len(parts)) / 20)).tolist()
+        if rng is not None and self.data.part_gain_db > 0 and len(parts) > 1 and not same_place:
+            gains = (10 ** (-rng.uniform(0, self.data.part_gain_db, len(parts)) / 20)).tolist()
         samples = mix_audio(parts, normalise=len(parts) > 1 and not same_place, gains=gains)
         if rng is not None and changes:
-            samples = augment(samples, config.augmentation, rng)
+            samples = augment(samples, self.data.augmentation, rng)
         if config.audio != "int16":
             return samples
         # Full scale is one step less upwards than downwards; the samples lie within +-1.

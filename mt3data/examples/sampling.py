@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from mt3core.config.data import DatasetChoice
+from mt3core.config.data import DataConfig, DatasetChoice
 from mt3core.errors import DatasetError, UsageError
 from mt3data.examples.chunk_table import ChunkTable
 from mt3data.prepare.manifest import Manifest
@@ -48,17 +48,15 @@ class Sampler:
         manifest: Manifest,
         table: ChunkTable,
         split: str,
-        choices: tuple[DatasetChoice, ...] = (),
-        temperature: float = 10 / 3,
-        max_examples_per_mix: int = 4,
+        data: DataConfig,
         seed: int = 0,
     ) -> None:
-        """Without `choices` all data sets of the manifest are used. Raises `DatasetError` where nothing is left."""
-        if max_examples_per_mix < 1 or temperature <= 0:
-            raise UsageError("max_examples_per_mix must be at least 1 and temperature above 0.")
+        """`data` says which data sets, or all, in which shares. Raises `DatasetError` where nothing is left."""
+        if not 0 <= seed < 1 << 63:
+            raise UsageError(f"The seed is {seed}.", "Give one of at least 0 that fits 63 bits.")
         names = sorted(set(manifest["dataset"].tolist()))
-        choices = choices or tuple(DatasetChoice(name) for name in names)
-        self.max_examples_per_mix = max_examples_per_mix
+        choices = data.datasets or tuple(DatasetChoice(name) for name in names)
+        self.max_examples_per_mix = data.max_examples_per_mix
         self.seed = seed
         self.components: list[_Component] = []
         for choice in choices:
@@ -67,7 +65,7 @@ class Sampler:
                     f"{manifest.path} has no data set {choice.name!r}.",
                     f"Choose from {', '.join(names)}; to train on all of it: --set data.datasets={','.join(names)}.",
                 )
-            self.components += _components(choice, manifest, table, split, temperature)
+            self.components += _components(choice, manifest, table, split, data.temperature)
         if not any(component.weight > 0 for component in self.components):
             raise DatasetError(
                 f"{manifest.path} has no chunks for {', '.join(choice.name for choice in choices)} in {split!r}.",

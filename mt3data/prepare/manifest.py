@@ -6,18 +6,20 @@ Shards are ArrayRecord files (see `chunks.py` for a record) beside the manifest 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Bool, Shaped
 
+from mt3core.config.data import DatasetChoice
 from mt3core.errors import DatasetError
 from mt3core.extras import needed
 from mt3core.files import atomic_output
 from mt3data.readers.defects import parquet_modules
+from mt3data.readers.tracks import MIX
 
 MANIFEST_NAME = "chunk_manifest.parquet"
 MANIFEST_VERSION = 1
@@ -62,6 +64,28 @@ class Manifest:
     def select(self, rows: Shaped[np.ndarray, " rows"]) -> Manifest:
         """Some of the rows, given by a mask or by indices."""
         return Manifest(self.path, {name: column[rows] for name, column in self.columns.items()})
+
+    def belongs(self, split: str, datasets: Sequence[DatasetChoice] = ()) -> Bool[np.ndarray, " chunks"]:
+        """Whether each chunk is of the split and of one of the data sets; of any where none are given."""
+        names = [choice.name for choice in datasets]
+        in_split = self["split"] == split
+        return in_split & np.isin(self["dataset"].astype(str), names) if names else in_split
+
+    def recordings(
+        self, split: str, datasets: Sequence[DatasetChoice] = (), next_step: str = "Choose another split or data set."
+    ) -> Bool[np.ndarray, " chunks"]:
+        """Whether each chunk belongs to a whole recording of the split and of these data sets, or of all.
+
+        Raises `DatasetError` where none does, with the next step given.
+        """
+        chosen = self.belongs(split, datasets) & (self["stem"] == MIX)
+        if not chosen.any():
+            names = f" of {', '.join(choice.name for choice in datasets)}" if datasets else ""
+            splits = ", ".join(sorted(set(self["split"].tolist())))
+            raise DatasetError(
+                f"{self.path} has no recordings{names} in {split!r}; its splits are {splits}.", next_step
+            )
+        return chosen
 
     def shards(self) -> list[str]:
         """The shards' relative paths in the order of the rows."""

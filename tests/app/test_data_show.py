@@ -43,12 +43,13 @@ def test_wav_midi_and_picture_show_the_segment(manifest, tmp_path, capsys):
 
 
 def test_an_example_of_training_is_the_one_of_its_number_and_seed(manifest, tmp_path):
-    from mt3jax.pipeline import PipelineConfig, training_pipeline
+    from mt3core.config.data import DataConfig
+    from mt3jax.pipeline import training_pipeline
 
     assert run(["data", "show", str(manifest.parent), "3", "-o", str(tmp_path), "--seed", "5"]) == 0
     samples, _ = soundfile.read(tmp_path / "example_3.wav", dtype="int16")
     batches = [
-        training_pipeline(PipelineConfig(manifest, global_batch_size=4, seed=seed), 0, 1).batch(0) for seed in (5, 6)
+        training_pipeline(DataConfig(str(manifest)), 4, seed=seed, host=0, num_hosts=1).batch(0) for seed in (5, 6)
     ]
     assert samples.tolist() == batches[0]["audio"][3].tolist()
     assert samples.tolist() != batches[1]["audio"][3].tolist()

@@ -18,7 +18,7 @@ from mt3core.notes.vocabulary import Vocabulary, bin_to_velocity, velocity_to_bi
 from mt3core.segments import segments
 from mt3core.spectrogram import log_mel_segments
 from mt3data.examples.chunk_table import ChunkTable
-from mt3data.examples.example_streams import EvaluationStream, make_batch, waveform
+from mt3data.examples.example_streams import EvaluationStream, waveform
 from mt3data.examples.examples import ExampleConfig, ExampleMaker, fit_tokens
 from mt3data.prepare.chunks import SAMPLE_RATE_HZ
 from mt3data.prepare.manifest import read_manifest
@@ -40,8 +40,8 @@ def test_the_segments_of_a_prepared_piece_equal_the_original(golden, tmp_path, n
     path = prepare(tmp_path, [Recording("piece", NOISE[: entry["num_samples"]], notes)])
     model = ModelConfig(network=NetworkConfig(input_frames=entry["segment_frames"]), vocabulary=config_of(entry))
     stream = EvaluationStream(maker_of(path, model=model, stale_ties=True), np.arange(len(read_manifest(path))))
-    assert len(stream) == len(entry["segments"])
-    batch = make_batch(stream, range(len(stream)))
+    assert stream.num_examples == len(entry["segments"])
+    batch = stream.batch(range(stream.num_examples))
     for number, expected in enumerate(entry["segments"]):
         assert batch["first_frame"][number] == expected["first_frame"]
         assert batch["num_frames"][number] == expected["num_frames"]
@@ -170,7 +170,7 @@ def test_audio_and_valid_frames_at_the_end_of_a_piece(tmp_path):
     path = prepare(tmp_path, [Recording("a", NOISE[:samples]), Recording("b", NOISE[:131072], split="test")])
     maker = maker_of(path)
     stream = EvaluationStream(maker, np.array([0, 1]))
-    batch = make_batch(stream, range(len(stream) + 2))
+    batch = stream.batch(range(stream.num_examples + 2))
     expected = segments(samples, MT3)
     assert batch["num_frames"].tolist() == [segment.num_frames for segment in expected] + [0, 0]
     assert batch["index"].tolist() == [0, 1, 2, 3, 4, 5, -1, -1]
@@ -178,14 +178,14 @@ def test_audio_and_valid_frames_at_the_end_of_a_piece(tmp_path):
     assert not batch["audio"][5, 1000:].any()
     # The original adds a frame of zeros to a piece that ends with a frame: here it is a segment of its own.
     exact = EvaluationStream(maker, np.array([2]))
-    assert make_batch(exact, range(len(exact)))["num_frames"].tolist() == [256, 256, 256, 256, 1]
+    assert exact.batch(range(exact.num_examples))["num_frames"].tolist() == [256, 256, 256, 256, 1]
 
 
 def test_host_log_mel_is_that_of_the_recording(tmp_path):
     samples = 131072 + 5000
     path = prepare(tmp_path, [Recording("a", NOISE[:samples])])
     stream = EvaluationStream(maker_of(path, audio="log_mel"), np.array([0, 1]))
-    batch = make_batch(stream, range(3, 5))
+    batch = stream.batch(range(3, 5))
     recording = NOISE[:samples].astype(np.float32) / 32768
     expected = log_mel_segments(recording, segments(samples, MT3)[3:5], MT3)
     np.testing.assert_array_equal(batch["log_mel"], expected)
@@ -195,7 +195,7 @@ def test_host_log_mel_is_that_of_the_recording(tmp_path):
 def test_float_audio_is_int16_audio_over_full_scale(tmp_path):
     path = prepare(tmp_path, [Recording("a", NOISE[:50000])])
     whole, real = (
-        make_batch(EvaluationStream(maker_of(path, audio=form), np.array([0])), [0]) for form in ("int16", "float32")
+        EvaluationStream(maker_of(path, audio=form), np.array([0])).batch([0]) for form in ("int16", "float32")
     )
     assert real["audio"].dtype == np.float32
     np.testing.assert_array_equal(waveform(whole["audio"]), real["audio"])
@@ -217,9 +217,9 @@ def test_a_long_target_keeps_whole_events_and_has_no_end():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"audio": "mp3"}, "Audio of the form 'mp3'"),
-        ({"too_long": "ignore"}, "Unknown rule 'ignore'"),
-        ({"part_gain_db": -1}, "part_gain_db is -1"),
+        ({"audio": "mp3"}, "example.audio is 'mp3'"),
+        ({"too_long": "ignore"}, "example.too_long is 'ignore'"),
+        ({"load_tokens": 1}, "example.load_tokens is 1"),
         ({"model": ModelConfig(network=NetworkConfig(input_frames=300))}, "Segments of 38400 samples .* do not divide"),
     ],
 )

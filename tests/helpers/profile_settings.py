@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mt3core.config.data import DatasetChoice
+from mt3core.config.data import DataConfig, DatasetChoice
 from mt3core.config.model import PRESETS
 from mt3data.examples.examples import ExampleConfig
 from mt3data.prepare.manifest import read_manifest
-from mt3jax.pipeline import PipelineConfig
+from mt3jax.pipeline import training_pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT_MANIFEST = "cache/chunk_manifest.parquet"
@@ -46,8 +46,8 @@ class Profile:
         """A list of integers from a variable of this profile."""
         return integers(f"CHUNK_{self.name}_PROFILE_{variable}", default)
 
-    def config(self, max_examples_per_mix, **settings):
-        """The pipeline's settings: mixes across tracks of 1 to so many parts, or the variant asked for."""
+    def pipeline(self, max_examples_per_mix, batch_size=1, num_workers=0):
+        """A pipeline for one host: mixes across tracks of 1 to so many parts, or the variant asked for."""
         example = ExampleConfig(
             model=PRESETS[self.dataset.get("preset", "mt3")],
             audio=FEATURE_TYPES[self.dataset.get("feature_type", "waveform")],
@@ -58,15 +58,11 @@ class Profile:
         manifest = read_manifest(self.manifest)
         names = sorted(set(manifest["dataset"][manifest["split"] == split]))
         choices = tuple(DatasetChoice(name, **shares) for name in names if self.dataset.get("dataset", name) == name)
-        return PipelineConfig(
-            self.manifest,
-            split=split,
-            datasets=choices,
-            max_examples_per_mix=max_examples_per_mix,
-            seed=self.dataset.get("seed", 0),
-            example=example,
-            **settings,
+        data = DataConfig(
+            str(self.manifest), datasets=choices, max_examples_per_mix=max_examples_per_mix, num_workers=num_workers
         )
+        seed = self.dataset.get("seed", 0)
+        return training_pipeline(data, batch_size, example=example, split=split, seed=seed, host=0, num_hosts=1)
 
     def write_log(self, results):
         """Writes settings, machine and results as JSON; returns the file."""

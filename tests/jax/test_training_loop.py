@@ -105,14 +105,14 @@ def test_more_steps_go_on_and_a_shard_that_vanishes_is_named(tmp_path):
 
 
 def test_what_was_learned_is_saved_when_the_data_end_in_an_error(pieces, tmp_path, monkeypatch):
-    calls, make = iter(range(9)), StepInput.next
+    calls, make = iter(range(9)), StepInput.__next__
 
     def fail(batches):
         if next(calls) == 3:
             raise DatasetError("The disk is gone.")
         return make(batches)
 
-    monkeypatch.setattr(StepInput, "next", fail)
+    monkeypatch.setattr(StepInput, "__next__", fail)
     with pytest.raises(DatasetError, match="disk is gone"):
         run_small(pieces, 9, tmp_path)
     monkeypatch.undo()

@@ -136,7 +136,7 @@ def test_two_hosts_share_the_examples(band):
             np.testing.assert_array_equal(values, np.concatenate([part[name] for part in parts]))
     numbers = np.concatenate([batch["index"] for batch in whole])
     stream = validator_of(config_of(band))._stream
-    assert numbers[numbers >= 0].tolist() == spread(len(stream), 20).tolist()
+    assert numbers[numbers >= 0].tolist() == spread(stream.num_examples, 20).tolist()
     assert np.count_nonzero(numbers < 0) == 4
 
 
@@ -156,7 +156,7 @@ def test_a_network_that_writes_the_targets_finds_all_notes(band, params, monkeyp
     validator = validator_of(config)
     stream = validator._stream
     targets = {}
-    for number in range(len(stream)):
+    for number in range(stream.num_examples):
         example = stream.example(number)
         name = "/".join(str(validator._manifest[column][example.rows[0]]) for column in ("dataset", "track"))
         targets.setdefault(name, []).append(example.tokens)

@@ -45,7 +45,7 @@ def note_bad_batch(
 def chunk_names(pipeline: Pipeline, host: dict[str, np.ndarray]) -> list[str]:
     """What the examples of a batch were cut from: `dataset/split/track/stem`, seconds, row of the manifest."""
     manifest = pipeline.manifest
-    frames_per_second = pipeline.config.example.model.spectrogram.frames_per_second
+    frames_per_second = pipeline.stream.config.model.spectrogram.frames_per_second
     return [
         "/".join(str(manifest[name][row]) for name in ("dataset", "split", "track", "stem"))
         + f" at {frame / frames_per_second:.2f} s (row {row}, example {index}, {parts} parts)"

@@ -1,4 +1,4 @@
-"""What the steps are fed with: batches read and packed ahead by a thread, then sent to the devices before their turn.
+"""What the steps are fed with: the pipeline's batches, packed as they are made, and sent to the devices.
 
 All batches have the decoder rows that nearly all of them need, so that the step is compiled for one shape and its
 memory is known before. Of a batch that needs more, the shortest targets that find no place are left out and counted.
@@ -6,9 +6,7 @@ memory is known before. Of a batch that needs more, the shortest targets that fi
 
 from __future__ import annotations
 
-import contextlib
-import queue
-import threading
+import functools
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +17,9 @@ from jax.sharding import Mesh
 
 from mt3core import packing
 from mt3core.config.training import TrainingConfig
-from mt3jax.pipeline import Pipeline
+from mt3jax.pipeline import Pipeline, PipelineIterator
 from mt3jax.training.step.sharding import to_global
 
-BATCHES_AHEAD = 2  # packed and waiting
 SAMPLED_EXAMPLES = 1024  # whose lengths decide the rows
 
 
@@ -42,16 +39,10 @@ class StepBatch:
     wait_seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class _Fetched:
-    packed: dict[str, np.ndarray]
-    host: dict[str, np.ndarray]
-    data_state: dict[str, Any]
-    num_left_out: int
-
-
-class StepInput:
+class StepInput(PipelineIterator):
     """An endless source of `StepBatch`, from a state of the pipeline on. Close it, or use it as a context.
+
+    Batches are packed where they are made, and made ahead from the beginning.
 
     Attributes:
         rows: decoder rows of a device and part, those of every batch.
@@ -61,51 +52,21 @@ class StepInput:
     def __init__(
         self, pipeline: Pipeline, config: TrainingConfig, mesh: Mesh, data_state: dict[str, Any] | None = None
     ) -> None:
-        self._config, self._mesh = config, mesh
-        self._num_groups = mesh.devices.size // pipeline.num_hosts
+        self._mesh = mesh
         self.mean_tokens, self.rows = choose_rows(pipeline, config, mesh)
-        self._batches = iter(pipeline)
+        num_groups = mesh.devices.size // pipeline.stream.shape.num_hosts
+        pack = functools.partial(packing.for_step, config=config, num_groups=num_groups, rows=self.rows)
+        super().__init__(pipeline, pack)
         if data_state is not None:
-            self._batches.set_state(data_state)
-        self._ready: queue.Queue[_Fetched | Exception] = queue.Queue(maxsize=BATCHES_AHEAD)
-        self._ends = threading.Event()
-        self._thread = threading.Thread(target=self._read, name="step-input", daemon=True)
-        self._thread.start()
+            self.set_state(data_state)
+        self.start_prefetch()
 
-    def next(self) -> StepBatch:
+    def __next__(self) -> StepBatch:
         """The next batch. Raises what reading it raised."""
         started = time.perf_counter()
-        fetched = self._ready.get()
+        packed, host, num_left_out = super().__next__()
         wait_seconds = time.perf_counter() - started
-        if isinstance(fetched, Exception):
-            raise fetched
-        arrays = to_global(fetched.packed, self._mesh)
-        return StepBatch(arrays, fetched.host, fetched.data_state, fetched.num_left_out, wait_seconds)
-
-    def close(self) -> None:
-        """Ends the thread and the pipeline's processes."""
-        self._ends.set()
-        while self._thread.is_alive():
-            with contextlib.suppress(queue.Empty):
-                self._ready.get(timeout=0.05)
-        self._batches.close()
-
-    def __enter__(self) -> StepInput:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def _read(self) -> None:
-        try:
-            while not self._ends.is_set():
-                batch = next(self._batches)
-                packed = packing.split_batch(batch, self._config, self._num_groups, self.rows)
-                host = {name: array for name, array in batch.items() if name not in ("audio", "log_mel", "targets")}
-                num_left_out = packing.num_left_out(batch, packed)
-                self._ready.put(_Fetched(packed, host, self._batches.get_state(), num_left_out))
-        except Exception as error:  # handed to whoever asks for the next batch
-            self._ready.put(error)
+        return StepBatch(to_global(packed, self._mesh), host, self.get_state(), int(num_left_out), wait_seconds)
 
 
 def choose_rows(pipeline: Pipeline, config: TrainingConfig, mesh: Mesh) -> tuple[float, int]:

@@ -24,9 +24,9 @@ from jax.sharding import Mesh
 from mt3core import packing
 from mt3core.config.training import TrainingConfig
 from mt3core.decoding import Decoding
-from mt3core.errors import DatasetError, MissingExtraError
+from mt3core.errors import MissingExtraError
 from mt3data.examples.chunk_table import ChunkTable
-from mt3data.examples.example_streams import Batch, BatchShape, EvaluationStream, make_batch
+from mt3data.examples.example_streams import Batch, BatchShape, EvaluationStream
 from mt3data.examples.examples import ExampleConfig, ExampleMaker
 from mt3data.examples.pieces import Excerpt, choose_pieces, read_piece, spread
 from mt3data.prepare.manifest import check_shards, read_manifest
@@ -78,7 +78,11 @@ class Validator:
         self._num_hosts = jax.process_count() if num_hosts is None else num_hosts
         self._manifest = read_manifest(config.data.manifest)
         self._table = ChunkTable.from_manifest(self._manifest)
-        self._chosen = self._recordings()
+        self._chosen = self._manifest.recordings(
+            config.validation.split,
+            config.data.datasets,
+            "Prepare some, name another by validation.split, or leave it out: validation.every_steps=0.",
+        )
         check_shards(self._manifest.select(self._chosen))
         example = ExampleConfig(config.model, audio="int16", too_long="cut")
         self._maker = ExampleMaker(example, self._table)
@@ -97,20 +101,6 @@ class Validator:
             metrics, summary(metrics), worst_table(scores), self._draw_worst(transcribed, step, folder)
         )
 
-    def _recordings(self) -> np.ndarray:
-        """Which chunks are of whole recordings of the split and the run's data sets."""
-        config, manifest = self._config, self._manifest
-        chosen = (manifest["split"] == config.validation.split) & self._table.is_mix
-        if config.data.datasets:
-            chosen &= np.isin(manifest["dataset"].astype(str), [choice.name for choice in config.data.datasets])
-        if not chosen.any():
-            raise DatasetError(
-                f"{manifest.path} has no recordings in {config.validation.split!r} to validate with; "
-                f"its splits are {', '.join(sorted(set(manifest['split'].tolist())))}.",
-                "Prepare some, name another by validation.split, or leave it out: validation.every_steps=0.",
-            )
-        return chosen
-
     # ---- Loss
 
     @functools.cached_property
@@ -120,7 +110,7 @@ class Validator:
     @functools.cached_property
     def sample(self) -> np.ndarray:
         """The numbers of the examples whose loss is taken: spread evenly over all segments of the split."""
-        return spread(len(self._stream), self._config.validation.loss_examples)
+        return spread(self._stream.num_examples, self._config.validation.loss_examples)
 
     @functools.cached_property
     def _shape(self) -> BatchShape:
@@ -149,13 +139,13 @@ class Validator:
         """This host's share of the sample."""
         num_batches = self._shape.num_batches(len(self.sample))
         most_kept = MOST_KEPT_EXAMPLES // self._shape.local_size
-        end = len(self._stream)
+        end = self._stream.num_examples
         for number in range(num_batches):
             batch = self._kept.get(number)
             if batch is None:
                 places = self._shape.indices(number)
                 numbers = [int(self.sample[place]) if place < len(self.sample) else end for place in places]
-                batch = make_batch(self._stream, numbers)
+                batch = self._stream.batch(numbers)
                 if number < most_kept:
                     self._kept[number] = batch
             yield batch
