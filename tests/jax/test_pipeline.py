@@ -178,6 +178,19 @@ def test_a_state_of_other_settings_or_other_data_is_refused(band, tmp_path):
         batches.set_state({"next_index": 3})
 
 
+def test_states_that_were_saved_before_stay_good(band):
+    """The fingerprint of a configuration as it was before the pipeline took `DataConfig`: runs keep it."""
+    pipeline = training_pipeline(
+        band,
+        datasets=(DatasetChoice("slakh", weight=2.0), DatasetChoice("maestro")),
+        augmentation=AugmentationConfig(gain_probability=0.5, noise_probability=0.5, reverb_probability=0.3),
+        part_gain_db=3.0,
+        temperature=2.0,
+        seed=7,
+    )
+    assert pipeline.fingerprint["config"] == "5a4c048685a2bc93"
+
+
 def test_evaluation_brings_every_segment_once_in_order(band):
     manifest = read_manifest(band)
     settings = {"datasets": (DatasetChoice("slakh"),)}
