@@ -15,20 +15,24 @@ from mt3core.files import cache_folder
 
 # What compiles faster than this is compiled again rather than read from disk.
 MIN_STORED_COMPILE_SECONDS = 0.3
+# What JAX reports of a program. Tracing is counted of our own alone, as it is reported of each function inside, too.
+TRACE_EVENT = "/jax/core/compile/jaxpr_trace_duration"
+LOWER_EVENT = "/jax/core/compile/jaxpr_to_mlir_module_duration"
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 
+_programs: set[str] = set()
 _total_seconds = 0.0
 Result = TypeVar("Result")
 
 
 def compile_seconds() -> float:
-    """Seconds that XLA has spent compiling in this process so far, or reading what it had compiled before."""
+    """Seconds that this process has spent compiling (or reading what was compiled before) so far."""
     return _total_seconds
 
 
-def _count(event: str, duration_secs: float, **_: str | int) -> None:
+def _count(event: str, duration_secs: float, **details: str | int) -> None:
     global _total_seconds
-    if event == COMPILE_EVENT:
+    if event in (LOWER_EVENT, COMPILE_EVENT) or (event == TRACE_EVENT and details.get("fun_name") in _programs):
         _total_seconds += duration_secs
 
 
@@ -41,6 +45,8 @@ def program(
     """Decorates a function: `jax.jit` with the arguments `static` and `donate`, and float32 products in float32."""
 
     def decorate(function: Callable[..., Result]) -> Callable[..., Result]:
+        _programs.add(function.__name__)
+
         @functools.wraps(function)
         def exact(*arguments: Any) -> Result:
             keep_compiled_programs()
