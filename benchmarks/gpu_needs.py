@@ -35,6 +35,7 @@ _TRAINING_RUN = {
     "portpicker": "portpicker",
     "pretty_midi": "pretty-midi",
     "pyarrow": "pyarrow",
+    "pyloudnorm": "pyloudnorm",
     "six": "six",
     "tinysoundfont": "tinysoundfont",
     "yaml": "pyyaml",

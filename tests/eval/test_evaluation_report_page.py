@@ -24,7 +24,7 @@ from mt3eval.report.page import SCRIPTS
 pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "mt3core" / "evaluation" / "report"
+FOLDER = ROOT / "mt3eval" / "report"
 
 
 def unpack(packed: dict) -> dict[str, np.ndarray]:

@@ -36,7 +36,7 @@ def benchmark_module():
 
 gpu = benchmark_module()
 
-OURS = {"mt3core", "mt3jax", "mt3torch", "mt3convert"}
+OURS = {"mt3core", "mt3render", "mt3data", "mt3eval", "mt3jax", "mt3torch", "mt3convert"}
 # Imported where they are wanted only, and by no section.
 NOT_NEEDED = {"matplotlib", "tensorboardX", "wandb", "rich"}
 COMES_WITH_THE_FRAMEWORKS = {"absl"}
@@ -58,7 +58,11 @@ def third_party_imports(path):
 
 
 def test_whatever_the_sections_import_is_listed():
-    files = [path for folder in ("mt3core", "mt3jax", "mt3torch") for path in (ROOT / folder).rglob("*.py")]
+    files = [
+        path
+        for folder in ("mt3core", "mt3render", "mt3data", "mt3eval", "mt3jax", "mt3torch")
+        for path in (ROOT / folder).rglob("*.py")
+    ]
     files += [*(ROOT / "benchmarks").glob("gpu*.py"), ROOT / "benchmarks" / "step_timing.py"]
     found = {name for path in files for name in third_party_imports(path)}
     listed = {module for section in gpu.SECTIONS for module in gpu_needs.needed(section)}
