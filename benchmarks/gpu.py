@@ -9,7 +9,7 @@ packages; `python benchmarks/gpu_needs.py` prints the command that downloads the
         --dest wheels \\
         array-api-compat array-record beartype cffi cloudpickle decorator grain hypothesis importlib-resources \\
         iniconfig jaxtyping mido mir-eval packaging platformdirs pluggy portpicker pretty-midi pyarrow pycparser \\
-        pygments pytest pyyaml safetensors six sortedcontainers soundfile soxr tinysoundfont wadler-lindig
+        pygments pyloudnorm pytest pyyaml safetensors six sortedcontainers soundfile soxr tinysoundfont wadler-lindig
 
 (pyarrow is four fifths of the size: leave out what the machine has.) On the machine, with the checkout and the wheels:
 
