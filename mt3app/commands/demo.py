@@ -107,7 +107,8 @@ def _installed(what: str, packages: tuple[str, ...]) -> bool:
 
 
 def _print_scores(played: list[Note], found: list[Note]) -> None:
-    from mt3eval.matching.onset_score import ONSET_TOLERANCE_SECONDS, onset_score
+    from mt3eval.matching.matching import ONSET_TOLERANCE_SECONDS
+    from mt3eval.matching.onset_score import onset_score
 
     print(f"Onsets within {1000 * ONSET_TOLERANCE_SECONDS:.0f} ms (mir_eval):")
     print(f"  {'':8} {'played':>8} {'found':>8} {'precision':>10} {'recall':>8} {'F1':>8}")

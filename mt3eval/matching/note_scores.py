@@ -44,6 +44,12 @@ class Score(NamedTuple):
     overlap: float = 0.0
 
 
+def named(score: Score, name: str, suffix: str = "") -> dict[str, float]:
+    """A score's shares under the names that MT3 and MR-MT3 give them."""
+    values = (("precision", score.precision), ("recall", score.recall), ("F1", score.f1))
+    return {f"{name} {share}{suffix}": value for share, value in values}
+
+
 def pitch_to_hz(pitches: np.ndarray) -> Hz:
     """MIDI note numbers in equal temperament, A4 = 440 Hz."""
     return A4_HZ * 2.0 ** ((np.asarray(pitches, dtype=float) - A4_PITCH) / 12.0)

@@ -34,7 +34,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mt3core.notes.table import NoteTable
-from mt3eval.matching.note_scores import Comparison, Score, require_lengths, scored_notes, with_length
+from mt3eval.matching.note_scores import Comparison, named, require_lengths, scored_notes, with_length
 from mt3eval.matching.program_groups import (
     GRANULARITIES,
     Group,
@@ -57,10 +57,10 @@ def program_aware_scores(reference: Performance, estimate: Performance) -> Score
     """Pooled and multi-instrument onset scores in three granularities, and the F1 of each family."""
     require_lengths(reference.notes, estimate.notes)
     pooled = Comparison(scored_notes(reference.notes), scored_notes(estimate.notes)).score(None, overlap=False)
-    scores = _named(pooled, "Onset")
+    scores = named(pooled, "Onset")
     counts = {one: _count(reference.notes, estimate.notes, one) for one in GRANULARITIES}
     for granularity in GRANULARITIES:
-        scores |= _named(total(counts[granularity]).score(), "Onset + program", f" ({granularity})")
+        scores |= named(total(counts[granularity]).score(), "Onset + program", f" ({granularity})")
     families = counts["midi_class"]
     for program, is_drum in set(families):  # of several drum groups the last stays, in the original's order
         scores[f"F1 by program {'drums' if is_drum else program}"] = families[program, is_drum].score().f1
@@ -78,7 +78,7 @@ def pooled_scores(reference: Performance, estimate: Performance) -> Scores:
         "len_est_intervals": len(comparison.estimate),
     }
     for name, score in (("onoff", comparison.score()), ("on", comparison.score(offset_ratio=None))):
-        scores |= {f"{name}_{share}": getattr(score, share) for share in Score._fields}
+        scores |= {f"{name}_{share}": value for share, value in score._asdict().items()}
     return scores
 
 
@@ -142,11 +142,6 @@ def _track_f1(track: tuple[Group, NoteTable], other: tuple[Group, NoteTable]) ->
         return 0.0
     require_lengths(expected, found)
     return Comparison(scored_notes(expected), scored_notes(found)).score(overlap=False).f1
-
-
-def _named(score: Score, name: str, suffix: str = "") -> Scores:
-    values = (("precision", score.precision), ("recall", score.recall), ("F1", score.f1))
-    return {f"{name} {share}{suffix}": value for share, value in values}
 
 
 PROTOCOLS: tuple[Protocol, ...] = (

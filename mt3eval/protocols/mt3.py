@@ -33,7 +33,7 @@ from jaxtyping import Int
 
 from mt3core.notes.table import NoteTable
 from mt3eval.matching.matching import OFFSET_RATIO, count_pairs
-from mt3eval.matching.note_scores import Comparison, Score, scored_notes, with_length
+from mt3eval.matching.note_scores import Comparison, named, scored_notes, with_length
 from mt3eval.matching.program_groups import GRANULARITIES, count_groups, family, total
 from mt3eval.protocol import Protocol, Scores
 from mt3eval.reading.performance import Performance
@@ -77,7 +77,7 @@ def program_aware_scores(reference: Performance, estimate: Performance) -> Score
         counts = count_groups(expected, found, *programs, with_offsets=True)
         parts = (("Onset + offset + program", None), ("Drum onset", True), ("Nondrum onset + offset + program", False))
         for name, drums in parts:
-            scores |= _named(total(counts, drums).score(), name, f" ({granularity})")
+            scores |= named(total(counts, drums).score(), name, f" ({granularity})")
     return scores
 
 
@@ -111,10 +111,10 @@ def _agnostic(reference: NoteTable, estimate: NoteTable, with_offsets: bool, wit
         ratios["Onset + offset"] = OFFSET_RATIO
     scores: Scores = {}
     for name, ratio in ratios.items():
-        scores |= _named(comparison.score(ratio, overlap=False), name)
+        scores |= named(comparison.score(ratio, overlap=False), name)
     if with_velocities:
         for name, ratio in ratios.items():
-            scores |= _named(comparison.velocity_score(ratio), f"{name} + velocity")
+            scores |= named(comparison.velocity_score(ratio), f"{name} + velocity")
     return scores
 
 
@@ -124,7 +124,7 @@ def _sweep(reference: NoteTable, estimate: NoteTable) -> Scores:
     for tolerance in SWEEP_TOLERANCES_SECONDS:
         comparison = Comparison(expected, found, onset_tolerance=tolerance)
         pairs = count_pairs(comparison.hits(offset_min_tolerance=tolerance))
-        scores |= _named(comparison.score_count(pairs), "Onset + offset", f" ({tolerance})")
+        scores |= named(comparison.score_count(pairs), "Onset + offset", f" ({tolerance})")
     return scores
 
 
@@ -164,11 +164,6 @@ def _velocity_roll(table: NoteTable, frames: int) -> Int[np.ndarray, "pitches fr
     ):
         roll[pitch, start:end] += velocity
     return roll
-
-
-def _named(score: Score, name: str, suffix: str = "") -> Scores:
-    values = (("precision", score.precision), ("recall", score.recall), ("F1", score.f1))
-    return {f"{name} {share}{suffix}": value for share, value in values}
 
 
 PROTOCOLS: tuple[Protocol, ...] = (
