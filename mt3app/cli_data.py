@@ -73,6 +73,8 @@ class PrepareOptions:
     )
     sustain: Annotated[bool, typer.Option(help="Hold notes as long as the sustain pedal does.")] = True
     flac: Annotated[bool, typer.Option("--flac", help="Pack the audio: smaller, slower to read.")] = False
+    pitch_semitones: Annotated[int, typer.Option(help="Raise audio and notes so far, drums' notes not.")] = 0
+    stretch: Annotated[float, typer.Option(help="Make recordings so many times as long: 0.5 to 2.")] = 1.0
     name: Annotated[str | None, typer.Option(help="Of the data set in the manifest. [default: its kind]")] = None
     processes: Annotated[int | None, typer.Option(min=1, help="Shards side by side. [default: all cores]")] = None
     shard: Annotated[

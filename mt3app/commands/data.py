@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 from mt3app.progress import Reporter
 from mt3core.errors import UsageError
+from mt3data.checks.music_checks import Music, tuned
 from mt3data.checks.verify import TrackReport, verify
 from mt3data.readers.defects import parquet_modules, skipped, summary, write_defects
 from mt3data.readers.file_names import printable
@@ -25,19 +27,23 @@ def verify_dataset(options: VerifyOptions, reporter: Reporter) -> int:
     kind, root = _choose(options.kind, options.directory)
     dataset = read_dataset(kind, root)
     reporter.detail(f"{printable(dataset.root)}: {len(dataset.tracks)} tracks")
-    seconds = 0.0
+    seconds, heard = 0.0, list[Music]()
     with reporter.file_bar(f"Checking {kind}") as show:
 
         def advance(done: int, total: int, report: TrackReport) -> None:
             nonlocal seconds
             seconds += report.seconds
+            if report.music:
+                heard.append(report.music)
+            if report.music and report.music.tuning_cents is not None:
+                reporter.detail(f"{report.track}: tuned {tuned(report.music.tuning_cents)}")
             show(done, total)
             for one in report.defects:
                 reporter.detail(f"{report.track}: {one.message}")
 
         defects = verify(dataset, not options.quick, options.processes, advance)
     if not reporter.quiet:
-        print(_summary(dataset, defects, seconds))
+        print(_summary(dataset, defects, seconds, heard))
     table, text = write_defects(options.output or Path("cache") / f"{kind}-defects", kind, defects)
     reporter.line(
         f"Written: {printable(table)} and {text.name}; mt3 prepare {kind} --defects {printable(table)} goes by it."
@@ -64,11 +70,17 @@ def _choose(kind_or_directory: str, directory: Path | None) -> tuple[str, Path |
     return kind, find_dataset(kind, root)
 
 
-def _summary(dataset: Dataset, defects: tuple[Defect, ...], seconds: float) -> str:
+def _summary(dataset: Dataset, defects: tuple[Defect, ...], seconds: float, heard: list[Music]) -> str:
     splits = [f"{name} {len(dataset.split(name))}" for name in ("train", "validation", "test", "omitted")]
     shown = ", ".join(one for one in splits if not one.endswith(" 0"))
     size = f"{len(dataset.tracks)} tracks ({shown}), {seconds / 3600:.1f} h of audio"
     lines = [f"{dataset.kind} in {printable(dataset.root)}: {size}"]
+    if cents := sorted(one.tuning_cents for one in heard if one.tuning_cents is not None):
+        spread = f", from {cents[0]:+.0f} to {cents[-1]:+.0f}" if len(cents) > 1 else ""
+        lines.append(f"Tuning, median: {tuned(median(cents))}{spread}")
+    if late := sorted(one.late_seconds for one in heard if one.late_seconds is not None):
+        share = median(one.heard_share for one in heard if one.heard_share is not None)
+        lines.append(f"Onsets, median: {share:.0%} of the labelled are heard, {1000 * median(late):+.0f} ms late")
     if not defects:
         return "\n".join([*lines, "Nothing is wrong; mt3 prepare can use all of it."])
     lines.append(f"{'defect':24}{'left out':>10}{'used':>8}")

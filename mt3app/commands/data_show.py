@@ -9,7 +9,7 @@ import numpy as np
 from mt3app.outputs import check_writable
 from mt3app.progress import Reporter
 from mt3core.errors import UsageError
-from mt3core.extras import needed
+from mt3core.extras import is_installed, needed
 
 if TYPE_CHECKING:
     from mt3app.cli_data import ShowOptions
@@ -35,6 +35,8 @@ def show_example(options: ShowOptions, reporter: Reporter) -> None:
     from mt3core.config.model import PRESETS
     from mt3core.files import atomic_output
     from mt3core.notes.midi_writing import write_midi
+    from mt3data.checks.music_checks import tuned, tuning_cents
+    from mt3data.examples.example_streams import waveform
     from mt3data.prepare.manifest import read_manifest
 
     if options.preset not in PRESETS:
@@ -59,6 +61,8 @@ def show_example(options: ShowOptions, reporter: Reporter) -> None:
         pyplot.close(figure)
     for line in _description(example, manifest, notes, model):
         print(line)
+    if len(notes) and not notes["is_drum"].all() and is_installed("librosa"):
+        print(f"tuned {tuned(tuning_cents(waveform(example.samples), model.spectrogram.sample_rate_hz))}, by its sound")
     reporter.line(f"Written: {', '.join(str(path) for path in targets.values())}")
 
 

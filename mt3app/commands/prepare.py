@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from mt3app.progress import Reporter
 from mt3core.config.values import check_name
 from mt3core.errors import DatasetError, UsageError
+from mt3core.extras import require
 from mt3core.processors import num_processors
+from mt3data.prepare.effects import check_effects
 from mt3data.prepare.manifest import MANIFEST_NAME, array_record_module
 from mt3data.prepare.prepare import (
     check_space,
@@ -46,6 +48,9 @@ def prepare_dataset(options: PrepareOptions, reporter: Reporter) -> int:
     part = _parse_part(options.shard)
     if options.merge and part:
         raise UsageError("--merge and --shard exclude each other.", "Merge once, after all parts are done.")
+    check_effects(options.pitch_semitones, options.stretch)
+    if options.pitch_semitones or options.stretch != 1:
+        require("datasets", "Another pitch or length", ["librosa"])
     root = find_dataset(options.kind, options.directory)
     settings = Settings(
         name=check_name(options.name or options.kind, "a data set"),
@@ -54,6 +59,8 @@ def prepare_dataset(options: PrepareOptions, reporter: Reporter) -> int:
         sustain=options.sustain,
         flac=options.flac,
         splits=_parse_splits(options.splits),
+        pitch_semitones=options.pitch_semitones,
+        stretch=options.stretch,
     )
     dataset = read_dataset(options.kind, root)
     if options.defects is not None:
@@ -80,7 +87,7 @@ def _prepare_units(
     reporter.detail(f"{len(units) - len(waiting)} of {len(units)} shards are finished already.")
     seconds = {unit.name: recorded_seconds(unit) for unit in waiting}
     total = sum(seconds.values())
-    check_space(folder, estimated_bytes(total, settings.flac))
+    check_space(folder, estimated_bytes(total * settings.stretch, settings.flac))
     progress = _Progress(total, len(waiting), reporter)
     with reporter.audio_bar() as show:
         show(0.0, total, settings.name)

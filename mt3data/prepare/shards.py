@@ -22,6 +22,7 @@ from mt3core.errors import OutputError
 from mt3core.files import atomic_output
 from mt3core.notes.table import NoteTable
 from mt3data.prepare.chunks import CHUNK_SAMPLES, SAMPLE_RATE_HZ, cut_chunks, encode_chunk, notes_between, to_int16
+from mt3data.prepare.effects import change_audio, change_notes
 from mt3data.prepare.manifest import SHARD_OPTIONS, array_record_module
 from mt3data.readers import labels
 from mt3data.readers.defects import defect
@@ -141,7 +142,11 @@ def _read(recording: Recording, settings: Settings) -> tuple[np.ndarray, NoteTab
         notes = labels.track_notes(recording.track, apply_sustain=settings.sustain)
     else:
         notes = labels.stem_notes(recording.track, recording.stem, apply_sustain=settings.sustain)
-    audio, num_clipped = to_int16(load_audio(recording.audio, SAMPLE_RATE_HZ))
+    sound = load_audio(recording.audio, SAMPLE_RATE_HZ)
+    if settings.changes_sound:
+        change = settings.pitch_semitones, settings.stretch
+        sound, notes = change_audio(sound, SAMPLE_RATE_HZ, *change), change_notes(notes, *change)
+    audio, num_clipped = to_int16(sound)
     heard = notes[notes["onset"] < len(audio) / SAMPLE_RATE_HZ]
     words = [word for word in recording.defects if word not in _FOUND_HERE]
     if num_clipped:

@@ -37,9 +37,18 @@ class Settings:
     flac: bool
     splits: tuple[str, ...]
     version: int = PREPARATION_VERSION
+    pitch_semitones: int = 0  # see prepare/effects.py
+    stretch: float = 1.0
+
+    @property
+    def changes_sound(self) -> bool:
+        return bool(self.pitch_semitones) or self.stretch != 1.0
 
     def as_json(self) -> str:
-        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+        values = asdict(self)
+        if not self.changes_sound:  # so that what was prepared before there were effects is found again
+            del values["pitch_semitones"], values["stretch"]
+        return json.dumps(values, indent=1, sort_keys=True) + "\n"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Preparation: what lies in the shards, that it is the same whatever happened on the way, and what is refused."""
 
+import json
 import os
 import shutil
 import signal
@@ -239,6 +240,22 @@ def test_a_process_that_is_killed_ends_the_run_with_a_sentence(pieces, tmp_path,
         run(pieces, tmp_path, processes=2)
 
 
+def test_recordings_at_another_pitch_and_length(pieces, undisturbed, tmp_path):
+    pytest.importorskip("librosa")
+    assert run(pieces, tmp_path, name="up", pitch_semitones=2, stretch=1.25) == 0
+    plain, changed = chunks_of(undisturbed), chunks_of(tmp_path)
+    assert sum(len(chunk.audio) for chunk in changed) == pytest.approx(
+        1.25 * sum(len(chunk.audio) for chunk in plain), abs=len(changed)
+    )
+    first, second = plain[0].piece_notes, changed[0].piece_notes
+    count = min(len(first), len(second))
+    np.testing.assert_allclose(second["onset"][:count], 1.25 * first["onset"][:count])
+    np.testing.assert_array_equal(second["pitch"][:count], first["pitch"][:count] + 2)
+    settings = json.loads((tmp_path / "up" / "settings.json").read_text())
+    assert (settings["pitch_semitones"], settings["stretch"]) == (2, 1.25)
+    assert "stretch" not in (undisturbed / "folder" / "settings.json").read_text()
+
+
 def _end_this_process(*arguments, **more):
     os._exit(9)
 
@@ -248,6 +265,8 @@ def _end_this_process(*arguments, **more):
     [
         (["--shard", "2/2"], "--shard 2/2 is no part", 2),
         (["--shard", "0/2", "--merge"], "exclude each other", 2),
+        (["--stretch", "3"], "cannot get 3 times its length", 2),
+        (["--pitch-semitones", "-20"], "-20 semitones are too many", 2),
         (["--splits", "trian"], "Unknown split trian", 2),
         (["--name", "a/b"], "cannot name a data set", 2),
         (["--splits", "omitted"], "has nothing that can be prepared in omitted", 1),
