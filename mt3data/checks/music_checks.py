@@ -22,7 +22,7 @@ _TOLERANCE_SECONDS = 0.05  # as an onset counts as found
 _FEWEST_ONSETS = 20
 _EVIDENT_SHARE = 0.6
 _LARGEST_OFFSET_SECONDS = 0.02
-_LARGEST_TUNING_CENTS = 25.0  # a quarter of a semitone: concert pitches from 434 to 446 Hz are within it
+_LARGEST_TUNING_CENTS = 30.0  # concert pitches from 433 to 447 Hz are within it
 # Struck and plucked: their sound begins when the note does. Others may take a tenth of a second.
 _SUDDEN_PROGRAMS = frozenset([*range(16), *range(24, 40), 45, 46, *range(104, 109), *range(112, 116)])
 
