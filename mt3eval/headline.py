@@ -37,7 +37,7 @@ PLAIN_SCORES = (
     ),
     PlainScore(
         "drums",
-        "the right drum within 50 ms, similar drums (two kicks, two snares, ...) taken for one; pieces with drums only",
+        "the right drum within 50 ms, similar drums (two kicks, two snares, ...) count as one; pieces with drums only",
         "yourmt3_slakh",
         "onset_f_drum",
     ),

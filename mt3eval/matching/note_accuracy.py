@@ -18,7 +18,7 @@ from mt3core.notes.table import NoteTable
 from mt3eval.matching.note_scores import Comparison, scored_notes
 
 DEFINITION = (
-    "correct / (correct + missed + extra): equal pitch, onset within 50 ms, drums apart from pitched notes; "
+    "correct / (correct + missed + extra): equal pitch, onset within 50 ms, drums and pitched notes separately; "
     "mean over pieces, and pooled over all notes"
 )
 

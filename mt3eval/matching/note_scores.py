@@ -83,14 +83,14 @@ def require_lengths(reference: NoteTable, estimate: NoteTable) -> None:
     for side, table in (("reference", reference), ("estimate", estimate)):
         if (table["onset"] < 0).any() or (table["offset"] < 0).any():
             raise NotDefinedError(
-                f"The {side} has a note with a negative time, which mir_eval refuses.", "Correct it or leave it out."
+                f"The {side} has a note with a negative time, which mir_eval refuses.", "Correct or remove it."
             )
         empty = np.flatnonzero(table["offset"] <= table["onset"])
         if len(empty):
             raise NotDefinedError(
                 f"The {side} has {len(empty)} notes without length, which mir_eval refuses; the first is number "
                 f"{empty[0]} at {table['onset'][empty[0]]:.3f} s.",
-                "Leave them out, or score with a protocol that drops them, such as mt3.",
+                "Remove them, or score with a protocol that drops them, such as mt3.",
             )
 
 

@@ -24,8 +24,8 @@ def one_piano(performance: Performance, program: str) -> NoteTable:
     """
     if performance.notes["is_drum"].any():
         raise NotDefinedError(
-            f"{program} scores one piano, but there are drums among these notes.",
-            "Leave the drums out or choose a protocol for several instruments.",
+            f"{program} scores a single piano, but these notes include drums.",
+            "Remove the drums, or choose a protocol for several instruments.",
         )
     return performance.notes
 
@@ -53,9 +53,9 @@ def require_pedal_lengths(intervals: Intervals, program: str, side: str) -> None
     empty = np.flatnonzero(intervals[:, 0] >= intervals[:, 1])
     if len(empty):
         raise NotDefinedError(
-            f"{program} stops where a pedal goes down and up at the same time, as one of the {side} does at "
+            f"{program} fails if a pedal goes down and up at the same time, as one in the {side} does at "
             f"{intervals[empty[0], 0]:.3f} s.",
-            "Leave these control changes out, then try again.",
+            "Remove these control changes, then try again.",
         )
 
 

@@ -56,7 +56,7 @@ def score_bytedance(reference: Performance, estimate: Performance) -> Scores:
     """The program's values for one piece; raises `NotDefinedError` where it stops."""
     require_lengths(one_piano(reference, PROGRAM), one_piano(estimate, PROGRAM))
     if len(reference.notes) == 0:
-        raise NotDefinedError(f"{PROGRAM} stops where the reference has no notes.")
+        raise NotDefinedError(f"{PROGRAM} fails if the reference has no notes.")
     end = _end_seconds(reference, estimate)
     heard_pedals, found_pedals = (pedal_intervals(one.controls, end) for one in (reference, estimate))
     heard = prolong_in_one_pass(_replace_sounding(reference.notes), heard_pedals)
@@ -147,7 +147,7 @@ def _named(name: str, values: Sequence[float]) -> Scores:
 PROTOCOLS = (
     Protocol(
         "bytedance",
-        "bytedance, piano: notes of a reference prolonged by the pedal, pedals, frames at 100 a second",
+        "bytedance, piano: reference notes extended by the pedal, pedals, 100 frames per second",
         "Kong et al. 2021; github.com/bytedance/piano_transcription, commit 1ade7dc",
         score_bytedance,
     ),

@@ -43,7 +43,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
     Protocol("hft_note", "mir_eval's note scores of a piano file, notes without length dropped", SOURCE, note_scores),
     Protocol(
         "hft_note_velocity",
-        "mir_eval's scores with velocity, note numbers taken for Hz: semitone errors pass (as published)",
+        "mir_eval's scores with velocity, note numbers used as Hz: semitone errors pass (as published)",
         SOURCE,
         note_velocity_scores,
     ),

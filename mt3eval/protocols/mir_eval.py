@@ -101,8 +101,8 @@ def _protocol(kind: str, part: str, about: str, score: Callable[[NoteTable, Note
 
 
 _NOTES = "mir_eval's note scores with and without offsets, and of onsets and offsets alone"
-_VELOCITY = "mir_eval's note scores that ask for the velocity too, with and without offsets"
-_COUNTS = "how many pairs mir_eval finds, by what has to agree"
+_VELOCITY = "mir_eval's note scores that also require the velocity, with and without offsets"
+_COUNTS = "how many pairs mir_eval finds, by what must agree"
 
 PROTOCOLS: tuple[Protocol, ...] = (
     _protocol("notes", "nondrum", _NOTES, notes_scores),

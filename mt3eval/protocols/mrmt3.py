@@ -88,7 +88,7 @@ def track_scores(reference: Performance, estimate: Performance) -> Scores:
     if not found:
         raise NotDefinedError(
             "The estimate has no tracks, and MR-MT3's track score takes the best of them.",
-            "Score with a protocol that takes an empty estimate, such as mrmt3_notes.",
+            "Score with a protocol that accepts an empty estimate, such as mrmt3_notes.",
         )
     best = [max(_track_f1(track, other) for other in found.items()) for track in expected.items()]
     return {
@@ -103,9 +103,9 @@ def instrument_scores(reference: Performance, estimate: Performance) -> Scores:
     expected, found = (set(side.notes["program"].tolist()) for side in (reference, estimate))
     both = len(expected & found)
     if not both:
-        why = "have no instrument in common" if expected and found else "are not both there: one has no notes"
+        why = "have no instrument in common" if expected and found else "cannot be compared: one has no notes"
         raise NotDefinedError(
-            f"Reference and estimate {why}, and MR-MT3's instrument F1 divides by zero then.",
+            f"Reference and estimate {why}, and MR-MT3's instrument F1 then divides by zero.",
             "Leave the piece out, or score with another protocol.",
         )
     precision, recall = both / len(found), both / len(expected)
@@ -152,7 +152,10 @@ PROTOCOLS: tuple[Protocol, ...] = (
         program_aware_scores,
     ),
     Protocol(
-        "mrmt3_notes", "MR-MT3: all notes pooled by pitch, drums too, with and without offsets", SOURCE, pooled_scores
+        "mrmt3_notes",
+        "MR-MT3: all notes including drums, pooled by pitch, with and without offsets",
+        SOURCE,
+        pooled_scores,
     ),
     Protocol(
         "mrmt3_tracks",
@@ -164,7 +167,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
     ),
     Protocol(
         "mrmt3_instruments",
-        "MR-MT3: which program numbers were found, and the paper's leakage ratio phi",
+        "MR-MT3: which program numbers occur, and the paper's leakage ratio phi",
         INSTRUMENTS_SOURCE,
         instrument_scores,
     ),

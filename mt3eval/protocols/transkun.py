@@ -112,8 +112,8 @@ def score_compare_transcription(reference: Performance, estimate: Performance) -
         if len(overlaps):
             pitch, onset = ordered[overlaps[0] + 1][["pitch", "onset"]]
             raise NotDefinedError(
-                f"{PROGRAM} stops where notes of one pitch overlap, as {len(overlaps)} of the {side} do; the first is "
-                f"pitch {pitch} at {onset:.3f} s.",
+                f"{PROGRAM} fails if notes of the same pitch overlap, as {len(overlaps)} of the {side} do; "
+                f"the first is pitch {pitch} at {onset:.3f} s.",
                 "Score with transkun_compute_metrics, which cuts them first.",
             )
     return _note_scores(truth, found)
@@ -122,7 +122,7 @@ def score_compare_transcription(reference: Performance, estimate: Performance) -
 def _parse(performance: Performance, side: str, prolong: bool) -> _Side:
     notes = in_time_order(one_piano(performance, PROGRAM))
     if len(notes) == 0:
-        raise NotDefinedError(f"{PROGRAM} stops where a side has no notes, as the {side} has none.")
+        raise NotDefinedError(f"{PROGRAM} fails if either side has no notes; the {side} has none.")
     end = float(notes["offset"].max())
     pedals = {controller: pedal_intervals(performance.controls, end, controller) for controller in (SUSTAIN, SOFT)}
     for intervals in pedals.values():
@@ -144,7 +144,7 @@ def _deviations(reference: NoteTable, estimate: NoteTable) -> Float[np.ndarray, 
         offset_min_tolerance=DEVIATION_TOLERANCE_SECONDS,
     )
     if len(pairs) == 0:
-        raise NotDefinedError(f"{PROGRAM} stops where no two notes are within 0.8 s of each other.")
+        raise NotDefinedError(f"{PROGRAM} fails if no two notes are within 0.8 s of each other.")
     return truth.intervals[pairs[:, 0]] - found.intervals[pairs[:, 1]]
 
 
@@ -216,31 +216,31 @@ _SOURCE = "Yan, Cwitkowitz and Duan 2021; github.com/Yujia-Yan/Transkun, release
 PROTOCOLS = (
     Protocol(
         "transkun_compute_metrics",
-        "Transkun, piano: notes of a reference prolonged by the pedal, exact sounding time, pedals",
+        "Transkun, piano: reference notes extended by the pedal, exact sounding time, pedals",
         _SOURCE,
         score_compute_metrics,
     ),
     Protocol(
         "transkun_compute_metrics_no_extension",
-        "Transkun, piano: as transkun_compute_metrics, but neither side is prolonged by the pedal",
+        "Transkun, piano: as transkun_compute_metrics, but neither side is extended by the pedal",
         _SOURCE,
         partial(score_compute_metrics, prolong_reference=False),
     ),
     Protocol(
         "transkun_compute_metrics_extend_both",
-        "Transkun, piano: as transkun_compute_metrics, but both sides are prolonged by the pedal",
+        "Transkun, piano: as transkun_compute_metrics, but both sides are extended by the pedal",
         _SOURCE,
         partial(score_compute_metrics, prolong_estimate=True),
     ),
     Protocol(
         "transkun_compute_metrics_align_onset",
-        "Transkun, piano: as transkun_compute_metrics, the median onset deviation taken off first",
+        "Transkun, piano: as transkun_compute_metrics, after removing the median onset deviation",
         _SOURCE,
         partial(score_compute_metrics, align_onsets=True),
     ),
     Protocol(
         "transkun_compare_transcription",
-        "Transkun, piano: the notes as they are, without pedal; not defined where notes of one pitch overlap",
+        "Transkun, piano: the notes as they are, without pedal; not defined if notes of the same pitch overlap",
         _SOURCE,
         score_compare_transcription,
     ),

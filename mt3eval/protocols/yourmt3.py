@@ -271,7 +271,7 @@ def _protocol(name: str, summary: str, classes: Classes | None, drum_groups: Cla
 PROTOCOLS = (
     _protocol("yourmt3_slakh", "notes, General MIDI families, drums in groups", GENERAL_MIDI, GENERAL_MIDI_DRUMS),
     _protocol("yourmt3_gm_plus", "notes, General MIDI families and singing, drums by pitch", GENERAL_MIDI_AND_SINGING),
-    _protocol("yourmt3_gm_full", "notes, every program by itself, drums by pitch", EVERY_PROGRAM),
+    _protocol("yourmt3_gm_full", "notes, every program separately, drums by pitch", EVERY_PROGRAM),
     _protocol("yourmt3_mt3_full", "notes, the instruments of the MT3 paper's table, drums by pitch", MT3_TABLE),
     _protocol("yourmt3_musicnet", "notes, MusicNet's piano, strings and winds, drums by pitch", MUSICNET),
     _protocol("yourmt3_maestro", "notes, piano as the only class, drums by pitch", PIANO),

@@ -80,7 +80,7 @@ def parse_json_lines(text: str) -> NoteRows:
             try:
                 rows.append((f"line {number}", json.loads(line)))
             except ValueError as error:
-                raise ValueError(f"line {number} is no JSON: {error}") from None
+                raise ValueError(f"line {number} is not JSON: {error}") from None
     return _rows(rows)
 
 
@@ -95,11 +95,11 @@ def parse_json(text: str) -> NoteRows:
             raise ValueError(f"it is a transcription of version {values.get('version')!r}, not {SCHEMA_VERSION}")
         values, controls = values["notes"], values.get("controls", [])
     if not isinstance(values, list):
-        raise ValueError("its notes are no list")
+        raise ValueError("its notes are not a list")
     try:
         table = np.array(controls, dtype=float).reshape(-1, 3)
     except (TypeError, ValueError):
-        raise ValueError("its controls are no rows of time, controller and value") from None
+        raise ValueError("its controls are not rows of time, controller and value") from None
     return _rows(((f"note {number}", row) for number, row in enumerate(values, 1)), table)
 
 
@@ -150,12 +150,12 @@ def _rows(rows: Iterable[tuple[str, Any]], controls: Float[np.ndarray, "controls
     remarks = []
     if without_velocity:
         whom = f"{without_velocity} notes" if without_velocity < len(notes) else "all"
-        remarks.append(f"says nothing of velocities; {DEFAULT_VELOCITY} is taken for {whom}")
+        remarks.append(f"has no velocities; {DEFAULT_VELOCITY} is assumed for {whom}")
     if unused:
         first = ", ".join(map(str, list(unused)[:_MOST_UNUSED]))
-        remarks.append(f"has columns that are not used: {first}{', ...' if len(unused) > _MOST_UNUSED else ''}")
+        remarks.append(f"has unused columns: {first}{', ...' if len(unused) > _MOST_UNUSED else ''}")
     if sure is not None and not ((sure >= 0) & (sure <= 1)).all():
-        remarks.append("has confidences that do not lie between 0 and 1; they are left out")
+        remarks.append("has confidences that are not between 0 and 1; they are left out")
         sure = None
     return NoteRows(table, np.zeros((0, 3)) if controls is None else controls, sure, tuple(remarks))
 
@@ -165,7 +165,7 @@ def _named(row: Any, place: str, unused: dict[str, None]) -> Iterator[tuple[str,
     if isinstance(row, list | tuple):
         row = dict(zip(COLUMNS, row, strict=False))
     if not isinstance(row, Mapping):
-        raise ValueError(f"{place} is no note")
+        raise ValueError(f"{place} is not a note")
     for name, value in row.items():
         column = _column(name)
         if column is None and name not in unused and str(name).strip():
@@ -203,14 +203,14 @@ def _number(value: Any, column: str, place: str) -> float:
     if value is None:
         raise ValueError(f"{place} has no {column}")
     if not _is_number(value):
-        raise ValueError(f"{place} has the {column} {value!r}, which is no number")
+        raise ValueError(f"{place} has the {column} {value!r}, which is not a number")
     return float(value)
 
 
 def _whole(value: Any, column: str, place: str) -> int:
     number = _number(value, column, place)
     if not np.isfinite(number) or number != int(number):
-        raise ValueError(f"{place} has the {column} {value!r}; it has to be a whole number from 0 to 127")
+        raise ValueError(f"{place} has the {column} {value!r}; it must be a whole number from 0 to 127")
     return int(np.clip(number, -1, 1000))  # what lies outside is refused with all other impossible notes
 
 
@@ -219,5 +219,5 @@ def _truth(value: Any, place: str) -> bool:
         return bool(value)
     name = str(value).strip().lower()
     if name not in _TRUTH:
-        raise ValueError(f"{place} has is_drum {value!r}; it has to be 0 or 1")
+        raise ValueError(f"{place} has is_drum {value!r}; it must be 0 or 1")
     return _TRUTH[name]

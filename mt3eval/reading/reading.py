@@ -27,7 +27,7 @@ _TEXT_FORMS: dict[str, Callable[[str], NoteRows]] = {
     ".tsv": parse_table,
     ".txt": parse_table,
 }
-_TEXT_NEXT_STEP = "Give a note onset, offset (or duration) and pitch: times in seconds, pitches as MIDI numbers."
+_TEXT_NEXT_STEP = "Each note needs onset, offset (or duration) and pitch: times in seconds, pitches as MIDI numbers."
 SUFFIXES = (*MIDI_SUFFIXES, *_TEXT_FORMS)
 
 
@@ -61,7 +61,7 @@ def read_with_remarks(path: Path | str, reading: Reading | None = None) -> tuple
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise NotesFileError(
-            f"{path} is no file of notes that can be read.", f"Give a file that ends in {', '.join(SUFFIXES)}."
+            f"{path} cannot be read as a file of notes.", f"Use a file that ends in {', '.join(SUFFIXES)}."
         )
     return _from_midi(path, reading) if suffix in MIDI_SUFFIXES else _from_text(path, reading)
 
@@ -73,7 +73,7 @@ def _from_midi(path: Path, reading: Reading) -> tuple[Performance, tuple[str, ..
         raise NotesFileError(error.problem, error.next_step) from error
     remarks = []
     if content.unreleased:
-        remarks.append(f"{content.unreleased} notes start and never end; they are left out")
+        remarks.append(f"{content.unreleased} notes are never released; they are left out")
     notes = content.held() if reading.sustain else content.notes
     return _performance(path, notes, content.controls, None, remarks, reading)
 
@@ -95,7 +95,7 @@ def _from_text(path: Path, reading: Reading) -> tuple[Performance, tuple[str, ..
     except ValueError as error:
         kind = f"a {path.suffix[1:].upper()} file of notes"
         reason = str(error).rstrip(".")
-        raise NotesFileError(f"{path} is not {kind} that can be read: {reason}.", _TEXT_NEXT_STEP) from error
+        raise NotesFileError(f"{path} cannot be read as {kind}: {reason}.", _TEXT_NEXT_STEP) from error
 
 
 def _performance(
@@ -109,15 +109,15 @@ def _performance(
     if len(notes) and notes["offset"].max() > MOST_SECONDS:  # NaN is refused below
         raise NotesFileError(
             f"{path}: a note ends after {notes['offset'].max():.0f} s, which is more than a day.",
-            "Give times in seconds.",
+            "Use times in seconds.",
         )
     performance = Performance(notes, controls if len(controls) else no_controls(), path.name, confidences)
     empty = notes["offset"] == notes["onset"]
     if reading.drop_empty and empty.any():
         performance = performance.part(~empty)
-        remarks.append(f"{empty.sum()} notes without length are left out, as asked for")
+        remarks.append(f"{empty.sum()} notes without length are left out, as requested")
     elif empty.any():
         remarks.append(f"{empty.sum()} notes have no length; each protocol has its own rule for them")
     if len(performance.notes) == 0:
-        remarks.append("there are no notes in it")
+        remarks.append("it contains no notes")
     return performance, tuple(f"{path}: {remark}" for remark in remarks)

@@ -56,7 +56,7 @@ function showDeviations(id, title, deviations) {
   showChart(id, title, text, picture);
 }
 
-/** Share of right notes against confidence, with the line on which the two are equal. */
+/** Share of correct notes by confidence, with the line on which the two are equal. */
 function showCalibration(calibration) {
   const columns = [
     { key: "range", title: "Confidence", kind: "text" },
@@ -74,7 +74,7 @@ function showCalibration(calibration) {
   const title = "Confidence and how often it is right";
   const text =
     `expected calibration error ${percentText(calibration.expected_error)}, ` +
-    `greatest ${percentText(calibration.greatest_error)}, Brier score ${calibration.brier_score.toFixed(4)}`;
+    `maximum ${percentText(calibration.greatest_error)}, Brier score ${calibration.brier_score.toFixed(4)}`;
   const picture = chart(`${title}. ${text}`);
   const x = (share) => CHART.left + INNER_WIDTH * share;
   const y = (share) => CHART.top + INNER_HEIGHT * (1 - share);

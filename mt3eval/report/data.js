@@ -1,4 +1,4 @@
-// The data of the page, and how values are said in words.
+// The data of the page, and values as text.
 
 const report = JSON.parse(document.getElementById("report-data").textContent);
 const CATEGORIES = report.categories;
@@ -10,12 +10,12 @@ const DRUM_BIT = 0x80;
 
 const MEANINGS = {
   correct: "Onset, pitch, instrument and offset agree.",
-  velocity: "All agrees but the velocity.",
-  offset: "The note ends at another time.",
+  velocity: "Everything agrees except the velocity.",
+  offset: "The offset differs.",
   instrument: "Another instrument plays it; for drums, another drum.",
   octave: "One or more whole octaves off.",
-  early: "The note begins more than 50 ms too early.",
-  late: "The note begins more than 50 ms too late.",
+  early: "The note starts more than 50 ms too early.",
+  late: "The note starts more than 50 ms too late.",
   split: "One note of the reference became several.",
   merged: "Several notes of the reference became one.",
   missed: "Only in the reference.",
@@ -61,7 +61,7 @@ function unpackNotes(packed) {
 
 const unpacked = new Map();
 
-/** Both sides of a piece and its length; unpacked when first asked for. */
+/** Both sides of a piece and its length; unpacked when first needed. */
 function notesOf(piece) {
   if (!unpacked.has(piece)) {
     const reference = unpackNotes(piece.reference);
@@ -88,7 +88,7 @@ function firstNotBelow(values, wanted) {
 const PITCH_NAMES = ["C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B"];
 const pitchName = (pitch) => PITCH_NAMES[pitch % 12] + (Math.floor(pitch / 12) - 1);
 
-/** Of a protocol's metrics those that are shown first, or all. */
+/** The main metrics of a protocol, or all of them. */
 function chosenMetrics(protocol, metrics, onlyMain) {
   const main = metrics.filter((metric) => report.headlines[protocol]?.includes(metric));
   return onlyMain && main.length ? main : metrics;

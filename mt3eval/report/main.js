@@ -34,7 +34,7 @@ const heard = () => ({
   audio: element("hear-audio").checked && Boolean(currentPiece?.audio),
 });
 
-/** Goes to a moment; what is playing plays on from there. */
+/** Moves to a time; playback continues from there. */
 function seek(seconds) {
   const wasPlaying = player.isPlaying;
   player.pause();
@@ -61,7 +61,7 @@ function openPiece(piece, isAsked = true) {
   if (isAsked) element("roll-section").scrollIntoView({ block: "start" });
 }
 
-/** The categories of the piece with their colours; a tick away, they are hidden. */
+/** The categories of the piece with their colours; an unticked category is hidden. */
 function showLegend(analysis) {
   element("legend").replaceChildren();
   CATEGORIES.forEach((category, number) => {
@@ -82,7 +82,7 @@ function showLegend(analysis) {
   });
 }
 
-/** Where colours stand for instruments: which for which, of the instruments of the piece. */
+/** If colours stand for instruments: the colour of each instrument of the piece. */
 function showFamilies() {
   const isByInstrument = roll.view.colourBy === "instruments";
   element("legend").classList.toggle("uncoloured", isByInstrument);

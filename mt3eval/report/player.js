@@ -1,11 +1,11 @@
 // Playback of the reference, the estimate and the recording, together or alone, from any position.
 
-const AHEAD_SECONDS = 0.4; // notes are handed over so early; longer than a background tab waits between two rounds is not needed
+const AHEAD_SECONDS = 0.4; // how early notes are handed over; it only has to cover the wait of a background tab between two rounds
 const ROUND_MILLISECONDS = 80;
 const START_DELAY_SECONDS = 0.06;
 
 class Player {
-  /** `onChange(isPlaying)` is called at start and end, `onProblem(text)` where the recording cannot be played. */
+  /** `onChange(isPlaying)` is called at start and end, `onProblem(text)` if the recording cannot be played. */
   constructor(onChange, onProblem) {
     this.onChange = onChange;
     this.onProblem = onProblem;
@@ -15,7 +15,7 @@ class Player {
     this.from = 0;
     this.speed = 1;
     this.volume = 0.7;
-    this.run = 0; // counts the starts: what waited for an earlier one gives up
+    this.run = 0; // counts the starts: anything that waited for an earlier one gives up
   }
 
   show(notes, audioSource) {
@@ -27,7 +27,7 @@ class Player {
       this.audio = new Audio();
       this.audio.preload = "metadata";
       this.audio.src = audioSource;
-      this.audio.addEventListener("error", () => this.onProblem("The recording could not be loaded. It has to lie where it lay, seen from this page, when the page was written."));
+      this.audio.addEventListener("error", () => this.onProblem("The recording could not be loaded. Keep it at the same path relative to this page as when the page was written."));
     }
   }
 
@@ -104,7 +104,7 @@ class Player {
     }
   }
 
-  /** Notes that began before the start and still sound there. */
+  /** Notes that started before the position and still sound there. */
   sustain(voice) {
     const { side } = voice;
     for (let index = firstNotBelow(side.onset, this.from - side.longest); index < voice.next; index++) {

@@ -1,4 +1,4 @@
-// The piano roll as one uses it: pointer, wheel, keys and buttons, the strip below, walking from error to error.
+// Using the piano roll: pointer, wheel, keys and buttons, the strip below, stepping from error to error.
 
 class PianoRoll {
   /** `onSeek(seconds)` is called when a position is chosen. */
@@ -64,7 +64,7 @@ class PianoRoll {
     });
   }
 
-  /** Moves the line of the position; the view follows where asked to. */
+  /** Moves the playhead; the view follows if requested. */
   setPosition(seconds, isFollowing) {
     this.position = seconds;
     const { start, seconds: shown } = this.view;
@@ -100,7 +100,7 @@ class PianoRoll {
     }
   }
 
-  /** Where in the piece errors are, and which part of it is shown. */
+  /** Where the errors are in the piece, and which part of it is shown. */
   drawMinimap() {
     const { view, minimap } = this;
     const [width, height] = [minimap.clientWidth, minimap.clientHeight];
@@ -160,7 +160,7 @@ class PianoRoll {
     canvas.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
   }
 
-  /** Without Ctrl the wheel scrolls the page, but for its sideways part. */
+  /** Without Ctrl the wheel scrolls the page, except sideways. */
   wheel(event) {
     const { view } = this;
     if (event.ctrlKey || event.metaKey) {
@@ -206,7 +206,7 @@ class PianoRoll {
     this.redraw();
   }
 
-  /** The share of the width around which to zoom: the selected note or the position, where they can be seen. */
+  /** The share of the width around which to zoom: the selected note or the position, if visible. */
   focusShare() {
     const { view } = this;
     const time = this.selected ? view.notes[this.selected.side].onset[this.selected.index] : this.position;
@@ -232,7 +232,7 @@ class PianoRoll {
     const { view } = this;
     const shown = this.errors.filter((each) => view.shown.has(each.category));
     if (!shown.length) {
-      element("selected").textContent = "There is no error among the categories shown.";
+      element("selected").textContent = "The categories shown contain no errors.";
       return;
     }
     let at = shown.findIndex((each) => each.side === this.selected?.side && each.index === this.selected?.index);
@@ -255,7 +255,7 @@ class PianoRoll {
   }
 }
 
-/** All notes with an error in the order of time; a pair of both sides is one, that of the estimate. */
+/** All notes with an error in order of time; of a pair, the estimated note stands for both. */
 function errorsOf(notes) {
   const errors = [];
   for (const name of SIDES) {

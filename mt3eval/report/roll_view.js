@@ -17,7 +17,7 @@ class RollView {
     this.readColours();
   }
 
-  /** Asks the style sheet anew, as when the colour scheme changes. */
+  /** Reads the colours from the style sheet again, for example when the colour scheme changes. */
   readColours() {
     this.colours = CATEGORIES.map(themeColour);
     this.theme = Object.fromEntries(
@@ -68,7 +68,7 @@ class RollView {
     this.top = clamp(this.top, 0, this.rows.length - this.rowsShown);
   }
 
-  /** Brings a note into the middle, unless it can be seen. */
+  /** Centres a note unless it is visible. */
   reveal(sideName, index) {
     const side = this.notes[sideName];
     const row = this.rowOfNote(side, index);
@@ -233,7 +233,7 @@ class RollView {
   }
 }
 
-/** One entry a row from the top: pitches from high to low, an empty row, the drums that are played. */
+/** One entry per row from the top: pitches from high to low, an empty row, the drums that are played. */
 function rowsOf(notes) {
   const pitches = new Set();
   const drums = new Set();

@@ -1,4 +1,4 @@
-// A small synthesizer: a voice a note, just good enough to hear what was written.
+// A small synthesizer: one voice per note, just good enough to hear the notes.
 
 // By General MIDI family: wave, attack in seconds, decay in seconds (0: sounds as long as it is held), loudness.
 const VOICES = [

@@ -1,4 +1,4 @@
-// Tables whose columns sort: a button in each heading, values that are missing always last.
+// Tables whose columns sort: a button in each heading, missing values always last.
 
 const directions = { ascending: 1, descending: -1 };
 
@@ -12,7 +12,7 @@ const isMissing = (value) => value === null || value === undefined || value === 
 
 /**
  * A table. `columns`: `{title, key, kind, hint}` with kind "text", "number", "count" or "percent". `rows`: an object with a
- * value by key each; a value may be `{value, text, bar, heat, colour, hollow, own, action, hint}`, where `bar` and
+ * value for each key; a value may be `{value, text, bar, heat, colour, hollow, own, action, hint}`, where `bar` and
  * `heat` are shares from 0 to 1 and `action` makes it a button. The first column heads the rows.
  */
 function sortableTable(caption, columns, rows) {
@@ -85,11 +85,11 @@ function cellText(value, kind) {
   return kind === "number" ? numberText(value) : String(value);
 }
 
-/** Puts a table, or a sentence where there are no rows, in place of what the element holds. */
+/** Replaces the content of the element with a table, or with a sentence if there are no rows. */
 function showTable(id, caption, columns, rows, whenEmpty) {
   const place = element(id);
   place.replaceChildren(rows.length ? sortableTable(caption, columns, rows) : make("p", { class: "note", text: whenEmpty }));
-  // Only what can be scrolled needs to be reached by the keyboard.
+  // Only scrollable elements need to be reachable by keyboard.
   place.tabIndex = rows.length ? 0 : -1;
   place.setAttribute("role", "region");
   place.setAttribute("aria-label", caption);

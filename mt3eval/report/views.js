@@ -31,7 +31,7 @@ function showAverages() {
   }
   const columns = [
     { key: "metric", title: "Metric", kind: "text" },
-    { key: "protocol", title: "Protocol", kind: "text", hint: "The published rule by which this is counted" },
+    { key: "protocol", title: "Protocol", kind: "text", hint: "The published rule for this score" },
     { key: "average", title: "Set", kind: "number", hint: "The value of the set, as the protocol averages" },
     { key: "low", title: "From", kind: "number", hint: "Lower end of the interval" },
     { key: "high", title: "To", kind: "number", hint: "Upper end of the interval" },
@@ -44,7 +44,7 @@ function showAverages() {
       { key: "difference high", title: "To", kind: "number", hint: "Upper end of the difference's interval" },
     );
   }
-  const whenEmpty = Object.keys(report.protocols).length ? "No metric contains this." : "No protocol was asked for.";
+  const whenEmpty = Object.keys(report.protocols).length ? "No metric contains this." : "No protocol was chosen.";
   showTable("averages", "Scores of the set", columns, rows, whenEmpty);
 }
 
@@ -86,16 +86,16 @@ function showPieces(openPiece, current) {
   showTable("pieces", "Scores of each piece", columns, rows, "There are no pieces.");
 }
 
-/** Everything that is said of the errors of an analysis. */
+/** The tables and charts of an analysis. */
 function showErrors(analysis) {
   showTaxonomy(analysis);
   showLabels("by-instrument", "Errors by instrument", "Instrument", analysis.by_instrument);
   showLabels("by-pitch-range", "Errors by pitch range", "Octave", analysis.by_pitch_range);
   showLabels("by-drum", "Errors by drum", "Drum", analysis.by_drum);
-  showConfusion("confusion", "Which instrument was taken for which", analysis.confusion);
-  showConfusion("drum-confusion", "Which drum was taken for which", analysis.drum_confusion);
-  showDeviations("onset-deviations", "Onsets of the estimate against the reference", analysis.onset_deviations);
-  showDeviations("offset-deviations", "Offsets of the estimate against the reference", analysis.offset_deviations);
+  showConfusion("confusion", "Confused instruments", analysis.confusion);
+  showConfusion("drum-confusion", "Confused drums", analysis.drum_confusion);
+  showDeviations("onset-deviations", "Onset deviations (estimate minus reference)", analysis.onset_deviations);
+  showDeviations("offset-deviations", "Offset deviations (estimate minus reference)", analysis.offset_deviations);
   showCalibration(analysis.calibration);
 }
 
@@ -138,7 +138,7 @@ function showLabels(id, caption, title, labels) {
     { key: "reference_notes", title: "Reference notes", kind: "count" },
     { key: "estimated_notes", title: "Estimated notes", kind: "count" },
     { key: "precision", title: "Precision", kind: "number", hint: "Share of the estimated notes whose onset, pitch and instrument agree" },
-    { key: "recall", title: "Recall", kind: "number", hint: "Share of the reference notes that were found so" },
+    { key: "recall", title: "Recall", kind: "number", hint: "Share of the reference notes that were found in this sense" },
     { key: "f1", title: "F1", kind: "number" },
     ...used.map((category) => ({ key: category, title: category, kind: "count", hint: MEANINGS[category] })),
   ];
@@ -154,7 +154,7 @@ function showLabels(id, caption, title, labels) {
   showTable(id, caption, columns, rows, "There are no such notes.");
 }
 
-/** Rows are what the reference has, columns what the estimate made of it. */
+/** Rows are the labels of the reference, columns those of the estimate. */
 function showConfusion(id, caption, { labels, counts }) {
   const columns = [
     { key: "name", title: "Reference ↓ Estimate →", kind: "text" },
@@ -180,7 +180,7 @@ function showSettings() {
   showTable("settings", "Settings", columns, rows, "No settings were given.");
 }
 
-/** Pieces that could not be read and files without partner; nothing where all were scored. */
+/** Pieces that could not be read and files without a partner; nothing if all were scored. */
 function showLeftOut() {
   const columns = [{ key: "name", title: "Piece or file", kind: "text" }, { key: "reason", title: "Why", kind: "text" }];
   showTable("left-out", "Left out", columns, report.left_out, "Nothing is left out.");

@@ -200,7 +200,7 @@ def test_empty_sides_are_scored_by_each_protocols_rule(folder, capsys, reference
     arguments = [part for name in names for part in ("-p", name)]
     assert run(["evaluate", "truth.mid", "found.mid", *arguments, "--json", "scores.json"]) == 0
     out, err = capsys.readouterr()
-    assert "found.mid: there are no notes in it" in err
+    assert "found.mid: it contains no notes" in err
     assert "transkun_compute_metrics is not defined for 1 of 1 pieces and leaves them out: truth." in err
     assert "Not defined for any piece." in out
     scores = json.loads((folder / "scores.json").read_text())["pieces"][0]["scores"]
@@ -221,7 +221,7 @@ def test_notes_without_length_follow_each_protocols_rule(folder, capsys):
     assert ["Onset", "F1", "1.000"] in [line.split() for line in out.splitlines()]
     assert run(["evaluate", "truth.json", "found.json", "-p", "mir_eval_notes_nondrum", "--drop-empty"]) == 0
     out, err = capsys.readouterr()
-    assert "1 notes without length are left out, as asked for" in err
+    assert "1 notes without length are left out, as requested" in err
     assert ["F-measure", "1.000"] in [line.split() for line in out.splitlines()]
     assert (folder / "found.json").read_bytes() == before
 
@@ -306,7 +306,7 @@ def test_the_report_lists_what_has_no_scores(two_systems):
     assert run([*command, "--processes", "1"]) == 1
     left_out = [(one["name"], one["reason"]) for one in data_of(two_systems / "page.html")["left_out"]]
     assert left_out[0][0] == left_out[3][0] == "a"
-    assert left_out[0][1].startswith("first/a.json is not a JSON file of notes")
+    assert left_out[0][1].startswith("first/a.json cannot be read as a JSON file of notes")
     assert left_out[1:3] == [("b.midi", "Reference without estimate"), ("x.json", "Estimate without reference")]
     assert left_out[3][1].startswith("Other system: second/a.csv: Note 0 has a pitch")
     assert left_out[4:] == [("c.midi", "Other system: reference without estimate")]

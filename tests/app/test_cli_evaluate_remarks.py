@@ -36,7 +36,7 @@ def test_what_is_the_same_of_many_files_is_told_in_a_line(tables, capsys):
     assert run(["evaluate", "truth", "found", "-p", "mt3", "--processes", "1"]) == 0
     err = capsys.readouterr().err.splitlines()
     assert [line for line in err if "velocities" in line] == [
-        "8 files: says nothing of velocities; 100 is taken for all: "
+        "8 files: has no velocities; 100 is assumed for all: "
         "truth/a.tsv, found/a.tsv, truth/b.tsv and 5 more (all with --verbose)"
     ]
     assert [line.split(" have")[0] for line in err if "no length" in line] == [

@@ -40,12 +40,12 @@ def test_notes_without_length_stay_and_unreleased_ones_are_told_of(tmp_path):
     performance, remarks = read_with_remarks(path)
     assert spans(performance.notes) == [(0.0, 0.0, 60), (0.0, 0.5, 62)]
     assert remarks == (
-        f"{path}: 1 notes start and never end; they are left out",
+        f"{path}: 1 notes are never released; they are left out",
         f"{path}: 1 notes have no length; each protocol has its own rule for them",
     )
     performance, remarks = read_with_remarks(path, Reading(drop_empty=True))
     assert spans(performance.notes) == [(0.0, 0.5, 62)]
-    assert remarks[1] == f"{path}: 1 notes without length are left out, as asked for"
+    assert remarks[1] == f"{path}: 1 notes without length are left out, as requested"
 
 
 def test_the_pedal_holds_its_own_channel(tmp_path):
@@ -112,7 +112,7 @@ def test_no_notes_are_told_of(tmp_path, form):
     Transcription([]).save(path)
     performance, remarks = read_with_remarks(path)
     assert len(performance.notes) == 0
-    assert f"{path}: there are no notes in it" in remarks
+    assert f"{path}: it contains no notes" in remarks
 
 
 TABLES = {
@@ -135,14 +135,14 @@ def test_the_order_of_the_file_stays_and_missing_velocities_are_told_of(tmp_path
     path = write(tmp_path, "a.csv", "onset,offset,pitch\n3,4,60\n1,2,61\n")
     performance, remarks = read_with_remarks(path)
     assert performance.notes[["onset", "velocity"]].tolist() == [(3.0, 100), (1.0, 100)]
-    assert remarks == (f"{path}: says nothing of velocities; 100 is taken for all",)
+    assert remarks == (f"{path}: has no velocities; 100 is assumed for all",)
     path = write(tmp_path, "b.jsonl", "[3, 4, 60, 90]\n[1, 2, 61]\n")
-    assert read_with_remarks(path)[1] == (f"{path}: says nothing of velocities; 100 is taken for 1 notes",)
+    assert read_with_remarks(path)[1] == (f"{path}: has no velocities; 100 is assumed for 1 notes",)
 
 
 def test_columns_that_are_not_used_are_named(tmp_path):
     path = write(tmp_path, "a.csv", ",onset,offset,pitch,velocity,instrument,pitch_bend\n0,1,2,60,90,33,0\n")
-    assert read_with_remarks(path)[1] == (f"{path}: has columns that are not used: instrument, pitch_bend",)
+    assert read_with_remarks(path)[1] == (f"{path}: has unused columns: instrument, pitch_bend",)
 
 
 def test_confidences_and_controls_come_along(tmp_path):
@@ -169,19 +169,19 @@ def test_a_drum_is_said_as_a_number_or_as_truth(tmp_path, said):
         ("a.csv", "onset,offset,pitch\n1,0.5,60\n", "ends before it starts"),
         ("a.csv", "onset,offset,pitch\n1,2,128\n", "has a pitch outside 0 to 127"),
         ("a.csv", "onset,offset,pitch,velocity\n1,2,60,0\n", "has a velocity outside 1 to 127"),
-        ("a.csv", "onset,offset,pitch\n1,2,60.5\n", "line 2 has the pitch '60.5'; it has to be a whole number"),
+        ("a.csv", "onset,offset,pitch\n1,2,60.5\n", "line 2 has the pitch '60.5'; it must be a whole number"),
         ("a.csv", "onset,offset,pitch\n1,2,60\n1,2\n", "line 3 has no pitch"),
         ("a.csv", "onset,offset,pitch,is_drum\n1,2,60,x\n", "line 2 has is_drum 'x'"),
-        ("a.csv", "onset,offset,pitch,is_drum\n1,2,60,0.5\n", "line 2 has is_drum '0.5'; it has to be 0 or 1"),
-        ("a.json", "[[1, 2, 60, 64, 0, 0.5]]", "note 1 has is_drum 0.5; it has to be 0 or 1"),
-        ("a.json", "[[1, 2, 60, 64, 0, 1e999]]", "note 1 has is_drum inf; it has to be 0 or 1"),
-        ("a.json", "[[1, 2, 60, 64, 0, NaN]]", "note 1 has is_drum nan; it has to be 0 or 1"),
+        ("a.csv", "onset,offset,pitch,is_drum\n1,2,60,0.5\n", "line 2 has is_drum '0.5'; it must be 0 or 1"),
+        ("a.json", "[[1, 2, 60, 64, 0, 0.5]]", "note 1 has is_drum 0.5; it must be 0 or 1"),
+        ("a.json", "[[1, 2, 60, 64, 0, 1e999]]", "note 1 has is_drum inf; it must be 0 or 1"),
+        ("a.json", "[[1, 2, 60, 64, 0, NaN]]", "note 1 has is_drum nan; it must be 0 or 1"),
         ("a.csv", "begin,offset,note_name\n1,2,C4\n", "its header names no column for onset and pitch"),
         ("a.json", '{"notes": [{"onset": NaN, "offset": 1, "pitch": 60}]}', "has a time that is not a number"),
         ("a.json", '{"schema_version": 1}', "it has no entry 'notes'"),
         ("a.json", '{"version": 9, "notes": [], "segments": []}', "a transcription of version 9, not 1"),
         ("a.json", "{", "Expecting property name"),
-        ("a.jsonl", '{"onset": 1, "offset": 2, "pitch": 60}\n{', "line 2 is no JSON"),
+        ("a.jsonl", '{"onset": 1, "offset": 2, "pitch": 60}\n{', "line 2 is not JSON"),
         ("a.csv", b"\xff\xfe", "decode"),
     ],
 )
@@ -217,12 +217,12 @@ def test_confidences_go_where_the_pedal_takes_a_note_away(tmp_path):
 
 def test_times_in_milliseconds_are_refused(tmp_path):
     (tmp_path / "a.csv").write_text("onset,offset,pitch\n0,600000,60\n")
-    with pytest.raises(NotesFileError, match="Give times in seconds"):
+    with pytest.raises(NotesFileError, match="Use times in seconds"):
         read_performance(tmp_path / "a.csv")
 
 
 def test_what_is_no_file_of_notes(tmp_path):
-    with pytest.raises(NotesFileError, match=r"a.wav is no file of notes.*\.mid.*\.csv"):
+    with pytest.raises(NotesFileError, match=r"a.wav cannot be read as a file of notes.*\.mid.*\.csv"):
         read_performance(tmp_path / "a.wav")
     with pytest.raises(NotesFileError, match=r"a.mid cannot be read: No such file"):
         read_performance(tmp_path / "a.mid")
