@@ -118,12 +118,12 @@ def test_the_others_are_what_they_say():
 
 
 def test_small_is_a_curriculum_of_one_network():
-    """Short segments and onsets first, then whole targets, then mixes; each run's weights fit the next."""
+    """Onsets first, then complete targets, then mixes; each run's weights fit the next."""
     runs = [load_config("small")]
     while runs[0].before is not None:
         runs.insert(0, runs[0].before)
     assert [run.name for run in runs] == ["onsets", "single", "small"]
-    assert [run.model.network.input_frames for run in runs] == [32, 64, 64]
+    assert [run.model.network.max_target_tokens for run in runs] == [64, 128, 128]
     assert [run.model.vocabulary.onsets_only for run in runs] == [True, False, False]
     for before, after in itertools.pairwise(runs):
         check_fit(before.model, after.model, before.name)
