@@ -1,4 +1,4 @@
-"""Whether confidences can be believed: of the notes given 80 %, are four in five right?
+"""Whether confidences are reliable: of the notes given 80 %, are four in five right?
 
 Notes are sorted into ten bins of equal width by their confidence. The expected calibration error is the mean, over
 all notes, of the difference between a bin's mean confidence and its share of right notes (Guo, Pleiss, Sun and
@@ -21,7 +21,7 @@ BINS = 10
 
 @dataclass(frozen=True)
 class Bin:
-    """The notes whose confidences lie from `low` to below `high` (the last bin includes 1)."""
+    """The notes with confidences from `low` to below `high` (the last bin includes 1)."""
 
     low: float
     high: float
@@ -32,7 +32,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The reliability table (bins with notes only) and what it comes to."""
+    """The reliability table (only bins with notes) and its summary values."""
 
     bins: tuple[Bin, ...]
     expected_error: float
@@ -49,16 +49,16 @@ def calibrate(
 ) -> Calibration | None:
     """The reliability of confidences from 0 to 1; None without notes.
 
-    Raises `UsageError` where there are not as many confidences as notes, or one is outside 0 to 1 or not a number.
+    Raises `UsageError` unless there is one confidence per note, each a number from 0 to 1.
     """
     if len(confidences) != len(is_right):
         raise UsageError(
-            f"There are {len(confidences)} confidences for {len(is_right)} notes.", "Give every note one, or none."
+            f"There are {len(confidences)} confidences for {len(is_right)} notes.", "Use one per note, or none at all."
         )
     is_bad = ~((confidences >= 0) & (confidences <= 1))
     if is_bad.any():
         place = int(np.argmax(is_bad))
-        raise UsageError(f"Note {place} has the confidence {confidences[place]}.", "Give numbers from 0 to 1.")
+        raise UsageError(f"Note {place} has the confidence {confidences[place]}.", "Use numbers from 0 to 1.")
     if len(confidences) == 0:
         return None
     numbers = np.minimum((confidences * bins).astype(int), bins - 1)

@@ -1,4 +1,4 @@
-"""Which of a protocol's many values are shown first, and the three protocols that a musician is told about."""
+"""The main values of each protocol, and the three protocols described in plain words for musicians."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ PLAIN_SCORES = (
 )
 DEFAULT_PROTOCOLS = tuple(dict.fromkeys(one.protocol for one in PLAIN_SCORES))
 
-# By the beginning of the protocol's name; the first that fits.
+# By the start of the protocol's name; the first match counts.
 _HEADLINES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("mir_eval_notes_drum", ("F-measure_no_offset",)),
     ("mir_eval_counts", ("pairs onset", "pairs onset+offset", "reference notes", "estimated notes")),
@@ -67,7 +67,7 @@ _HEADLINES: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def headline(protocol: str, metrics: Iterable[str]) -> tuple[str, ...]:
-    """The values of a protocol that are shown first, of those that are there; all where nothing is known of it."""
+    """The protocol's main values among those present; all of them for a protocol without an entry."""
     there = list(metrics)
     wanted = next((names for start, names in _HEADLINES if protocol.startswith(start)), None)
     return tuple(there) if wanted is None else tuple(name for name in wanted if name in there)

@@ -1,11 +1,11 @@
-"""How sure an average over pieces is: bootstrap intervals, and those of the difference between two systems.
+"""How certain an average over pieces is: bootstrap intervals, also for the difference between two systems.
 
 The pieces are drawn again, with replacement, as many as there are; each draw is averaged by the protocol's own rule;
 the interval holds the middle 95 % of the draws (the percentile bootstrap: Efron and Tibshirani, An Introduction to
-the Bootstrap, 1993, chapter 13). It says how far the average would move with other pieces of the same kind, not how
-far off a single piece's value is. With few pieces it is too narrow; with one there is none.
+the Bootstrap, 1993, chapter 13). It says how much the average would vary with other pieces of the same kind, not how
+much single pieces vary. With few pieces it is too narrow; with one there is none.
 
-Two systems are compared on the same draws of the same pieces, so what makes a piece hard for both cancels out. An
+Two systems are compared on the same draws of the same pieces, so pieces that are hard for both cancel out. An
 interval of the difference without 0 in it says that the systems differ.
 """
 
@@ -31,7 +31,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How intervals are made; the same settings give the same intervals."""
+    """How intervals are computed; the same settings give the same intervals."""
 
     resamples: int = RESAMPLES
     seed: int = 0
@@ -45,7 +45,7 @@ class Bootstrap:
         return counts
 
     def interval(self, values: Float[np.ndarray, " draws"]) -> Interval | None:
-        """The middle of the values; none where there is no value."""
+        """The interval of the values; None without values."""
         values = values[~np.isnan(values)]
         if len(values) == 0:
             return None
@@ -58,8 +58,8 @@ class Bootstrap:
 class Average:
     """A set's values by the protocol's own rule.
 
-    `counts` are the pieces that have a value for the metric (not those that are NaN). Metrics without an interval
-    have none where fewer than two pieces do, or where the average is NaN.
+    `counts` are the numbers of pieces that have a value for the metric (not NaN). A metric has no interval
+    if fewer than two pieces have a value, or if the average is NaN.
     """
 
     values: Scores
@@ -84,10 +84,10 @@ def average(protocol: Protocol, files: Sequence[Scores], bootstrap: Bootstrap) -
 
 @dataclass(frozen=True)
 class Paired:
-    """Two systems over the pieces that both have: the average of each, and how much more the first has.
+    """Two systems over the pieces that both have: the average of each, and the first minus the second.
 
-    `one_sided` are the pieces, by metric, for which one system has a value and the other none (or NaN): their value
-    is left out on both sides, as there is no difference to it.
+    `one_sided` counts, by metric, the pieces for which only one system has a value (and the other none, or NaN):
+    they are left out on both sides, as they have no difference.
     """
 
     first: Average
@@ -97,7 +97,7 @@ class Paired:
 
 
 def compare(protocol: Protocol, first: Sequence[Scores], second: Sequence[Scores], bootstrap: Bootstrap) -> Paired:
-    """Two systems on the same pieces, which stand in the same order on both sides."""
+    """Two systems on the same pieces, in the same order on both sides."""
     first, second, one_sided = _without_one_sided(protocol, first, second)
     averages = average(protocol, first, bootstrap), average(protocol, second, bootstrap)
     counts = [one.counts for one in averages]
@@ -117,10 +117,10 @@ def compare(protocol: Protocol, first: Sequence[Scores], second: Sequence[Scores
 def _without_one_sided(
     protocol: Protocol, first: Sequence[Scores], second: Sequence[Scores]
 ) -> tuple[list[Scores], list[Scores], dict[str, int]]:
-    """Both without the values that the other side does not have, and how many pieces that is by metric.
+    """Both sides without the values that the other lacks, and the number of such pieces by metric.
 
-    Only of metrics that are averaged as they are: what others are pooled from differs from system to system. A NaN
-    stays, as some protocols' averages are NaN then.
+    This concerns only metrics that are averaged directly: pooled ones differ in their inputs from system to system.
+    A NaN stays where the protocol's average is then NaN.
     """
     averaged = {name for files in (first, second) if files for name in protocol.average(files)}
     kept: tuple[list[Scores], list[Scores]] = ([], [])
@@ -135,7 +135,7 @@ def _without_one_sided(
 
 
 def draw_averages(protocol: Protocol, files: Sequence[Scores], draws: Draws) -> dict[str, Float[np.ndarray, " draws"]]:
-    """The protocol's average of every draw, by metric."""
+    """The protocol's average for every draw, by metric."""
     if protocol.average is mean_over_files:
         return draw_means(files, draws, skip_nan=False)
     if protocol.average is mean_without_nan:
@@ -146,7 +146,7 @@ def draw_averages(protocol: Protocol, files: Sequence[Scores], draws: Draws) -> 
 
 
 def draw_means(files: Sequence[Scores], draws: Draws, skip_nan: bool) -> dict[str, Float[np.ndarray, " draws"]]:
-    """The means of every draw over the files that have the value; NaN counts as none, or makes the mean NaN."""
+    """The mean of every draw over the files that have the value; NaN counts as missing, or makes the mean NaN."""
     names = list(dict.fromkeys(name for scores in files for name in scores))
     values = np.array([[scores.get(name, math.nan) for name in names] for scores in files], dtype=float)
     values = values.reshape(len(files), len(names))
@@ -169,6 +169,6 @@ def _one_by_one(protocol: Protocol, files: Sequence[Scores], draws: Draws) -> di
 
 
 def _count(files: Sequence[Scores], name: str) -> int:
-    """The pieces with a value; values that are pooled over pieces are in none, so all pieces count."""
+    """The number of pieces with a value; for values pooled over pieces, which no piece has, all of them."""
     having = [scores[name] for scores in files if name in scores]
     return sum(not math.isnan(value) for value in having) if having else len(files)

@@ -1,26 +1,26 @@
-"""What is wrong with each note: every note of the reference and of the estimate in exactly one category.
+"""The error of each note: every note of the reference and of the estimate in exactly one category.
 
-Pitched notes and drum hits are judged apart. Notes are put together step by step; each step takes from the notes
-that the steps before it left over, so the order below decides where a note could go to two places. An instrument is
+Pitched notes and drum hits are judged separately. Notes are paired step by step; each step uses only the notes left
+over by the steps before it, so the order below decides when a note fits two categories. An instrument is
 a General MIDI family of eight programs; "onset agrees" means within 50 ms, "offset agrees" within 50 ms or 20 % of
-the reference note's length, as in mir_eval (`matching.py`, whose choice of partners the first two steps take).
+the reference note's length, as in mir_eval (`matching.py`, whose choice of partners the first two steps use).
 
 1. `correct`: pitch, instrument, onset and offset agree. These and the next are the pairs that MT3's `Onset + offset +
    program F1 (midi_class)` counts.
 2. `velocity`: the same, but the velocity is off by mir_eval's rule (more than a tenth of the reference's range after
-   a line is fitted). Judged only where both sides have more than one velocity: a system that writes one velocity for
+   a line is fitted). Judged only if both sides have more than one velocity: a system that writes one velocity for
    every note says nothing about loudness.
-3. `split`: a reference note and the two or more estimated notes of its pitch and instrument that begin inside it, the
+3. `split`: a reference note and the two or more estimated notes of its pitch and instrument that start inside it, the
    first of them at its onset. The others must not be at the onset of another reference note that is left over.
 4. `merged`: an estimated note and the two or more reference notes in it; step 3 with the sides exchanged.
 5. `offset`: pitch, instrument and onset agree, the offset does not.
 6. `instrument`: pitch and onset agree, the instrument does not. For drums: the onset agrees, the drum does not.
 7. `octave`: instrument and onset agree, the pitch is one or more whole octaves off.
 8. `early`, `late`: pitch and instrument agree, the estimated onset is more than 50 and at most 200 ms off.
-9. `missed` (reference only) and `ghost` (estimate only): what is left.
+9. `missed` (reference only) and `ghost` (estimate only): all other notes.
 
-Drum hits go through steps 1, 2 (without offsets), 6, 8 and 9. In steps 6 to 8 the pair nearest in time is put
-together first, then the next nearest; between equals the note that stands first in the reference, then in the estimate.
+Drum hits go through steps 1, 2 (without offsets), 6, 8 and 9. In steps 6 to 8 the notes closest in time are paired
+first, then the next closest; ties go to the note that comes first in the reference, then in the estimate.
 
 In numbers (`summary`), "found" are pairs whose onset, pitch and instrument agree, whatever their offset and velocity;
 of a split or merged note one part counts. Precision is found notes over estimated, recall over reference notes; None
@@ -54,10 +54,10 @@ from mt3eval.matching.note_scores import f1
 from mt3eval.matching.program_groups import FAMILY_PROGRAMS
 from mt3eval.reading.performance import Performance
 
-NEAR_ONSET_SECONDS = 0.2  # further apart, two notes of one pitch are rather two events
+NEAR_ONSET_SECONDS = 0.2  # further apart, two notes of the same pitch are rather two events
 PAIR_CATEGORIES = ("correct", "velocity", "offset", "instrument", "octave", "early", "late")
 CATEGORIES = (*PAIR_CATEGORIES, "split", "merged", "missed", "ghost")
-FOUND_CATEGORIES = ("correct", "velocity", "offset", "split", "merged")  # pairs of which onset and pitch are right
+FOUND_CATEGORIES = ("correct", "velocity", "offset", "split", "merged")  # pairs with the right onset and pitch
 
 _CODE = {name: code for code, name in enumerate(CATEGORIES)}
 _OCTAVE = 12
@@ -65,9 +65,9 @@ _OCTAVE = 12
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """Two lists of notes with the category of each note, as places in `CATEGORIES`.
+    """Two lists of notes with the category of each note, as indices into `CATEGORIES`.
 
-    `pairs` has rows (place in the reference, place in the estimate), sorted; no note is in two of them. Of a split
+    `pairs` has rows (index in the reference, index in the estimate), sorted; no note is in two of them. Of a split
     or merged note and its parts only the first part is paired. `velocities_compared` says whether pitched notes
     and drum hits could be in the category "velocity".
     """
@@ -88,7 +88,7 @@ class Analysis:
     def to_json(self) -> dict[str, Any]:
         """Counts by category, instrument, drum and pitch range, confusion, deviations of time, calibration.
 
-        The form is described in `summary`. Counted once, so it must not be changed.
+        The form is described in `summary`. Computed once, so it must not be modified.
         """
         return self._summary
 
@@ -98,7 +98,7 @@ class Analysis:
 
 
 def analyse(reference: Performance, estimate: Performance) -> Analysis:
-    """Puts every note into its category; the module's text says by which rules."""
+    """Puts every note into its category, by the rules in the module's docstring."""
     steps = _Steps(reference.notes, estimate.notes)
     compared = []
     for drums in (False, True):
@@ -117,7 +117,7 @@ def analyse(reference: Performance, estimate: Performance) -> Analysis:
 
 
 def pool(analyses: Sequence[Analysis]) -> Analysis:
-    """Several pieces as one, notes one after the other; confidences only where all pieces with notes have them."""
+    """Several pieces joined to one; confidences only if all pieces with notes have them."""
     if not analyses:
         nothing = Performance(note_table([]))
         return analyse(nothing, nothing)
@@ -137,7 +137,7 @@ def pool(analyses: Sequence[Analysis]) -> Analysis:
 
 
 class _Steps:
-    """The notes that are still without a category, and what the steps do to them."""
+    """The notes that are still without a category, and the steps applied to them."""
 
     def __init__(self, reference: NoteTable, estimate: NoteTable) -> None:
         self.reference, self.estimate = reference, estimate
@@ -221,7 +221,7 @@ class _Steps:
 def _wholes_and_parts(
     long: NoteTable, long_free: Bool[np.ndarray, " _long"], short: NoteTable, short_free: Bool[np.ndarray, " _short"]
 ) -> list[tuple[int, list[int]]]:
-    """Notes that the other side has in several parts, with these parts in the order of their onsets."""
+    """Notes that the other side has in several parts, with these parts in order of onset."""
     parts_of_key: dict[tuple[int, int], list[int]] = defaultdict(list)
     wholes_of_key: dict[tuple[int, int], list[int]] = defaultdict(list)
     for table, free, found in ((long, long_free, wholes_of_key), (short, short_free, parts_of_key)):
@@ -297,7 +297,7 @@ Counts = dict[str, dict[str, int]]
 
 @dataclass(frozen=True)
 class Grouping:
-    """Notes put into at most 128 groups: the number of each note's group, and the name of a group."""
+    """Notes sorted into at most 128 groups: the number of each note's group, and the name of a group."""
 
     codes: Callable[[NoteTable], Int[np.ndarray, " _notes"]]
     name: Callable[[int], str]
@@ -321,11 +321,11 @@ OCTAVES = Grouping(lambda table: table["pitch"] // 12, lambda number: f"C{number
 
 
 def summary(analysis: Analysis) -> dict[str, Any]:
-    """Everything, in plain values for JSON.
+    """All results, as plain values for JSON.
 
     `pitched` and `drums`: category -> notes of the reference and of the estimate, which add up to all notes of the
     side. `by_instrument`, `by_pitch_range` (pitched notes), `by_drum`: a list of `{name, reference_notes,
-    estimated_notes, found, precision, recall, f1, categories}`, a note being counted where its own side puts it.
+    estimated_notes, found, precision, recall, f1, categories}`; each note counts in the group its own side gives it.
     `confusion`, `drum_confusion`: `{labels, counts}`, see `confusion`. `onset_deviations`, `offset_deviations`: see
     `deviations`. `calibration`: None without confidences, otherwise see `calibration.Calibration`.
     """
@@ -352,7 +352,7 @@ def summary(analysis: Analysis) -> dict[str, Any]:
 
 
 def categories(analysis: Analysis, drums: bool) -> Counts:
-    """How many notes of either side are in each category, of the pitched notes or of the drum hits."""
+    """The number of notes of either side in each category, for the pitched notes or the drum hits."""
     return _named(*(np.bincount(codes, minlength=len(CATEGORIES)).tolist() for _, codes in _sides(analysis, drums)))
 
 
@@ -389,10 +389,10 @@ def by_label(analysis: Analysis, grouping: Grouping, drums: bool) -> list[dict[s
 
 
 def confusion(analysis: Analysis, grouping: Grouping, drums: bool) -> dict[str, Any]:
-    """Which instrument (or drum) of the reference was taken for which of the estimate.
+    """Which instrument (or drum) of the reference became which in the estimate.
 
     `counts[i][j]`: pairs of a reference note of label i and an estimated one of label j. The last label, "no
-    partner", takes the rest, so a row adds up to the reference notes of its label and a column to the estimated.
+    partner", has the rest, so a row adds up to the reference notes of its label and a column to the estimated ones.
     """
     groups = _groups(grouping, *(table for table, _ in _sides(analysis, drums)))
     size = len(groups) + 1
@@ -412,9 +412,9 @@ def confusion(analysis: Analysis, grouping: Grouping, drums: bool) -> dict[str, 
 def deviations(analysis: Analysis, end: str, reach_milliseconds: float) -> dict[str, Any]:
     """Estimated minus reference times of all pairs in milliseconds: `end` is "onset" or "offset".
 
-    Drum hits have no offsets that mean anything and are left out there. `{notes, mean, standard_deviation, median,
+    Drum hits have no meaningful offsets and are left out there. `{notes, mean, standard_deviation, median,
     percentile_5, percentile_95, low, bin, counts}`: `counts[i]` is the number of deviations in the i-th bin of width
-    `bin` from `low` up, the first and last bin with all beyond. The figures are None without pairs.
+    `bin` from `low` up; the first and last bin include all values beyond. The statistics are None without pairs.
     """
     one, other = analysis.reference[analysis.pairs[:, 0]], analysis.estimate[analysis.pairs[:, 1]]
     values = 1000 * (other[end] - one[end])

@@ -1,4 +1,4 @@
-"""A picture of a transcription: the reference's piano roll above, the estimate's below, what differs in red."""
+"""A picture of a transcription: the reference's piano roll above, the estimate's below, differences in red."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mt3eval.matching.onset_score import matched_onsets, onset_score
 
 _COLOURS = ("#1f6fb4", "#2a9d5c", "#8a5fb0", "#b8860b", "#159aa5", "#c05a9d", "#5a6b7b", "#6a8a1f", "#7a4a2b")
 _WRONG = "#d62728"
-_LEAST_SECONDS = 0.02  # shorter notes are drawn so long, to be seen
-_MOST_NAMED_PROGRAMS = 16  # in the legend, which an untrained network would fill with all there are
+_LEAST_SECONDS = 0.02  # shorter notes are drawn this long, to be visible
+_MOST_NAMED_PROGRAMS = 16  # in the legend; an untrained network would fill it with all 128
 _INCHES_PER_SECOND, _LEAST_INCHES, _MOST_INCHES = 0.6, 8.0, 24.0
 
 
@@ -27,10 +27,10 @@ def draw_piano_rolls(
     estimate: NoteTable | Iterable[Note | Sequence[Any]],
     title: str = "",
 ) -> None:
-    """Writes a PNG: time in seconds to the right, pitch upward, a colour a program, drum hits in lanes of their own.
+    """Writes a PNG: time in seconds to the right, pitch upward, one colour per program, drum hits in separate lanes.
 
-    Red are notes that the estimate misses (above) and those that it invents (below), by onset and pitch alone as
-    `onset_score` counts them, whose F1 stands in the heading. Raises `MissingExtraError` without Matplotlib.
+    Notes that the estimate misses (above) and those that it invents (below) are red, by onset and pitch alone as
+    in `onset_score`, whose F1 is in the heading. Raises `MissingExtraError` without Matplotlib.
     """
     with needed("evaluate", "A picture"):
         from matplotlib.figure import Figure
@@ -53,7 +53,7 @@ def draw_piano_rolls(
     below.set(xlabel="seconds", xlim=(0, end))
     figure.suptitle(_heading(title, expected, found), parse_math=False)
     with atomic_output(path) as temporary, warnings.catch_warnings():
-        # Letters that the font lacks are drawn as boxes, which is all that can be done about them.
+        # Letters that the font lacks are drawn as boxes; nothing more can be done about them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(temporary, dpi=100, format="png")
 
@@ -71,7 +71,7 @@ def _matches(expected: NoteTable, found: NoteTable) -> tuple[np.ndarray, np.ndar
 def _draw_roll(
     axes: Any, table: NoteTable, is_right: np.ndarray, colours: dict[int, str], lanes: dict[int, int]
 ) -> None:
-    """All notes as one object, all drum hits as another: an untrained network writes tens of thousands."""
+    """All notes as one object, all drum hits as another: an untrained network writes tens of thousands of notes."""
     from matplotlib.collections import PolyCollection
 
     is_drum = table["is_drum"]

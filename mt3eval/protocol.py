@@ -1,8 +1,8 @@
 """Every published evaluation by name.
 
-A protocol is the rule by which one paper or program counts. Two protocols' values for the same notes differ,
-so a value means something only together with the protocol's name. `PROTOCOLS` holds all of them; the modules
-that define them are imported when it is first looked at.
+A protocol is the rule by which one paper or program scores. Two protocols give different values for the same notes,
+so a value means something only together with the protocol's name. `PROTOCOLS` has all of them; the modules
+that define them are imported when it is first used.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def mean_over_files(files: Sequence[Scores]) -> Scores:
 
 
 def mean_without_nan(files: Sequence[Scores]) -> Scores:
-    """The mean of each metric over the files that have a value other than NaN for it; NaN where none has."""
+    """The mean of each metric over the files that have a value other than NaN for it; NaN if none has."""
     names = dict.fromkeys(name for scores in files for name in scores)
     return {
         name: _mean([scores[name] for scores in files if name in scores and not math.isnan(scores[name])])
@@ -50,12 +50,12 @@ def mean_without_nan(files: Sequence[Scores]) -> Scores:
 
 @dataclass(frozen=True)
 class Protocol:
-    """One published way of counting.
+    """One published way of scoring.
 
     `score(reference, estimate)` gives the values of one file under the original's names (NaN where the original
-    says NaN) and raises `NotDefinedError` where the original stops with an error. `average` makes the value of a
-    set from the values of its files as the original does. `draw_averages` does so for many draws of the files at
-    once, given how often each file is in each draw; a protocol whose average is a mean needs none.
+    says NaN) and raises `NotDefinedError` if the original fails with an error. `average` makes the value of a
+    set from the values of its files as the original does. `draw_averages` does the same for many draws of the files
+    in one go, given how often each file is in each draw; a protocol whose average is a mean needs none.
     """
 
     name: str
@@ -83,7 +83,7 @@ def _protocols() -> dict[str, Protocol]:
 
 
 def protocol(name: str) -> Protocol:
-    """The protocol of this name; raises `UsageError` listing all names, the most similar first, where there is none."""
+    """The protocol of this name; raises `UsageError` listing all names, the most similar first, if there is none."""
     if name not in _protocols():
         nearest = difflib.SequenceMatcher(b=name.lower())
         likeness = {}
@@ -91,12 +91,12 @@ def protocol(name: str) -> Protocol:
             nearest.set_seq1(known)
             likeness[known] = nearest.ratio()
         names = ", ".join(sorted(likeness, key=lambda known: -likeness[known]))
-        raise UsageError(f"There is no evaluation protocol named {name!r}.", f"Choose from: {names}.")
+        raise UsageError(f"Unknown evaluation protocol {name!r}.", f"Choose from: {names}.")
     return _protocols()[name]
 
 
 def list_protocols() -> list[Protocol]:
-    """All protocols, a family after the other."""
+    """All protocols, one family after the other."""
     return list(_protocols().values())
 
 

@@ -23,7 +23,7 @@ class Against:
     """A second system on the same references.
 
     `averages` are of all its pieces; `paired` compares by protocol over the pieces that both systems have and for
-    which the protocol is defined for both. `references_alone` are those it has no estimate for.
+    which the protocol is defined for both. `references_alone` are the references it has no estimate for.
     """
 
     estimate: str
@@ -36,7 +36,7 @@ class Against:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What was scored. `protocols` are names; `settings` go into the JSON as they are."""
+    """The scored pieces. `protocols` are names; `settings` go into the JSON unchanged."""
 
     protocols: tuple[str, ...]
     pieces: list[ScoredPair]
@@ -80,19 +80,19 @@ class Result:
 
     @cached_property
     def _analysis(self) -> dict[str, Any] | None:
-        """Of all pieces pooled: counted once, for the JSON and for the report."""
+        """The analysis of all pieces pooled: computed once, for the JSON and for the report."""
         return _pooled_analysis(self.pieces)
 
     def save(self, path: Path) -> None:
-        """Writes the JSON, whole or not at all."""
+        """Writes the JSON, completely or not at all."""
         text = json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
         with atomic_output(path) as temporary:
-            # Names of files need not be UTF-8; what Python puts for such bytes, JSON can only write with a backslash.
+            # File names need not be UTF-8; Python's stand-ins for other bytes can only be escaped in JSON.
             temporary.write_bytes(f"{text}\n".encode(errors="backslashreplace"))
 
 
 def scores_json(piece: ScoredPair) -> dict[str, dict[str, Any]]:
-    """Protocol -> metric -> value, None for NaN; `{"error": why}` where it is not defined for the piece."""
+    """Protocol -> metric -> value, None for NaN; `{"error": why}` if it is not defined for the piece."""
     return {
         name: {"error": found} if isinstance(found, str) else _numbers(found) for name, found in piece.scores.items()
     }
@@ -110,8 +110,8 @@ def summarise(
 ) -> Result:
     """Averages with intervals of scored pieces; `against` names a second system and has its pieces.
 
-    `others_alone`: the references and the estimates without partner of the second system. A piece for which a protocol
-    is not defined stays out of that protocol's average.
+    `others_alone`: the references and the estimates without a partner of the second system. A piece for which a
+    protocol is not defined stays out of that protocol's average.
     """
     bootstrap = bootstrap or Bootstrap()
     other = None

@@ -16,13 +16,13 @@ from mt3eval.reading.pairing import Pair
 from mt3eval.reading.performance import NotDefinedError, Performance
 from mt3eval.reading.reading import Reading, read_with_remarks
 
-# A process takes seconds to start, a pair and protocol about a tenth of one; fewer of these are sooner done without.
+# A process takes seconds to start, a pair and protocol about 0.1 s; fewer of these are faster without processes.
 _WORTH_PROCESSES = 60
 
 
 @dataclass(frozen=True)
 class ScoringTask:
-    """What is done with every pair: the protocols' names, how files are read, and what else is wanted."""
+    """What is done with every pair: the protocols' names, how files are read, and what else is computed."""
 
     protocols: tuple[str, ...]
     reading: Reading = field(default_factory=Reading)
@@ -34,8 +34,8 @@ class ScoringTask:
 class ScoredPair:
     """One pair, scored.
 
-    `scores` has for each protocol its values, or the sentence why it has none for these notes. A pair that could
-    not be read has no scores but a `failure`. `analysis` is an `note_errors.Analysis`.
+    `scores` has for each protocol its values, or a sentence saying why it has none for these notes. A pair that could
+    not be read has a `failure` and no scores. `analysis` is a `note_errors.Analysis`.
     """
 
     name: str
@@ -50,7 +50,7 @@ class ScoredPair:
     performances: tuple[Performance, Performance] | None = None
 
     def values(self, name: str) -> Scores | None:
-        """The values of a protocol; None where it is not defined for the piece, or the piece was not read."""
+        """The values of a protocol; None if it is not defined for the piece or the piece was not read."""
         values = self.scores.get(name)
         return None if values is None or isinstance(values, str) else values
 
@@ -61,15 +61,15 @@ def score_pairs(
     processes: int | None = None,
     progress: Callable[[int, int, ScoredPair], None] = lambda done, total, piece: None,
 ) -> list[ScoredPair]:
-    """Every pair scored, in the order given; a pair that cannot be read never ends the others.
+    """Every pair scored, in the order given; a pair that cannot be read never stops the others.
 
     Args:
         pairs: names and files.
-        task: what is wanted of each.
-        processes: pairs side by side; as many as there are processors where None, and none for a few pairs.
+        task: what to compute for each.
+        processes: pairs scored at the same time; None for one per processor, and none for a few pairs.
         progress: called in this process after each pair with (pairs done, all pairs, the piece).
 
-    Raises `UsageError` for an unknown protocol and `ProcessError` where a process was ended from outside.
+    Raises `UsageError` for an unknown protocol and `ProcessError` if a process was killed.
     """
     for name in task.protocols:
         protocol(name)
@@ -96,7 +96,7 @@ def score_pair(pair: Pair, task: ScoringTask) -> ScoredPair:
         return score_performances(pair.name, reference, estimate, task, files, (*remarks, *more_remarks))
     except MT3Error as error:
         return ScoredPair(pair.name, *files, failure=str(error))
-    except Exception as error:  # one piece never ends the others
+    except Exception as error:  # one piece never stops the others
         return ScoredPair(pair.name, *files, failure=f"Scoring {pair.name} failed ({type(error).__name__}: {error}).")
 
 

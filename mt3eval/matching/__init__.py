@@ -1,1 +1,1 @@
-"""Which notes of two performances belong together, and scores of that."""
+"""Which notes of two performances belong together, and scores based on that."""

@@ -1,12 +1,12 @@
-"""Which notes of an estimate are those of the reference: mir_eval's matching, partner for partner, but fast.
+"""Matching the notes of an estimate to those of the reference: mir_eval's matching, partner for partner, but fast.
 
 mir_eval (`mir_eval.transcription`, 0.8.2) compares every reference note with every estimated note and takes the
 largest one-to-one matching among the pairs within tolerance. Here the pairs come from sorted times. The groups of
 notes that are linked by such pairs do not influence each other in mir_eval's algorithm, so a reference note with
-one candidate that has no other candidate is paired at once, and only the rest goes through mir_eval's own search,
+one candidate that has no other candidate is paired immediately, and only the rest goes through mir_eval's own search,
 in the order in which mir_eval would meet it. Which of several possible partners a note gets is therefore
-mir_eval's choice; average overlap and velocity scores depend on it. Where only the number of pairs counts, SciPy's
-search for the largest matching is quicker still.
+mir_eval's choice; average overlap and velocity scores depend on it. If only the number of pairs counts, SciPy's
+search for the largest matching is faster still.
 
 Times are in seconds, pitches in Hz, tolerances of pitch in cents. Differences of times are rounded to four decimals
 before they are compared (mir_eval's `N_DECIMALS`), and a difference equal to the tolerance matches.
@@ -35,12 +35,12 @@ _ROUNDING_SLACK_SECONDS = 1e-4  # rounding lets differences up to half of this a
 Intervals = Float[np.ndarray, "_notes 2"]
 Hz = Float[np.ndarray, " _notes"]
 Velocities = Float[np.ndarray, " _notes"]
-Pairs = Int[np.ndarray, "_pairs 2"]  # rows (place in the reference, place in the estimate), by the first
+Pairs = Int[np.ndarray, "_pairs 2"]  # rows (index in the reference, index in the estimate), sorted by the first
 
 
 @dataclass(frozen=True, eq=False)
 class Hits:
-    """All pairs within tolerance, by place in the reference, then in the estimate."""
+    """All pairs within tolerance, by index in the reference, then in the estimate."""
 
     reference: Int[np.ndarray, " hits"]
     estimate: Int[np.ndarray, " hits"]
@@ -77,9 +77,9 @@ def match_velocities(
 ) -> Pairs:
     """The pairs whose velocities agree, as in `mir_eval.transcription_velocity.match_notes`.
 
-    Reference velocities are scaled to 0 to 1 by the least and greatest of all of them (range at least 1), those
-    of the paired estimated notes fitted to them by a least-squares line; a pair stays where less than the
-    tolerance is between the two. The reference must not be empty.
+    Reference velocities are scaled to 0 to 1 by their minimum and maximum (range at least 1), those
+    of the paired estimated notes fitted to them by a least-squares line; a pair stays if the two differ by less
+    than the tolerance. The reference must not be empty.
     """
     least, greatest = np.min(reference_velocities), np.max(reference_velocities)
     scaled = (reference_velocities - least) / float(max(1, greatest - least))
@@ -94,7 +94,7 @@ def match_velocities(
 def count_onsets(
     reference_intervals: Intervals, estimate_intervals: Intervals, tolerance: float = ONSET_TOLERANCE_SECONDS
 ) -> int:
-    """The number of pairs of `mir_eval.transcription.match_note_onsets`: onsets alone, pitches are not looked at."""
+    """The number of pairs of `mir_eval.transcription.match_note_onsets`: onsets alone, pitches are ignored."""
     onsets, found = reference_intervals[:, 0], estimate_intervals[:, 0]
     return count_pairs(_time_hits(onsets, found, np.full(len(onsets), tolerance)))
 
@@ -134,7 +134,7 @@ def within_offsets(
     ratio: float = OFFSET_RATIO,
     min_tolerance: float = OFFSET_MIN_TOLERANCE_SECONDS,
 ) -> Hits:
-    """The pairs whose offsets are within tolerance too."""
+    """The pairs whose offsets are also within tolerance."""
     tolerances = offset_tolerances(reference_intervals, ratio, min_tolerance)[hits.reference]
     distances = _distances(reference_intervals[hits.reference, 1], estimate_intervals[hits.estimate, 1])
     return hits.keep(distances <= tolerances)
@@ -143,12 +143,12 @@ def within_offsets(
 def offset_tolerances(
     reference_intervals: Intervals, ratio: float, min_tolerance: float
 ) -> Float[np.ndarray, " _notes"]:
-    """How far the end of each reference note may be missed, in seconds."""
+    """The offset tolerance of each reference note, in seconds."""
     return np.maximum(ratio * np.abs(np.diff(reference_intervals, axis=-1).flatten()), min_tolerance)
 
 
 def best_pairs(hits: Hits) -> Pairs:
-    """The largest one-to-one matching among the pairs within tolerance: mir_eval's, where there are several."""
+    """The largest one-to-one matching among the pairs within tolerance: mir_eval's choice if there are several."""
     alone = _without_rivals(hits)
     candidates: dict[int, list[int]] = {}
     for reference, estimate in zip(hits.reference[~alone].tolist(), hits.estimate[~alone].tolist(), strict=True):
@@ -203,11 +203,11 @@ def _time_hits(
     rows: np.ndarray | None = None,
     found_rows: np.ndarray | None = None,
 ) -> Hits:
-    """Pairs of times within the tolerance of the first, of equal rows where rows are given."""
+    """Pairs of times within the tolerance of the first, of equal rows if rows are given."""
     keys, found_keys = times, found
     if rows is not None and found_rows is not None and len(times) and len(found):
         both = np.concatenate([times, found])
-        # Rows lie one behind the other, further apart than any tolerance reaches.
+        # Rows are placed one after the other, further apart than any tolerance.
         spacing = np.ptp(both) + tolerances.max() + 1.0
         keys, found_keys = times + rows * spacing, found + found_rows * spacing
     order = np.argsort(found_keys, kind="stable")
@@ -227,9 +227,9 @@ def _distances(times: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 
 def _pitch_rows(reference_octaves: Hz, estimate_octaves: Hz, pitch_tolerance: float) -> tuple[np.ndarray, ...]:
-    """A number for each different pitch, on both sides; none where different pitches may match each other."""
+    """A number for each different pitch, on both sides; None if different pitches may match each other."""
     pitches, rows = np.unique(np.concatenate([reference_octaves, estimate_octaves]), return_inverse=True)
-    # A cent of room: whether pitches match is decided for each pair, here is only sorted.
+    # One cent of slack: whether pitches match is decided for each pair; this is only a first selection.
     if (1200 * np.diff(pitches) <= pitch_tolerance + 1).any():
         return ()
     return rows[: len(reference_octaves)], rows[len(reference_octaves) :]

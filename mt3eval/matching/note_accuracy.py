@@ -2,10 +2,10 @@
 
     accuracy = correct / (correct + missed + extra)
 
-A note is correct when an estimated note has its pitch and begins within 50 ms of it, each with one partner at most
-(mir_eval's matching); drum hits go with drum hits only, instruments and offsets are not looked at. The formula is
+A note is correct if an estimated note has its pitch and starts within 50 ms of it, each with one partner at most
+(mir_eval's matching); drum hits match drum hits only, instruments and offsets are ignored. The formula is
 Dixon's (On the Computer Recognition of Solo Piano Music, 2000), as MIREX has it for frames. It is stricter than F1:
-accuracy = F1 / (2 - F1). A piece without any notes on both sides has none.
+accuracy = F1 / (2 - F1). A piece without notes on either side has no accuracy.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DEFINITION = (
 
 @dataclass(frozen=True)
 class NoteCounts:
-    """How many notes were found, were not, and are none."""
+    """The numbers of correct, missed and extra notes."""
 
     correct: int
     missed: int
@@ -56,6 +56,6 @@ def pooled(counts: Iterable[NoteCounts]) -> NoteCounts:
 
 
 def mean_accuracy(counts: Iterable[NoteCounts]) -> float:
-    """The mean over the pieces that have notes; NaN where none has."""
+    """The mean over the pieces that have notes; NaN if none has."""
     values = [one.accuracy for one in counts if not math.isnan(one.accuracy)]
     return math.fsum(values) / len(values) if values else math.nan

@@ -1,6 +1,6 @@
 """Precision, recall, F1 and overlap of notes, as `mir_eval.transcription` and `transcription_velocity` have them.
 
-If either side is empty all values are 0. mir_eval takes no notes without length and no negative times:
+If either side is empty all values are 0. mir_eval accepts neither notes without length nor negative times:
 `require_lengths` says so before anything is scored.
 """
 
@@ -79,7 +79,7 @@ def with_length(table: NoteTable) -> NoteTable:
 
 
 def require_lengths(reference: NoteTable, estimate: NoteTable) -> None:
-    """Raises `NotDefinedError` where mir_eval refuses notes: without length, or before the recording starts."""
+    """Raises `NotDefinedError` if mir_eval refuses notes: without length, or before the recording starts."""
     for side, table in (("reference", reference), ("estimate", estimate)):
         if (table["onset"] < 0).any() or (table["offset"] < 0).any():
             raise NotDefinedError(
@@ -95,7 +95,7 @@ def require_lengths(reference: NoteTable, estimate: NoteTable) -> None:
 
 
 class Comparison:
-    """Two lists of notes; the pairs within the onset tolerance are looked for once."""
+    """Two lists of notes; the pairs within the onset tolerance are computed once."""
 
     def __init__(
         self, reference: ScoredNotes, estimate: ScoredNotes, onset_tolerance: float = ONSET_TOLERANCE_SECONDS
@@ -121,7 +121,7 @@ class Comparison:
         return count_pairs(self.hits(offset_ratio))
 
     def score(self, offset_ratio: float | None = OFFSET_RATIO, overlap: bool = True) -> Score:
-        """`mir_eval.transcription.precision_recall_f1_overlap`; without `overlap` (quicker) that stays 0."""
+        """`mir_eval.transcription.precision_recall_f1_overlap`; without `overlap` (faster) the overlap stays 0."""
         if overlap:
             return self.score_pairs(best_pairs(self.hits(offset_ratio)))
         return self.score_count(self.count(offset_ratio))
@@ -131,7 +131,7 @@ class Comparison:
         return self.score_pairs(self.velocity_pairs(offset_ratio))
 
     def velocity_pairs(self, offset_ratio: float | None = OFFSET_RATIO) -> Pairs:
-        """`mir_eval.transcription_velocity.match_notes`; no pairs where the reference is empty."""
+        """`mir_eval.transcription_velocity.match_notes`; no pairs if the reference is empty."""
         pairs = best_pairs(self.hits(offset_ratio))
         return match_velocities(pairs, self.reference.velocities, self.estimate.velocities) if len(pairs) else pairs
 
@@ -146,14 +146,14 @@ class Comparison:
 
 
 def share_scores(pairs: int, reference_notes: int, estimated_notes: int) -> Score:
-    """Precision, recall and F1 of a number of pairs; all 0 where either side is empty."""
+    """Precision, recall and F1 of a number of pairs; all 0 if either side is empty."""
     precision = pairs / estimated_notes if estimated_notes and reference_notes else 0.0
     recall = pairs / reference_notes if estimated_notes and reference_notes else 0.0
     return Score(precision, recall, f1(precision, recall))
 
 
 def f1(precision: float, recall: float) -> float:
-    """The harmonic mean; 0 where both are 0."""
+    """The harmonic mean; 0 if both are 0."""
     with needed("evaluate", SCORING):
         from mir_eval.util import f_measure
     return float(f_measure(precision, recall))

@@ -1,9 +1,9 @@
-"""Onset precision, recall and F1 with mir_eval: the plainest score of a transcription.
+"""Onset precision, recall and F1 with mir_eval: the simplest score of a transcription.
 
-A reference note is found when the estimate has a note of the same pitch whose onset lies within 50 ms; each
-note counts once (mir_eval's matching, by sorted times in place of a table of all pairs, which a long piece has no
-memory for). Offsets, velocities and, among pitched notes, programs are not looked at. Pitched notes and drum hits
-are scored apart; a part without reference and estimate scores NaN.
+A reference note is found if the estimate has a note of the same pitch whose onset is within 50 ms; each
+note counts once (mir_eval's matching, by sorted times instead of a table of all pairs, which would not fit in memory
+for a long piece). Offsets, velocities and, among pitched notes, programs are ignored. Pitched notes and drum hits
+are scored separately; either scores NaN if both reference and estimate have none.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mt3eval.matching.note_scores import Comparison, scored_notes, share_scores
 
 @dataclass(frozen=True)
 class OnsetScore:
-    """Shares from 0 to 1, and how many notes they come from."""
+    """Shares from 0 to 1, and the numbers of notes behind them."""
 
     precision: float
     recall: float
@@ -40,6 +40,6 @@ def onset_score(reference: Iterable[Note], estimate: Iterable[Note], drums: bool
 
 
 def matched_onsets(reference: list[Note], estimate: list[Note]) -> list[tuple[int, int]]:
-    """Pairs (place in `reference`, place in `estimate`) of notes that count as found; drums included."""
+    """Pairs (index in `reference`, index in `estimate`) of notes that count as found; drums included."""
     comparison = Comparison(scored_notes(note_table(reference)), scored_notes(note_table(estimate)))
     return [(expected, found) for expected, found in best_pairs(comparison.hits(offset_ratio=None)).tolist()]

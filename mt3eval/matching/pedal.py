@@ -1,6 +1,6 @@
-"""The sustain pedal as the piano evaluations read it: its intervals, and which notes it prolongs.
+"""The sustain pedal as the piano evaluations read it: its intervals, and which notes it extends.
 
-Two conventions are in use. Transkun's prolongs each note whose key is released under the pedal to the end of that
+Two conventions are in use. Transkun's extends each note whose key is released under the pedal to the end of that
 pedal, then cuts every note where the next of its pitch starts. bytedance's goes through pedals and notes together,
 each once, and so leaves out some notes near the end of a pedal; its scores come from that rule.
 """
@@ -18,9 +18,9 @@ Intervals = Float[np.ndarray, "intervals 2"]
 
 
 def one_piano(performance: Performance, program: str) -> NoteTable:
-    """The notes of a performance of one instrument, in their order; their programs are not looked at.
+    """The notes of a performance of one instrument, in their order; their programs are ignored.
 
-    Raises `NotDefinedError` where there are drums: `program`, the evaluation that asks, knows pianos only.
+    Raises `NotDefinedError` if there are drums: `program`, the calling evaluation, is for pianos only.
     """
     if performance.notes["is_drum"].any():
         raise NotDefinedError(
@@ -36,7 +36,7 @@ def pedal_intervals(
     """From when to when (seconds) a pedal was down: from a value of 64 or more to the next below.
 
     A pedal that is not released is held until `end_seconds`, or until its last control change if that is later,
-    and left out where that gives it no length.
+    and left out if it then has no length.
     """
     changes = controls[controls[:, 1] == controller]
     changes = changes[np.argsort(changes[:, 0], kind="stable")]
@@ -49,7 +49,7 @@ def pedal_intervals(
 
 
 def require_pedal_lengths(intervals: Intervals, program: str, side: str) -> None:
-    """Raises `NotDefinedError` where a pedal goes down and up at once, which stops `program`."""
+    """Raises `NotDefinedError` if a pedal goes down and up at the same time, for which `program` fails."""
     empty = np.flatnonzero(intervals[:, 0] >= intervals[:, 1])
     if len(empty):
         raise NotDefinedError(
@@ -60,7 +60,7 @@ def require_pedal_lengths(intervals: Intervals, program: str, side: str) -> None
 
 
 def pedal_notes(intervals: Intervals) -> ScoredNotes:
-    """A pedal's intervals as notes of one pitch, to be scored as notes are."""
+    """A pedal's intervals as notes of one pitch, to be scored like notes."""
     return ScoredNotes(intervals, np.ones(len(intervals)), np.zeros(len(intervals)))
 
 
@@ -77,7 +77,7 @@ def prolong_to_pedal(notes: NoteTable, pedals: Intervals) -> NoteTable:
 
 
 def cut_at_next_of_pitch(notes: NoteTable) -> NoteTable:
-    """Ends each note where the next of its pitch in the list starts, drops those left without length.
+    """Ends each note where the next of its pitch in the list starts, and drops those left without length.
 
     `notes` are in order of onset. Of notes that start together the last in the list stays. The result is in order
     of onset, offset and pitch.
@@ -100,14 +100,14 @@ def prolong_in_one_pass(notes: NoteTable, pedals: Intervals) -> NoteTable:
     """bytedance's rule: notes (in order of offset) and pedals (in order of time) are each gone through once.
 
     A note that ends strictly inside the current pedal ends with it, and cuts the note of the same pitch that this
-    pedal prolonged before. The first note that ends after the current pedal makes the next one current, and is
-    itself never looked at under that next pedal, as in the original.
+    pedal extended before. The first note that ends after the current pedal makes the next one current, and is
+    itself never compared with that next pedal, as in the original.
     """
     offsets = notes["offset"].tolist()
     onsets, pitches = notes["onset"].tolist(), notes["pitch"].tolist()
     index = 0
     for start, end in pedals.tolist():
-        held: dict[int, int] = {}  # the last note of each pitch that this pedal prolongs
+        held: dict[int, int] = {}  # the last note of each pitch that this pedal extends
         while index < len(offsets):
             offset, pitch = offsets[index], pitches[index]
             if start < offset < end:

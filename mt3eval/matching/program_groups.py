@@ -35,7 +35,7 @@ class GroupCount:
         )
 
     def score(self) -> Score:
-        """Precision, recall and F1; a part without notes on a side scores 0 there."""
+        """Precision, recall and F1; 0 if a side has no notes."""
         precision = self.pairs / self.estimated_notes if self.estimated_notes else 0.0
         recall = self.pairs / self.reference_notes if self.reference_notes else 0.0
         return Score(precision, recall, f1(precision, recall))
@@ -53,7 +53,7 @@ def count_groups(
     estimate_programs: Programs,
     with_offsets: bool,
 ) -> dict[Group, GroupCount]:
-    """Pairs and notes of every group on either side, programs mapped before; drums never with offsets."""
+    """Pairs and notes of every group on either side, after mapping programs; drums never with offsets."""
     places = split_groups(reference, reference_programs), split_groups(estimate, estimate_programs)
     nothing = np.zeros(0, dtype=int)
     counts = {}
@@ -73,6 +73,6 @@ def total(counts: dict[Group, GroupCount], drums: bool | None = None) -> GroupCo
 
 
 def split_groups(table: NoteTable, programs: Programs) -> dict[Group, Int[np.ndarray, " places"]]:
-    """The places of each group's notes in the table, groups in the order in which they first appear."""
+    """The indices of each group's notes in the table, groups in the order in which they first appear."""
     keys, first, inverse = np.unique(2 * programs + table["is_drum"], return_index=True, return_inverse=True)
     return {(int(keys[one]) // 2, bool(keys[one] % 2)): np.flatnonzero(inverse == one) for one in np.argsort(first)}

@@ -1,1 +1,1 @@
-"""Each published way of scoring, one file a paper or library."""
+"""The published ways of scoring, one file per paper or library."""

@@ -1,19 +1,19 @@
 """bytedance's scores of piano transcription: notes, pedals and frames.
 
-What is counted. The reference is read as MIDI events: a note that starts while one of its pitch sounds replaces it
+The rule. The reference is read as MIDI events: a note that starts while another of its pitch sounds replaces it
 (the first is lost, and its end closes the second), and offsets move to the end of the sustain pedal
-(`pedal.prolong_in_one_pass`). The estimate is taken as it is. Four note scores follow, all with mir_eval's defaults:
+(`pedal.prolong_in_one_pass`). The estimate is used as it is. Four note scores follow, all with mir_eval's defaults:
 `note` (onset), `note+offset`, `note+velocity` and `note+offset+velocity`, the one that the program prints.
-`pedal_*` compares the pedals' intervals (onset within 200 ms, offset within max(50 ms, 20 %)) and is there only where
-the reference has a pedal. `frame_*` and `pedal_frame_*` count frames at 100 a second, the first and the last frame of
+`pedal_*` compares the pedals' intervals (onset within 200 ms, offset within max(50 ms, 20 %)) and is there only if
+the reference has a pedal. `frame_*` and `pedal_frame_*` count 100 frames per second, the first and the last frame of
 a note rounded and both included, over 88 keys (pitches beyond them count as the outermost keys).
 
 Source: bytedance/piano_transcription, `pytorch/calculate_score_for_paper.py` and `utils/utilities.py`, commit
 1ade7dcd4348add669a67c6e6282456c8c6633bd.
 
-Where ours departs. The program scores a network's outputs: here the estimated notes stand for the result of its
+Where ours differs. The program scores a network's outputs: here the estimated notes stand for the result of its
 post-processing, and the estimate's frames are made from the estimated notes and pedal as those of the reference are,
-but without prolonging the notes. The frame scores are therefore its rule on other input. Precision and recall of
+but without extending the notes. The frame scores are therefore its rule on other input. Precision and recall of
 frames come from counts. A pedal that is never released ends with the last event of either side, since the length of
 the recording is not known.
 """
@@ -53,14 +53,14 @@ _NOTE_SCORES: tuple[tuple[str, float | None, bool], ...] = (
 
 
 def score_bytedance(reference: Performance, estimate: Performance) -> Scores:
-    """The program's values for one piece; raises `NotDefinedError` where it stops."""
+    """The program's values for one piece; raises `NotDefinedError` if it fails."""
     require_lengths(one_piano(reference, PROGRAM), one_piano(estimate, PROGRAM))
     if len(reference.notes) == 0:
         raise NotDefinedError(f"{PROGRAM} fails if the reference has no notes.")
     end = _end_seconds(reference, estimate)
     heard_pedals, found_pedals = (pedal_intervals(one.controls, end) for one in (reference, estimate))
     heard = prolong_in_one_pass(_replace_sounding(reference.notes), heard_pedals)
-    found = _replace_sounding(estimate.notes)  # for the frames alone, and not prolonged
+    found = _replace_sounding(estimate.notes)  # for the frames alone, and not extended
 
     scores: Scores = {"reference notes": len(heard)}
     num_frames = _frame(end) + 1

@@ -1,10 +1,10 @@
 """hFT-Transformer's note scores (piano): `hft_note`, `hft_note_velocity`.
 
-What is counted. `hft_note` is mir_eval's note score with its defaults over all notes of the file, notes without
-length dropped; the pedal is dealt with when the data is made, not here. `hft_note_velocity` is mir_eval's score
-with velocities, fed with MIDI note numbers where mir_eval expects Hz: 50 cents of a note number are more than a
-semitone from 35 on and two from 69 on, so such errors pass. That is a fault; it is kept, because the
-published numbers have it. `mir_eval_velocity_nondrum` is the score without the fault.
+The rule. `hft_note` is mir_eval's note score with its defaults over all notes of the file, notes without
+length dropped; the pedal is handled when the data is made, not here. `hft_note_velocity` is mir_eval's score
+with velocities, given MIDI note numbers where mir_eval expects Hz: 50 cents of a note number are more than a
+semitone from 35 on and two from 69 on, so such errors pass. This is a bug; it is kept because the
+published numbers include it. `mir_eval_velocity_nondrum` is the score without the bug.
 
 Source: sony/hFT-Transformer, `corpus/conv_note2ref.py` and `evaluation/m_transcription.py`, commit
 71a2ee06e9ced1ea24673c95ee0acded2fc98d04. Its frame scores need the network's frame outputs and are not here.
@@ -29,7 +29,7 @@ def note_scores(reference: Performance, estimate: Performance) -> Scores:
 
 
 def note_velocity_scores(reference: Performance, estimate: Performance) -> Scores:
-    """mir_eval's scores with velocities, note numbers in the place of Hz."""
+    """mir_eval's scores with velocities, with note numbers instead of Hz."""
     tables = with_length(reference.notes), with_length(estimate.notes)
     require_lengths(*tables)
     return velocity_scores_of(Comparison(_numbers_as_hz(tables[0]), _numbers_as_hz(tables[1])))

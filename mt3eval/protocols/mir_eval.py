@@ -1,18 +1,18 @@
 """mir_eval's own scores of notes, with its defaults: `mir_eval_notes_*`, `mir_eval_velocity_*`, `mir_eval_counts_*`.
 
-What is counted. A note is found when the estimate has one of the same pitch (50 cents) whose onset lies within
-50 ms and, unless the name ends in `_no_offset`, whose offset lies within max(50 ms, 20 % of the reference note's
-length); the largest one-to-one matching is taken. `Onset_*` and `Offset_*` look at one end alone and at no pitch.
-The velocity scores keep a found note when its velocity, after a least-squares line over all found notes, lies
-within 0.1 of the reference's on a scale of the reference's range. Programs are never looked at.
+The rule. A note is found if the estimate has one of the same pitch (50 cents) whose onset is within
+50 ms and, unless the name ends in `_no_offset`, whose offset is within max(50 ms, 20 % of the reference note's
+length); the largest one-to-one matching is used. `Onset_*` and `Offset_*` compare one end alone and no pitches.
+The velocity scores keep a found note if its velocity, after fitting a least-squares line over all found notes, is
+within 0.1 of the reference's on a scale of the reference's range. Programs are ignored.
 
 `nondrum` scores the pitched notes, `drum` the drum hits (read their `_no_offset` and `Onset_` values), `all` both
-pooled by pitch. An empty side scores 0; notes without length are an error of the library. `counts` says how many
-pairs stand behind the scores; what the library cannot count (velocities without a reference, offsets where a
-reference note has no length) is left out.
+pooled by pitch. An empty side scores 0; notes without length are an error of the library. `counts` gives the
+numbers of pairs behind the scores, leaving out what the library cannot count (velocities without a reference, offsets
+if a reference note has no length).
 
 Source: mir_eval 0.8.2, `mir_eval.transcription.evaluate` and `mir_eval.transcription_velocity.evaluate`. Ours
-departs from it only in how the pairs are looked for (`matching.py`), which does not change them.
+differs only in how the pairs are found (`matching.py`), which does not change them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def velocity_scores(reference: NoteTable, estimate: NoteTable) -> Scores:
 
 
 def velocity_scores_of(comparison: Comparison) -> Scores:
-    """The same of two lists of notes in mir_eval's form."""
+    """The same for two lists of notes in mir_eval's form."""
     with_offset, without = comparison.velocity_score(), comparison.velocity_score(offset_ratio=None)
     return {**_named(with_offset, ""), **_named(without, "_no_offset")}
 

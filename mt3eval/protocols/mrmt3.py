@@ -1,29 +1,29 @@
 """MR-MT3's scores: `mrmt3_program_aware`, `mrmt3_notes`, `mrmt3_tracks`, `mrmt3_instruments`.
 
-What is counted.
+The rules.
 
 - `Onset + program F1 (flat | midi_class | full)`: MT3's groups of instruments, but **onsets only for every
   instrument**. `flat` has two groups, pitched notes and drums; `midi_class` maps the program numbers of drums too.
 - `Onset F1`: all notes pooled **with drums**, by pitch: a kick drum may match a bass note.
-- `F1 by program N`: the groups of `midi_class`; `drums` for drums. Over files, the mean of those that have the group.
+- `F1 by program N`: the groups of `midi_class`; `drums` for drums. Over files, the mean of the files with the group.
 - `mrmt3_notes`: everything pooled, with and without offsets, notes without length dropped.
 - `mrmt3_tracks`: for each reference track (here: program and drum flag) the best onset-and-offset F1 of any
   estimated track of the same kind, then the mean.
 - `mrmt3_instruments`: the set of program numbers of the reference against that of the estimate. Drums count as the
   program number of their track, mostly 0, the same as the piano.
 
-Notes without length stop `mrmt3_program_aware` and `mrmt3_tracks`, an estimate without notes stops `mrmt3_tracks`, and
-sides without a common instrument stop `mrmt3_instruments`; such files are missing from the averages.
+`mrmt3_program_aware` and `mrmt3_tracks` fail for notes without length, `mrmt3_tracks` for an estimate without notes,
+and `mrmt3_instruments` for sides without a common instrument; such files are missing from the averages.
 
 **Not from the program**: `leakage ratio phi` in `mrmt3_instruments` is ours, from the definition in the paper ("MR-MT3:
 Memory Retaining Multi-Track Music Transcription to Mitigate Instrument Leakage", arXiv 2403.10024): the number
-of different instruments in the transcription by that in the reference, then the mean over pieces. 1 is right, more
-means that instruments leak into others. The program prints the number of instruments only.
+of different instruments in the transcription divided by that in the reference, then the mean over pieces. 1 is right;
+more means that instruments leak into others. The program prints the number of instruments only.
 
 Source: gudgud96/MR-MT3, `evaluate.py` and `scripts/instrument_leakage/count_instrument_f1.py`, commit
-826ea84a933f93cd707d11e91af711f1d19c8d79. Where drums have program numbers of several families, `F1 by program
-drums` is that of the family which comes last in a Python set, there and here. Ours departs from it in the average of
-`mrmt3_tracks`, which the program does not make: files without reference tracks are left out.
+826ea84a933f93cd707d11e91af711f1d19c8d79. If drums have program numbers of several families, `F1 by program
+drums` is that of the family that comes last in a Python set, there and here. Ours differs in the average of
+`mrmt3_tracks`, which the program does not compute: files without reference tracks are left out.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def program_aware_scores(reference: Performance, estimate: Performance) -> Score
     for granularity in GRANULARITIES:
         scores |= named(total(counts[granularity]).score(), "Onset + program", f" ({granularity})")
     families = counts["midi_class"]
-    for program, is_drum in set(families):  # of several drum groups the last stays, in the original's order
+    for program, is_drum in set(families):  # of several drum groups the last counts, in the original's order
         scores[f"F1 by program {'drums' if is_drum else program}"] = families[program, is_drum].score().f1
     return scores
 
@@ -83,7 +83,7 @@ def pooled_scores(reference: Performance, estimate: Performance) -> Scores:
 
 
 def track_scores(reference: Performance, estimate: Performance) -> Scores:
-    """The mean over reference tracks of the best F1 of an estimated track; NaN where the reference has none."""
+    """The mean over reference tracks of the best F1 of an estimated track; NaN if the reference has none."""
     expected, found = _tracks(reference.notes), _tracks(estimate.notes)
     if not found:
         raise NotDefinedError(
@@ -120,7 +120,7 @@ def instrument_scores(reference: Performance, estimate: Performance) -> Scores:
 
 
 def mapped_programs(table: NoteTable, granularity: str) -> Int[np.ndarray, " _notes"]:
-    """The programs of the notes in a granularity; in `midi_class` those of drums are mapped too."""
+    """The programs of the notes in a granularity; `midi_class` also maps those of drums."""
     programs = table["program"].astype(int)
     return {"flat": table["is_drum"].astype(int), "midi_class": family(programs), "full": programs}[granularity]
 

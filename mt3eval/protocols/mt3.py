@@ -1,29 +1,29 @@
 """MT3's scores: `mt3`, `mt3_onsets_only`, `mt3_tracks_cerberus4`, `mt3_program_aware`, `mt3_tolerance_sweep`.
 
-What is counted.
+The rules.
 
 - `Onset F1`, `Onset + offset F1`, `... velocity F1`: mir_eval's scores with its defaults over the pitched notes,
   programs ignored. Notes without length are dropped, all MIDI pitches count.
 - `Onset + offset + program F1 (flat | midi_class | full)`, the paper's multi-instrument F1: notes are grouped by
-  program and drum flag, each group is scored alone and the groups are pooled by their numbers of notes. Pitched
+  program and drum flag, each group is scored separately and the groups are pooled by their numbers of notes. Pitched
   notes count with onset and offset, drums with onsets. `flat` puts all pitched notes on one program, `midi_class`
   on the first of their family of eight, `full` leaves them; the program number of drums is never mapped.
   `Drum onset ...` and `Nondrum ...` are the two parts. A part without notes scores 0.
-- `Frame ...`: piano rolls of 62.5 frames a second. Notes shorter than 50 ms are made 50 ms long, a frame is the
+- `Frame ...`: piano rolls of 62.5 frames per second. Notes shorter than 50 ms are made 50 ms long, a frame is the
   floor of time x 62.5, the end is not included, velocities of notes that sound together on a pitch add up. A
   reference frame counts above a velocity of 30, an estimated one above 0.
-- `Onset + offset F1 (0.01)` to `(0.5)`: onset tolerance and least offset tolerance set to so many seconds. In `mt3`
+- `Onset + offset F1 (0.01)` to `(0.5)`: onset tolerance and least offset tolerance in seconds. In `mt3`
   the notes that the frame part has lengthened are scored, so `(0.05)` is not `Onset + offset F1`;
   `mt3_tolerance_sweep` scores the notes as they are.
-- `mt3_onsets_only` is for data without offsets; `mt3_tracks_cerberus4` scores bass, drums, guitar and piano apart,
+- `mt3_onsets_only` is for data without offsets; `mt3_tracks_cerberus4` scores bass, drums, guitar, piano separately,
   drums without offsets and, in the frame part, 50 ms long.
 
-Where a reference has no note at all for the frame part, MT3 takes the part for drums, and every estimated note is
-made 50 ms long. The value of a set is the plain mean of its files' values. No pedal: MT3 prolongs reference notes
+If a reference has no notes at all for the frame part, MT3 treats the part as drums, and every estimated note is
+made 50 ms long. The value of a set is the plain mean of its files' values. No pedal: MT3 extends reference notes
 by the pedal when the data is made.
 
 Source: magenta/mt3, `mt3/metrics.py` and `mt3/metrics_utils.py`, commit fa04532779a6078819c3418adcd83747c94329a4.
-Ours departs from it in one place: rolls without any frame score 0 there only with scikit-learn before 1.9.
+Ours differs in one place: rolls without any frame score 0 there only with scikit-learn before 1.9.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _PITCHES = 128
 
 
 def mt3_scores(reference: Performance, estimate: Performance) -> Scores:
-    """All values of MT3's `transcription_metrics` but those of its tracks and of its decoding."""
+    """All values of MT3's `transcription_metrics` except those of its tracks and of its decoding."""
     return _whole_file(reference.notes, estimate.notes, with_offsets=True)
 
 
@@ -133,7 +133,7 @@ def _track(table: NoteTable, program: int, is_drum: bool) -> NoteTable:
 
 
 def _lengthened(reference: NoteTable, estimate: NoteTable) -> tuple[NoteTable, NoteTable]:
-    """Notes as the frame part takes them: drums 50 ms long, others at least; an empty reference means drums."""
+    """Notes as the frame part uses them: drums 50 ms long, others at least; an empty reference means drums."""
     are_drums = bool(reference["is_drum"].all())
     sides = reference.copy(), estimate.copy()
     for side in sides:

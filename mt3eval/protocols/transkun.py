@@ -1,19 +1,19 @@
 """Transkun's scores of piano transcription: notes, exact sounding time, pedals.
 
-What is counted by `transkun_compute_metrics`, the command with its defaults. The reference is prolonged by the sustain
-pedal, the estimate is not. On both sides a note is cut where the next of its pitch starts, and what is left without
-length is dropped. `note`, `note+offset`, `note+velocity` and `note+velocity+offset` are mir_eval's scores with their
-average overlap. `frame` counts no frames but time: seconds in which both sides sound by seconds in which each does
-(plus 1e-8), pitches 21 to 108; its overlap is intersection by union. `pedal64...` (sustain) and `pedal67...` (soft)
-score the intervals of a pedal in the same way, where the reference has any. Deviations are reference minus
+The rule of `transkun_compute_metrics`, the command with its defaults. The reference is extended by the sustain
+pedal, the estimate is not. On both sides a note is cut where the next of its pitch starts, and notes left without
+length are dropped. `note`, `note+offset`, `note+velocity` and `note+velocity+offset` are mir_eval's scores with their
+average overlap. `frame` counts time, not frames: seconds in which both sides sound over seconds in which each does
+(plus 1e-8), pitches 21 to 108; its overlap is intersection over union. `pedal64...` (sustain) and `pedal67...` (soft)
+score the intervals of a pedal in the same way, if the reference has any. Deviations are reference minus
 estimate in seconds, over notes paired within 0.8 s.
-The other names are the command's options: no pedal for the reference, pedal for both, onsets aligned by the median
-deviation first; `transkun_compare_transcription` is the function behind it on the notes as they are.
+The other names are the command's options: no pedal for the reference, pedal for both, onsets first aligned by the
+median deviation; `transkun_compare_transcription` is the underlying function applied to the notes as they are.
 
 Source: Yujia-Yan/Transkun, `transkun/computeMetrics.py`, `Evaluation.py`, `Data.py`, release 2.0.1 (the latter two
 as at commit c5cb8370e17b4a1650b5971ba87ee4b0d208e5b6).
 
-Where ours departs: `--onsetTolerance`, which the original accepts and then ignores, is not offered; deviations need
+Where ours differs: `--onsetTolerance`, which the original accepts and then ignores, is not offered; deviations need
 no switch. Control changes are put in order of time first.
 """
 
@@ -78,7 +78,7 @@ def score_compute_metrics(
     prolong_estimate: bool = False,
     align_onsets: bool = False,
 ) -> Scores:
-    """What the command reports for one pair; raises `NotDefinedError` where it stops."""
+    """What the command reports for one pair; raises `NotDefinedError` if it fails."""
     truth, found = _parse(reference, "reference", prolong_reference), _parse(estimate, "estimate", prolong_estimate)
     require_lengths(reference.notes, estimate.notes)
     deviations = _deviations(truth.notes, found.notes)
@@ -102,7 +102,7 @@ def score_compute_metrics(
 
 
 def score_compare_transcription(reference: Performance, estimate: Performance) -> Scores:
-    """The scores of the notes as they are; raises `NotDefinedError` where notes of one pitch overlap."""
+    """The scores of the notes as they are; raises `NotDefinedError` if notes of the same pitch overlap."""
     truth, found = one_piano(reference, PROGRAM), one_piano(estimate, PROGRAM)
     require_lengths(truth, found)
     for side, notes in (("reference", truth), ("estimate", found)):
@@ -196,7 +196,7 @@ def _time_scores(
 
 
 def _shared_seconds(first: Intervals, second: Intervals) -> float:
-    """For how long two lists of intervals, each in order and without overlaps, are on at the same time."""
+    """How long two lists of intervals, each in order and without overlaps, are on at the same time."""
     if len(first) == 0 or len(second) == 0:
         return 0.0
     lengths = np.diff(second)[:, 0]

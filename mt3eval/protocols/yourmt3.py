@@ -1,12 +1,12 @@
 """YourMT3's scores of multi-instrument transcription: notes, drums, instrument classes, frames.
 
-What is counted. `onset_f` and `offset_f` (onset and offset): all notes but drums, programs ignored, mir_eval's
-defaults. `onset_f_drum`: drum hits by onset and pitch; where the preset has a drum map each hit takes the first pitch
+The rule. `onset_f` and `offset_f` (onset and offset): all notes except drums, programs ignored, mir_eval's
+defaults. `onset_f_drum`: drum hits by onset and pitch; if the preset has a drum map, each hit gets the first pitch
 of its group, and hits outside all groups are dropped. `onset_f_X`, `offset_f_X`: the notes of instrument class X
 alone. `multi_f`: the onset-and-offset pairs of all classes and the onset pairs of drums, pooled within a file; notes
-of programs in no class are not counted. `frame_f`: 16 frames a second (hop 0.0625 s), pitches 16 to 109, at least a
-frame a note, octaves ignored in `frame_f_pc`; what the estimate does after the end of the reference's frames is not
-counted. Values are NaN where the reference has no notes, 0 where only the estimate has none; classes without notes
+of programs in no class are not counted. `frame_f`: 16 frames per second (hop 0.0625 s), pitches 16 to 109, at least
+one frame per note, octaves ignored in `frame_f_pc`; estimated frames after the end of the reference's frames are not
+counted. Values are NaN if the reference has no notes, 0 if only the estimate has none; classes without notes
 are left out. `micro_onset_p_X` and the like are precision and recall of class X, with the number of notes as
 `... weight`.
 Over files: the mean without NaN; `micro_..._f` is pooled over the notes of all files, from the weighted means of
@@ -17,7 +17,7 @@ The presets differ in classes and drum map (`yourmt3_classes`).
 Source: YourMT3+ (Chang et al. 2024), `utils/metrics.py`, `utils/metrics_helper.py`, `config/vocabulary.py`; the
 authors' repository points to a Hugging Face space, the files were read in the PyPI package `yourmt3` 0.1.4.
 
-Where ours departs. Averages are 64-bit sums where the original's are 32-bit (difference below 1e-6). Precision and
+Where ours differs. Averages are 64-bit sums; the original's are 32-bit (difference below 1e-6). Precision and
 recall of frames are counted directly. One of the original's oddities decides its values and is therefore kept: the
 frames of a side end at the latest end among the last 20 notes of its list, not of all notes.
 """
@@ -69,7 +69,7 @@ class Preset:
     drum_groups: Classes | None = None
 
     def score(self, reference: Performance, estimate: Performance) -> Scores:
-        """The values of one file; raises `NotDefinedError` where mir_eval refuses notes without length."""
+        """The values of one file; raises `NotDefinedError` if mir_eval refuses notes without length."""
         truth, found = reference.pitched().notes, estimate.pitched().notes
         if len(truth) and len(found):
             require_lengths(truth, found)
@@ -89,7 +89,7 @@ class Preset:
         return scores
 
     def average(self, files: Sequence[Scores]) -> Scores:
-        """The values of a set: means over files without NaN, and `micro_..._f` of each class, NaN where none is."""
+        """The values of a set: means over files without NaN, and `micro_..._f` of each class, NaN without values."""
         means = mean_without_nan(files)
         averages = {name: means.get(name, math.nan) for name in self._mean_names()}
         for kind, name in self._pooled_names():
@@ -100,7 +100,7 @@ class Preset:
     def draw_averages(
         self, files: Sequence[Scores], draws: Float[np.ndarray, "draws files"]
     ) -> dict[str, Float[np.ndarray, " draws"]]:
-        """The same of many draws of the files."""
+        """The same for many draws of the files."""
         means = draw_means(files, draws, skip_nan=True)
         nothing = np.full(len(draws), math.nan)
         averages = {name: means.get(name, nothing) for name in self._mean_names()}
@@ -136,7 +136,7 @@ class _Counts:
         return self._f(self.offset_pairs)
 
     def _f(self, pairs: int) -> float:
-        """NaN where the reference has no notes, 0 where only the estimate has none."""
+        """NaN if the reference has no notes, 0 if only the estimate has none."""
         if self.reference == 0:
             return math.nan
         return f1(pairs / self.estimate, pairs / self.reference) if self.estimate else 0.0
@@ -176,7 +176,7 @@ def _count(reference: NoteTable, estimate: NoteTable) -> int:
 def _count_classes(
     comparison: Comparison, reference: NoteTable, estimate: NoteTable, classes: Classes
 ) -> dict[str, _Counts]:
-    """The counts of each class, scored alone: pairs within tolerance whose programs are of one class."""
+    """The counts of each class, scored separately: pairs within tolerance whose programs are of one class."""
     truth, found = _class_of(reference, classes), _class_of(estimate, classes)
     totals = [np.bincount(side[side != _NO_CLASS], minlength=len(classes)) for side in (truth, found)]
     for offset_ratio in (None, 0.2):

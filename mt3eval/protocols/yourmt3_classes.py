@@ -13,7 +13,7 @@ Classes = Mapping[str, Sequence[int]]
 
 
 def _single_programs(names: str) -> dict[str, Sequence[int]]:
-    """One class a program, from a comma-separated list that begins at program 0."""
+    """One class per program, from a comma-separated list that starts at program 0."""
     return {name.strip(): [program] for program, name in enumerate(names.split(","))}
 
 
@@ -21,7 +21,7 @@ PIANO: Classes = {"Piano": range(8)}
 GUITAR: Classes = {"Guitar": range(24, 32)}
 MUSICNET: Classes = {"Piano": range(8), "Strings": range(40, 52), "Winds": range(64, 80)}
 
-# Families of eight, but the two families of strings and ensemble are one; effects and the rest are in none.
+# Families of eight, except that strings and ensemble are one; effects and the rest are in none.
 GENERAL_MIDI: Classes = {
     "Piano": range(8),
     "Chromatic Percussion": range(8, 16),

@@ -1,8 +1,8 @@
 """The recordings of raw data sets that an evaluation decodes, each with its true notes.
 
-They are the recordings that a preparation for training would take, with the labels that it would store: MAESTRO's and
+They are the recordings that a preparation for training would use, with the labels that it would store: MAESTRO's and
 a folder's notes last as long as the sustain pedal holds them, SLAKH's stems have the programs of its metadata and
-notes of a pitch that overlap are cut, a mix has the notes of all its stems (`mt3data.readers.labels`).
+overlapping notes of the same pitch are cut, a mix has the notes of all its stems (`mt3data.readers.labels`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STEMS_VARIANT = "slakh_stems"
 
 @dataclass(frozen=True)
 class EvaluationPiece:
-    """A recording to decode: `name` is the track's, with the stem's where it is one."""
+    """A recording to decode: `name` is the track's, followed by the stem's if it is a stem."""
 
     variant: str
     name: str
@@ -38,7 +38,7 @@ class EvaluationPiece:
         return self.recording.audio
 
     def reference(self) -> NoteTable:
-        """The true notes of the whole recording. Raises `MidiError` or `DatasetError` where they cannot be read."""
+        """The true notes of the whole recording. Raises `MidiError` or `DatasetError` if they cannot be read."""
         if self.recording.stem is None:
             return track_notes(self.recording.track)
         return stem_notes(self.recording.track, self.recording.stem)
@@ -46,7 +46,7 @@ class EvaluationPiece:
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """The pieces of one variant, where they were found, and what of the data set is left out, by name, and why."""
+    """The pieces of one variant, where they were found, and what was left out of the data set, by name, and why."""
 
     variant: str
     root: Path
@@ -55,9 +55,9 @@ class EvaluationSet:
 
 
 def find_sets(data: EvaluationData) -> list[EvaluationSet]:
-    """The pieces of every variant, in the order of their names; opens no audio.
+    """The pieces of every variant, in order of name; opens no audio.
 
-    Raises `DatasetError` where a data set is not there (with the places that were looked at) or nothing of it can be
+    Raises `DatasetError` if a data set is missing (naming the places that were searched) or nothing in it can be
     used, and `UsageError` for a split that it does not have.
     """
     datasets: dict[str, Dataset] = {}
@@ -70,7 +70,7 @@ def find_sets(data: EvaluationData) -> list[EvaluationSet]:
 
 
 def first_notes(notes: NoteTable, seconds: float) -> NoteTable:
-    """The notes that begin within the first `seconds`; those that sound on are cut there."""
+    """The notes that start within the first `seconds`; those that last longer are cut there."""
     chosen = notes[notes["onset"] < seconds]
     chosen["offset"] = np.minimum(chosen["offset"], seconds)
     return chosen
@@ -85,7 +85,7 @@ def _read(kind: str, directory: str, variants: Sequence[str]) -> Dataset:
         others = [variant for variant in variants if KIND_OF_VARIANT[variant] != kind]
         without = f", or leave it out: --set data.variants={','.join(others)}" if others else ""
         usual = "" if DEFAULT_PLACES[kind] else " (data.folder)"
-        raise DatasetError(error.problem, f"Say where it is: --set data.{kind}=DIR{usual}{without}.") from error
+        raise DatasetError(error.problem, f"Set its folder: --set data.{kind}=DIR{usual}{without}.") from error
 
 
 def _check_split(dataset: Dataset, split: str) -> None:
@@ -111,15 +111,15 @@ def _choose(variant: str, dataset: Dataset, data: EvaluationData) -> EvaluationS
     pieces = tuple(EvaluationPiece(variant, _name(one), one) for one in chosen)
     if not pieces:
         raise DatasetError(
-            f"Nothing of the split {data.split!r} of {dataset.root} can be used for {variant}.",
-            f"See what is wrong with it: mt3 data verify {dataset.kind} {dataset.root}",
+            f"Nothing in the split {data.split!r} of {dataset.root} can be used for {variant}.",
+            f"Check it with mt3 data verify {dataset.kind} {dataset.root}",
         )
     last = names[-1] if len(names) == data.limit else None
     return EvaluationSet(variant, dataset.root, pieces, _left_out(dataset, data.split, last, takes_stems))
 
 
 def _left_out(dataset: Dataset, split: str, last: str | None, takes_stems: bool) -> dict[str, str]:
-    """What of the split cannot be used and why, up to the last track that is taken."""
+    """What cannot be used in the split and why, up to the last track that is used."""
     tracks = {track.name for track in dataset.tracks if track.split == split and (last is None or track.name <= last)}
     return {
         one.track if one.stem == MIX else f"{one.track}_{one.stem}": one.message

@@ -1,7 +1,7 @@
-"""Notes from tables and JSON of whatever system: which columns they have and what the values mean.
+"""Notes from tables and JSON of any system: which columns they have and what the values mean.
 
-Columns go by name, in any order; names of several programs are known. Without a header the columns are onset, offset,
-pitch, velocity, program, is_drum, of which the first three must be there. Times are seconds, pitches MIDI numbers.
+Columns are found by name, in any order; the names used by several programs are known. Without a header the columns are
+onset, offset, pitch, velocity, program, is_drum; the first three are required. Times are seconds, pitches MIDI numbers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mt3core.transcription import SCHEMA_VERSION
 
 COLUMNS = ("onset", "offset", "pitch", "velocity", "program", "is_drum")
 DEFAULT_VELOCITY = 100
-# As written after spaces, underscores, brackets and capitals are taken out; those of times also with a unit behind.
+# In lower case without spaces, underscores and brackets; names of times may also end in a unit.
 _COLUMN_NAMES = {
     "onset": ("onset", "onsettime", "start", "starttime"),
     "offset": ("offset", "offsettime", "end", "endtime"),
@@ -38,14 +38,14 @@ _COLUMN_OF = {name: column for column, names in _COLUMN_NAMES.items() for name i
 _COLUMN_OF |= {
     name + unit: column for column in _TIMES for name in _COLUMN_NAMES[column] for unit in ("s", "sec", "seconds")
 }
-_MOST_UNUSED = 8  # that are named
+_MOST_UNUSED = 8  # named in the remark
 _OF_A_NOTE = {"onset", "offset", "pitch"}
 _TRUTH = {"0": False, "1": True, "false": False, "true": True, "no": False, "yes": True}
 
 
 @dataclass(frozen=True, eq=False)
 class NoteRows:
-    """Notes in the order of the file, what came with them, and remarks on what the file does not say."""
+    """Notes in file order, what came with them, and remarks on what the file does not say."""
 
     notes: NoteTable
     controls: Float[np.ndarray, "controls 3"]
@@ -73,7 +73,7 @@ def parse_table(text: str) -> NoteRows:
 
 
 def parse_json_lines(text: str) -> NoteRows:
-    """One note a line, as an object or a list. Raises `ValueError`."""
+    """One note per line, as an object or a list. Raises `ValueError`."""
     rows = []
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
@@ -85,7 +85,7 @@ def parse_json_lines(text: str) -> NoteRows:
 
 
 def parse_json(text: str) -> NoteRows:
-    """A transcription of mt3, or any object with `notes` (and `controls`), or a list of notes. Raises `ValueError`."""
+    """A transcription by mt3, or any object with `notes` (and `controls`), or a list of notes. Raises `ValueError`."""
     values = json.loads(text)
     controls: Any = []
     if isinstance(values, dict):
@@ -104,9 +104,9 @@ def parse_json(text: str) -> NoteRows:
 
 
 def is_of_something_else(text: str, suffix: str) -> bool:
-    """Whether a table or JSON plainly holds no notes: it names what it holds, and neither times nor pitches.
+    """Whether a table or JSON clearly contains no notes: it names its contents, and neither times nor pitches.
 
-    So are the lists of recordings that come with data sets. What cannot be parsed is not plain.
+    The lists of recordings in data sets are like this. A file that cannot be parsed is not clear.
     """
     if suffix == ".json":
         try:
@@ -124,7 +124,7 @@ def is_of_something_else(text: str, suffix: str) -> bool:
 
 
 def _delimiter(line: str) -> str | None:
-    """What stands between the columns of a table that begins with this line; None for spaces."""
+    """The separator of the columns of a table that starts with this line; None for spaces."""
     return next((mark for mark in "\t;," if mark in line), None)
 
 
@@ -186,7 +186,7 @@ def _note(values: Mapping[str, Any], place: str) -> tuple[float, float, int, int
     return onset, offset, pitch, velocity, program, _truth(values.get("is_drum", False), place)
 
 
-@lru_cache(maxsize=1024)  # asked for every cell
+@lru_cache(maxsize=1024)  # called for every cell
 def _column(name: Any) -> str | None:
     return _COLUMN_OF.get(re.sub(r"[ _()\[\]]", "", str(name).lower()))
 
@@ -211,7 +211,7 @@ def _whole(value: Any, column: str, place: str) -> int:
     number = _number(value, column, place)
     if not np.isfinite(number) or number != int(number):
         raise ValueError(f"{place} has the {column} {value!r}; it must be a whole number from 0 to 127")
-    return int(np.clip(number, -1, 1000))  # what lies outside is refused with all other impossible notes
+    return int(np.clip(number, -1, 1000))  # values outside MIDI are refused with all other impossible notes
 
 
 def _truth(value: Any, place: str) -> bool:

@@ -1,12 +1,12 @@
 """Which estimate belongs to which reference: two files, or two folders matched by the names of their files.
 
-A name is the path below the folder without the endings of files of notes, so `a/x.notes.tsv`, `a/x.mid` and
-`a/x.json` are one piece, `a/x`. What finds no partner so is matched by its last part alone (`x`), where that is
-there once on either side. Two files of one name on a side are never chosen from: a suffix has to be named.
+A name is the path below the folder without the suffixes of files of notes, so `a/x.notes.tsv`, `a/x.mid` and
+`a/x.json` are one piece, `a/x`. A file without a partner is then matched by its last part alone (`x`), if that
+occurs once on either side. Two files of the same name on a side are an error: a suffix has to be given.
 
-Data sets come with lists of their recordings, and transcriptions with notes of how they were made. A file that plainly
-holds no notes is left aside where another of its name is there, or where it has no partner and an ending that none of
-the paired files on its side has.
+Data sets come with lists of their recordings, and transcriptions with records of how they were made. A file that
+clearly contains no notes is ignored if there is another of its name, or if it has no partner and a suffix that none
+of the paired files on its side has.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mt3eval.reading.note_rows import is_of_something_else
 from mt3eval.reading.reading import SUFFIXES
 
 _SHOWN = 20
-# `x.notes.tsv` is a usual name of a table of notes.
+# `x.notes.tsv` is a common name for a table of notes.
 _NAME_ENDINGS = frozenset((*SUFFIXES, ".notes"))
 
 
@@ -36,9 +36,9 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairing:
-    """All pieces of two folders by name, and the files without a partner, as seen from their folder.
+    """All pieces of two folders by name, and the files without a partner, relative to their folder.
 
-    Those left aside are no files of notes: nothing was missed or invented there.
+    Ignored files are not files of notes: nothing was missed or invented there.
     """
 
     pairs: tuple[Pair, ...]
@@ -53,8 +53,8 @@ def pair_files(
 ) -> Pairing:
     """The pair of two files, whatever their names, or the pairs of two folders.
 
-    A suffix (such as `.notes.tsv`) says which files of a folder are meant. Raises `UsageError` where something does
-    not exist, a file is given with a folder, two files of a folder have one name, or no names match.
+    A suffix (such as `.notes.tsv`) says which files of a folder are meant. Raises `UsageError` if something does
+    not exist, a file is given with a folder, two files of a folder have the same name, or no names match.
     """
     for side in (reference, estimate):
         if not side.exists():
@@ -79,7 +79,7 @@ def pair_files(
         raise UsageError(
             f"No names in {reference} and {estimate} match. Only in the first: {shorten(alone[0])}. "
             f"Only in the second: {shorten(alone[1])}.",
-            "Names have to be equal but for their suffixes.",
+            "Names must match except for their suffixes.",
         )
     references_aside = _of_something_else(reference, alone[0], {pair.reference for pair in pairs})
     estimates_aside = _of_something_else(estimate, alone[1], {pair.estimate for pair in pairs})
@@ -93,7 +93,7 @@ def pair_files(
 
 
 def shorten(names: Iterable[str]) -> str:
-    """The names with commas between them, the first few of many."""
+    """The names separated by commas; the first few if there are many."""
     names = list(names)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more if names else "nothing"
@@ -112,7 +112,7 @@ def _named(folder: Path, suffix: str | None) -> dict[str, list[Path]]:
 
 
 def _name(inside: Path, suffix: str | None) -> str:
-    # Some file systems take accents apart.
+    # Some file systems store accents separately.
     name = unicodedata.normalize("NFC", inside.as_posix())
     if suffix:
         name = name[: -len(suffix)].rstrip(".")
@@ -136,7 +136,7 @@ def _once(items: list[tuple[str, str]]) -> dict[str, str]:
 
 
 def _set_aside(folder: Path, named: dict[str, list[Path]], names: Iterable[str]) -> tuple[str, ...]:
-    """Takes what plainly holds no notes out of files of one name, unless that is all of them; returns what it took."""
+    """Removes those that clearly contain no notes from files of one name, unless all do; returns those removed."""
     aside: list[Path] = []
     for name in [name for name in names if len(named[name]) > 1]:
         others = [path for path in named[name] if _is_else(path)]
@@ -155,7 +155,7 @@ def _refuse_doubles(side: str, folder: Path, named: dict[str, list[Path]]) -> No
         ending = paths[0].name[len(Path(name).name) :] or paths[0].suffix
         raise UsageError(
             f"In {folder}, {files} have the same name{others}.",
-            f"Say which are meant by their ending: --{side}-suffix {ending}",
+            f"Choose by suffix: --{side}-suffix {ending}",
         )
 
 
@@ -172,5 +172,5 @@ def _of_something_else(folder: Path, alone: Iterable[str], paired: set[Path]) ->
 def _is_else(path: Path) -> bool:
     try:
         return is_of_something_else(path.read_text(encoding="utf-8-sig"), path.suffix.lower())
-    except (OSError, ValueError):  # it stays listed, as any file that cannot be read
+    except (OSError, ValueError):  # it stays listed, like any file that cannot be read
         return False

@@ -1,4 +1,4 @@
-"""What is scored: one side of a comparison, and the error that says that a protocol has no value for it."""
+"""One side of a comparison, and the error raised when a protocol has no value for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mt3core.notes.table import NoteTable, validate_notes
 
 
 class NotDefinedError(MT3Error):
-    """The published program stops with an error for such notes, so the protocol has no value for them."""
+    """The published program fails for such notes, so the protocol has no value for them."""
 
 
 def no_controls() -> Float[np.ndarray, "controls 3"]:
@@ -26,7 +26,7 @@ class Performance:
 
     `notes` keep the order in which they were given: which of several possible partners a note gets depends on
     it. `controls` has rows (time in seconds, controller number, value); controller 64 is the sustain pedal.
-    `confidences` (0 to 1, a note each) are there where the system that made the estimate gave them.
+    `confidences` (0 to 1, one per note) are there if the system that made the estimate gave them.
     Raises `MidiError` naming the first note that is impossible, such as one with a negative time.
     """
 
@@ -44,7 +44,7 @@ class Performance:
         return Performance(self.notes[keep], self.controls, self.name, confidences)
 
     def pitched(self) -> Performance:
-        """The notes that are no drum hits."""
+        """The notes that are not drum hits."""
         return self.part(~self.notes["is_drum"])
 
     def drums(self) -> Performance:

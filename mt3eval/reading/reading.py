@@ -1,8 +1,8 @@
 """Files of notes as performances: MIDI, our JSON, and tables of any system.
 
 Read as they are. Impossible notes (a time that is not a number or negative, an end before its start, a pitch or
-velocity outside MIDI) are refused with the first of them named; notes without length stay, because each protocol
-has its own rule for them. What is not taken over, or not said by the file, is told in the remarks.
+velocity outside MIDI) are refused, naming the first of them; notes without length stay, because each protocol
+has its own rule for them. Remarks report what is ignored in a file and what it lacks.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ SUFFIXES = (*MIDI_SUFFIXES, *_TEXT_FORMS)
 
 
 class NotesFileError(MT3Error):
-    """A file of notes that cannot be read, or that holds an impossible note."""
+    """A file of notes that cannot be read, or that contains an impossible note."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How files are read. `sustain`: notes last as long as their sustain pedal is down, as MT3's data is made.
+    """How files are read. `sustain`: notes last as long as the sustain pedal is down, as in MT3's data.
 
-    `drop_empty`: notes without length are left out, as programs do that read MIDI through pretty_midi.
+    `drop_empty`: notes without length are left out, as in programs that read MIDI through pretty_midi.
     """
 
     sustain: bool = False
@@ -49,14 +49,14 @@ class Reading:
 def read_performance(path: Path | str, reading: Reading | None = None) -> Performance:
     """The notes and control changes of a file, by its suffix (see `SUFFIXES`).
 
-    MIDI comes in order of onset, drum flag, program and pitch; all else in the order of the file. Raises
+    MIDI comes in order of onset, drum flag, program and pitch; everything else in file order. Raises
     `NotesFileError`.
     """
     return read_with_remarks(path, reading)[0]
 
 
 def read_with_remarks(path: Path | str, reading: Reading | None = None) -> tuple[Performance, tuple[str, ...]]:
-    """The same, with what a reader of the scores should know about the file."""
+    """The same, with remarks on what a reader of the scores should know about the file."""
     path, reading = Path(path), reading or Reading()
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -68,7 +68,7 @@ def read_with_remarks(path: Path | str, reading: Reading | None = None) -> tuple
 
 def _from_midi(path: Path, reading: Reading) -> tuple[Performance, tuple[str, ...]]:
     try:
-        content = read_content(path, drop_empty=False)  # they are told of, and dropped after the pedal
+        content = read_content(path, drop_empty=False)  # they are reported, and dropped after the pedal
     except MidiError as error:
         raise NotesFileError(error.problem, error.next_step) from error
     remarks = []
@@ -85,7 +85,7 @@ def _from_text(path: Path, reading: Reading) -> tuple[Performance, tuple[str, ..
         if reading.sustain and len(rows.controls):
             pedal = rows.controls[rows.controls[:, 1] == SUSTAIN_PEDAL]
             notes = apply_sustain(notes, pedal[:, [0, 2]].tolist())
-        # Notes that a held one of their pitch replaces are gone, and which they were is not told.
+        # Notes replaced by a held note of their pitch are gone, and it is unknown which they were.
         confidences = rows.confidences if len(notes) == len(rows.notes) else None
         return _performance(path, notes, rows.controls, confidences, list(rows.remarks), reading)
     except OSError as error:

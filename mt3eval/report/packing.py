@@ -1,4 +1,4 @@
-"""Notes in as few characters as a page needs: 16 bytes a note in base64, some 22 characters."""
+"""Notes packed for the page: 16 bytes per note in base64, about 22 characters."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ DRUM_BIT = 0x80
 
 
 def pack_sides(analysis: Analysis) -> dict[str, Any]:
-    """`{"reference": {"count", "data"}, "estimate": ...}`, notes in the order of their onsets.
+    """`{"reference": {"count", "data"}, "estimate": ...}`, notes in order of onset.
 
     `data` is base64 of little-endian arrays one after the other: onset, length (both in 1/10000 s) and partner (the
-    place of the note's counterpart in the other side's packed notes, or 0xFFFFFFFF) in 32 bits; pitch, velocity,
-    program (bit 7 set for drums) and category (place in `CATEGORIES`) in 8.
+    index of the note's counterpart in the other side's packed notes, or 0xFFFFFFFF) in 32 bits; pitch, velocity,
+    program (bit 7 set for drums) and category (index in `CATEGORIES`) in 8.
     """
     orders = [np.argsort(table["onset"], kind="stable") for table in (analysis.reference, analysis.estimate)]
     places = [np.argsort(order) for order in orders]

@@ -36,7 +36,7 @@ SCRIPTS = (
     "main.js",
 )
 
-# What browsers need to know to play a file that lies inside the page; the system's own table may lack them.
+# Browsers need these types to play a file embedded in the page; the system's own table may lack them.
 _AUDIO_TYPES = {".wav": "audio/wav", ".mp3": "audio/mpeg", ".flac": "audio/flac", ".ogg": "audio/ogg",
                 ".opus": "audio/ogg", ".m4a": "audio/mp4", ".aac": "audio/aac", ".webm": "audio/webm"}  # fmt: skip
 
@@ -60,16 +60,16 @@ def write_report(
     audio: Mapping[str, Path] | None = None,
     embed_audio: bool = False,
 ) -> None:
-    """Writes the report, whole or not at all.
+    """Writes the report, completely or not at all.
 
     `summary`: what the result of an evaluation (`result.Result.to_json`) says of the whole set, `{"protocols":
     {name: {"summary", "average", "intervals"}}, "against": {"estimate", "protocols"} or None, "settings": {...}}`;
-    with "analysis", that of all pieces pooled, it need not be counted again. What it says of pieces with an "error" and
-    of "unmatched" files, also of the second system, is listed on the page as left out.
+    with "analysis", that of all pieces pooled, it need not be computed again. Pieces with an "error" and "unmatched"
+    files, also those of the second system, are listed on the page as left out.
     `audio`: a piece's name -> its recording, which the page links to by a path relative to itself, so the two have
-    to be moved together; with `embed_audio` the recordings lie inside the page. Values that are no finite numbers
+    to be moved together; with `embed_audio` the recordings are inside the page. Values that are not finite numbers
     are shown as missing.
-    Raises `AudioError` for a recording that is not there and `OutputError` where the page cannot be written.
+    Raises `AudioError` for a missing recording and `OutputError` if the page cannot be written.
     """
     place = Path(path)
     sources = {name: _audio_source(Path(file), place, embed_audio) for name, file in (audio or {}).items()}
@@ -88,12 +88,12 @@ def write_report(
         "names": _general_midi_names(),
     }
     with atomic_output(place) as temporary:
-        # Names of files need not be UTF-8; what Python puts for such bytes can only be written with a backslash.
+        # File names need not be UTF-8; Python's stand-ins for other bytes can only be written escaped.
         temporary.write_bytes(_page(title, data).encode(errors="backslashreplace"))
 
 
 def _without_pieces(against: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What the page shows of the second system: its averages, not each piece's scores."""
+    """What the page shows of the second system: averages, not the scores of each piece."""
     return (
         None
         if against is None
@@ -102,7 +102,7 @@ def _without_pieces(against: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _left_out(system: Mapping[str, Any], whose: str = "") -> list[dict[str, str]]:
-    """What of a system has no scores, and why."""
+    """The pieces and files of a system without scores, and why."""
     left_out = [
         {"name": piece["name"], "reason": f"{whose}{piece['error']}"}
         for piece in system.get("pieces", ())
@@ -119,18 +119,18 @@ def _page(title: str, data: Mapping[str, Any]) -> str:
     parts = {
         "title": html.escape(title),
         "style": _text("page.css"),
-        # "<" could end the element that holds the data.
+        # "<" could end the element that contains the data.
         "data": json.dumps(_finite(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace(
             "<", "\\u003c"
         ),
         "script": "\n".join(_text(name) for name in SCRIPTS),
     }
-    # In one pass, so that no text that looks like a place is filled in twice.
+    # In one pass, so that inserted text that looks like a placeholder is not filled in again.
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _text("page.html"))
 
 
 def _plain_scores(protocols: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The values of the set that a musician understands, of the protocols that were asked for."""
+    """The values of the set in plain words, for the chosen protocols."""
     return [
         {
             "name": one.name,
@@ -154,7 +154,9 @@ def _piece_data(piece: PieceReport, audio: str | None) -> dict[str, Any]:
 
 def _audio_source(file: Path, page: Path, embed: bool) -> str:
     if not file.is_file():
-        raise AudioError(f"There is no recording {file}.", "Correct the path, or leave the audio out of the report.")
+        raise AudioError(
+            f"The recording {file} does not exist.", "Correct the path, or omit the audio from the report."
+        )
     if embed:
         kind = _AUDIO_TYPES.get(file.suffix.lower()) or mimetypes.guess_type(file.name)[0] or "audio/wav"
         return f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
@@ -176,7 +178,7 @@ def _general_midi_names() -> dict[str, list[str]]:
 
 
 def _finite(value: Any) -> Any:
-    """The same with None in place of NaN and infinities, which JSON cannot say, and plain numbers for NumPy's."""
+    """The same with None instead of NaN and infinities, which JSON lacks, and plain numbers instead of NumPy's."""
     if isinstance(value, Mapping):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, str | bool | int | None):

@@ -78,7 +78,7 @@ def test_protocols_by_name_and_pattern(two_systems, capsys):
 def test_an_unknown_protocol_lists_all_the_nearest_first(two_systems, capsys):
     assert run(["evaluate", "truth", "first", "--protocol", "mt3_program_awares"]) == 2
     err = capsys.readouterr().err
-    assert "There is no evaluation protocol named 'mt3_program_awares'. Choose from: mt3_program_aware, " in err
+    assert "Unknown evaluation protocol 'mt3_program_awares'. Choose from: mt3_program_aware, " in err
     assert all(one.name in err for one in list_protocols())
 
 

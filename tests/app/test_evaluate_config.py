@@ -284,7 +284,7 @@ def test_what_cannot_be_is_said_before_anything_is_decoded(knowing, sets, model,
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelError, match="no model"):
         evaluate(sets, tmp_path / "out", str(tmp_path / "nowhere"))
-    with pytest.raises(UsageError, match=r"no evaluation protocol named 'mt4'"):
+    with pytest.raises(UsageError, match=r"Unknown evaluation protocol 'mt4'"):
         evaluate_config(DataSetOptions(config="sample", protocols=("mt4",), model=model), Reporter())
     with pytest.raises(DatasetError, match=r"looked for datasets/maestro-v3\.0\.0/"):
         evaluate_config(DataSetOptions(config="sample", model=model), Reporter())
