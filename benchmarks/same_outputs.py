@@ -115,6 +115,8 @@ def compare(label: str, command: list[str], folder: Path, before: Path) -> int:
         outputs[f"{name} folder"] = out
     first, second = outputs["before"], outputs["after"]
     differing = [name for name in sorted(first.keys() | second.keys()) if first.get(name) != second.get(name)]
+    if first["exit code"] != b"0":  # what did nothing is not the same
+        differing.append("exit code")
     for name in differing:
         print(f"{label}: {name} differs" if name in first and name in second else f"{label}: {name} is in one only")
     print(f"{label}: {len(first) - 1} files, {len(differing)} differ", flush=True)

@@ -13,6 +13,9 @@ from mt3core.config.values import Checked, Count, CountOrZero, Limits, NotNegati
 from mt3core.errors import ModelError
 
 FORMAT_VERSION = 1
+# Fields of the vocabulary that are younger than the format: written only where they differ from the default, so that
+# earlier releases read every model that they can use.
+ADDED_LATER = {"shortest_repeat_seconds": 0.0}
 
 Granularity = Literal["flat", "midi_class", "full"]
 ACTIVATIONS = ("gelu", "relu", "silu", "linear")
@@ -115,7 +118,11 @@ class ModelConfig(Checked, error=ModelError):
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary with `format_version`."""
-        return {"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
+        values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
+        for name, default in ADDED_LATER.items():
+            if values["vocabulary"][name] == default:
+                del values["vocabulary"][name]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
@@ -135,11 +142,11 @@ class ModelConfig(Checked, error=ModelError):
 
 
 def _build(kind: type, values: Any, where: str) -> Any:
-    """Builds the dataclass `kind` from a dictionary that must name each of its fields, no more and no fewer."""
+    """Builds the dataclass `kind` from a dictionary that must name each of its fields but those added later."""
     if not isinstance(values, dict):
         raise ModelError(f"The model's config has no section {where!r}.")
     names = {f.name for f in dataclasses.fields(kind)}
-    missing, surplus = sorted(names - values.keys()), sorted(values.keys() - names)
+    missing, surplus = sorted(names - values.keys() - ADDED_LATER.keys()), sorted(values.keys() - names)
     if missing or surplus:
         raise ModelError(f"The model's config does not fit: in {where} missing {missing}, unknown {surplus}.")
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})

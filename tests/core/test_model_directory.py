@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from mt3core.config.model import MT3, NetworkConfig
+from mt3core.config.model import MT3, ModelConfig, NetworkConfig, VocabularyConfig
 from mt3core.errors import ModelError, OutputError
 from mt3core.model.directory import is_model_directory, load_model_config, load_model_directory, save_model_directory
 from mt3core.model.parameters import parameters
@@ -197,3 +197,15 @@ def test_newer_version_and_unknown_settings(directory):
     path.write_text(json.dumps({**values, "network": {**values["network"], "novelty": 1}}))
     with pytest.raises(ModelError, match=r"unknown \['novelty'\]"):
         load_model_directory(directory)
+
+
+def test_a_field_added_later_may_be_missing_and_is_written_only_when_set():
+    values = ModelConfig().to_dict()
+    assert "shortest_repeat_seconds" not in values["vocabulary"]
+    assert ModelConfig.from_dict(values) == ModelConfig()
+    config = ModelConfig(vocabulary=VocabularyConfig(shortest_repeat_seconds=0.05))
+    assert config.to_dict()["vocabulary"]["shortest_repeat_seconds"] == 0.05
+    assert ModelConfig.from_dict(config.to_dict()) == config
+    del values["vocabulary"]["ties"]
+    with pytest.raises(ModelError, match="missing \\['ties'\\]"):
+        ModelConfig.from_dict(values)
