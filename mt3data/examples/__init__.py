@@ -1,1 +1,1 @@
-"""Training examples made of prepared chunks."""
+"""Training examples made from prepared chunks."""

@@ -1,6 +1,6 @@
-"""Changes to the audio of an example that leave its notes true. Each is off until it is given a probability.
+"""Changes to the audio of an example that keep its notes correct. Each is off until it has a probability.
 
-Every draw comes from the generator given in, and an effect that is off draws nothing.
+Every draw comes from the given generator, and an effect that is off draws nothing.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _COMPRESSOR_GAIN_DB = (-18.0, 12.0)
 def augment(
     samples: Float[np.ndarray, " samples"], config: AugmentationConfig, rng: np.random.Generator
 ) -> Float[np.ndarray, " samples"]:
-    """The samples with the effects whose turn it is; float32 within +-1, perhaps the same array.
+    """The samples with the effects drawn for them; float32 within +-1, perhaps the same array.
 
-    In the order of a recording: the instrument's tuning, the room, what colours it on its way, noise, the level.
+    In the order of a recording: the instrument's tuning, the room, the transmission, noise, the level.
     Whatever is drawn, a note's onset stays within 5 ms; detuning alone moves the ends of the example by 2 ms.
     """
     if _happens(config.detune_probability, rng):
@@ -59,9 +59,9 @@ def augment(
 
 
 def detune(samples: Float[np.ndarray, " samples"], cents: float) -> Float[np.ndarray, " samples"]:
-    """Faster and higher by so many cents, or slower and lower; the middle stays where it is.
+    """Faster and higher by this many cents, or slower and lower; the middle stays in place.
 
-    Resampled by a cubic (Catmull-Rom) through four neighbours; what lies beyond the ends is their last sample.
+    Resampled by a cubic (Catmull-Rom) through four neighbours; beyond the ends the last sample is repeated.
     """
     length = len(samples)
     middle = (length - 1) / 2
@@ -77,7 +77,7 @@ def detune(samples: Float[np.ndarray, " samples"], cents: float) -> Float[np.nda
 
 
 def tilt(samples: Float[np.ndarray, " samples"], tilt_db: float) -> Float[np.ndarray, " samples"]:
-    """A filter of two taps: the top of the spectrum by `tilt_db` louder than the bottom, or softer if negative.
+    """A filter of two taps: the top of the spectrum `tilt_db` louder than the bottom, or softer if negative.
 
     The louder end keeps its level.
     """
@@ -108,12 +108,12 @@ def add_noise(
 ) -> Float[np.ndarray, " samples"]:
     """Noise added, `snr_db` below the signal's mean power; silence stays silent.
 
-    Its power falls with frequency to `exponent`, to the nearest half: 0 is white, 1 pink, 2 brown. Cut at random from
-    a stretch of noise that is made once, because drawing it costs as much as all the rest.
+    Its power falls with frequency to the power `exponent`, rounded to halves: 0 is white, 1 pink, 2 brown. Cut at
+    random from noise that is made once, because drawing it costs as much as everything else.
     """
     bank = _noise_bank(round(2 * exponent))
     if len(samples) > len(bank):
-        raise ValueError(f"noise is there for {len(bank)} samples, not {len(samples)}")
+        raise ValueError(f"the noise bank has {len(bank)} samples, fewer than {len(samples)}")
     start = int(rng.integers(len(bank) - len(samples) + 1))
     noise = bank[start : start + len(samples)]
     return samples + noise * np.float32(_root_mean_square(samples) * _factor(-snr_db))
@@ -136,7 +136,7 @@ def add_hum(
 def compress(samples: Float[np.ndarray, " samples"], ratio: float) -> Float[np.ndarray, " samples"]:
     """Soft passages louder and loud ones softer: differences of level, in decibels, become `ratio` times smaller.
 
-    The level is that of stretches of 32 ms, and the gain moves from the middle of one to that of the next.
+    The level is measured over 32 ms at a time, and the gain is interpolated between their middles.
     """
     num_blocks = len(samples) // _LEVEL_SAMPLES
     if not num_blocks:
@@ -154,7 +154,7 @@ def compress(samples: Float[np.ndarray, " samples"], ratio: float) -> Float[np.n
 
 
 def saturate(samples: Float[np.ndarray, " samples"], drive_db: float) -> Float[np.ndarray, " samples"]:
-    """Peaks rounded off by a hyperbolic tangent; the highest keeps its height. At 0 dB it is hardly heard."""
+    """Peaks rounded off by a hyperbolic tangent; the highest keeps its height. At 0 dB it is hardly audible."""
     drive, highest = np.float32(_factor(drive_db)), np.abs(samples).max(initial=0.0)
     if highest == 0:
         return samples
@@ -164,7 +164,7 @@ def saturate(samples: Float[np.ndarray, " samples"], drive_db: float) -> Float[n
 def reverberate(
     samples: Float[np.ndarray, " samples"], seconds: float, level_db: float, rng: np.random.Generator
 ) -> Float[np.ndarray, " samples"]:
-    """A tail that falls by 60 dB in `seconds`: four recursive combs side by side (Schroeder 1962).
+    """A tail that falls by 60 dB in `seconds`: four parallel recursive combs (Schroeder 1962).
 
     `level_db` is the tail's power against the signal's. The onset of the sound itself stays where it is.
     """

@@ -17,13 +17,13 @@ from mt3data.prepare.chunks import SAMPLE_RATE_HZ
 from mt3data.prepare.manifest import READER_OPTIONS, Manifest, array_record_module
 from mt3data.readers.tracks import MIX
 
-# Each open shard holds a file descriptor, of which Linux gives 1,024 unless asked for more.
+# Each open shard needs a file descriptor, of which Linux allows 1,024 by default.
 MAX_OPEN_SHARDS = 256
 
 
 @dataclass(frozen=True, eq=False)
 class ChunkTable:
-    """The chunks of a manifest in its order, one value a chunk; names as numbers into tuples of names."""
+    """The chunks of a manifest in its order, one value per chunk; names as indices into tuples of names."""
 
     shard_paths: tuple[str, ...]
     shard: Int[np.ndarray, " chunks"]
@@ -83,8 +83,8 @@ def _unique(column: Shaped[np.ndarray, " chunks"]) -> tuple[np.ndarray, np.ndarr
 class ShardReader:
     """Reads records by shard and number; opens shards when they are needed. Threads may share one.
 
-    It can be sent to another process, where it opens its own. The first one opened changes how the process keeps
-    memory, see `keep_freed_memory`.
+    It can be sent to another process, where it opens its own files. The first one opened changes how the process
+    keeps memory, see `keep_freed_memory`.
     """
 
     paths: tuple[str, ...]
@@ -98,14 +98,14 @@ class ShardReader:
         self.__init__(state["paths"])  # type: ignore[misc]
 
     def read(self, shard: int, record: int) -> bytes:
-        """One record. Raises `DatasetError` naming the shard where it cannot be read."""
+        """One record. Raises `DatasetError` naming the shard if it cannot be read."""
         try:
             return self._reader(shard).read([record])[0]
         except (IndexError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise DatasetError(
                 f"Record {record} of the shard {self.paths[shard]} cannot be read: {reason}.",
-                "Delete the shard and run mt3 prepare again; finished shards are not redone.",
+                "Delete the shard and run mt3 prepare again; finished shards are kept.",
             ) from error
 
     def _reader(self, shard: int) -> Any:
@@ -118,11 +118,11 @@ class ShardReader:
             if not Path(path).is_file():
                 raise DatasetError(
                     f"The shard {path} is missing.",
-                    "Run mt3 prepare again: it makes what is missing and keeps the rest.",
+                    "Run mt3 prepare again: it makes the missing shards and keeps the rest.",
                 )
             keep_freed_memory()
             reader = array_record_module().ArrayRecordReader(path, options=READER_OPTIONS)
             self._open[shard] = reader
             while len(self._open) > MAX_OPEN_SHARDS:
-                self._open.popitem(last=False)  # closed when the last thread that reads from it lets go
+                self._open.popitem(last=False)  # closed when the last thread that reads from it releases it
             return reader

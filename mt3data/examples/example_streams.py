@@ -1,7 +1,7 @@
-"""The examples of a run by number, and batches of them as arrays: for training without end, for evaluation in order.
+"""The examples of a run by number, and batches of them as arrays: endless for training, in order for evaluation.
 
 An example is a pure function of the configuration, the manifest and its number, so any number of hosts, workers and
-interruptions gives the same ones.
+interruptions gives the same examples.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mt3data.examples.examples import Example, ExampleMaker
 from mt3data.examples.sampling import Sampler, example_generator
 from mt3data.prepare.chunks import FULL_SCALE
 
-MAX_DRAWS = 8  # of one example; after so many targets that were too long the last is cut
+MAX_DRAWS = 8  # of one example; after this many targets that are too long, the last is cut
 
 Batch = dict[str, Shaped[np.ndarray, "batch *rest"]]
 
@@ -29,8 +29,8 @@ Batch = dict[str, Shaped[np.ndarray, "batch *rest"]]
 class BatchShape:
     """Which examples make a batch, and which of them are this host's.
 
-    Batch b of all hosts has the examples from `first_example + b * global_size` on; host h of n takes the h-th of n
-    equal shares. So the hosts' batches one after the other are the same for any number of hosts.
+    Batch b of all hosts has the examples from `first_example + b * global_size` on; host h of n gets the h-th of n
+    equal shares. So the hosts' batches, concatenated, are the same for any number of hosts.
     """
 
     global_size: int
@@ -48,7 +48,7 @@ class BatchShape:
         return range(first, first + self.local_size)
 
     def num_batches(self, num_examples: int) -> int:
-        """Batches that hold all examples, the last perhaps filled up."""
+        """The number of batches for all examples, the last perhaps padded."""
         return -(-max(num_examples - self.first_example, 0) // self.global_size)
 
 
@@ -61,8 +61,8 @@ class ExampleStream:
     It can be sent to other processes, and threads may share it.
 
     Attributes:
-        num_examples: how many there are; for training a number that no run reaches.
-        shape: which of them make a batch.
+        num_examples: the number of examples; for training a number that no run reaches.
+        shape: which of them form a batch.
     """
 
     num_examples: int
@@ -71,7 +71,7 @@ class ExampleStream:
         self.maker, self.config, self.shape = maker, maker.config, shape
 
     def starting_at(self, first_example: int) -> Self:
-        """The same, but with the first batch beginning at this example."""
+        """The same, but with the first batch starting at this example."""
         moved = copy.copy(self)
         moved.shape = dataclasses.replace(self.shape, first_example=first_example)
         return moved
@@ -94,10 +94,10 @@ class ExampleStream:
             `num_frames` int32: frames of the recording, after which the network's input is 0.0;
             `targets` int32 (batch, max_target_tokens): tokens, the end token, then 0;
             `num_tokens` int32: tokens before a target was cut, so more than `max_target_tokens` says that it was;
-            `num_rejected` int32: draws left out before because their targets were too long;
+            `num_rejected` int32: earlier draws rejected because their targets were too long;
             `num_parts` int32, `row` int64, `first_frame` int64: parts of the mix, and the first one's row in the
             manifest and frame in its piece; `start_seconds` float64: the time that its tokens are counted from;
-            `index` int64: the number of the example, -1 in rows that fill up the last batch of an evaluation.
+            `index` int64: the number of the example, -1 in rows that pad the last batch of an evaluation.
         """
         config = self.config
         size, model = len(indices), config.model
@@ -134,7 +134,7 @@ class ExampleStream:
 
     @property
     def num_bytes(self) -> int:
-        """Of a batch's audio (or log-mel) and the four arrays its targets are packed into; the rest is little."""
+        """The bytes of a batch's audio (or log-mel) and of the four arrays of its packed targets; the rest is small."""
         config, network = self.config, self.config.model.network
         inputs = {
             "int16": 2 * config.model.segment_samples,
@@ -145,9 +145,9 @@ class ExampleStream:
 
 
 class TrainingStream(ExampleStream):
-    """Examples without end: chunks as the sampler draws them, a random segment of each, mixed and augmented."""
+    """Endless examples: chunks as the sampler draws them, a random segment of each, mixed and augmented."""
 
-    num_examples = 1 << 62  # no run is as long; Python's own limit for a length is twice this
+    num_examples = 1 << 62  # longer than any run; Python's own limit for a length is twice this
 
     def __init__(self, maker: ExampleMaker, sampler: Sampler, shape: BatchShape = ONE_BY_ONE) -> None:
         super().__init__(maker, shape)
@@ -170,7 +170,7 @@ class EvaluationStream(ExampleStream):
     """Every segment of some recordings, in order; nothing is drawn, mixed, augmented or left out."""
 
     def __init__(self, maker: ExampleMaker, rows: Int[np.ndarray, " rows"], shape: BatchShape = ONE_BY_ONE) -> None:
-        """Takes the chunks given as rows of the table, in the order of their pieces."""
+        """`rows` are rows of the table, in the order of their pieces."""
         super().__init__(maker, shape)
         table = maker.table
         self._rows = rows[np.lexsort((table.start_sample[rows], table.piece[rows]))]
@@ -187,5 +187,5 @@ class EvaluationStream(ExampleStream):
 
 
 def waveform(audio: Shaped[np.ndarray, "*batch samples"]) -> Shaped[np.ndarray, "*batch samples"]:
-    """Audio of a batch as float32 within +-1, as the spectrogram takes it."""
+    """Audio of a batch as float32 within +-1, as the spectrogram expects it."""
     return audio * np.float32(1 / FULL_SCALE) if audio.dtype == np.int16 else audio

@@ -1,9 +1,9 @@
-"""From chunks to what the network is fed: audio of one segment and its target tokens.
+"""From chunks to the network's input: the audio of one segment and its target tokens.
 
-One part is a segment of one chunk. Parts of one track at the same place are stems: they keep their levels, and their
-notes are encoded together. Parts from different places are mixed with equal peaks and merged event by event, as the
-original does it - but for their tie sections. The original leaves one after the other; a decoder takes the first for
-the tie section and what stands in the others for notes that begin. Here they become one.
+A part here is a segment of one chunk. Parts of one track at the same time are stems: they keep their levels, and their
+notes are encoded together. Other parts are mixed with equal peaks and merged event by event, as in the original -
+except for their tie sections. The original leaves them one after the other; a decoder reads the first as the tie
+section and the contents of the others as notes that start. Here they are merged into one.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ TooLong = Literal["redraw", "cut"]
 
 @dataclass(frozen=True)
 class ExampleConfig(Checked, section="example"):
-    """What form an example has; what it is made of says a `DataConfig`.
+    """The form of an example; a `DataConfig` says what it is made from.
 
     Attributes:
         model: segment length, spectrogram and vocabulary (velocities, ties, programs) of the network.
-        audio: the form in which audio leaves: samples, or the log-mel computed here.
+        audio: the form of the audio: samples, or the log-mel computed here.
         too_long: what happens to a target of more than the network's `max_target_tokens`. `redraw` draws another
-            example and counts it; where that fails, too, or with `cut`, the target keeps its first whole events and
-            has no end token, and `Example.num_tokens` tells how long it was.
-        stale_ties: list notes that have ended after the last event of a piece, as the original does - where the chunk
-            holds them: in a last chunk without any notes there are none to list.
-        one_tie_section: merge the tie sections of mixed parts; else each stays, as the original does.
-        load_tokens: whether there are targets; without, `tokens` are empty.
+            example and counts it; if that also fails, or with `cut`, the target keeps its first whole events and
+            has no end token, and `Example.num_tokens` says how long it was.
+        stale_ties: list notes that have ended after the last event of a piece, as the original does, if the chunk
+            has them: a last chunk without any notes has none to list.
+        one_tie_section: merge the tie sections of mixed parts; otherwise each stays, as in the original.
+        load_tokens: whether there are targets; without them, `tokens` are empty.
     """
 
     model: ModelConfig = MT3
@@ -70,7 +70,7 @@ class Example:
     """One segment.
 
     `samples` are int16 or float32, `model.segment_samples` of them, zeros after `num_frames` frames. `tokens` have at
-    most `max_target_tokens`; `num_tokens` is how many there were before they were cut.
+    most `max_target_tokens`; `num_tokens` is their number before cutting.
     """
 
     samples: Num[np.ndarray, " samples"]
@@ -78,16 +78,16 @@ class Example:
     tokens: Int[np.ndarray, " tokens"]
     num_tokens: int
     rows: tuple[int, ...]  # the chunks it is made of, as rows of the manifest
-    first_frames: tuple[int, ...]  # where each part begins, in frames of its piece
+    first_frames: tuple[int, ...]  # where each part starts, in frames of its piece
     start_seconds: float = 0.0  # of the first part, the time its tokens are counted from; see `vocabulary`
     num_rejected: int = 0  # draws before this one whose targets were too long
 
 
 class ExampleMaker:
-    """Makes examples of a table of chunks. Threads may share it, and it can be sent to other processes."""
+    """Makes examples from a table of chunks. Threads may share it, and it can be sent to other processes."""
 
     def __init__(self, config: ExampleConfig, table: ChunkTable, data: DataConfig | None = None) -> None:
-        """`data` says how loud the parts of a mix are and how their sum is changed: as they are without it."""
+        """`data` says how loud the parts of a mix are and how their sum is augmented; without it, neither changes."""
         self.config = config
         self.table = table
         self.data = data or DataConfig()
@@ -98,7 +98,7 @@ class ExampleMaker:
         self._encoder = SegmentEncoder(config.model.vocabulary, spectrogram.frames_per_second, config.stale_ties)
 
     def num_chunk_frames(self, row: int) -> int:
-        """Frames that begin in a chunk; a recording has one more at its end, see `segments.num_frames`."""
+        """Frames that start in a chunk; a recording has one more at its end, see `segments.num_frames`."""
         return int(self.table.num_samples[row]) // self._hop + int(self.table.ends_recording[row])
 
     def draw_frame(self, row: int, rng: np.random.Generator) -> int:
@@ -114,13 +114,13 @@ class ExampleMaker:
         rng: np.random.Generator | None = None,
         num_rejected: int = 0,
     ) -> Example:
-        """The example of the segments that begin at these frames of these chunks.
+        """The example of the segments that start at these frames of these chunks.
 
         Args:
             frames: counted from each chunk's start.
-            same_place: the parts are stems of one track, all from the same place.
+            same_place: the parts are stems of one track, all from the same time.
             rng: for gains and augmentation; None for neither.
-            num_rejected: noted in the example.
+            num_rejected: stored in the example.
         """
         parts = [self._cut(row, frame) for row, frame in zip(rows, frames, strict=True)]
         length = self.config.model.network.input_frames
@@ -179,12 +179,12 @@ class ExampleMaker:
             samples = augment(samples, self.data.augmentation, rng)
         if config.audio != "int16":
             return samples
-        # Full scale is one step less upwards than downwards; the samples lie within +-1.
+        # Full scale is one step less upwards than downwards; the samples are within +-1.
         return np.rint(samples * np.float32(FULL_SCALE - 1)).astype(np.int16)
 
 
 def _join_stems(stems: list[NoteTable]) -> NoteTable:
-    """The notes of several stems; where two are the same instrument, overlaps are trimmed as those of a mix are."""
+    """The notes of several stems; overlaps within the same instrument are trimmed as in a mix."""
     kinds = [(int(notes["program"][0]), bool(notes["is_drum"][0])) for notes in stems if len(notes)]
     notes = np.concatenate(stems)
     return notes if len(set(kinds)) == len(kinds) else trim_overlapping(notes)
@@ -193,7 +193,7 @@ def _join_stems(stems: list[NoteTable]) -> NoteTable:
 def fit_tokens(
     tokens: Int[np.ndarray, " tokens"], max_target_tokens: int, vocabulary: Vocabulary
 ) -> Int[np.ndarray, " fitting"]:
-    """The tokens where they fit; else their first whole events, without an end token: more would follow."""
+    """The tokens if they fit; otherwise their first whole events, without an end token: more would follow."""
     if len(tokens) <= max_target_tokens:
         return tokens
     events = tokens[:max_target_tokens] - NUM_SPECIAL_TOKENS

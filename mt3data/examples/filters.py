@@ -1,5 +1,5 @@
 """Second-order filters and their cascade, from R. Bristow-Johnson's "Cookbook formulae for audio equalizer biquad
-filter coefficients". They delay what passes by less than a millisecond at the frequencies used here."""
+filter coefficients". They delay the signal by less than a millisecond at the frequencies used here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Section = Float[np.ndarray, " 6"]
 
 
 def peak(frequency_hz: float, gain_db: float, quality: float, sample_rate_hz: int) -> list[Section]:
-    """A band about a frequency louder by `gain_db`, or softer; the rest as it was."""
+    """A band around a frequency louder by `gain_db`, or softer; the rest is unchanged."""
     cosine, alpha = _angle(frequency_hz, quality, sample_rate_hz)
     amplitude = 10 ** (gain_db / 40)
     above, below = alpha * amplitude, alpha / amplitude

@@ -26,8 +26,8 @@ def mix_audio(
     Args:
         parts: int16 of equal length.
         normalise: bring every part to the same peak before (silence stays silent), and the sum to a peak of 1.
-            Otherwise the parts keep their levels, as the stems of one track have to, and the sum is scaled
-            only where it goes beyond 1.
+            Otherwise the parts keep their levels, as the stems of one track must, and the sum is scaled
+            only if it exceeds 1.
         gains: a factor for each part, after normalising.
     """
     total = np.zeros(len(parts[0]), np.float32)
@@ -44,7 +44,7 @@ def normalise_peak(samples: Float[np.ndarray, " samples"]) -> Float[np.ndarray, 
 
 
 def limit_peak(samples: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " samples"]:
-    """Scaled in place to a peak of 1 where it is larger."""
+    """Scaled in place to a peak of 1 if it is larger."""
     highest = peak(samples)
     if highest > 1.0:
         samples *= np.float32(1.0 / highest)

@@ -1,4 +1,4 @@
-"""The beginnings of whole recordings out of prepared chunks: audio and reference notes to transcribe and to score."""
+"""The first minutes of whole recordings from prepared chunks: audio and reference notes to transcribe and score."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Rows = Int[np.ndarray, " rows"]
 
 @dataclass(frozen=True, eq=False)
 class Excerpt:
-    """The beginning of a recording: float32 samples within +-1 at 16 kHz, and the notes that begin in it."""
+    """The beginning of a recording: float32 samples within +-1 at 16 kHz, and the notes that start in it."""
 
     dataset: str
     track: str
@@ -37,9 +37,9 @@ class Excerpt:
 
 
 def choose_pieces(manifest: Manifest, table: ChunkTable, chosen: Bool[np.ndarray, " chunks"], count: int) -> list[Rows]:
-    """The chunks, in order of time, of `count` pieces out of those `chosen`; of all where there are fewer.
+    """The chunks, in order of time, of `count` pieces among those `chosen`; of all if there are fewer.
 
-    Data sets get equally many, as far as they have them, and their pieces are spread evenly over the order of names.
+    Each data set gets the same number if it has enough; its pieces are spread evenly over the order of names.
     """
     datasets = manifest["dataset"].astype(str)
     by_dataset = [
@@ -63,13 +63,13 @@ def spread(size: int, count: int) -> Int[np.ndarray, " chosen"]:
 def read_piece(manifest: Manifest, table: ChunkTable, rows: Rows, seconds: float, reader: ShardReader) -> Excerpt:
     """The first `seconds` of the recording with these chunks, or all of it.
 
-    Notes that begin later are left out, and those that sound on are cut. Raises `DatasetError` for what cannot be read.
+    Notes that start later are left out, and those that last longer are cut. Raises `DatasetError` for unreadable data.
     """
     num_samples = max(1, round(seconds * SAMPLE_RATE_HZ))
     rows = rows[table.start_sample[rows] < num_samples]
     chunks = [decode_chunk(reader.read(int(table.shard[row]), int(table.record[row]))) for row in rows.tolist()]
     samples = waveform(np.concatenate([chunk.audio for chunk in chunks])[:num_samples])
-    notes = np.unique(np.concatenate([chunk.piece_notes for chunk in chunks]))  # those of two chunks come twice
+    notes = np.unique(np.concatenate([chunk.piece_notes for chunk in chunks]))  # notes in two chunks come twice
     end_seconds = len(samples) / SAMPLE_RATE_HZ
     notes = notes[notes["onset"] < end_seconds]
     notes["offset"] = np.minimum(notes["offset"], end_seconds)
@@ -77,7 +77,7 @@ def read_piece(manifest: Manifest, table: ChunkTable, rows: Rows, seconds: float
 
 
 def as_written(notes: NoteTable, vocabulary: VocabularyConfig) -> NoteTable:
-    """The notes with instruments only as far as a vocabulary tells them apart, for comparison with decoded ones."""
+    """The notes with instruments only as far as a vocabulary distinguishes them, for comparison with decoded notes."""
     result = notes.copy()
     if vocabulary.onsets_only:
         result["is_drum"] = False
@@ -89,7 +89,7 @@ def as_written(notes: NoteTable, vocabulary: VocabularyConfig) -> NoteTable:
 
 
 def _quotas(available: list[int], count: int) -> list[int]:
-    """`count` dealt out one by one to whoever has least so far and can take more."""
+    """`count` distributed one by one to whichever has least so far and has room for more."""
     quotas = [0] * len(available)
     for _ in range(min(count, sum(available))):
         takers = [number for number, most in enumerate(available) if quotas[number] < most]

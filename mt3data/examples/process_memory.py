@@ -1,4 +1,4 @@
-"""How this process deals with memory that comes and goes by the hundred kilobytes, as records and audio do."""
+"""How this process handles memory that is allocated and freed in blocks of about 100 KB, such as records and audio."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import sys
 
 # Parameters of glibc's mallopt(3).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LARGEST_MMAP_THRESHOLD = 32 << 20  # glibc takes no more on 64 bits
+_LARGEST_MMAP_THRESHOLD = 32 << 20  # glibc's maximum on 64 bits
 _KEPT_BYTES = 256 << 20
 
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Tells glibc to reuse freed blocks of up to 32 MB in place of returning them to the system; once a process.
+    """Makes glibc reuse freed blocks of up to 32 MB instead of returning them to the system; once per process.
 
-    By default each record of 260 KB is mapped anew, page by page, which takes longer than reading and decoding it
-    (measured: 420 µs a record against 190 µs). Up to 256 MB of freed memory stay with the process. Returns whether
+    By default each record of 260 KB is mapped again, page by page, which takes longer than reading and decoding it
+    (measured: 420 µs per record against 190 µs). Up to 256 MB of freed memory stay with the process. Returns whether
     it was done: not without glibc.
     """
     if sys.platform != "linux":

@@ -1,11 +1,11 @@
-"""Which chunks the n-th example of a training run is made of: a pure function of configuration, seed and n.
+"""Which chunks the n-th example of a training run is made from: a pure function of configuration, seed and n.
 
 Data sets are mixed by weight, each with some of four variants:
 
     mix      a chunk of a whole recording
     stem     a chunk of one stem
-    subset   some of the stems that play at one place of one track
-    across   1 to `max_examples_per_mix` stems of any tracks and places; recordings in a data set without stems
+    subset   some of the stems that play at one time of one track
+    across   1 to `max_examples_per_mix` stems of any tracks and times; recordings in a data set without stems
 
 A fixed pattern of slots says which data set and variant an example belongs to, so shares hold at every moment and the
 examples before n of one kind are counted without drawing them. Each kind goes through all its chunks in an order
@@ -26,12 +26,12 @@ from mt3core.errors import DatasetError, UsageError
 from mt3data.examples.chunk_table import ChunkTable
 from mt3data.prepare.manifest import Manifest
 
-_PATTERN_SLOTS = 4096  # shares are rounded to a slot, and whoever has one gets a slot at least
+_PATTERN_SLOTS = 4096  # shares are rounded to a slot, and every share above 0 gets at least one
 
 
 @dataclass(frozen=True, eq=False)
 class _Component:
-    """One variant of one data set: what its examples begin with, and the other stems they may take."""
+    """One variant of one data set: what its examples start from, and the other stems they may use."""
 
     variant: str
     weight: float
@@ -51,9 +51,9 @@ class Sampler:
         data: DataConfig,
         seed: int = 0,
     ) -> None:
-        """`data` says which data sets, or all, in which shares. Raises `DatasetError` where nothing is left."""
+        """`data` says which data sets, or all, in which shares. Raises `DatasetError` if nothing is left."""
         if not 0 <= seed < 1 << 63:
-            raise UsageError(f"The seed is {seed}.", "Give one of at least 0 that fits 63 bits.")
+            raise UsageError(f"The seed {seed} is not valid.", "Use a number from 0 to 2**63 - 1.")
         names = sorted(set(manifest["dataset"].tolist()))
         choices = data.datasets or tuple(DatasetChoice(name) for name in names)
         self.max_examples_per_mix = data.max_examples_per_mix
@@ -75,14 +75,14 @@ class Sampler:
 
     @property
     def shares(self) -> list[tuple[str, float, int]]:
-        """Of each component its variant, its share of the examples and the number of examples in its epoch."""
+        """For each component its variant, its share of the examples and the number of examples in its epoch."""
         slots = self._counts / len(self._pattern)
         return [(c.variant, float(s), len(c.anchors)) for c, s in zip(self.components, slots, strict=True)]
 
     def rows(self, index: int, attempt: int, rng: np.random.Generator) -> tuple[list[int], bool]:
-        """The chunks of example `index`, and whether they are stems of one place.
+        """The chunks of example `index`, and whether they are stems of one track at one time.
 
-        An `attempt` after the first takes another chunk of the same kind. `rng` is the example's own.
+        An `attempt` after the first uses another chunk of the same kind. `rng` is the example's own.
         """
         cycle, slot = divmod(index, len(self._pattern))
         number = int(self._pattern[slot])
@@ -130,7 +130,7 @@ def _components(
 
 
 def _subsets(weight: float, stems: Int[np.ndarray, " stems"], table: ChunkTable) -> _Component:
-    """Groups of stems of one piece at one place. A group of one is a stem, which is another variant."""
+    """Groups of stems of one piece at one time. A group of one is a stem, which is another variant."""
     ordered = stems[np.lexsort((table.start_sample[stems], table.piece[stems]))]
     piece, start = table.piece[ordered], table.start_sample[ordered]
     begins = np.flatnonzero(np.diff(piece, prepend=-1).astype(bool) | np.diff(start, prepend=-1).astype(bool))
@@ -140,7 +140,7 @@ def _subsets(weight: float, stems: Int[np.ndarray, " stems"], table: ChunkTable)
 
 
 def _pattern(weights: list[float], seed: int) -> tuple[Shaped[np.ndarray, " _slots"], ...]:
-    """The component of each slot, the rank of each slot among its component's, and the slots of each component."""
+    """The component of each slot, the rank of each slot in its component, and the slots of each component."""
     shares = np.array(weights) / sum(weights) * _PATTERN_SLOTS
     counts = np.where(shares > 0, np.maximum(np.floor(shares), 1), 0).astype(np.int64)
     while counts.sum() != _PATTERN_SLOTS:
@@ -170,10 +170,10 @@ _THREAD = _ThreadGenerator()
 
 
 def example_generator(seed: int, index: int, attempt: int) -> np.random.Generator:
-    """The random numbers of one example: Philox with seed and index as its key, apart for every attempt.
+    """The random numbers of one example: Philox with seed and index as its key, separate for every attempt.
 
-    Each thread has one generator that is set anew by every call (a tenth of the time that making one takes), so
-    use it up before the next call.
+    Each thread has one generator that every call sets again (in a tenth of the time of making one), so
+    draw everything from it before the next call.
     """
     _THREAD.bits.state = {
         "bit_generator": "Philox",

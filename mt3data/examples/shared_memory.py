@@ -1,4 +1,4 @@
-"""Room in the memory that processes share, through which workers hand their batches over."""
+"""Space in shared memory, through which workers pass their batches on."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 from mt3core.errors import UsageError
 
-SHARED_MEMORY = Path("/dev/shm")  # of Linux; containers have 64 MB there unless told otherwise
+SHARED_MEMORY = Path("/dev/shm")  # of Linux; containers have 64 MB there by default
 
 
 def check_shared_memory(num_workers: int, batches_ahead: int, batch_bytes: int, folder: Path = SHARED_MEMORY) -> None:
-    """Raises `UsageError` where workers that keep `batches_ahead` batches and make one more find no room for them.
+    """Raises `UsageError` if workers that keep `batches_ahead` batches and make one more have no space for them.
 
-    They would be ended by a signal (SIGBUS) in the middle of a run. Systems without the folder are not looked at.
+    They would be killed by a signal (SIGBUS) in the middle of a run. Systems without the folder are not checked.
     """
     needed = num_workers * (batches_ahead + 1) * batch_bytes
     if not needed or not folder.is_dir():
@@ -23,7 +23,7 @@ def check_shared_memory(num_workers: int, batches_ahead: int, batch_bytes: int, 
         raise UsageError(
             f"{num_workers} workers that keep {batches_ahead} batches ready need {_megabytes(needed)} of shared "
             f"memory, and {folder} has {_megabytes(free)} free.",
-            "Give the container more (docker run --shm-size=4g; in Kubernetes an emptyDir of medium Memory there), "
+            "Give the container more (docker run --shm-size=4g; in Kubernetes, mount an emptyDir with medium: Memory), "
             "or lower data.batches_ahead or data.num_workers.",
         )
 

@@ -1,1 +1,1 @@
-"""Data sets made ready for training: chunks in shards, with a manifest."""
+"""Data sets prepared for training: chunks in shards, with a manifest."""

@@ -1,6 +1,6 @@
-"""Chunks: what a prepared data set consists of. Up to 8.192 s of one recording, and the notes that sound in it.
+"""Chunks, the units of a prepared data set: up to 8.192 s of one recording, and the notes that sound in it.
 
-The chunks of a recording follow each other without overlap; its last is as short as what is left. A record is
+The chunks of a recording follow each other without overlap; the last may be shorter. A record is
 
     header   32 bytes, little-endian: "MT3C", version, encoding, samples, notes, bytes of audio, CRC-32 of the audio,
              CRC-32 of header and notes, first sample within the piece
@@ -8,8 +8,8 @@ The chunks of a recording follow each other without overlap; its last is as shor
     notes    rows of NOTE_DTYPE (packed, little-endian)
 
 The notes keep their times within the piece, to the bit: the codec rounds times to 10 ms steps counted from the start
-of the piece, and 8.192 s is no whole number of them, so times counted from the chunk would now and then land on
-another step. `Chunk.notes` gives the others.
+of the piece, and 8.192 s is not a whole number of them, so times counted from the chunk would sometimes fall on
+another step. `Chunk.notes` has times counted from the chunk.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mt3core.errors import DatasetError
 from mt3core.notes.table import NOTE_DTYPE, NoteTable
 
 CHUNK_SAMPLES = 131_072  # 8.192 s: four segments of 256 frames of 128 samples
-# Besides the notes that sound in a stretch, those this near to it: rounded to a step of 10 ms they may reach it.
+# A chunk also has the notes this close to it: rounded to a step of 10 ms they may reach it.
 MARGIN_SECONDS = 0.02
 FULL_SCALE = 1 << 15  # int16 samples are multiples of 1 / FULL_SCALE, as in `load_audio`
 
@@ -60,12 +60,12 @@ class Chunk:
 
 
 def to_int16(audio: Float[np.ndarray, " samples"]) -> tuple[Int16[np.ndarray, " samples"], int]:
-    """Audio rounded to int16, and how many samples lay outside its range by more than rounding and were clipped."""
+    """Audio rounded to int16, and how many samples were outside its range by more than rounding and were clipped."""
     result = np.empty(len(audio), np.int16)
     num_clipped = 0
     for start in range(0, len(audio), CHUNK_SAMPLES):  # in parts: an hour's intermediate results would be 500 MB
         scaled = np.rint(audio[start : start + CHUNK_SAMPLES] * np.float32(FULL_SCALE))
-        # +1.0 itself has no int16; one step less than full scale is no clipping that anyone could hear.
+        # +1.0 itself has no int16; one step less than full scale is not audible as clipping.
         num_clipped += int(np.count_nonzero((scaled > FULL_SCALE) | (scaled < -FULL_SCALE)))
         result[start : start + CHUNK_SAMPLES] = np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1)
     return result, num_clipped
@@ -79,9 +79,9 @@ def notes_between(notes: NoteTable, start_seconds: float, end_seconds: float, ma
 def cut_chunks(audio: Int16[np.ndarray, " samples"], notes: NoteTable) -> list[Chunk]:
     """All chunks of a recording in order, each with its notes and those within MARGIN_SECONDS of it.
 
-    With a note that goes on from before a chunk come all notes of its pitch, program and drum flag that met it,
-    though they have ended: to the codec the first offset of a pitch ends it, so without them a note that is over
-    would be tied.
+    A note that continues from before a chunk comes with all notes of its pitch, program and drum flag that
+    overlapped it, even if they have ended: for the codec the first offset of a pitch ends it, so without them a note
+    that is over would be tied.
     """
     chunks = []
     for start in range(0, len(audio), CHUNK_SAMPLES):
@@ -101,7 +101,7 @@ def encode_chunk(
 
     Args:
         notes: with times from the start of the piece.
-        flac: pack the audio losslessly.
+        flac: compress the audio losslessly.
         start_sample: of this audio within the piece.
     """
     if not 0 < len(audio_int16) <= CHUNK_SAMPLES:
@@ -123,11 +123,11 @@ def decode_chunk(data: bytes) -> Chunk:
 
 
 def decode_segment(data: bytes, start_sample: int, num_samples: int, all_notes: bool = False) -> Chunk:
-    """A part of a chunk: `num_samples` from `start_sample` (within the chunk), zeros where the chunk is over.
+    """A section of a chunk: `num_samples` from `start_sample` (within the chunk), zeros after its end.
 
-    Its notes are those of the part and those within MARGIN_SECONDS of it, or with `all_notes` those of the whole
-    chunk: where notes of one pitch overlap, the codec asks for those that have ended, too. Audio that is stored as
-    it is is not copied unless it has to be padded, and its checksum is not compared (ArrayRecord has compared its
+    Its notes are those of the section and those within MARGIN_SECONDS of it, or with `all_notes` those of the whole
+    chunk: if notes of the same pitch overlap, the codec also needs those that have ended. Uncompressed audio is not
+    copied unless it has to be padded, and its checksum is not compared (ArrayRecord has compared its
     own); header and notes are checked. Raises `DatasetError` for a damaged or newer record.
     """
     header = _read_header(data)
@@ -149,7 +149,7 @@ def _sounds_between(notes: NoteTable, start: float, end: float) -> Bool[np.ndarr
 
 
 def _met(notes: NoteTable, is_held: Bool[np.ndarray, " notes"]) -> Bool[np.ndarray, " notes"]:
-    """The notes that end after a held one of the same key has begun."""
+    """The notes that end after a held one of the same key has started."""
     keys = notes["pitch"] + 128 * (notes["program"] + 256 * notes["is_drum"])
     since = np.full(int(keys.max(initial=0)) + 1, np.inf)
     np.minimum.at(since, keys[is_held], notes["onset"][is_held])
@@ -174,16 +174,16 @@ class _Header:
 
 def _read_header(data: bytes) -> _Header:
     if len(data) < _HEADER.size or data[:4] != _MAGIC:
-        raise _damaged("it does not begin as a chunk does")
+        raise _damaged("it does not start like a chunk")
     _, version, encoding, num_samples, num_notes, audio_bytes, audio_crc, crc, start_sample = _HEADER.unpack_from(data)
     if version > _VERSION or encoding not in (_RAW, _FLAC):
         raise DatasetError(
-            f"A record is of version {version}, encoding {encoding}, which this release does not know.",
+            f"A record has version {version}, encoding {encoding}, unknown to this release.",
             "Install the release of mt3kit that prepared it, or a newer one.",
         )
     header = _Header(encoding, num_samples, num_notes, audio_bytes, audio_crc, start_sample)
     if len(data) != header.audio_end + num_notes * NOTE_DTYPE.itemsize:
-        raise _damaged(f"it has {len(data)} bytes, not as many as its header announces")
+        raise _damaged(f"it has {len(data)} bytes, a different number than its header says")
     if encoding == _RAW and audio_bytes != 2 * num_samples:
         raise _damaged("its header contradicts itself")
     if _header_crc(data, memoryview(data)[header.audio_end :]) != struct.pack("<I", crc):
@@ -225,12 +225,12 @@ def _unpack_flac(data: bytes, start: int, count: int) -> Int16[np.ndarray, " sam
     except soundfile.SoundFileError as error:
         raise _damaged(f"its FLAC cannot be read ({str(error).rstrip('.')})") from error
     if len(audio) != count:
-        raise _damaged("its FLAC is shorter than its header announces")
+        raise _damaged("its FLAC is shorter than its header says")
     return audio
 
 
 def _damaged(reason: str) -> DatasetError:
     return DatasetError(
         f"A record of a prepared data set is damaged: {reason}.",
-        "Delete its shard and run mt3 prepare again; finished shards are not redone.",
+        "Delete its shard and run mt3 prepare again; finished shards are kept.",
     )

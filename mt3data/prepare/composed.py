@@ -1,6 +1,6 @@
-"""A small data set made from nothing: pieces composed by rule, rendered in SLAKH's layout, and prepared for training.
+"""A small data set made from scratch: pieces composed by rule, rendered in SLAKH's layout and prepared for training.
 
-It lies in the user's cache, under a name that tells everything its bytes depend on, and is found there the next time:
+It is kept in the user's cache, under a name with everything its bytes depend on, and is found there the next time:
 
     composed-NAME/midi/train/000.mid               what was composed
     composed-NAME/rendered/train/Track00001/       mix.flac, stems/, MIDI/, metadata.yaml
@@ -30,15 +30,15 @@ from mt3render.instruments import sounds_digest
 from mt3render.sources import Source
 
 COMPOSITION_VERSION = 2  # changes with every change to the pieces or to how they are rendered
-HELD_OUT_SHARE = 8  # of so many pieces one is for validation and one for the test
+HELD_OUT_SHARE = 8  # of this many pieces one is for validation and one for testing
 _SAMPLE_RATE_HZ = 16_000  # what the network hears
 _DATASET_NAME = "composed"
 
 
 def with_composed_data(config: TrainingConfig, say: Callable[[str], None] = print) -> TrainingConfig:
-    """The config with the manifest of its composed pieces, which are made where they are not there yet.
+    """The config with the manifest of its composed pieces, which are made if they do not exist yet.
 
-    A config that asks for none (`data.composed_pieces` 0) is returned as it is.
+    A config without composed pieces (`data.composed_pieces` 0) is returned unchanged.
     """
     if not config.data.composed_pieces:
         return config
@@ -47,17 +47,17 @@ def with_composed_data(config: TrainingConfig, say: Callable[[str], None] = prin
 
 
 def composed_manifest(num_pieces: int, say: Callable[[str], None] = print, folder: Path | None = None) -> Path:
-    """The manifest of `num_pieces` training pieces and an eighth as many each for validation and test.
+    """The manifest of `num_pieces` training pieces and an eighth as many each for validation and testing.
 
-    `folder` is where data sets are kept, otherwise the user's cache. Raises `OutputError` where that cannot be
-    written, `DatasetError` where a piece cannot be rendered, `MissingExtraError` without the extra `[datasets]`.
+    `folder` is where data sets are kept, by default the user's cache. Raises `OutputError` if that cannot be
+    written, `DatasetError` if a piece cannot be rendered, `MissingExtraError` without the extra `[datasets]`.
     """
     array_record_module()  # before anything slow: is it installed?
     rendering = _rendering()
     place = (folder or cache_folder()) / f"composed-{num_pieces}-{_fingerprint(num_pieces, rendering)}"
     manifest = place / "cache" / MANIFEST_NAME
     if manifest.is_file():
-        say(f"Data: {num_pieces} composed pieces, found at {place}")
+        say(f"Data: {num_pieces} composed pieces in {place}")
         return manifest
     started = time.perf_counter()
     say(f"Composing {num_pieces} pieces and rendering them with {rendering.engine} ...")
@@ -65,19 +65,19 @@ def composed_manifest(num_pieces: int, say: Callable[[str], None] = print, folde
         with atomic_directory(place, overwrite=True) as new:
             seconds = _render(num_pieces, new, rendering)
             _prepare(new / "rendered", new / "cache")
-            if manifest.is_file():  # another process was faster, and may be reading what it made
+            if manifest.is_file():  # another process was faster, and its files may already be in use
                 raise FileExistsError(manifest)
     except FileExistsError:
         if not manifest.is_file():
             raise
         return manifest
     took = time.perf_counter() - started
-    say(f"Data: {num_pieces} composed pieces, {seconds / 60:.1f} min of music made in {took:.0f} s at {place}")
+    say(f"Data: {num_pieces} composed pieces, {seconds / 60:.1f} min of music, made in {took:.0f} s in {place}")
     return manifest
 
 
 def composing_engine() -> str:
-    """What renders composed pieces here: the best engine that is installed."""
+    """The engine for composed pieces: the best one that is installed."""
     return _rendering().engine
 
 

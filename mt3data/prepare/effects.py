@@ -1,6 +1,6 @@
-"""Recordings at another pitch and of another length, made once while a data set is prepared; the labels follow.
+"""Recordings with another pitch and length, made once while a data set is prepared; the labels follow.
 
-librosa's phase vocoder and resampler, which read whole recordings: too slow for the workers that feed a training.
+librosa's phase vocoder and resampler, which read whole recordings: too slow for the workers of a training run.
 """
 
 from __future__ import annotations
@@ -20,21 +20,23 @@ _NUM_PITCHES = 128
 
 
 def check_effects(pitch_semitones: int, stretch: float) -> None:
-    """Raises `UsageError` for what would not be music any more."""
+    """Raises `UsageError` for changes so large that the result would no longer be music."""
     if abs(pitch_semitones) > MOST_SEMITONES:
-        raise UsageError(f"{pitch_semitones} semitones are too many.", f"Give -{MOST_SEMITONES} to {MOST_SEMITONES}.")
+        raise UsageError(f"{pitch_semitones} semitones are too many.", f"Use -{MOST_SEMITONES} to {MOST_SEMITONES}.")
     if not SHORTEST <= stretch <= LONGEST:
-        raise UsageError(f"A recording cannot get {stretch:g} times its length.", f"Give {SHORTEST:g} to {LONGEST:g}.")
+        raise UsageError(
+            f"A recording cannot be stretched to {stretch:g} times its length.", f"Use {SHORTEST:g} to {LONGEST:g}."
+        )
 
 
 def change_audio(
     audio: Float[np.ndarray, " samples"], rate_hz: int, pitch_semitones: int, stretch: float
 ) -> Float[np.ndarray, " stretched"]:
-    """Mono audio so many semitones higher and `stretch` times as long. Raises `MissingExtraError` without librosa."""
+    """Mono audio, higher by the semitones and `stretch` times as long. Raises `MissingExtraError` without librosa."""
     with needed("datasets", "Another pitch or length"):
         import librosa
     ratio = 2.0 ** (pitch_semitones / 12)
-    # Longer by as much as it is shortened again when its pitch is raised: one pass of the vocoder for both.
+    # Stretched also by the factor that raising the pitch shortens it: one pass of the vocoder for both.
     rate, frames = 1 / (stretch * ratio), {"n_fft": _FFT_SAMPLES, "hop_length": _HOP_SAMPLES}
     longer = librosa.effects.time_stretch(audio, rate=rate, **frames)
     shifted = librosa.resample(longer, orig_sr=rate_hz * ratio, target_sr=rate_hz, res_type="soxr_hq")
@@ -42,7 +44,7 @@ def change_audio(
 
 
 def change_notes(notes: NoteTable, pitch_semitones: int, stretch: float) -> NoteTable:
-    """The notes of what `change_audio` makes; those that get a pitch outside MIDI are left out, drums stay drums."""
+    """The notes of the audio from `change_audio`; pitches outside MIDI are left out, drums stay unchanged."""
     changed = notes.copy()
     changed["onset"] *= stretch
     changed["offset"] *= stretch

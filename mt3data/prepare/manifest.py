@@ -1,6 +1,6 @@
-"""The manifest of prepared data: a Parquet table with one row a chunk, which says in which shard each one lies.
+"""The manifest of prepared data: a Parquet table with one row per chunk, which says in which shard it is.
 
-Shards are ArrayRecord files (see `chunks.py` for a record) beside the manifest or below its folder.
+Shards are ArrayRecord files (see `chunks.py` for a record) next to the manifest or below its folder.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from mt3data.readers.tracks import MIX
 
 MANIFEST_NAME = "chunk_manifest.parquet"
 MANIFEST_VERSION = 1
-# One record a group, because Grain reads single records at random. Not compressed: zstd saves 10 % of int16 audio and
-# makes a read eight times as slow (measured: 1.6 ms against 0.2 ms); FLAC inside the record saves much more.
+# One record per group, because Grain reads single records at random. Not compressed: zstd saves 10 % of int16 audio and
+# makes reading eight times slower (measured: 1.6 ms against 0.2 ms); FLAC inside the record saves much more.
 SHARD_OPTIONS = "group_size:1,uncompressed"
 READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
@@ -42,7 +42,7 @@ COLUMNS: dict[str, str] = {
     "duration_seconds": "double",
     "num_notes": "int32",  # that sound in the chunk
     "checksum": "uint32",  # CRC-32 of the record
-    "defects": "string",  # words, with a count where one helps: "clipped:12 notes_past_audio:3"
+    "defects": "string",  # words, with a count if useful: "clipped:12 notes_past_audio:3"
     "licence": "string",
 }
 _VERSION_KEY = b"mt3_manifest"
@@ -50,7 +50,7 @@ _VERSION_KEY = b"mt3_manifest"
 
 @dataclass(frozen=True)
 class Manifest:
-    """The rows of a manifest, column by column; `manifest["program"]` is an array with one value a chunk."""
+    """The rows of a manifest, column by column; `manifest["program"]` is an array with one value per chunk."""
 
     path: Path
     columns: dict[str, Shaped[np.ndarray, " chunks"]] = field(repr=False)
@@ -66,7 +66,7 @@ class Manifest:
         return Manifest(self.path, {name: column[rows] for name, column in self.columns.items()})
 
     def belongs(self, split: str, datasets: Sequence[DatasetChoice] = ()) -> Bool[np.ndarray, " chunks"]:
-        """Whether each chunk is of the split and of one of the data sets; of any where none are given."""
+        """Whether each chunk is of the split and of one of the data sets; of any if none are given."""
         names = [choice.name for choice in datasets]
         in_split = self["split"] == split
         return in_split & np.isin(self["dataset"].astype(str), names) if names else in_split
@@ -76,7 +76,7 @@ class Manifest:
     ) -> Bool[np.ndarray, " chunks"]:
         """Whether each chunk belongs to a whole recording of the split and of these data sets, or of all.
 
-        Raises `DatasetError` where none does, with the next step given.
+        Raises `DatasetError`, with the given next step, if none does.
         """
         chosen = self.belongs(split, datasets) & (self["stem"] == MIX)
         if not chosen.any():
@@ -110,16 +110,16 @@ def write_manifest(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """Reads a manifest, given by its file or by the folder that holds it.
+    """Reads a manifest, given by its file or by the folder that contains it.
 
-    Strings are columns of Python objects, equal ones being the same object. Raises `DatasetError` for what is no
-    manifest, lacks a column or was made by a newer release, and `MissingExtraError` without pyarrow.
+    Strings are columns of Python objects; equal strings are the same object. Raises `DatasetError` for a file that
+    is not a manifest, lacks a column or was made by a newer release, and `MissingExtraError` without pyarrow.
     """
     path = Path(path)
     if path.is_dir():
         path = path / MANIFEST_NAME
     if not path.is_file():
-        raise DatasetError(f"There is no manifest {path}.", "Make it with mt3 prepare, or give its path.")
+        raise DatasetError(f"There is no manifest {path}.", "Make it with mt3 prepare, or pass its path.")
     parquet, pyarrow = parquet_modules()
     try:
         with parquet.ParquetFile(path) as file:
@@ -131,23 +131,23 @@ def read_manifest(path: str | Path) -> Manifest:
     columns = {}
     for name, alias in COLUMNS.items():
         if table.schema.field(name).type != pyarrow.type_for_alias(alias) or table[name].null_count:
-            raise DatasetError(
-                f"{path}: column {name} does not hold {alias} throughout.", "Make it again: mt3 prepare."
-            )
+            raise DatasetError(f"{path}: column {name} must be {alias} throughout.", "Make it again: mt3 prepare.")
         columns[name] = _strings(table[name]) if alias == "string" else table[name].to_numpy()
     return Manifest(path, columns)
 
 
 def check_shards(manifest: Manifest) -> None:
-    """Opens every shard. Raises `DatasetError` naming the first that is missing, cut or short of records."""
+    """Opens every shard. Raises `DatasetError` naming the first that is missing, truncated or lacks records."""
     problems = shard_problems(manifest)
     if problems:
-        others = f" So are {len(problems) - 1} others." if len(problems) > 1 else ""
-        raise DatasetError(problems[0] + others, "Run mt3 prepare again: it makes what is missing and keeps the rest.")
+        others = f" So are {len(problems) - 1} more." if len(problems) > 1 else ""
+        raise DatasetError(
+            problems[0] + others, "Run mt3 prepare again: it makes the missing shards and keeps the rest."
+        )
 
 
 def shard_problems(manifest: Manifest) -> list[str]:
-    """A sentence for each shard of the manifest that is missing, cut off, or has fewer records than rows say."""
+    """A sentence for each shard of the manifest that is missing, truncated, or has fewer records than the rows say."""
     needed: dict[str, int] = {}
     for shard, index in zip(manifest["shard"].tolist(), manifest["index"].tolist(), strict=True):
         needed[shard] = max(needed.get(shard, 0), index + 1)
@@ -156,21 +156,21 @@ def shard_problems(manifest: Manifest) -> list[str]:
 
 
 def shard_problem(path: Path, num_records: int) -> str:
-    """What is wrong with a shard that should hold at least `num_records`; empty where nothing is."""
+    """What is wrong with a shard that should have at least `num_records`; empty if nothing."""
     if not path.is_file():
         return f"The shard {path} is missing."
     reader = array_record_module().ArrayRecordReader(str(path), options=READER_OPTIONS)
     try:
         found = reader.num_records()
         if not reader.ok():
-            return f"The shard {path} is cut off or damaged."
-        return "" if found >= num_records else f"The shard {path} has {found} records where {num_records} belong."
+            return f"The shard {path} is truncated or damaged."
+        return "" if found >= num_records else f"The shard {path} has {found} records instead of {num_records}."
     finally:
         _close(reader)
 
 
 def array_record_module() -> Any:
-    """ArrayRecord's reader and writer. Raises `MissingExtraError` where the package is not installed."""
+    """ArrayRecord's reader and writer. Raises `MissingExtraError` if the package is not installed."""
     with needed("datasets", "Prepared data"):
         from array_record.python import array_record_module
     return array_record_module
@@ -179,7 +179,7 @@ def array_record_module() -> Any:
 def _close(reader: Any) -> None:
     try:
         reader.close()
-    except RuntimeError:  # closing a damaged file repeats its complaint
+    except RuntimeError:  # closing a damaged file raises its error again
         return
 
 
@@ -188,7 +188,7 @@ def _check_schema(path: Path, schema: Any) -> None:
         version = json.loads((schema.metadata or {})[_VERSION_KEY])["version"]
     except (KeyError, ValueError, TypeError) as error:
         raise DatasetError(
-            f"{path} is a Parquet file, but no manifest of prepared chunks.", "Give the one that mt3 prepare wrote."
+            f"{path} is a Parquet file but not a manifest of prepared chunks.", "Use the file written by mt3 prepare."
         ) from error
     if version > MANIFEST_VERSION:
         raise DatasetError(
@@ -197,7 +197,7 @@ def _check_schema(path: Path, schema: Any) -> None:
         )
     missing = [name for name in COLUMNS if name not in schema.names]
     if missing:
-        raise DatasetError(f"{path} lacks the column {', '.join(missing)}.", "Make it again: mt3 prepare.")
+        raise DatasetError(f"{path} has no column {', '.join(missing)}.", "Make it again: mt3 prepare.")
 
 
 def _strings(column: Any) -> Shaped[np.ndarray, " chunks"]:

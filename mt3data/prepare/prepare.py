@@ -1,12 +1,12 @@
-"""Preparation of a data set: units to shards, on as many processes as there are, and shards to a manifest.
+"""Preparation of a data set: units to shards, in several processes, and shards to a manifest.
 
     cache/chunk_manifest.parquet          rows of all data sets prepared into this folder
-    cache/NAME/settings.json              what every run over these shards has to agree on
-    cache/NAME/prepared.json              the units that make up the data set; there when it is complete
-    cache/NAME/train-00000.array_record   a shard, and beside it `train-00000.json`, its report
+    cache/NAME/settings.json              settings that every run over these shards must share
+    cache/NAME/prepared.json              the units of the data set; written when it is complete
+    cache/NAME/train-00000.array_record   a shard; next to it `train-00000.json`, its report
 
-Every file is whole or absent, and says the same however often a run was broken off and by how many processes it was
-made: a run after a kill does the units that have no report, and leaves the others alone.
+Every file is written completely or not at all, and is the same however often a run was interrupted and however many
+processes it used: a run after a kill does the units that have no report, and leaves the others alone.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from mt3data.prepare.shards import Report, manifest_rows, read_report, remove_le
 from mt3data.readers.units import Settings, Unit
 
 SETTINGS_NAME, PREPARED_NAME = "settings.json", "prepared.json"
-# What FLAC leaves of music at 16 kHz, rather more than was measured (docs/data.md): the check must not say too little.
+# FLAC's compression of music at 16 kHz, rather less than measured (docs/data.md), so as not to estimate too little.
 FLAC_RATIO = 0.65
-# Bytes of audio come with their notes and the block structure of a shard: measured 1 % to 2 %.
+# Notes and the block structure of a shard add to the bytes of audio: measured 1 % to 2 %.
 _OVERHEAD = 1.03
 
 
 def claim_folder(out: Path, settings: Settings) -> Path:
-    """The folder of a data set's shards, made for these settings; refused where it was begun with others."""
+    """The folder of a data set's shards, made for these settings; refused if it was started with others."""
     folder = out / settings.name
     path = folder / SETTINGS_NAME
     try:
@@ -48,18 +48,18 @@ def claim_folder(out: Path, settings: Settings) -> Path:
     if stored != settings.as_json():
         raise DatasetError(
             f"{folder} was prepared with other settings ({_differences(stored, settings)}).",
-            "Repeat those, choose another --out or --name, or delete the folder.",
+            "Use the same settings, choose another --out or --name, or delete the folder.",
         )
     return folder
 
 
 def unfinished(units: Sequence[Unit], folder: Path) -> list[Unit]:
-    """The units to be done: without a report, changed since, or with failures that may have been mended."""
+    """The units to do: without a report, changed since, or with failures that may have been fixed."""
     return [unit for unit in units if not _is_finished(unit, read_report(unit.name, folder))]
 
 
 def recorded_seconds(unit: Unit) -> float:
-    """How much audio a unit has, all its stems counted. Reads one header a track: its files are equally long."""
+    """How much audio a unit has, counting all stems. Reads one header per track: its files are equally long."""
     lengths: dict[str, float] = {}
     total = 0.0
     for recording in unit.recordings:
@@ -73,12 +73,12 @@ def recorded_seconds(unit: Unit) -> float:
 
 
 def estimated_bytes(seconds: float, flac: bool) -> int:
-    """Bytes that this much audio takes once prepared."""
+    """Bytes that this much audio needs when prepared."""
     return int(seconds * SAMPLE_RATE_HZ * 2 * _OVERHEAD * (FLAC_RATIO if flac else 1.0))
 
 
 def check_space(out: Path, needed_bytes: int) -> None:
-    """Raises `OutputError` where the disk below `out` has less than that left."""
+    """Raises `OutputError` if the disk of `out` has less free space than that."""
     existing = out.absolute()
     while not existing.exists():
         existing = existing.parent
@@ -86,31 +86,31 @@ def check_space(out: Path, needed_bytes: int) -> None:
     if free < needed_bytes:
         raise OutputError(
             f"Preparing needs about {needed_bytes / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free at {out}.",
-            "Choose another --out, free some space, or pack the audio with --flac.",
+            "Choose another --out, free some space, or compress the audio with --flac.",
         )
 
 
 def run_units(
     units: Sequence[Unit], settings: Settings, folder: Path, processes: int, done: Callable[[Unit, Report], None]
 ) -> None:
-    """Prepares units side by side and calls `done` as each is finished.
+    """Prepares units in parallel and calls `done` as each is finished.
 
-    Raises `OutputError` where a shard cannot be written and `ProcessError` where a process was ended from outside;
-    no other units are begun then, and those that are finished stay.
+    Raises `OutputError` if a shard cannot be written and `ProcessError` if a process was killed;
+    no further units are then started, and the finished ones stay.
     """
     write = partial(write_unit, settings=settings, folder=folder)
     try:
         map_in_processes(write, units, processes, "prepared shards", done)
     except (KeyboardInterrupt, SystemExit):
-        for unit in units:  # what was being written is done again anyway
+        for unit in units:  # unfinished shards are done again anyway
             remove_leftovers(folder, unit)
         raise
 
 
 def merge(units: Sequence[Unit], settings: Settings, out: Path) -> list[Report]:
-    """Makes the manifest from all reports and returns those of this data set, failures and all.
+    """Makes the manifest from all reports and returns those of this data set, including failures.
 
-    Shards that no unit has any more are deleted. Raises `DatasetError` where a unit is not finished.
+    Shards that no longer belong to a unit are deleted. Raises `DatasetError` if a unit is not finished.
     """
     folder = out / settings.name
     reports = {unit.name: read_report(unit.name, folder) for unit in units}
@@ -162,7 +162,7 @@ def _stored(path: Path) -> tuple[Settings, list[str]]:
 
 
 def _delete_others(folder: Path, names: set[str]) -> None:
-    """Shards and reports of units that are no more, and what killed runs left behind."""
+    """Shards and reports of units that no longer exist, and leftovers of killed runs."""
     kept = {SETTINGS_NAME, PREPARED_NAME}
     for path in folder.iterdir():
         if path.name.startswith(".") and path.is_dir():

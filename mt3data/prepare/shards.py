@@ -1,7 +1,7 @@
 """One unit becomes one shard: reading, cutting, writing. The unit is finished when its report is there.
 
-The report is a small JSON file beside the shard, written last. It has the manifest's rows in short, the sentences
-on what was left out, and the digest of the unit and the size of the shard, by which it shows what belongs to it.
+The report is a small JSON file next to the shard, written last. It has the manifest's rows in short form, sentences
+on what was left out, and the digest of the unit and the size of the shard, which show what it belongs to.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _FOUND_HERE = (_CLIPPED, _PAST_AUDIO, _SILENT)
 
 @dataclass(frozen=True)
 class Report:
-    """What became of a unit. `recordings` are the manifest's rows in short: see `manifest_rows`."""
+    """The result of a unit. `recordings` are the manifest's rows in short form: see `manifest_rows`."""
 
     unit: str
     digest: str
@@ -47,7 +47,7 @@ class Report:
 
     @property
     def failures(self) -> tuple[Defect, ...]:
-        """What was left out because it could not be read; it is tried again by the next run."""
+        """What was left out because it could not be read; the next run tries it again."""
         return tuple(one for one in self.left_out if one.kind == _UNREADABLE)
 
     @property
@@ -56,11 +56,11 @@ class Report:
 
 
 def write_unit(unit: Unit, settings: Settings, folder: Path) -> Report:
-    """Prepares a unit into `folder`. What cannot be read is left out and named in the report; so is silence that
-    has notes, which would teach the network to hear them in silence.
+    """Prepares a unit into `folder`. Unreadable files are left out and named in the report; so are silent recordings
+    with notes, which would teach the network to hear notes in silence.
 
-    The same unit gives the same bytes. Holds the audio of one recording at a time. Raises `OutputError` where the
-    shard cannot be written; then nothing of it is there.
+    The same unit gives the same bytes. Keeps the audio of one recording in memory at a time. Raises `OutputError` if
+    the shard cannot be written; then no part of it remains.
     """
     shard, report_path = shard_path(folder, unit.name), folder / (unit.name + _REPORT_SUFFIX)
     remove_leftovers(folder, unit)
@@ -76,7 +76,7 @@ def write_unit(unit: Unit, settings: Settings, folder: Path) -> Report:
                 left_out.append(defect(recording.track.name, recording.stem_name, _UNREADABLE, error))
                 continue
             if len(notes) and not audio.any():
-                problem = f"{recording.audio} is silent all through, though it has {len(notes)} notes."
+                problem = f"{recording.audio} is silent throughout but has {len(notes)} notes."
                 left_out.append(defect(recording.track.name, recording.stem_name, _SILENT, problem))
                 continue
             recordings.append(_describe(recording, len(audio), words, writer.num_records))
@@ -93,7 +93,7 @@ def write_unit(unit: Unit, settings: Settings, folder: Path) -> Report:
 
 
 def read_report(unit_name: str, folder: Path) -> Report | None:
-    """The report of a unit whose shard is there in its full size; None otherwise."""
+    """The report of a unit whose shard exists in its full size; None otherwise."""
     try:
         content = json.loads((folder / (unit_name + _REPORT_SUFFIX)).read_text(encoding="utf-8"))
         left_out = tuple(Defect(**one) for one in content.pop("left_out"))
@@ -104,7 +104,7 @@ def read_report(unit_name: str, folder: Path) -> Report | None:
 
 
 def remove_leftovers(folder: Path, unit: Unit) -> None:
-    """What a process that was killed left of this unit: the hidden folders of `atomic_output`."""
+    """What a killed process left of this unit: the hidden folders of `atomic_output`."""
     for suffix in (_SHARD_SUFFIX, _REPORT_SUFFIX):
         for leftover in folder.glob(f".{unit.name}{suffix}.*"):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -115,7 +115,7 @@ def shard_path(folder: Path, unit_name: str) -> Path:
 
 
 def manifest_rows(report: Report, settings: Settings) -> Iterator[dict[str, Any]]:
-    """The manifest's rows of a finished unit, one a chunk, in the order of the shard's records."""
+    """The manifest's rows of a finished unit, one per chunk, in the order of the shard's records."""
     shard = f"{settings.name}/{report.unit}{_SHARD_SUFFIX}"
     for recording in report.recordings:
         shared = {name: value for name, value in recording.items() if name not in ("samples", "first", "chunks")}
@@ -134,9 +134,9 @@ def manifest_rows(report: Report, settings: Settings) -> Iterator[dict[str, Any]
 
 
 def _read(recording: Recording, settings: Settings) -> tuple[np.ndarray, NoteTable, list[str]]:
-    """Audio, notes and the words on what was found wrong with them.
+    """Audio, notes and the words for what is wrong with them.
 
-    Notes that begin after the audio are left out and counted; one that rings on past the end keeps its offset.
+    Notes that start after the audio are left out and counted; one that lasts past the end keeps its offset.
     """
     if recording.stem is None:
         notes = labels.track_notes(recording.track, apply_sustain=settings.sustain)
@@ -212,6 +212,6 @@ def _cannot_write(path: Path, error: BaseException) -> OutputError:
             f"The disk is full: {path} could not be written.",
             "Free some space and run again; finished shards are kept, and --flac makes the others smaller.",
         )
-    # The library appends where in its file it stood; its first words are the reason.
+    # The library appends its position in its source; the first words are the reason.
     reason = str(error).split(";")[0].rstrip(".")
-    return OutputError(f"{path} cannot be written: {reason}.", "Run again when it can; finished shards are kept.")
+    return OutputError(f"{path} cannot be written: {reason}.", "Fix that and run again; finished shards are kept.")

@@ -1,4 +1,4 @@
-"""Names of files, tracks and splits: what may stand in a message, in a table and in a file name."""
+"""Names of files, tracks and splits: what is allowed in a message, in a table and in a file name."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _MOST_NAME_BYTES = 160
 
 
 def printable(text: str | os.PathLike[str]) -> str:
-    """Text that can be printed and stored as UTF-8: bytes of a file name that are none show as `\\xNN`."""
+    """Text that can be printed and stored as UTF-8: other bytes of a file name show as `\\xNN`."""
     return os.fspath(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def track_name(relative: str) -> str:
-    """A valid file name for a track at this place in its data set: folders joined by `__`, at most 160 bytes.
+    """A valid file name for a track at this path in its data set: folders joined by `__`, at most 160 bytes.
 
-    Characters that some file system or shell takes amiss become `_`. Where a name had to be changed so, a few
-    digits of a hash keep it apart from others that would become the same.
+    Characters that are a problem for some file system or shell become `_`. A name changed in this way gets a few
+    digits of a hash, to distinguish it from others that would become the same.
     """
     text = unicodedata.normalize("NFC", printable(relative))
     name = "".join(char if _is_harmless(char) else "_" for char in text.replace("/", "__")).strip(". ")
@@ -37,12 +37,12 @@ def track_name(relative: str) -> str:
 
 
 def split_of_folder(name: str) -> str | None:
-    """train, validation or test where a folder is called so (or valid, val, dev, ...)."""
+    """train, validation or test if a folder has that name (or valid, val, dev, ...)."""
     return _SPLIT_OF_FOLDER.get(name.lower())
 
 
 def split_by_name(name: str) -> str:
-    """A split that depends on the name alone, so that more pieces never move the others: 80, 10 and 10 of 100."""
+    """A split that depends on the name alone, so that new pieces never move the others: 80, 10 and 10 of 100."""
     number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % 100
     return "train" if number < 80 else "validation" if number < 90 else "test"
 
@@ -50,8 +50,8 @@ def split_by_name(name: str) -> str:
 def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
     """The files of a folder with one of these suffixes (in any case), by name without it, preferred ones first.
 
-    The names are in Unicode's composed form, so that a copy made on a Mac is found too. A folder that is not
-    there or cannot be read has none. Hidden files are passed over.
+    The names are in Unicode's composed form, so that a copy made on a Mac is also found. A folder that is
+    missing or cannot be read has none. Hidden files are ignored.
     """
     found: dict[str, list[Path]] = {}
     for path in _files(folder):

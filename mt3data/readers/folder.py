@@ -1,7 +1,7 @@
-"""A user's own recordings: audio and MIDI files of equal names, anywhere below one folder.
+"""A user's own recordings: audio and MIDI files of the same name, anywhere below one folder.
 
 A folder called train, validation or test (also valid, val, dev) on the way to a file puts it in that split. All
-other pieces are divided by a hash of their place and name: about 80 % train, 10 % validation, 10 % test.
+other pieces are divided by a hash of their path and name: about 80 % train, 10 % validation, 10 % test.
 """
 
 from __future__ import annotations
@@ -41,25 +41,24 @@ class _File:
 
 
 def read(root: Path) -> Dataset:
-    """All pairs below a folder; a name without its other half is a `Defect`.
+    """All pairs below a folder; a file without its counterpart is a `Defect`.
 
-    Files of one folder belong together first. What is left over is paired across folders (`audio/a.wav` with
-    `midi/a.mid`) where only one audio and one MIDI file of a split have that name. Raises `DatasetError` where there
-    is not one pair.
+    Files of one folder are paired first. The rest are paired across folders (`audio/a.wav` with `midi/a.mid`)
+    if only one audio and one MIDI file of a split have that name. Raises `DatasetError` if there are no pairs.
     """
     audio, midi, defects = _find_files(root)
     pairs = [(audio.pop(key), midi.pop(key)) for key in sorted(audio.keys() & midi.keys())]
     pairs += _pair_across_folders(audio, midi)
     for file in audio.values():
-        problem = f"{file.path} has no MIDI file of its name."
+        problem = f"{file.path} has no MIDI file of the same name."
         defects.append(defect(track_name(file.key), MIX, "missing_midi", problem))
     for file in midi.values():
-        problem = f"{file.path} has no audio file of its name."
+        problem = f"{file.path} has no audio file of the same name."
         defects.append(defect(track_name(file.key), MIX, "missing_audio", problem))
     if not pairs:
         raise DatasetError(
             f"{root} has no audio file with a MIDI file of the same name.",
-            "Put piece.wav and piece.mid beside each other, in any folder below it.",
+            "Put piece.wav and piece.mid next to each other, in any folder below it.",
         )
     tracks: dict[str, Track] = {}
     for recording, notes in pairs:
@@ -72,7 +71,7 @@ def read(root: Path) -> Dataset:
 
 
 def _find_files(root: Path) -> tuple[dict[str, _File], dict[str, _File], list[Defect]]:
-    """Audio and MIDI files by place and name, the first choice where there are several, and the others' defects."""
+    """Audio and MIDI files by folder and name, the first choice if there are several, and the others' defects."""
     defects: list[Defect] = []
     found: tuple[dict[str, _File], dict[str, _File]] = ({}, {})
     if not root.is_dir():
@@ -85,13 +84,13 @@ def _find_files(root: Path) -> tuple[dict[str, _File], dict[str, _File], list[De
                 file = _File(paths[0], "" if place == "." else place, stem)
                 files[file.key] = file
                 for other in paths[1:]:
-                    problem = f"{other} is left aside for {paths[0].name}, which has the same name."
+                    problem = f"{other} is ignored: {paths[0].name} has the same name."
                     defects.append(defect(track_name(file.key), MIX, "left_aside", problem, skips=False))
     return *found, defects
 
 
 def _pair_across_folders(audio: dict[str, _File], midi: dict[str, _File]) -> list[tuple[_File, _File]]:
-    """Takes the pairs out of both; by split and name."""
+    """Removes the pairs from both; by split and name."""
     by_name: tuple[dict[tuple[str | None, str], list[_File]], ...] = (defaultdict(list), defaultdict(list))
     for groups, files in zip(by_name, (audio, midi), strict=True):
         for file in files.values():

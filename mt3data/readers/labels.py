@@ -1,4 +1,4 @@
-"""The notes of a track, as the network is to hear them: read from its MIDI, held by the pedal, free of overlaps."""
+"""The notes of a track as the network should hear them: read from its MIDI, held by the pedal, without overlaps."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def track_notes(track: Track, apply_sustain: bool = True) -> NoteTable:
     """The notes of a whole recording, sorted by onset, drum flag, program and pitch; times in seconds.
 
     With stems they are the sum of the stems' notes. Drums have program 0. `apply_sustain` lengthens the notes that
-    a pedal holds. Raises `MidiError` for a broken MIDI file and `DatasetError` for one that is not there: a
-    recording with the notes of only some of its instruments would teach the network to overhear the others.
+    a pedal holds. Raises `MidiError` for a damaged MIDI file and `DatasetError` for a missing one: a
+    recording with the notes of only some of its instruments would teach the network to ignore the others.
     """
     if track.stems:
         table = np.concatenate([stem_notes(track, stem, apply_sustain) for stem in track.stems])
     elif track.midi is None:
-        raise DatasetError(f"{track.name} has no MIDI.", "Leave it out, or put the file in its place.")
+        raise DatasetError(f"{track.name} has no MIDI.", "Leave it out, or restore the file.")
     else:
         table = read_midi(track.midi, apply_sustain)
     return _finish(track, table)
@@ -35,8 +35,8 @@ def stem_notes(track: Track, stem: Stem, apply_sustain: bool = True) -> NoteTabl
     Otherwise as `track_notes`.
     """
     if stem.midi is None:
-        raise DatasetError(f"{track.name} {stem.name} has no MIDI.", "Leave it out, or put the file in its place.")
-    # A channel that is not the drums' one may still have a pedal, which drums do not heed; so the flag comes last.
+        raise DatasetError(f"{track.name} {stem.name} has no MIDI.", "Leave it out, or restore the file.")
+    # A channel other than the drum channel may have a pedal, which drums ignore; so the flag comes last.
     table = read_midi(stem.midi, apply_sustain and not stem.is_drum)
     table["is_drum"] = stem.is_drum
     table["program"] = 0 if stem.is_drum else stem.program

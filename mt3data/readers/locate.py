@@ -1,4 +1,4 @@
-"""Where data sets are looked for, and which kind a folder holds."""
+"""Where data sets are looked for, and which kind of data set a folder contains."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ DEFAULT_PLACES = {
 
 
 def find_dataset(kind: str, directory: Path | None = None) -> Path:
-    """The folder of a data set: `directory`, or the first of the default places that is there.
+    """The folder of a data set: `directory`, or the first default folder that exists.
 
-    A folder that holds nothing but the data set's own folder, as some archives unpack, stands for that. Raises
-    `UsageError` for an unknown kind and `DatasetError`, naming where it looked, when nothing is found.
+    If a folder contains only the data set's own folder, as some archives unpack, that one is used. Raises
+    `UsageError` for an unknown kind and `DatasetError`, naming where it looked, if nothing is found.
     """
     if kind not in _READERS:
-        raise UsageError(f"There is no kind of data set called {kind!r}.", f"Give one of {', '.join(KINDS)}.")
+        raise UsageError(f"Unknown kind of data set {kind!r}.", f"Choose from {', '.join(KINDS)}.")
     if directory is None:
         for place in DEFAULT_PLACES[kind]:
             if Path(place).is_dir():
                 return Path(place)
         if not DEFAULT_PLACES[kind]:
-            raise UsageError(f"A data set of the kind {kind} has no usual place.", "Give its folder.")
+            raise UsageError(f"A data set of the kind {kind} has no default folder.", "Pass its folder.")
         looked = ", ".join(f"{place}/" for place in DEFAULT_PLACES[kind])
-        raise DatasetError(f"There is no {kind} data set: looked for {looked}.", "Give its folder.")
+        raise DatasetError(f"No {kind} data set was found: looked for {looked}.", "Pass its folder.")
     if not directory.is_dir():
         raise DatasetError(f"There is no folder {directory}.", "Check the name and the folder.")
     if kind != folder.KIND and recognise(directory) != kind:
@@ -44,7 +44,7 @@ def find_dataset(kind: str, directory: Path | None = None) -> Path:
 
 
 def recognise(directory: Path) -> str:
-    """The kind of data set in a folder by its layout; `folder` where it is neither of the others."""
+    """The kind of data set in a folder by its layout; `folder` if it is none of the others."""
     if maestro.metadata_files(directory):
         return maestro.KIND
     return slakh.KIND if next(slakh.track_folders(directory), None) else folder.KIND

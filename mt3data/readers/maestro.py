@@ -1,7 +1,7 @@
 """MAESTRO: piano recordings with the MIDI of the same performance.
 
-Version 3 describes its pieces in a CSV file and in a JSON file that holds one object a column; in version 2 the JSON
-file is a list with one object a piece. Names of files are relative to the data set's folder.
+Version 3 describes its pieces in a CSV file and in a JSON file with one object per column; in version 2 the JSON
+file is a list with one object per piece. File names are relative to the data set's folder.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _NEEDED = ("split", "midi_filename", "audio_filename")
 
 
 def metadata_files(root: Path) -> list[Path]:
-    """`maestro-v3.0.0.csv` and the like in a folder: the newest version first, of one version CSV first."""
+    """`maestro-v3.0.0.csv` and the like in a folder: the newest version first, CSV before JSON."""
     found = [path for pattern in ("maestro*.csv", "maestro*.json") for path in root.glob(pattern)]
     return sorted(found, key=lambda path: (path.stem, path.suffix == ".csv"), reverse=True)
 
 
 def read(root: Path) -> Dataset:
-    """The pieces that MAESTRO's metadata names, whether their files are there or not; no audio is opened.
+    """The pieces named in MAESTRO's metadata, whether or not their files exist; no audio is opened.
 
-    A file is found with another suffix too (`.mid`, `.flac`, ...). What is missing is a `Defect`. Raises
-    `DatasetError` where there is no metadata that can be read.
+    A file may have another suffix (`.mid`, `.flac`, ...). A missing file is a `Defect`. Raises
+    `DatasetError` if no metadata can be read.
     """
     rows, defects = _read_metadata(root)
     find = _FileFinder(root)
@@ -50,7 +50,7 @@ def read(root: Path) -> Dataset:
             continue
         midi_name = PurePosixPath(row["midi_filename"])
         if str(midi_name) in seen:
-            problem = f"{midi_name} is listed again in row {number}; the first row counts."
+            problem = f"{midi_name} is listed again in row {number}; the first row is used."
             defects.append(defect(f"row {number}", MIX, "listed_twice", problem, skips=False))
             continue
         seen.add(str(midi_name))
@@ -84,43 +84,43 @@ class _FileFinder:
 
 
 def _composition(row: dict[str, Any]) -> list[str]:
-    """Composer and title as one text, where both are there."""
+    """Composer and title as one text, if both are given."""
     parts = [str(row.get(column) or "").strip() for column in ("canonical_composer", "canonical_title")]
     return [", ".join(parts)] if all(parts) else []
 
 
 def _complaint(row: dict[str, Any]) -> str:
-    """What is wrong with a piece's metadata, as the end of a sentence; empty where nothing is."""
+    """What is wrong with a piece's metadata, as the end of a sentence; empty if nothing."""
     for column in _NEEDED:
         value = row.get(column)
         if not isinstance(value, str) or not value.strip():
             return f"has no {column}"
     if row["split"] not in SPLITS:
-        return f"has the split {row['split']!r}, which is none of {', '.join(SPLITS)}"
+        return f"has the split {row['split']!r}, which is not one of {', '.join(SPLITS)}"
     for column in _NEEDED[1:]:
         parts = PurePosixPath(row[column]).parts
         if ".." in parts or parts[0] == "/" or "\0" in row[column]:
-            return f"has the {column} {row[column]!r}, which lies outside the data set"
+            return f"has the {column} {row[column]!r}, which is outside the data set"
     return ""
 
 
 def _read_metadata(root: Path) -> tuple[list[dict[str, Any]], list[Defect]]:
-    """The rows of the first metadata file that can be read, and what is wrong with those before it."""
+    """The rows of the first readable metadata file, and what is wrong with those before it."""
     files = metadata_files(root)
     if not files:
         raise DatasetError(
-            f"{root} has no metadata of MAESTRO (maestro-v3.0.0.csv or .json).",
-            "Give the folder that the archive was unpacked to.",
+            f"{root} has no MAESTRO metadata (maestro-v3.0.0.csv or .json).",
+            "Use the folder that the archive was unpacked to.",
         )
     problems = []
     for path in files:
         try:
             rows = _read_csv(path) if path.suffix == ".csv" else _read_json(path)
-        except (OSError, ValueError, csv.Error) as error:  # ValueError: JSON and UTF-8 that are none
+        except (OSError, ValueError, csv.Error) as error:  # ValueError: not JSON or not UTF-8
             problems.append(f"{path} cannot be read ({error}).")
             continue
         return rows, [defect(path.name, MIX, "bad_metadata", problem, skips=False) for problem in problems]
-    raise DatasetError(printable(problems[0]), "Download the metadata of MAESTRO again.")
+    raise DatasetError(printable(problems[0]), "Download the MAESTRO metadata again.")
 
 
 def _read_csv(path: Path) -> list[dict[str, Any]]:

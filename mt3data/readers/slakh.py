@@ -1,8 +1,8 @@
 """SLAKH2100: mixes of rendered stems, each stem with its MIDI.
 
-Three editions have one layout in a track's folder: the redux release (`train`, `validation`, `test`, `omitted`), the
-original release (the same without `omitted`) and BabySlakh (16 kHz WAV, no split folders: all of it is `train`).
-What was rendered shows in the files, since the flags in BabySlakh's metadata are wrong. `all_src.mid` is not
+Three editions have the same layout in a track's folder: the redux release (`train`, `validation`, `test`, `omitted`),
+the original release (the same without `omitted`) and BabySlakh (16 kHz WAV, no split folders: all of it is `train`).
+The files show what was rendered, since the flags in BabySlakh's metadata are wrong. `all_src.mid` is not
 read: it also has the notes of stems that were never rendered.
 """
 
@@ -41,9 +41,9 @@ def track_folders(root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def read(root: Path) -> Dataset:
-    """All tracks of one edition; opens the YAML files, and MIDI only where they do not name the program.
+    """All tracks of one edition; opens the YAML files, and MIDI only if they do not name the program.
 
-    A track that cannot be read becomes a `Defect` and leaves the others alone. Raises `DatasetError` where there
+    A track that cannot be read becomes a `Defect` and does not affect the others. Raises `DatasetError` if there
     are no tracks, `MissingExtraError` without PyYAML.
     """
     tracks: dict[str, Track] = {}
@@ -52,7 +52,7 @@ def read(root: Path) -> Dataset:
     for split, folder in track_folders(root):
         if folder.name in tracks:
             other = tracks[folder.name].split
-            problem = f"{folder.name} is in {other} and in {split}; the one in {other} counts."
+            problem = f"{folder.name} is in {other} and in {split}; the one in {other} is used."
             defects.append(defect(folder.name, MIX, "listed_twice", problem, skips=False))
             continue
         metadata, found = _read_metadata(folder)
@@ -63,8 +63,8 @@ def read(root: Path) -> Dataset:
             identities.append((folder.name, split, str(metadata["UUID"])))
     if not tracks:
         raise DatasetError(
-            f"{root} has no tracks of SLAKH (TrackNNNNN, perhaps in train, validation, test).",
-            "Give the folder that the archive was unpacked to.",
+            f"{root} has no SLAKH tracks (TrackNNNNN, perhaps in train, validation, test).",
+            "Use the folder that the archive was unpacked to.",
         )
     defects += across_splits(identities, "same_source", "the same source (UUID {key})")
     return Dataset(KIND, root, in_order(tracks.values()), tuple(defects))
@@ -88,7 +88,7 @@ def _read_track(folder: Path, split: str, metadata: dict[str, Any]) -> tuple[Tra
     audio, midi = _stem_files(folder / "stems", AUDIO_SUFFIXES), _stem_files(folder / "MIDI", MIDI_SUFFIXES)
     described = metadata["stems"]
     if not audio and midi:
-        problem = f"{folder} has no stems; the mix is used with the MIDI of those marked as rendered."
+        problem = f"{folder} has no stems; the mix is used with the MIDI of the stems marked as rendered."
         defects.append(defect(name, MIX, "no_stems", problem, skips=False))
     stems = []
     for stem_name in sorted(described.keys() | audio.keys() | midi.keys()):
@@ -99,12 +99,12 @@ def _read_track(folder: Path, split: str, metadata: dict[str, Any]) -> tuple[Tra
             defects += _not_rendered(name, split, stem, fields, bool(audio))
             continue
         if stem.midi is None:
-            problem = f"{stem.audio} has no MIDI of its name"
+            problem = f"{stem.audio} has no MIDI file of the same name"
             defects += [defect(name, stem_name, "missing_midi", f"{problem}."), mix_defect(name, problem)]
         stem, more = _describe(name, stem, fields)
         stems.append(stem)
         defects += more
-        # A set that was rendered in SLAKH's layout has the same names and other pieces.
+        # A data set rendered in SLAKH's layout has the same names but other pieces.
         is_original = "lmd_matched" in str(metadata.get("lmd_midi_dir"))
         if is_original and is_known(name, stem_name) != "missing_audio":
             defects += known_problem(name, stem_name, split)
@@ -119,17 +119,17 @@ def _stem_files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
 
 
 def _not_rendered(track: str, split: str, stem: Stem, fields: dict[str, Any], has_stems: bool) -> list[Defect]:
-    """A stem without audio is no part of the mix, unless its metadata says that it was rendered."""
+    """A stem without audio is not in the mix, unless its metadata says that it was rendered."""
     if not has_stems or fields.get("audio_rendered") is not True:
         return []
     if is_known(track, stem.name) == "missing_audio":
         return list(known_problem(track, stem.name, split))
-    problem = f"{track} {stem.name} is marked as rendered, but its audio is not there"
+    problem = f"{track} {stem.name} is marked as rendered, but its audio is missing"
     return [defect(track, stem.name, "missing_audio", f"{problem}."), mix_defect(track, problem)]
 
 
 def _describe(track: str, stem: Stem, fields: dict[str, Any]) -> tuple[Stem, list[Defect]]:
-    """Program, drum flag and class from the metadata; from the stem's MIDI where that does not say."""
+    """Program, drum flag and class from the metadata; from the stem's MIDI if the metadata does not say."""
     program, is_drum = fields.get("program_num"), fields.get("is_drum")
     instrument_class = fields.get("inst_class")
     if not isinstance(instrument_class, str):
@@ -140,7 +140,7 @@ def _describe(track: str, stem: Stem, fields: dict[str, Any]) -> tuple[Stem, lis
         return replace(stem, program=program, is_drum=is_drum, instrument_class=instrument_class), []
     if is_drum is True:
         return replace(stem, program=DRUM_PROGRAM, is_drum=True, instrument_class=instrument_class), []
-    if stem.midi is None:  # already reported, and of no use
+    if stem.midi is None:  # already reported, and not usable
         return replace(stem, instrument_class=instrument_class), []
     from mt3core.notes.midi_reading import read_content
 
@@ -150,13 +150,13 @@ def _describe(track: str, stem: Stem, fields: dict[str, Any]) -> tuple[Stem, lis
         return stem, [defect(track, stem.name, "unreadable_midi", error)]
     is_drum = any(one.is_drum for one in instruments)
     program = DRUM_PROGRAM if is_drum else instruments[0].program if instruments else 0
-    problem = f"The metadata does not tell the program of {track} {stem.name}; its MIDI says {program}."
+    problem = f"The metadata does not give the program of {track} {stem.name}; its MIDI says {program}."
     described = replace(stem, program=program, is_drum=is_drum, instrument_class=instrument_class)
     return described, [defect(track, stem.name, "bad_metadata", problem, skips=False)]
 
 
 def _read_metadata(folder: Path) -> tuple[dict[str, Any], list[Defect]]:
-    """`metadata.yaml` with `stems` as a mapping of mappings, whatever the file looks like."""
+    """`metadata.yaml` with `stems` as a mapping of mappings, whatever the file contains."""
     path = folder / "metadata.yaml"
     yaml, loader = _yaml()
     try:
@@ -164,8 +164,8 @@ def _read_metadata(folder: Path) -> tuple[dict[str, Any], list[Defect]]:
     except OSError as error:
         reason = error.strerror or str(error)
         return {"stems": {}}, [_bad_metadata(folder, f"{path} cannot be read ({reason})")]
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2018-99-99, a broken encoding
-        return {"stems": {}}, [_bad_metadata(folder, f"{path} is no YAML ({' '.join(str(error).split())[:120]})")]
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2018-99-99, an invalid encoding
+        return {"stems": {}}, [_bad_metadata(folder, f"{path} is not YAML ({' '.join(str(error).split())[:120]})")]
     if not isinstance(content, dict) or not isinstance(content.get("stems"), dict):
         known = content if isinstance(content, dict) else {}
         return {**known, "stems": {}}, [_bad_metadata(folder, f"{path} has no list of stems")]
@@ -180,5 +180,5 @@ def _bad_metadata(folder: Path, problem: str) -> Defect:
 def _yaml() -> tuple[Any, Any]:
     with needed("datasets", "Reading SLAKH's metadata"):
         import yaml
-    # libyaml is ten times as fast; the safe loaders build plain values only.
+    # libyaml is ten times faster; the safe loaders build plain values only.
     return yaml, getattr(yaml, "CSafeLoader", yaml.SafeLoader)

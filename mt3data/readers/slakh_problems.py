@@ -22,7 +22,7 @@ PROBLEM_STEMS: dict[str, dict[str, str]] = {
 }
 _SENTENCES = {
     "white_noise": "The audio of {place} is known to be noise",
-    "wrong_midi": "The MIDI of {place} is known not to be what the audio plays",
+    "wrong_midi": "The MIDI of {place} is known not to match the audio",
     "wrong_pitch": "The pitches of {place} are known to be wrong",
     "wrong_octave": "The notes of {place} are known to be in the wrong octave",
     "short_notes": "The notes of {place} are known to be too short",
@@ -33,27 +33,27 @@ _USED = ("short_notes",)
 
 
 def is_known(track: str, stem: str) -> str:
-    """The kind of problem that a stem of SLAKH2100 is known for, or an empty text."""
+    """The known problem of a stem of SLAKH2100, or an empty text."""
     return next((kind for kind, stems in PROBLEM_STEMS.items() if stems.get(track) == stem), "")
 
 
 def known_problem(track: str, stem: str, split: str) -> tuple[Defect, ...]:
-    """The defects of a stem that is known to be wrong, of its own and of the mix that it sounds in."""
+    """The defects of a stem that is known to be wrong: its own and those of the mix that contains it."""
     kind = is_known(track, stem)
     if not kind:
         return ()
     problem = _SENTENCES[kind].format(place=f"{track} {stem}")
     if kind in _USED:
-        return (defect(track, stem, f"known_{kind}", f"{problem}; it is used as it is.", skips=False),)
+        return (defect(track, stem, f"known_{kind}", f"{problem}; it is used unchanged.", skips=False),)
     found = defect(track, stem, f"known_{kind}", f"{problem}.")
     if kind == "missing_audio":
         return (found,)
     if split in ("test", "validation"):  # stay whole, so that scores can be compared with published ones
-        kept = f"{problem}; the mix stays in the {split} set all the same."
+        kept = f"{problem}; the mix still stays in the {split} set."
         return found, defect(track, MIX, "mix_with_wrong_stem", kept, skips=False)
     return found, mix_defect(track, problem)
 
 
 def mix_defect(track: str, problem: str) -> Defect:
-    """What a stem without right labels means for the mix."""
+    """What a stem without correct labels means for the mix."""
     return defect(track, MIX, "mix_with_wrong_stem", f"{problem}, so the mix is left out; the other stems are used.")

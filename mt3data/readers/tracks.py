@@ -1,4 +1,4 @@
-"""What every reader of a data set gives: tracks, each a recording with its notes, perhaps in stems."""
+"""What every reader of a data set returns: tracks, each a recording with its notes, perhaps in stems."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-# The name under which a track's whole recording stands where stems have names of their own.
+# The name of a track's whole recording, in the place of a stem's name.
 MIX = "mix"
 
 
@@ -15,11 +15,11 @@ class Defect:
     """Something wrong with a track, or with one stem of it.
 
     `kind` is a word such as `missing_audio`, `message` one clear sentence with the file's name. With `skips` the
-    material is left out by the preparation; otherwise it is used, mended where the message says so.
+    material is left out by the preparation; otherwise it is used, corrected if the message says so.
     """
 
     track: str
-    stem: str  # MIX where it concerns the whole track
+    stem: str  # MIX if it concerns the whole track
     kind: str
     message: str
     skips: bool = True
@@ -27,7 +27,7 @@ class Defect:
 
 @dataclass(frozen=True)
 class Stem:
-    """One instrument of a track. A file that is not there is None."""
+    """One instrument of a track. A missing file is None."""
 
     name: str
     audio: Path | None
@@ -41,8 +41,8 @@ class Stem:
 class Track:
     """A recording and its notes.
 
-    Without stems the notes are those of `midi`; with stems they are the sum of the notes of all stems that were
-    rendered, which are those in `stems`.
+    Without stems the notes are those of `midi`; with stems they are the sum of the notes of all rendered stems
+    (those in `stems`).
     """
 
     dataset: str  # maestro, slakh, folder
@@ -56,7 +56,7 @@ class Track:
 
 @dataclass(frozen=True)
 class Dataset:
-    """All tracks of a data set in the order of their names, and what its reader found wrong on the way."""
+    """All tracks of a data set in order of name, and the defects its reader found."""
 
     kind: str
     root: Path
@@ -69,5 +69,5 @@ class Dataset:
 
 
 def in_order(tracks: Iterable[Track]) -> tuple[Track, ...]:
-    """Tracks in the one order that does not depend on the file system."""
+    """Tracks in an order that does not depend on the file system."""
     return tuple(sorted(tracks, key=lambda track: (track.split, track.name)))

@@ -1,4 +1,4 @@
-"""What is prepared as one piece of work: a few tracks of one split, which become one shard."""
+"""The unit of work of a preparation: a few tracks of one split, which become one shard."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from pathlib import Path
 from mt3data.readers.defects import skipped
 from mt3data.readers.tracks import MIX, Dataset, Defect, Stem, Track, in_order
 
-# Changes whenever the same input would give other shards.
+# Changes whenever the same input would give different shards.
 PREPARATION_VERSION = 1
-# Large data sets get shards of about 50 to 350 MB: files few enough to be open at the same time, work small enough to
-# be lost to an interruption. Small ones get up to 64 shards, so that many processors find work.
+# Large data sets get shards of about 50 to 350 MB: few enough files to keep open at the same time, and little work
+# lost to an interruption. Small ones get up to 64 shards, so that many processors have work.
 _MOST_TRACKS = {"maestro": 4, "slakh": 4}
 _MOST_TRACKS_OTHERWISE = 16
 _SHARDS_AIMED_AT = 64
-# A matter of the data set as it was published or put together, not of this copy of it.
+# Defects of the data set as it was published or assembled, not of this copy of it.
 _KNOWN_KINDS = ("known_", "same_", "mix_with_wrong_stem")
-# What is in two splits must not be trained on in stems either.
+# The stems of a piece that is in two splits must not be trained on either.
 _WHOLE_TRACK_KINDS = ("same_",)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides, besides the input, which bytes a preparation writes."""
+    """What determines, besides the input, which bytes a preparation writes."""
 
     name: str  # the data set's name in the manifest, and the folder of its shards
     kind: str
@@ -46,14 +46,14 @@ class Settings:
 
     def as_json(self) -> str:
         values = asdict(self)
-        if not self.changes_sound:  # so that what was prepared before there were effects is found again
+        if not self.changes_sound:  # so that data prepared before there were effects is still recognised
             del values["pitch_semitones"], values["stretch"]
         return json.dumps(values, indent=1, sort_keys=True) + "\n"
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One audio file to prepare: a stem, or a whole track where `stem` is None. `defects` are words to store."""
+    """One audio file to prepare: a stem, or a whole track if `stem` is None. `defects` are words to store."""
 
     track: Track
     stem: Stem | None
@@ -67,7 +67,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class Unit:
-    """The recordings of one shard in their order, and a digest of all that its contents come from."""
+    """The recordings of one shard in order, and a digest of everything its contents depend on."""
 
     name: str
     recordings: tuple[Recording, ...]
@@ -75,9 +75,9 @@ class Unit:
 
 
 def plan_units(dataset: Dataset, settings: Settings) -> list[Unit]:
-    """The units of a data set in their one order; recordings that a skipping defect names are in none.
+    """The units of a data set in a fixed order, without the recordings named by a skipping defect.
 
-    The digest covers names, sizes and descriptions of the files, so a file that was mended makes its unit new.
+    The digest covers names, sizes and descriptions of the files, so a repaired file changes its unit.
     """
     chosen = [track for track in in_order(dataset.tracks) if track.split in settings.splits]
     size = max(1, min(_MOST_TRACKS.get(dataset.kind, _MOST_TRACKS_OTHERWISE), len(chosen) // _SHARDS_AIMED_AT))
@@ -94,7 +94,7 @@ def plan_units(dataset: Dataset, settings: Settings) -> list[Unit]:
 
 
 def faults(dataset: Dataset, settings: Settings) -> list[Defect]:
-    """The reader's defects by which this copy of the data set loses material of the chosen splits."""
+    """The reader's defects because of which this copy of the data set loses material of the chosen splits."""
     others = {track.name for track in dataset.tracks if track.split not in settings.splits}
     return [
         one
@@ -104,7 +104,7 @@ def faults(dataset: Dataset, settings: Settings) -> list[Defect]:
 
 
 class _Recordings:
-    """Which files of a track are prepared, after all that its reader found."""
+    """Which files of a track are prepared, given the defects its reader found."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._skipped = skipped(dataset.defects)
@@ -145,7 +145,7 @@ def _described(root: Path, track: Track) -> dict:
 
 
 def _file(root: Path, path: Path | None) -> tuple[str, int] | None:
-    """Name within the data set and size. Not the time of change: a copy of the same files is the same input."""
+    """Name within the data set and size. Not the modification time: a copy of the same files is the same input."""
     if path is None:
         return None
     try:

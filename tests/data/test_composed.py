@@ -64,7 +64,7 @@ def test_a_data_set_is_made_once_and_found_again(tmp_path, monkeypatch):
     monkeypatch.setattr(composed, "_render", None)  # nothing is rendered any more
     again = with_composed_data(TrainingConfig("x", data=DataConfig(composed_pieces=2)), said.append)
     assert again == config
-    assert "found at" in said[-1]
+    assert "pieces in" in said[-1]
     assert with_composed_data(TrainingConfig("x")) == TrainingConfig("x")
 
 

@@ -160,7 +160,7 @@ def test_damage_is_noticed_wherever_it_is(flac):
 def test_records_of_a_newer_release_are_refused():
     data = bytearray(encode_chunk(random_audio(10), note_table([])))
     data[4] = 9
-    with pytest.raises(DatasetError, match="is of version 9"):
+    with pytest.raises(DatasetError, match="has version 9"):
         decode_chunk(bytes(data))
 
 
@@ -216,15 +216,15 @@ def test_manifests_that_cannot_be_used_are_refused_in_one_sentence(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     refused("cannot be read as a manifest")
     parquet.write_table(pa.table({"a": [1]}), path)
-    refused("no manifest of prepared chunks")
+    refused("not a manifest of prepared chunks")
     write_manifest(path, [row(0)])
     table = parquet.read_table(path)
     parquet.write_table(table.drop_columns(["licence", "index"]), path)
-    refused("lacks the column index, licence")
+    refused("has no column index, licence")
     parquet.write_table(table.replace_schema_metadata({"mt3_manifest": '{"version": 7}'}), path)
     refused("of version 7")
     parquet.write_table(table.set_column(8, "index", pa.array([1.5])).select(list(COLUMNS)), path)
-    refused("column index does not hold int32")
+    refused("column index must be int32")
 
 
 def test_missing_cut_and_short_shards_are_named(tmp_path):
@@ -240,9 +240,9 @@ def test_missing_cut_and_short_shards_are_named(tmp_path):
     manifest = read_manifest(tmp_path / "m.parquet")
     problems = shard_problems(manifest)
     assert len(problems) == 3
-    assert "cut is cut off or damaged" in problems[0]
+    assert "cut is truncated or damaged" in problems[0]
     assert "gone is missing" in problems[1]
-    assert "short has 2 records where 3 belong" in problems[2]
-    with pytest.raises(DatasetError, match="So are 2 others"):
+    assert "short has 2 records instead of 3" in problems[2]
+    with pytest.raises(DatasetError, match="So are 2 more"):
         check_shards(manifest)
     check_shards(Manifest(manifest.path, {name: column[:3] for name, column in manifest.columns.items()}))

@@ -53,8 +53,8 @@ def test_halves_are_reported_and_the_rest_goes_on(tmp_path):
         ("x__other", MIX, "missing_audio", True),
     ]
     said = [one.message for one in dataset.defects]
-    assert f"{tmp_path}/alone.wav has no MIDI file of its name." in said
-    assert f"{tmp_path}/a.flac is left aside for a.wav, which has the same name." in said
+    assert f"{tmp_path}/alone.wav has no MIDI file of the same name." in said
+    assert f"{tmp_path}/a.flac is ignored: a.wav has the same name." in said
 
 
 def test_split_folders_and_the_rule_for_the_rest(tmp_path):
@@ -86,7 +86,7 @@ def test_names_that_are_no_utf8(tmp_path):
     assert track.name.encode().startswith(b"caf_xe9-")
     assert track.audio.is_file()
     (lost,) = dataset.defects
-    assert lost.message.endswith(r"lost\xff.wav has no MIDI file of its name.")
+    assert lost.message.endswith(r"lost\xff.wav has no MIDI file of the same name.")
     assert lost.message.encode()
     midi_of([(0.0, 1.0, 60)], track.midi)
     assert len(track_notes(track)) == 1
@@ -116,7 +116,7 @@ def test_nothing_to_read(tmp_path):
         folder.read(touch(tmp_path, "a.wav"))
     with pytest.raises(DatasetError, match="There is no folder"):
         folder.read(tmp_path / "nowhere")
-    with pytest.raises(UsageError, match=r"has no usual place\. Give its folder"):
+    with pytest.raises(UsageError, match=r"has no default folder\. Pass its folder"):
         find_dataset("folder")
 
 

@@ -83,10 +83,10 @@ def test_a_bad_row_leaves_the_others(tmp_path):
     dataset = maestro.read(root)
     assert [track.name for track in dataset.tracks] == ["a", "d"]
     assert [defect.message for defect in dataset.defects] == [
-        "Row 2 of the metadata has the split 'trian', which is none of train, validation, test.",
+        "Row 2 of the metadata has the split 'trian', which is not one of train, validation, test.",
         "Row 3 of the metadata has no split.",
-        "2018/a.midi is listed again in row 4; the first row counts.",
-        "Row 5 of the metadata has the audio_filename '../../etc/c.wav', which lies outside the data set.",
+        "2018/a.midi is listed again in row 4; the first row is used.",
+        "Row 5 of the metadata has the audio_filename '../../etc/c.wav', which is outside the data set.",
     ]
     assert [defect.skips for defect in dataset.defects] == [True, True, False, True]
 
@@ -117,7 +117,7 @@ def test_unreadable_metadata_falls_back_to_the_other_file(tmp_path):
     assert [track.split for track in dataset.tracks] == ["test"]
     assert [(one.kind, one.skips) for one in dataset.defects] == [("bad_metadata", False)]
     (root / "maestro-v3.0.0.json").write_text("[{")
-    with pytest.raises(DatasetError, match=r"maestro-v3.0.0.csv cannot be read .* Download the metadata of MAESTRO"):
+    with pytest.raises(DatasetError, match=r"maestro-v3.0.0.csv cannot be read .* Download the MAESTRO metadata"):
         maestro.read(root)
 
 
@@ -138,9 +138,9 @@ def test_found_in_its_usual_place_by_path_and_inside_a_folder(tmp_path, monkeypa
         assert [track.name for track in read_dataset("maestro", directory).tracks] == ["a"]
     with pytest.raises(DatasetError, match="There is no folder nowhere"):
         find_dataset("maestro", tmp_path.__class__("nowhere"))
-    with pytest.raises(UsageError, match="no kind of data set called 'maestr'"):
+    with pytest.raises(UsageError, match="Unknown kind of data set 'maestr'"):
         find_dataset("maestr")
-    with pytest.raises(DatasetError, match="has no metadata of MAESTRO"):
+    with pytest.raises(DatasetError, match="has no MAESTRO metadata"):
         read_dataset("maestro", root / "2018")
 
 

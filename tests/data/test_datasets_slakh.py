@@ -101,7 +101,7 @@ def test_all_splits_and_none(tmp_path):
 
 
 def test_a_folder_without_tracks_is_refused(tmp_path):
-    with pytest.raises(DatasetError, match=r"has no tracks of SLAKH .* Give the folder"):
+    with pytest.raises(DatasetError, match=r"has no SLAKH tracks .* Use the folder"):
         slakh.read(tmp_path)
 
 
@@ -109,7 +109,10 @@ def test_a_stem_without_midi_spoils_the_mix_but_no_other_stem(tmp_path):
     (small_track(tmp_path) / "MIDI" / "S01.mid").unlink()
     dataset = slakh.read(tmp_path)
     assert skipped(dataset.defects) == {("Track00001", "S01"), ("Track00001", MIX)}
-    assert "S01.flac has no MIDI of its name, so the mix is left out; the other stems are used." in messages(dataset)[1]
+    assert (
+        "S01.flac has no MIDI file of the same name, so the mix is left out; the other stems are used."
+        in messages(dataset)[1]
+    )
     train = dataset.split("train")[0]
     assert len(stem_notes(train, train.stems[0])) == 5
     with pytest.raises(DatasetError, match="Track00001 S01 has no MIDI"):
@@ -127,7 +130,7 @@ def test_midi_without_a_stem_is_no_part_of_the_mix(tmp_path):
     assert [stem.name for stem in dataset.tracks[0].stems] == ["S00"]
     assert set(track_notes(dataset.tracks[0])["program"].tolist()) == {0}
     assert skipped(dataset.defects) == {("Track00001", "S01"), ("Track00001", MIX)}
-    assert messages(dataset, "S01") == ["Track00001 S01 is marked as rendered, but its audio is not there."]
+    assert messages(dataset, "S01") == ["Track00001 S01 is marked as rendered, but its audio is missing."]
 
 
 def test_without_stems_the_mix_is_used(tmp_path):
@@ -144,13 +147,13 @@ def test_without_stems_the_mix_is_used(tmp_path):
 @pytest.mark.parametrize(
     ("yaml", "said"),
     [
-        ("stems:\n  S00:\n    is_drum: false\n  S01: null\n", "does not tell the program of Track00001 S00; its MIDI"),
+        ("stems:\n  S00:\n    is_drum: false\n  S01: null\n", "does not give the program of Track00001 S00; its MIDI"),
         ("stems: [1, 2]\n", "metadata.yaml has no list of stems; the programs are those in its MIDI."),
         ("UUID: x\n", "metadata.yaml has no list of stems"),
-        ("stems: {S00: {program_num: many}, S01: {program_num: 129}}", "not tell the program of Track00001 S01"),
-        ("stems:\n\t- S00: [", "metadata.yaml is no YAML ("),
-        ("\x00\x01", "metadata.yaml is no YAML ("),
-        ("a: 2018-99-99", "metadata.yaml is no YAML (month must be"),
+        ("stems: {S00: {program_num: many}, S01: {program_num: 129}}", "not give the program of Track00001 S01"),
+        ("stems:\n\t- S00: [", "metadata.yaml is not YAML ("),
+        ("\x00\x01", "metadata.yaml is not YAML ("),
+        ("a: 2018-99-99", "metadata.yaml is not YAML (month must be"),
     ],
 )
 def test_metadata_with_gaps_is_filled_from_the_midi(tmp_path, yaml, said):
@@ -195,7 +198,7 @@ def test_the_same_source_in_two_splits_is_kept_in_the_test_set(tmp_path):
     dataset = slakh.read(tmp_path)
     assert skipped(dataset.defects) == {("Track00001", MIX)}
     assert "Track00001 (train) has the same source (UUID same) of Track00002 (test)." in messages(dataset)
-    assert "Track00001 is in train and in omitted; the one in train counts." in messages(dataset)
+    assert "Track00001 is in train and in omitted; the one in train is used." in messages(dataset)
 
 
 def test_known_problem_stems_are_those_of_the_published_list(dataset_layouts, tmp_path):
@@ -216,9 +219,9 @@ def test_known_problem_stems_are_left_out_of_the_true_set_only(tmp_path):
     assert skipped(dataset.defects) == {("Track00357", "S03"), ("Track00357", MIX), ("Track01918", "S10")}
     assert messages(dataset, "S03") == [
         "The audio of Track00357 S03 is known to be noise.",
-        "The notes of Track00404 S03 are known to be too short; it is used as it is.",
+        "The notes of Track00404 S03 are known to be too short; it is used unchanged.",
     ]
-    assert "the mix stays in the test set all the same" in "".join(messages(dataset, MIX))
+    assert "the mix still stays in the test set" in "".join(messages(dataset, MIX))
     folder = tmp_path / "train" / "Track00357" / "metadata.yaml"
     folder.write_text(folder.read_text().replace("lmd_matched", "made_up"))
     assert ("Track00357", "S03") not in skipped(slakh.read(tmp_path).defects)

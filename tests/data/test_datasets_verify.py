@@ -251,7 +251,7 @@ def test_tables_come_back_as_they_were(tmp_path):
         "used      b S01  long_note: long",
     ]
     table.write_bytes(b"PAR1")
-    with pytest.raises(DatasetError, match="no readable table of defects"):
+    with pytest.raises(DatasetError, match="not a readable table of defects"):
         read_defects(table)
 
 
@@ -263,7 +263,7 @@ def test_a_table_belongs_to_its_data_set(tmp_path):
     assert skipped(told.defects) == {("train__a", MIX)}
     assert with_defects(told, table).defects == told.defects
     table, _ = write_defects(tmp_path / "out", "folder", [defect("other", MIX, "noise", "noise")])
-    with pytest.raises(DatasetError, match="is not of this data set: it names other"):
+    with pytest.raises(DatasetError, match="belongs to another data set: it names other"):
         with_defects(dataset, table)
 
 

@@ -265,7 +265,7 @@ def _end_this_process(*arguments, **more):
     [
         (["--shard", "2/2"], "--shard 2/2 is no part", 2),
         (["--shard", "0/2", "--merge"], "exclude each other", 2),
-        (["--stretch", "3"], "cannot get 3 times its length", 2),
+        (["--stretch", "3"], "cannot be stretched to 3 times its length", 2),
         (["--pitch-semitones", "-20"], "-20 semitones are too many", 2),
         (["--splits", "trian"], "Unknown split trian", 2),
         (["--name", "a/b"], "cannot name a data set", 2),

@@ -31,7 +31,7 @@ def test_what_does_not_fit_the_audio_is_noted(tmp_path, capsys):
     soundfile.write(root / "train/rest.wav", np.zeros(32_000), 16_000)
     write_midi([], root / "train/rest.mid")
     assert prepare_dataset(PrepareOptions("folder", root, tmp_path / "cache", processes=1), Reporter()) == 0
-    assert "nothing.wav is silent all through, though it has 4 notes." in capsys.readouterr().err
+    assert "nothing.wav is silent throughout but has 4 notes." in capsys.readouterr().err
     manifest = read_manifest(tmp_path / "cache")
     words = dict(zip(manifest["track"].tolist(), manifest["defects"].tolist(), strict=True))
     assert words["train__loud"].startswith("clipped:")

@@ -114,7 +114,7 @@ def test_pieces_of_each_variant_with_their_own_notes(maestro, slakh):
     stems = [by_name[f"Track00001_S0{number}"] for number in range(3)]
     assert len(by_name["Track00001"]) == sum(map(len, stems))
     assert list(sets[1].left_out) == ["Track00002_S01"]
-    assert "its audio is not there" in sets[2].left_out["Track00002"]
+    assert "its audio is missing" in sets[2].left_out["Track00002"]
 
 
 def test_the_pedal_holds_the_notes_of_maestro(maestro):
@@ -134,7 +134,7 @@ def test_own_folders_are_taken_too(tmp_path):
     write_pair(tmp_path / "test", "song", 1.5, 1)
     (one,) = find_sets(EvaluationData(("folder",), folder=str(tmp_path)))
     assert [piece.audio.name for piece in one.pieces] == ["song.wav"]
-    with pytest.raises(DatasetError, match=r"has no usual place\. .*--set data\.folder=DIR"):
+    with pytest.raises(DatasetError, match=r"has no default folder\. .*--set data\.folder=DIR"):
         find_sets(EvaluationData(("folder",)))
 
 

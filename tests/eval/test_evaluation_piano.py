@@ -251,7 +251,7 @@ def test_where_bytedance_stops():
 @pytest.mark.parametrize("name", PIANO_PROTOCOLS)
 def test_drums_are_no_piano(name):
     drums = Performance(note_table([(0, 1, 36, 80, 0, True)]))
-    with pytest.raises(NotDefinedError, match="one piano"):
+    with pytest.raises(NotDefinedError, match="a single piano"):
         protocol(name).score(performance((0, 1, 60)), drums)
 
 
