@@ -50,25 +50,6 @@ class Hits:
         return Hits(self.reference[within], self.estimate[within])
 
 
-def match_notes(
-    reference_intervals: Intervals,
-    reference_hz: Hz,
-    estimate_intervals: Intervals,
-    estimate_hz: Hz,
-    onset_tolerance: float = ONSET_TOLERANCE_SECONDS,
-    pitch_tolerance: float = PITCH_TOLERANCE_CENTS,
-    offset_ratio: float | None = OFFSET_RATIO,
-    offset_min_tolerance: float = OFFSET_MIN_TOLERANCE_SECONDS,
-) -> Pairs:
-    """The pairs of `mir_eval.transcription.match_notes`: onset, pitch and, unless `offset_ratio` is None, offset."""
-    hits = onset_hits(
-        reference_intervals, reference_hz, estimate_intervals, estimate_hz, onset_tolerance, pitch_tolerance
-    )
-    if offset_ratio is not None:
-        hits = within_offsets(hits, reference_intervals, estimate_intervals, offset_ratio, offset_min_tolerance)
-    return best_pairs(hits)
-
-
 def match_velocities(
     pairs: Pairs,
     reference_velocities: Velocities,
@@ -91,22 +72,15 @@ def match_velocities(
     return pairs[np.abs(slope * found + intercept - expected) < velocity_tolerance]
 
 
-def count_onsets(
-    reference_intervals: Intervals, estimate_intervals: Intervals, tolerance: float = ONSET_TOLERANCE_SECONDS
-) -> int:
+def count_onsets(reference_intervals: Intervals, estimate_intervals: Intervals) -> int:
     """The number of pairs of `mir_eval.transcription.match_note_onsets`: onsets alone, pitches are ignored."""
     onsets, found = reference_intervals[:, 0], estimate_intervals[:, 0]
-    return count_pairs(_time_hits(onsets, found, np.full(len(onsets), tolerance)))
+    return count_pairs(_time_hits(onsets, found, np.full(len(onsets), ONSET_TOLERANCE_SECONDS)))
 
 
-def count_offsets(
-    reference_intervals: Intervals,
-    estimate_intervals: Intervals,
-    ratio: float = OFFSET_RATIO,
-    min_tolerance: float = OFFSET_MIN_TOLERANCE_SECONDS,
-) -> int:
+def count_offsets(reference_intervals: Intervals, estimate_intervals: Intervals) -> int:
     """The number of pairs of `mir_eval.transcription.match_note_offsets`: offsets alone."""
-    tolerances = offset_tolerances(reference_intervals, ratio, min_tolerance)
+    tolerances = offset_tolerances(reference_intervals)
     return count_pairs(_time_hits(reference_intervals[:, 1], estimate_intervals[:, 1], tolerances))
 
 
@@ -141,7 +115,9 @@ def within_offsets(
 
 
 def offset_tolerances(
-    reference_intervals: Intervals, ratio: float, min_tolerance: float
+    reference_intervals: Intervals,
+    ratio: float = OFFSET_RATIO,
+    min_tolerance: float = OFFSET_MIN_TOLERANCE_SECONDS,
 ) -> Float[np.ndarray, " _notes"]:
     """The offset tolerance of each reference note, in seconds."""
     return np.maximum(ratio * np.abs(np.diff(reference_intervals, axis=-1).flatten()), min_tolerance)

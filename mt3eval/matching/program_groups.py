@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
 from mt3core.notes.table import NoteTable
 from mt3eval.matching.matching import OFFSET_RATIO
-from mt3eval.matching.note_scores import Comparison, Score, f1, scored_notes
+from mt3eval.matching.note_scores import Comparison, Score, scored_notes, share_scores
 
 FAMILY_PROGRAMS = 8  # General MIDI: sixteen families of eight programs
 GRANULARITIES = ("flat", "midi_class", "full")
@@ -19,26 +19,16 @@ Group = tuple[int, bool]  # (program after mapping, whether it is drums)
 Programs = Int[np.ndarray, " _notes"]
 
 
-@dataclass(frozen=True)
-class GroupCount:
+class GroupCount(NamedTuple):
     """One instrument on both sides."""
 
-    pairs: int
-    reference_notes: int
-    estimated_notes: int
-
-    def __add__(self, other: GroupCount) -> GroupCount:
-        return GroupCount(
-            self.pairs + other.pairs,
-            self.reference_notes + other.reference_notes,
-            self.estimated_notes + other.estimated_notes,
-        )
+    pairs: int = 0
+    reference_notes: int = 0
+    estimated_notes: int = 0
 
     def score(self) -> Score:
         """Precision, recall and F1; 0 if a side has no notes."""
-        precision = self.pairs / self.estimated_notes if self.estimated_notes else 0.0
-        recall = self.pairs / self.reference_notes if self.reference_notes else 0.0
-        return Score(precision, recall, f1(precision, recall))
+        return share_scores(*self)
 
 
 def family(programs: np.ndarray) -> np.ndarray:
@@ -69,7 +59,8 @@ def count_groups(
 
 def total(counts: dict[Group, GroupCount], drums: bool | None = None) -> GroupCount:
     """All groups pooled, or those of drums (`drums` true) or of pitched notes (false)."""
-    return sum((count for (_, is_drum), count in counts.items() if drums in (None, is_drum)), GroupCount(0, 0, 0))
+    chosen = [count for (_, is_drum), count in counts.items() if drums in (None, is_drum)]
+    return GroupCount(*map(sum, zip(*chosen, strict=True)))
 
 
 def split_groups(table: NoteTable, programs: Programs) -> dict[Group, Int[np.ndarray, " places"]]:

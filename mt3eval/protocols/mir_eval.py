@@ -20,8 +20,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
+
 from mt3core.notes.table import NoteTable
-from mt3eval.matching.matching import OFFSET_RATIO, count_offsets, count_onsets, count_pairs
+from mt3eval.matching.matching import OFFSET_RATIO, count_offsets, count_onsets
 from mt3eval.matching.note_scores import Comparison, Score, require_lengths, scored_notes, share_scores
 from mt3eval.protocol import Protocol, Scores
 from mt3eval.reading.performance import Performance
@@ -60,7 +62,7 @@ def pair_counts(reference: NoteTable, estimate: NoteTable, with_velocity: bool =
     ratios: dict[str, float | None] = {"pairs onset": None}
     if (reference["offset"] > reference["onset"]).all():
         ratios["pairs onset+offset"] = OFFSET_RATIO
-    counts = {name: count_pairs(comparison.hits(ratio)) for name, ratio in ratios.items()}
+    counts = {name: comparison.count(ratio) for name, ratio in ratios.items()}
     if with_velocity and len(reference):
         counts |= {f"{name}+velocity": len(comparison.velocity_pairs(ratio)) for name, ratio in ratios.items()}
     return {**counts, "reference notes": len(reference), "estimated notes": len(estimate)}
@@ -80,22 +82,19 @@ def _end_scores(comparison: Comparison) -> tuple[Score, Score]:
     return share_scores(onsets, *lengths), share_scores(offsets, *lengths)
 
 
-def _all_notes(performance: Performance) -> Performance:
-    return performance
-
-
-_PARTS: dict[str, tuple[str, Callable[[Performance], Performance]]] = {
-    "nondrum": ("pitched notes, programs ignored", Performance.pitched),
-    "drum": ("drum hits", Performance.drums),
-    "all": ("pitched notes and drum hits pooled by pitch", _all_notes),
+# What is scored, and which values of `is_drum` that has.
+_PARTS = {
+    "nondrum": ("pitched notes, programs ignored", [False]),
+    "drum": ("drum hits", [True]),
+    "all": ("pitched notes and drum hits pooled by pitch", [False, True]),
 }
 
 
 def _protocol(kind: str, part: str, about: str, score: Callable[[NoteTable, NoteTable], Scores]) -> Protocol:
-    what, choose = _PARTS[part]
+    what, flags = _PARTS[part]
 
-    def score_part(reference: Performance, estimate: Performance) -> Scores:
-        return score(choose(reference).notes, choose(estimate).notes)
+    def score_part(*sides: Performance) -> Scores:
+        return score(*(side.notes[np.isin(side.notes["is_drum"], flags)] for side in sides))
 
     return Protocol(f"mir_eval_{kind}_{part}", f"{about}: {what}", SOURCE, score_part)
 

@@ -34,16 +34,8 @@ import numpy as np
 from jaxtyping import Int
 
 from mt3core.notes.table import NoteTable
-from mt3eval.matching.note_scores import Comparison, named, require_lengths, scored_notes, with_length
-from mt3eval.matching.program_groups import (
-    GRANULARITIES,
-    Group,
-    GroupCount,
-    count_groups,
-    family,
-    split_groups,
-    total,
-)
+from mt3eval.matching.note_scores import Comparison, named, require_lengths, scored_notes, share_scores, with_length
+from mt3eval.matching.program_groups import GRANULARITIES, Group, GroupCount, count_groups, family, split_groups, total
 from mt3eval.protocol import Protocol, Scores, mean_without_nan
 from mt3eval.reading.performance import NotDefinedError, Performance
 
@@ -108,11 +100,8 @@ def instrument_scores(reference: Performance, estimate: Performance) -> Scores:
             f"Reference and estimate {why}, and MR-MT3's instrument F1 then divides by zero.",
             "Leave the piece out, or score with another protocol.",
         )
-    precision, recall = both / len(found), both / len(expected)
     return {
-        "instruments precision": precision,
-        "instruments recall": recall,
-        "instruments F1": 2 * precision * recall / (precision + recall),
+        **named(share_scores(both, len(expected), len(found)), "instruments"),
         "estimated instruments": len(found),
         "reference instruments": len(expected),
         PHI: len(found) / len(expected),

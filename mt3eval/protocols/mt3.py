@@ -28,6 +28,8 @@ Ours differs in one place: rolls without any frame score 0 there only with sciki
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from jaxtyping import Int
 
@@ -48,14 +50,19 @@ CERBERUS4_TRACKS = {"bass": (32, False), "drums": (0, True), "guitar": (24, Fals
 _PITCHES = 128
 
 
-def mt3_scores(reference: Performance, estimate: Performance) -> Scores:
-    """All values of MT3's `transcription_metrics` except those of its tracks and of its decoding."""
-    return _whole_file(reference.notes, estimate.notes, with_offsets=True)
+def mt3_scores(reference: Performance, estimate: Performance, with_offsets: bool = True) -> Scores:
+    """All values of MT3's `transcription_metrics` except those of its tracks and of its decoding.
 
-
-def onsets_only_scores(reference: Performance, estimate: Performance) -> Scores:
-    """The same for data without offsets and velocities."""
-    return _whole_file(reference.notes, estimate.notes, with_offsets=False)
+    `with_offsets` is false for data without offsets and velocities.
+    """
+    pitched = reference.pitched().notes, estimate.pitched().notes
+    lengthened = _lengthened(*pitched)
+    return {
+        **_agnostic(*pitched, with_offsets=with_offsets, with_velocities=with_offsets),
+        **_frames(*lengthened),
+        **program_aware_scores(reference, estimate),
+        **_sweep(*lengthened),
+    }
 
 
 def cerberus4_scores(reference: Performance, estimate: Performance) -> Scores:
@@ -91,17 +98,6 @@ def mapped_programs(table: NoteTable, granularity: str) -> Int[np.ndarray, " _no
     programs = table["program"].astype(int)
     mapped = {"flat": np.zeros_like(programs), "midi_class": family(programs), "full": programs}[granularity]
     return np.where(table["is_drum"], programs, mapped)
-
-
-def _whole_file(reference: NoteTable, estimate: NoteTable, with_offsets: bool) -> Scores:
-    pitched = reference[~reference["is_drum"]], estimate[~estimate["is_drum"]]
-    lengthened = _lengthened(*pitched)
-    return {
-        **_agnostic(*pitched, with_offsets=with_offsets, with_velocities=with_offsets),
-        **_frames(*lengthened),
-        **program_aware_scores(Performance(reference), Performance(estimate)),
-        **_sweep(*lengthened),
-    }
 
 
 def _agnostic(reference: NoteTable, estimate: NoteTable, with_offsets: bool, with_velocities: bool = True) -> Scores:
@@ -168,7 +164,12 @@ def _velocity_roll(table: NoteTable, frames: int) -> Int[np.ndarray, "pitches fr
 
 PROTOCOLS: tuple[Protocol, ...] = (
     Protocol("mt3", "MT3: note, frame and multi-instrument scores (flat, MIDI class, full), sweep", SOURCE, mt3_scores),
-    Protocol("mt3_onsets_only", "MT3's scores for data without offsets and velocities", SOURCE, onsets_only_scores),
+    Protocol(
+        "mt3_onsets_only",
+        "MT3's scores for data without offsets and velocities",
+        SOURCE,
+        partial(mt3_scores, with_offsets=False),
+    ),
     Protocol(
         "mt3_tracks_cerberus4", "MT3's scores of bass, drums, guitar and piano, each alone", SOURCE, cerberus4_scores
     ),

@@ -22,12 +22,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from mt3core.notes.table import NoteTable
-from mt3eval.matching.matching import Pairs, match_notes
+from mt3eval.matching.matching import best_pairs
 from mt3eval.matching.note_scores import Comparison, require_lengths, scored_notes
 from mt3eval.matching.pedal import (
     Intervals,
@@ -135,14 +136,8 @@ def _parse(performance: Performance, side: str, prolong: bool) -> _Side:
 def _deviations(reference: NoteTable, estimate: NoteTable) -> Float[np.ndarray, "pairs 2"]:
     """Onset and offset of the reference minus those of the estimate, in seconds, of the notes paired within 0.8 s."""
     truth, found = scored_notes(reference), scored_notes(estimate)
-    pairs: Pairs = match_notes(
-        truth.intervals,
-        truth.hz,
-        found.intervals,
-        found.hz,
-        onset_tolerance=DEVIATION_TOLERANCE_SECONDS,
-        offset_min_tolerance=DEVIATION_TOLERANCE_SECONDS,
-    )
+    comparison = Comparison(truth, found, onset_tolerance=DEVIATION_TOLERANCE_SECONDS)
+    pairs = best_pairs(comparison.hits(offset_min_tolerance=DEVIATION_TOLERANCE_SECONDS))
     if len(pairs) == 0:
         raise NotDefinedError(f"{PROGRAM} fails if no two notes are within 0.8 s of each other.")
     return truth.intervals[pairs[:, 0]] - found.intervals[pairs[:, 1]]
@@ -213,31 +208,18 @@ def _named(name: str, values: Iterable[float]) -> Scores:
 
 _SOURCE = "Yan, Cwitkowitz and Duan 2021; github.com/Yujia-Yan/Transkun, release 2.0.1 (Evaluation.py as at c5cb837)"
 
+
+def _command(ending: str, about: str, **switches: Any) -> Protocol:
+    score = partial(score_compute_metrics, **switches)
+    return Protocol(f"transkun_compute_metrics{ending}", f"Transkun, piano: {about}", _SOURCE, score)
+
+
+_AS_IT_IS = "as transkun_compute_metrics"
 PROTOCOLS = (
-    Protocol(
-        "transkun_compute_metrics",
-        "Transkun, piano: reference notes extended by the pedal, exact sounding time, pedals",
-        _SOURCE,
-        score_compute_metrics,
-    ),
-    Protocol(
-        "transkun_compute_metrics_no_extension",
-        "Transkun, piano: as transkun_compute_metrics, but neither side is extended by the pedal",
-        _SOURCE,
-        partial(score_compute_metrics, prolong_reference=False),
-    ),
-    Protocol(
-        "transkun_compute_metrics_extend_both",
-        "Transkun, piano: as transkun_compute_metrics, but both sides are extended by the pedal",
-        _SOURCE,
-        partial(score_compute_metrics, prolong_estimate=True),
-    ),
-    Protocol(
-        "transkun_compute_metrics_align_onset",
-        "Transkun, piano: as transkun_compute_metrics, after removing the median onset deviation",
-        _SOURCE,
-        partial(score_compute_metrics, align_onsets=True),
-    ),
+    _command("", "reference notes extended by the pedal, exact sounding time, pedals"),
+    _command("_no_extension", f"{_AS_IT_IS}, but neither side is extended by the pedal", prolong_reference=False),
+    _command("_extend_both", f"{_AS_IT_IS}, but both sides are extended by the pedal", prolong_estimate=True),
+    _command("_align_onset", f"{_AS_IT_IS}, after removing the median onset deviation", align_onsets=True),
     Protocol(
         "transkun_compare_transcription",
         "Transkun, piano: the notes as they are, without pedal; not defined if notes of the same pitch overlap",

@@ -35,7 +35,7 @@ from jaxtyping import Bool, Float, Int
 
 from mt3core.notes.table import NoteTable
 from mt3eval.intervals import draw_means
-from mt3eval.matching.matching import best_pairs, count_pairs
+from mt3eval.matching.matching import best_pairs
 from mt3eval.matching.note_scores import Comparison, f1, require_lengths, scored_notes
 from mt3eval.protocol import Protocol, Scores, mean_without_nan
 from mt3eval.protocols.yourmt3_classes import (
@@ -76,9 +76,10 @@ class Preset:
         truth_hits = _drum_hits(reference.drums().notes, self.drum_groups)
         found_hits = _drum_hits(estimate.drums().notes, self.drum_groups)
 
-        drums = _Counts(len(truth_hits), len(found_hits), onset_pairs=_count(truth_hits, found_hits))
+        drum_pairs = Comparison(scored_notes(truth_hits), scored_notes(found_hits)).count(offset_ratio=None)
+        drums = _Counts(len(truth_hits), len(found_hits), drum_pairs)
         comparison = Comparison(scored_notes(truth), scored_notes(found))
-        pooled = _Counts(len(truth), len(found), count_pairs(comparison.hits(None)), count_pairs(comparison.hits()))
+        pooled = _Counts(len(truth), len(found), comparison.count(None), comparison.count())
         scores = {"onset_f_drum": drums.onset_f} | drums.micro_scores("onset", "drum", list_empty=True)
         scores |= {"onset_f": pooled.onset_f, "offset_f": pooled.offset_f} | _frame_scores(truth, found)
         if self.classes is not None:
@@ -167,10 +168,6 @@ def _drum_hits(drums: NoteTable, groups: Classes | None) -> NoteTable:
         hits["pitch"] = [first[pitch] for pitch in hits["pitch"].tolist()]
     hits["offset"] = hits["onset"] + DRUM_SECONDS
     return hits
-
-
-def _count(reference: NoteTable, estimate: NoteTable) -> int:
-    return count_pairs(Comparison(scored_notes(reference), scored_notes(estimate)).hits(None))
 
 
 def _count_classes(
