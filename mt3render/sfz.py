@@ -61,7 +61,7 @@ def read_sfz(path: Path) -> SfzInstrument:
     try:
         for region in heard:
             takes[_place(region)].append(_recording(region, path.parent, controls))
-        found = [Take(tuple(recordings), _sample(dict(place))) for place, recordings in takes.items()]
+        found = [Take(tuple(recordings), sample) for (sample, *_), recordings in takes.items()]
     except ValueError as error:
         raise UsageError(f"{path} has a value that cannot be read ({error}).", "Mend the file.") from error
     if not found:
@@ -162,37 +162,19 @@ def _sounds(region: _Opcodes, controls: dict[int, float], switch: str | None) ->
     return True
 
 
-def _place(region: _Opcodes) -> tuple[tuple[str, float], ...]:
-    """What regions have in common that sound together."""
+def _place(region: _Opcodes) -> tuple[Sample, float, float]:
+    """What regions have in common that sound together: the sample that they are, and whose turn it is, or by chance."""
     only = region.get("key")
     low, high = (_key(region.get(name, only or default)) for name, default in (("lokey", "0"), ("hikey", "127")))
     centre = _key(region.get("pitch_keycenter", only or "60"))
-    softest, loudest = _velocities(region)
     higher = int(region["note_offset"])
-    values = {
-        "key": centre + higher - int(region.get("transpose", 0)),
-        "low": max(low + higher, 0),
-        "high": min(high + higher, NUM_KEYS - 1),
-        "softest": softest,
-        "loudest": loudest,
-        "reference": _curve_top(region) or 127,
-        "tune": float(region.get("tune", region.get("pitch", 0))),
-        "turn": float(region.get("seq_position", 0)),
-        "from": float(region.get("lorand", 0)),
-    }
-    return tuple(values.items())
-
-
-def _sample(place: dict[str, float]) -> Sample:
-    numbers = {name: int(place[name]) for name in ("key", "low", "high", "softest", "loudest", "reference")}
-    return Sample(
-        "",
-        numbers["key"],
-        (numbers["low"], numbers["high"]),
-        (numbers["softest"], numbers["loudest"]),
-        numbers["reference"],
-        tune_cents=place["tune"],
+    key, keys = (
+        centre + higher - int(region.get("transpose", 0)),
+        (max(low + higher, 0), min(high + higher, NUM_KEYS - 1)),
     )
+    tune_cents = float(region.get("tune", region.get("pitch", 0)))
+    sample = Sample("", key, keys, _velocities(region), _curve_top(region) or 127, tune_cents=tune_cents)
+    return sample, float(region.get("seq_position", 0)), float(region.get("lorand", 0))
 
 
 def _velocities(region: _Opcodes) -> tuple[int, int]:
