@@ -59,13 +59,15 @@ def read_sound_font(path: Path) -> SoundFont:
     """The presets of a sound font. Raises `AudioError` for a file that is missing or is no sound font."""
     try:
         with path.open("rb") as file:
-            records = _preset_records(file)
+            records = {
+                name: _array(file.read(size), _RECORDS[name]) for name, size in _tables(file) if name in _RECORDS
+            }
             is_whole = _has_its_size(file)
     except OSError as error:
         raise AudioError(
             f"The sound font {path} cannot be read: {error.strerror or error}.", "Check --sound-font."
         ) from error
-    if records is None:
+    if records.keys() != _RECORDS.keys():
         raise AudioError(f"{path} is not a sound font.", "Give a SoundFont 2 file (.sf2) with --sound-font.")
     try:
         if not is_whole:
@@ -86,7 +88,7 @@ def without_programs(path: Path, programs: Collection[int]) -> bytes:
         raise UsageError(f"{path.name} has no program {missing[0]}.", "Give some that it has.")
     data = bytearray(path.read_bytes())
     with path.open("rb") as file:
-        begin, size = _headers_place(file)
+        begin, size = next((file.tell(), size) for name, size in _tables(file) if name == b"phdr")
     headers = np.frombuffer(data, _PRESET, size // _PRESET.itemsize, begin)
     headers["bank"][np.isin(headers["preset"], list(programs)) & (headers["bank"] == 0)] = _UNREACHABLE_BANK
     return bytes(data)
@@ -99,44 +101,29 @@ def default_sound_font() -> Path:
     return Path(str(pretty_midi.__file__)).with_name("TimGM6mb.sf2")
 
 
-def _preset_records(file: BinaryIO) -> dict[bytes, np.ndarray] | None:
-    """The tables of the `pdta` list without reading the samples; None for what is no sound font."""
+def _tables(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Name and size of each chunk of the `pdta` list, with the file at its content; none of what is no sound font."""
     head = file.read(12)
-    if len(head) < 12 or head[:4] != b"RIFF" or head[8:] != b"sfbk":
-        return None
+    if head[:4] + head[8:] != b"RIFFsfbk":
+        return
     for name, size in _chunks(file):
         if name == b"LIST" and file.read(4) == b"pdta":
             end = file.tell() + size - 4
-            return _tables(file, end)
-    return None
+            for table, table_size in _chunks(file):
+                yield table, table_size
+                if file.tell() >= end:
+                    break
+            return
 
 
-def _headers_place(file: BinaryIO) -> tuple[int, int]:
-    """Where the presets' headers begin, and their size in bytes."""
-    file.seek(12)
-    for name, _ in _chunks(file):
-        if name == b"LIST" and file.read(4) == b"pdta":
-            for inner, size in _chunks(file):
-                if inner == b"phdr":
-                    return file.tell(), size
-    raise AssertionError("read_sound_font found them")
+def _array(data: bytes, kind: np.dtype) -> np.ndarray:
+    return np.frombuffer(data, kind, len(data) // kind.itemsize)
 
 
 def _has_its_size(file: BinaryIO) -> bool:
     file.seek(4)
     (size,) = struct.unpack("<I", file.read(4))
     return file.seek(0, os.SEEK_END) >= size + 8
-
-
-def _tables(file: BinaryIO, end: int) -> dict[bytes, np.ndarray] | None:
-    found = {}
-    for name, size in _chunks(file):
-        if name in _RECORDS:
-            data = file.read(size)
-            found[name] = np.frombuffer(data[: len(data) - len(data) % _RECORDS[name].itemsize], _RECORDS[name])
-        if file.tell() >= end:
-            break
-    return found if set(found) == set(_RECORDS) else None
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
