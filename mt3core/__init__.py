@@ -1,4 +1,4 @@
-"""The part of music transcription that is no neural network: audio, spectrogram, tokens, notes, MIDI.
+"""The part of music transcription without a neural network: audio, spectrogram, tokens, notes, MIDI.
 
 Imports neither JAX nor PyTorch.
 """

@@ -22,7 +22,7 @@ END_TOKEN = 1
 
 @dataclass(frozen=True)
 class Decoding:
-    """`greedy`: the best token each time. `t5x`: the original's. `beam`: T5X's beam search, `num_beams` wide."""
+    """`greedy`: the best token at each step. `t5x`: the original's rule. `beam`: T5X's beam search with `num_beams`."""
 
     method: Method = "t5x"
     num_beams: int = 1
@@ -31,12 +31,12 @@ class Decoding:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise UsageError(f"Unknown decoding {self.method!r}.", f"Choose {', '.join(METHODS)}.")
+            raise UsageError(f"Unknown decoding method {self.method!r}.", f"Choose {', '.join(METHODS)}.")
         if self.method == "beam" and self.num_beams < 1:
             raise UsageError(f"Beam search needs at least one beam, not {self.num_beams}.")
         if self.method != "beam" and self.num_beams != 1:
             raise UsageError(
-                f"Decoding {self.method!r} has one beam, not {self.num_beams}.", "Say --decoding beam for more."
+                f"Decoding method {self.method!r} uses one beam, not {self.num_beams}.", "Use --decoding beam for more."
             )
         if self.max_tokens < 1:
             raise UsageError(f"At least one token must be allowed, not {self.max_tokens}.")
@@ -44,14 +44,14 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Generated:
-    """One segment's tokens, int32 (n,), with the end token where the network wrote one, and their score."""
+    """One segment's tokens, int32 (n,), with the end token if the network wrote one, and their score."""
 
     tokens: np.ndarray
     score: float
 
 
 def brevity_penalty(length_penalty: Any, length: Any) -> Any:
-    """T5X's (after Wu et al. 2016, arXiv:1609.08144) divisor of a sequence's log probability.
+    """T5X's divisor of a sequence's log probability (after Wu et al. 2016, arXiv:1609.08144).
 
     Both may be numbers or arrays of any library.
     """

@@ -21,27 +21,27 @@ class MidiError(MT3Error):
 
 
 class DatasetError(MT3Error):
-    """A data set that cannot be found or read, or a prepared one that is incomplete or broken."""
+    """A data set that cannot be found or read, or a prepared one that is incomplete or damaged."""
 
 
 class ModelError(MT3Error):
-    """A model that is missing, incomplete, broken or of another kind."""
+    """A model that is missing, incomplete, damaged or of another kind."""
 
 
 class DecodingError(MT3Error):
-    """Decoding that broke off for a reason outside it, such as a process that was ended."""
+    """Decoding that failed for an outside reason, such as a killed process."""
 
 
 class TrainingError(MT3Error):
-    """A training run that cannot go on, or a checkpoint of one that cannot be used."""
+    """A training run that cannot continue, or a checkpoint of one that cannot be used."""
 
 
 class ProcessError(MT3Error):
-    """Work in several processes that broke off because one of them was ended from outside."""
+    """Work in several processes that failed because one of them was killed."""
 
 
 class OutputError(MT3Error):
-    """A result that cannot be written where it was asked for."""
+    """A result that cannot be written at the requested path."""
 
 
 class MissingExtraError(MT3Error):
@@ -49,6 +49,6 @@ class MissingExtraError(MT3Error):
 
 
 class UsageError(MT3Error):
-    """Options that do not fit together or values out of range."""
+    """Options that cannot be combined, or values out of range."""
 
     exit_code = 2

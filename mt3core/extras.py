@@ -1,4 +1,4 @@
-"""The extras of pyproject.toml: which packages each brings, and what is said where one of them is missing."""
+"""The extras of pyproject.toml: which packages each brings, and the error if one of them is missing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from mt3core.errors import MissingExtraError
 
-# By extra: the packages' names as they are imported, and as pip knows them. `tests/core/test_extras.py` compares them
+# By extra: the import names of the packages, and their names for pip. `tests/core/test_extras.py` compares them
 # with pyproject.toml.
 EXTRAS: dict[str, dict[str, str]] = {
     "torch": {"torch": "torch"},
@@ -26,27 +26,27 @@ EXTRAS: dict[str, dict[str, str]] = {
     "music": {"librosa": "librosa"},
     "wandb": {"wandb": "wandb"},
 }
-SCORE_PACKAGES = ("mir_eval", "scipy")  # of [evaluate]: without these nothing is scored
+SCORE_PACKAGES = ("mir_eval", "scipy")  # of [evaluate]: without these nothing can be scored
 EXTRAS["train"] = {**EXTRAS["jax"], **EXTRAS["datasets"], **EXTRAS["evaluate"], "tensorboardX": "tensorboardX"}
 
 
 @contextlib.contextmanager
 def needed(extra: str, purpose: str) -> Iterator[None]:
-    """Around the imports of an extra's packages: where one is missing, raises `MissingExtraError` in place of Python's.
+    """Around imports from an extra's packages: if one is missing, raises `MissingExtraError` instead of Python's error.
 
-    `purpose` begins the sentence: what cannot be done without the package.
+    `purpose` starts the sentence: what cannot be done without the package.
     """
     try:
         yield
     except ModuleNotFoundError as error:
         module = (error.name or "").split(".")[0]
         if module not in EXTRAS[extra]:
-            raise  # ours, or one that a package of the extra should have brought: no extra would mend that
+            raise  # our own, or one that a package of the extra should have brought: no extra would fix that
         raise _missing(extra, purpose, [module]) from error
 
 
 def require(extra: str, purpose: str, modules: Iterable[str] = ()) -> None:
-    """Before anything slow: raises `MissingExtraError` where modules of an extra, or any of them, are not installed."""
+    """Before anything slow: raises `MissingExtraError` if modules of an extra, or any of them, are not installed."""
     if missing := [name for name in modules or EXTRAS[extra] if not is_installed(name)]:
         raise _missing(extra, purpose, missing)
 
@@ -57,7 +57,7 @@ def is_installed(module: str) -> bool:
 
 
 def _missing(extra: str, purpose: str, modules: list[str]) -> MissingExtraError:
-    """Names what is needed now; the next step brings whatever else of the extra is missing, too."""
+    """Names what is needed now; the next step also installs whatever else of the extra is missing."""
     packages = EXTRAS[extra]
     also = [name for name in packages if name in modules or not is_installed(name)]
     named, install = ([packages[name] for name in names] for names in (modules, also))

@@ -1,4 +1,4 @@
-"""Outputs that are whole or absent, written beside their place and then renamed; and where the cache is."""
+"""Outputs, written completely or not at all: under a temporary name, then renamed. And the folder of the cache."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ CACHE_VARIABLE = "MT3_CACHE"
 
 
 def cache_folder() -> Path:
-    """Where everything that can be made or fetched again is kept: the folder `MT3_CACHE`, or the user's cache."""
+    """The folder of everything that can be made or downloaded again: `MT3_CACHE`, or the user's cache."""
     return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("mt3kit"))
 
 
 @contextlib.contextmanager
 def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path beside `path` to write to; renames it to `path` when the block ends well.
+    """Yields a temporary path next to `path` to write to; renames it to `path` when the block succeeds.
 
-    Missing parent folders are made. When the block fails nothing is left behind and an existing `path`
-    stays as it was. Raises `OutputError` where the place cannot be written.
+    Missing parent folders are made. If the block fails, nothing is left behind and an existing `path`
+    stays unchanged. Raises `OutputError` if the path cannot be written.
     """
     target = Path(path)
     if target.exists() and not target.is_file() and not target.is_dir():  # renaming would replace the device itself
@@ -42,13 +42,13 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_directory(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
-    """The same for a directory: yields an empty one beside `path`, which takes its place at the end.
+    """The same for a directory: yields an empty one next to `path`, which replaces `path` at the end.
 
-    Raises `OutputError` where `path` exists and `overwrite` is false, or cannot be written.
+    Raises `OutputError` if `path` exists and `overwrite` is false, or if it cannot be written.
     """
     target = Path(path)
     if target.exists() and not overwrite and (not target.is_dir() or any(target.iterdir())):
-        raise OutputError(f"{target} exists already.", "Choose another place, or say --overwrite.")
+        raise OutputError(f"{target} already exists.", "Choose another path, or use --overwrite.")
     folder = _beside(target)
     try:
         temporary = folder / "new"
@@ -71,11 +71,11 @@ def _beside(target: Path) -> Path:
     """A fresh hidden folder in the target's folder, so that the rename stays on one file system."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Cut, because a name may fill the 255 bytes that a file system gives it.
+        # Cut, because a name may already use all 255 bytes that a file system allows.
         return Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", dir=target.parent))
     except OSError as error:
         raise OutputError(
-            f"Cannot write to {target.parent}: {error.strerror or error}.", "Choose another place with -o."
+            f"Cannot write to {target.parent}: {error.strerror or error}.", "Choose another path with -o."
         ) from error
 
 
@@ -84,5 +84,5 @@ def _place(temporary: Path, target: Path) -> None:
         temporary.rename(target)
     except OSError as error:
         raise OutputError(
-            f"Cannot write {target}: {error.strerror or error}.", "Choose another place with -o."
+            f"Cannot write {target}: {error.strerror or error}.", "Choose another path with -o."
         ) from error

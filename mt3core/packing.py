@@ -1,25 +1,25 @@
-"""How targets lie in decoder rows: several short ones share a row, each in whole blocks of tokens.
+"""Arranges targets in decoder rows: several short ones share a row, each in whole blocks of tokens.
 
-A packed batch has E examples and R decoder rows of T tokens. A *segment* of a row is one example's target. It begins
+A packed batch has E examples and R decoder rows of T tokens. A *segment* of a row is one example's target. It starts
 at a multiple of `block_tokens`, so each block belongs to one example, and what the decoder needs of an example is
-fetched once a block instead of once a token. Examples and rows come in equally many *groups*, one a device, and a row
-holds only examples of its own group, so that nothing is fetched from another device.
+fetched once per block, not per token. Examples and rows come in equally many *groups*, one per device, and a row
+has only examples of its own group, so that nothing is fetched from another device.
 
 The padded form is the same with R = E: a row for every example, one block long.
 
-    decoder_inputs  int32 (R, T)             each segment's targets shifted right, beginning with 0
+    decoder_inputs  int32 (R, T)             each segment's targets shifted right, starting with 0
     targets         int32 (R, T)             0 where there is nothing to learn
     positions       int32 (R, T)             from 0 in each segment
-    segments        int32 (R, T)             1, 2, ... within a row; 0 where there is none
+    segments        int32 (R, T)             1, 2, ... within a row; 0 if there is none
     block_examples  int32 (R, T // block)    number of the example within its group; 0 for blocks without one
 
-For the encoder's output the blocks of an example are laid together, up to four to a *tile*, so that it is copied once a
-tile, and accelerators multiply as many queries at a time as they like to (128). A group has as many tiles K as any
+For the encoder's output the blocks of an example are put together, up to four in a *tile*, so that it is copied once
+per tile, and accelerators multiply as many queries at a time as suits them (128). A group has as many tiles K as any
 batch of its rows can need.
 
     tile_examples   int32 (groups * K,)              number of the example within its group; 0 for tiles without one
-    tile_blocks     int32 (groups * K, tile)         which blocks of the group they hold; one too many for none
-    block_tiles     int32 (R, T // block)            where each block lies in the group's tiles; one too many for none
+    tile_blocks     int32 (groups * K, tile)         the blocks of the group in each; out of range (high) for none
+    block_tiles     int32 (R, T // block)            place of each block in the group's tiles; out of range for none
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ from mt3core.config.training import TrainingConfig
 
 Arrays = dict[str, Shaped[np.ndarray, "*shape"]]
 
-INPUTS = ("audio", "log_mel", "num_frames")  # of a pipeline's batch, what the network is computed from
-# Of drawn groups, whose rows are counted to choose how many a step has.
+INPUTS = ("audio", "log_mel", "num_frames")  # the arrays of a pipeline's batch that the network reads
+# The number of groups drawn to choose the rows of a step.
 DRAWS, PACKED_DRAWS = 2048, 64
 TILE_BLOCKS = 4
-# Of a packed batch, what says which places belong together.
+# The arrays of a packed batch that say which positions belong together.
 PLACES = ("segments", "positions", "block_examples", "tile_examples", "tile_blocks", "block_tiles")
 
 
 def split_batch(batch: Arrays, config: TrainingConfig, num_groups: int, rows: int) -> Arrays:
-    """A pipeline's batch as a step takes it: split into parts and its targets laid into rows.
+    """A pipeline's batch as a step uses it: split into microbatches, with its targets packed into rows.
 
     Args:
-        batch: as of `ExampleStream.batch`; whatever is not for the network is left out.
-        config: its `batch` says how.
-        num_groups: of this host, one a device.
-        rows: of a group and part. Targets that do not fit are left out (`num_left_out` counts them), so that steps
-            have one shape. Which, depends on the batch and these numbers alone.
+        batch: as from `ExampleStream.batch`; arrays that are not for the network are left out.
+        config: its `batch` section says how.
+        num_groups: on this host, one per device.
+        rows: per group and microbatch. Targets that do not fit are left out (`num_left_out` counts them), so that all
+            steps have one shape. Which ones depends only on the batch and these numbers.
 
     Returns:
-        `audio` or `log_mel`, `num_frames` and the packed targets, all with a leading axis of `accumulation` parts.
+        `audio` or `log_mel`, `num_frames` and the packed targets; the leading axis has `accumulation` microbatches.
     """
     parts = config.batch.accumulation
     split = {name: _in_parts(batch[name], parts) for name in INPUTS if name in batch}
@@ -66,20 +66,20 @@ def split_batch(batch: Arrays, config: TrainingConfig, num_groups: int, rows: in
 
 
 def for_step(batch: Arrays, config: TrainingConfig, num_groups: int, rows: int) -> tuple[Arrays, Arrays, np.ndarray]:
-    """What a step takes, what else is said of the examples, and how many found no place; see `split_batch`."""
+    """The arrays of a step, the other data of the examples, and how many were left out; see `split_batch`."""
     split = split_batch(batch, config, num_groups, rows)
     others = {name: array for name, array in batch.items() if name not in ("audio", "log_mel", "targets")}
     return split, others, np.array(num_left_out(batch, split))
 
 
 def num_left_out(batch: Arrays, split: Arrays) -> int:
-    """Targets of a batch that `split_batch` found no place for."""
+    """The number of targets in a batch that `split_batch` found no place for."""
     num_placed = np.count_nonzero((split["segments"] > 0) & (split["positions"] == 0))
     return int(np.count_nonzero(batch["targets"].any(axis=1)) - num_placed)
 
 
 def rows_of_batch(batch: Arrays, config: TrainingConfig, num_groups: int) -> int:
-    """Rows a group that every part of a pipeline's batch can be packed into."""
+    """Rows per group that every microbatch of a pipeline's batch can be packed into."""
     targets = _in_parts(batch["targets"], config.batch.accumulation)
     row_tokens = targets.shape[-1]
     return max(rows_needed(_lengths(part), num_groups, row_tokens, config.batch.block_tokens) for part in targets)
@@ -90,7 +90,7 @@ def pack(
 ) -> Arrays:
     """Targets in shared rows of the width of `targets`. A target ends with its last token that is not 0.
 
-    What finds no place is left out, the shortest first since they come last; with a row for every example all do.
+    Targets without a place are left out, the shortest first since they come last; with a row for every example all fit.
     """
     row_tokens = targets.shape[1]
     lengths = _lengths(targets)
@@ -137,13 +137,13 @@ def pad(targets: Int[np.ndarray, "examples tokens"], num_groups: int = 1) -> Arr
 
 
 def num_tiles(rows: int, row_blocks: int, examples: int) -> int:
-    """Tiles of a group: what its blocks need at most, as the last tile of an example may have but one of them."""
+    """Tiles per group: the most that its blocks can need, as the last tile of an example may have only one of them."""
     size, blocks = min(TILE_BLOCKS, row_blocks), rows * row_blocks
     return (blocks + (size - 1) * min(examples, blocks)) // size
 
 
 def rows_needed(num_tokens: Int[np.ndarray, " examples"], num_groups: int, row_tokens: int, block_tokens: int) -> int:
-    """Rows a group that targets of these lengths are packed into; at least 1."""
+    """Rows per group that targets of these lengths are packed into; at least 1."""
     row, _, _ = _place(np.minimum(num_tokens, row_tokens), num_groups, row_tokens, block_tokens)
     return int(row.max(initial=0)) + 1
 
@@ -157,16 +157,16 @@ def choose_rows(
     overflow: float = 1e-3,
     seed: int = 0,
 ) -> int:
-    """Rows a group that suffice but for a share `overflow` of the steps, judged by a sample of targets' lengths.
+    """Rows per group that fit all but an `overflow` share of steps, estimated from a sample of target lengths.
 
-    Groups are drawn from the sample. The number of their blocks is nearly normal, which gives the rare large ones that
-    were not drawn; how many rows more than that is lost between the segments is seen by packing the largest.
+    Groups are drawn from the sample. The number of their blocks is nearly normal, which predicts the rare large ones
+    that were not drawn; how many more rows are lost between the segments is measured by packing the largest.
 
     Args:
-        num_tokens: lengths of a thousand targets or more, drawn as in training. Of 256 of them rows were chosen at
-            times that one batch of a hundred does not fit.
-        group_examples: examples of a group.
-        groups_per_step: parts times devices of all hosts: so many groups must all fit.
+        num_tokens: lengths of a thousand targets or more, drawn as in training. With only 256 of them, the chosen rows
+            were sometimes too few for one batch in a hundred.
+        group_examples: examples per group.
+        groups_per_step: microbatches times devices of all hosts: the number of groups that must all fit.
     """
     random = np.random.default_rng(seed)
     lengths = np.minimum(random.choice(num_tokens, (DRAWS, group_examples)), row_tokens)
@@ -191,7 +191,7 @@ def _place(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """First fit, the longest first: each example's row in its group, first block there, and number in the row from 1.
 
-    Empty targets lie nowhere; theirs is row 0. The row is -1 for those that find no place in `rows_per_group` rows.
+    Empty targets have no place; their row is 0. The row is -1 for those that find no place in `rows_per_group` rows.
     """
     if row_tokens % block_tokens:
         raise ValueError(f"Rows of {row_tokens} tokens are not whole blocks of {block_tokens}.")
@@ -223,14 +223,14 @@ def _tiles(
     num_groups: int,
     shape: tuple[int, ...],
 ) -> Arrays:
-    """Of targets that lie in `num_blocks` from `first_block` on, counted over all groups; `shape`: (R, T // block)."""
+    """The tiles of targets in `num_blocks` from `first_block` on, counted over all groups; `shape`: (R, T // block)."""
     num_examples = len(first_block)
     group_size, row_blocks = num_examples // num_groups, shape[1]
     size, group_blocks = min(TILE_BLOCKS, row_blocks), shape[0] * shape[1] // num_groups
     group_tiles = num_tiles(shape[0] // num_groups, row_blocks, group_size)
     group = np.arange(num_examples) // group_size
     needed = -(-num_blocks // size)
-    before = np.cumsum(needed) - needed  # tiles of earlier examples, made those of the group
+    before = np.cumsum(needed) - needed  # tiles of earlier examples, then of those in the group
     first_tile = before - before[group * group_size] + group * group_tiles
 
     examples = np.zeros(num_groups * group_tiles, np.int32)
@@ -250,7 +250,7 @@ def _tiles(
 
 
 def _runs(starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers of runs of consecutive ones, joined, and how far each number is into its run."""
+    """The numbers of runs of consecutive numbers, joined, and the position of each number in its run."""
     within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     return np.repeat(starts, lengths) + within, within
 
@@ -263,11 +263,11 @@ def _lengths(targets: Int[np.ndarray, "examples tokens"]) -> Int[np.ndarray, " e
 
 def _group_size(num_examples: int, num_groups: int) -> int:
     if num_examples % num_groups:
-        raise ValueError(f"{num_examples} examples cannot be shared equally by {num_groups} groups.")
+        raise ValueError(f"{num_examples} examples cannot be divided equally among {num_groups} groups.")
     return num_examples // num_groups
 
 
 def _in_parts(array: np.ndarray, parts: int) -> np.ndarray:
     if len(array) % parts:
-        raise ValueError(f"{len(array)} examples cannot be computed in {parts} equal parts.")
+        raise ValueError(f"{len(array)} examples cannot be divided into {parts} equal microbatches.")
     return array.reshape(parts, len(array) // parts, *array.shape[1:])

@@ -1,7 +1,7 @@
-"""Work in several processes, and what a process that works for another one does about signals and that one's end.
+"""Work in several processes, and how worker processes react to signals and to the end of their parent.
 
 A terminal's Ctrl-C, and the SIGTERM of a batch system, go to every process of a job. The one that was started by the
-user decides what to do about them, and may need the others until it has done it.
+user decides how to react, and may need the others until it is done.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mt3core.errors import ProcessError
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-# How long a worker goes on after a SIGTERM: enough for its parent to finish a step and save.
+# How long a worker continues after a SIGTERM: enough for its parent to finish a step and save.
 SECONDS_AFTER_SIGTERM = 60
 
 
@@ -31,17 +31,17 @@ def map_in_processes(
     work: str,
     done: Callable[[_Item, _Result], None] = lambda item, result: None,
 ) -> list[_Result]:
-    """`function` of every item, begun in their order and returned in it; in this process where one is enough.
+    """`function` of every item, started and returned in their order; in this process if one is enough.
 
     Args:
-        function: can be pickled, as its argument and its result.
+        function: can be pickled, like its argument and its result.
         items: one piece of work each.
-        processes: how many are worked on side by side, at most.
+        processes: the largest number of items worked on at the same time.
         work: what a process does, for the message, such as "scored pairs".
         done: called in this process as each item is finished. An error that it raises ends the work: items that
-            have been begun are finished, no others are begun.
+            have been started are finished, no others are started.
 
-    Ctrl-C and SIGTERM end the processes at once, wherever they are. Raises `ProcessError` where one was ended from
+    Ctrl-C and SIGTERM end the processes immediately, wherever they are. Raises `ProcessError` if one was killed from
     outside.
     """
     processes = min(processes, len(items))
@@ -52,7 +52,7 @@ def map_in_processes(
             done(item, finished[-1])
         return finished
     others = set(active_children())
-    # Fresh processes: a forked one would inherit the locks of whatever threads this one has (BLAS, JAX, ArrayRecord).
+    # Fresh processes: a forked one would inherit the locks of this one's threads (BLAS, JAX, ArrayRecord).
     pool = ProcessPoolExecutor(processes, get_context("spawn"), _leave_interrupts_to_parent)
     results: dict[int, _Result] = {}
     try:
@@ -63,8 +63,8 @@ def map_in_processes(
             done(items[place], results[place])
     except BrokenProcessPool as error:
         raise ProcessError(
-            f"A process that {work} was ended from outside, perhaps for lack of memory.",
-            "Run again, perhaps with fewer --processes.",
+            f"A process that {work} was killed, perhaps because memory ran out.",
+            "Run again with fewer --processes.",
         ) from error
     except (KeyboardInterrupt, SystemExit):
         for child in set(active_children()) - others:
@@ -77,7 +77,7 @@ def map_in_processes(
 
 
 def _leave_interrupts_to_parent() -> None:
-    """A terminal's Ctrl-C reaches every process; the parent ends the others, or they see that it is gone."""
+    """A terminal's Ctrl-C reaches every process; the parent ends the others, or they notice that it is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_the_parent()
 
@@ -85,19 +85,19 @@ def _leave_interrupts_to_parent() -> None:
 def serve_until_the_parent_ends(worker: int = 0, num_workers: int = 1) -> None:
     """Lets this process outlast signals that its parent gets as well, but not the parent.
 
-    The arguments are what Grain says to every worker it starts; they do not matter here. To be called in the main
+    The arguments are those that Grain passes to every worker it starts; they are not used here. Call it in the main
     thread.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "alarm"):
-        # Not for ever: whoever means this process alone must be able to end it.
+        # Not for ever: it must be possible to end this process alone.
         signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(SECONDS_AFTER_SIGTERM))
     end_with_the_parent()
 
 
 def end_with_the_parent() -> None:
     """Ends this process when the one that started it is killed. Otherwise it would wait for work for ever, or write
-    into the folder beside the next run."""
+    into the folder at the same time as the next run."""
 
     def watch() -> None:
         parent = parent_process()

@@ -1,4 +1,4 @@
-"""How many processors there are to use."""
+"""How many processors can be used."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def num_processors() -> int:
-    """Those this process may use; batch systems and containers grant a few of a machine's."""
+    """Those that this process may use; batch systems and containers allow only some of a machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,7 +1,7 @@
-"""How loud a recording is, and what is to be said when little or nothing was found in it.
+"""How loud a recording is, and the warning if few or no notes were found in it.
 
 Levels are in dB of full scale (dBFS): 0 is a sample of 1.0, and for an average the root of the mean square of a
-constant 1.0. The average is taken over the blocks in which something sounds, so that pauses do not count.
+constant 1.0. The average is taken over the blocks that are not silent, so that pauses do not count.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from jaxtyping import Float
 
 from mt3core.notes.table import Note
 
-SILENT_DBFS = -60.0  # a recording whose peak lies below is silence with some noise
-LOUD_DBFS = -50.0  # a block whose average lies above sounds; music played quietly is about -40
+SILENT_DBFS = -60.0  # a recording whose peak is below this is silence with some noise
+LOUD_DBFS = -50.0  # a block whose average is above this is not silent; music played quietly is about -40
 BLOCK_SECONDS = 0.5
-# Next to nothing: fewer notes than one in so many seconds of sound, which last a smaller share of it than this. A
-# drone is few notes that last; a tune that was not heard is neither.
+# Almost nothing: fewer notes than one in this many seconds of sound, lasting a smaller share of it than this. A
+# drone is few notes that last long; a tune that was missed is neither.
 SECONDS_A_NOTE = 10.0
 LEAST_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class RecordingLevel:
-    """Of a whole recording: `average_dbfs` over the `sounding_seconds` that are loud, or all where none are."""
+    """Level of a whole recording: `average_dbfs` over the `sounding_seconds` that are loud, or over all if none are."""
 
     peak_dbfs: float
     average_dbfs: float
@@ -38,7 +38,7 @@ class RecordingLevel:
 
 
 def measure_level(samples: Float[np.ndarray, " samples"], sample_rate_hz: int) -> RecordingLevel:
-    """The level of mono audio; besides the samples it needs a value a block."""
+    """The level of mono audio; besides the samples it needs one value per block."""
     length = round(BLOCK_SECONDS * sample_rate_hz)
     blocks = [samples[first : first + length] for first in range(0, len(samples), length)]
     energies = np.array([float(np.dot(block, block)) for block in blocks])
@@ -51,7 +51,7 @@ def measure_level(samples: Float[np.ndarray, " samples"], sample_rate_hz: int) -
 
 
 def remark_on(level: RecordingLevel, notes: Sequence[Note]) -> str:
-    """One sentence for the user where the recording is silent or (next to) nothing was found in it; else empty."""
+    """One sentence for the user if the recording is silent or (almost) no notes were found in it; else empty."""
     if level.is_silent:
         invented = f"; the {_counted(notes)} found in it may be an invention" if notes else ""
         return f"The recording is silent: {_peak(level)}{invented}."

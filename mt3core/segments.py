@@ -1,7 +1,7 @@
-"""A recording cut into the stretches that the network reads one at a time.
+"""A recording cut into the segments that the network reads one at a time.
 
 A frame is one hop of audio (128 samples, 8 ms); a segment is `network.input_frames` frames without overlap.
-Segments are cut before the spectrogram is made, so each is analysed from its own samples only.
+Segments are cut before the spectrogram is made, so each is computed from its own samples only.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from mt3core.notes.vocabulary import segment_start_seconds
 
 @dataclass(frozen=True)
 class AudioSegment:
-    """Where a segment lies: its frames in the recording, and the time its notes are counted from."""
+    """The position of a segment: its frames in the recording, and the time its notes are counted from."""
 
     index: int
     first_frame: int
     num_frames: int
-    # Rounded down to the 10 ms grid the way the original does it; see `vocabulary.segment_start_seconds`.
+    # Rounded down to the 10 ms grid as in the original; see `vocabulary.segment_start_seconds`.
     start_seconds: float
 
 

@@ -1,10 +1,10 @@
 """The log-mel spectrogram, one implementation for NumPy, jax.numpy and torch, on host or accelerator.
 
-Conventions of the published MT3 (Magenta's `spectrograms.py` with TensorFlow's `tf.signal`): frame k holds the
-samples hop*k ... hop*k + fft - 1, so nothing lies before the start and zeros follow the end; periodic Hann window;
+Conventions of the published MT3 (Magenta's `spectrograms.py` with TensorFlow's `tf.signal`): frame k has the
+samples hop*k ... hop*k + fft - 1, so nothing precedes the start and zeros follow the end; periodic Hann window;
 magnitude, not power; triangular mel bands; natural logarithm, where exact zeros - and only they - are replaced.
 
-On TPUs and recent NVIDIA GPUs, JAX multiplies float32 matrices in a shorter format unless told otherwise: call
+On TPUs and recent NVIDIA GPUs, JAX multiplies float32 matrices in a shorter format by default: call
 these functions under `jax.default_matmul_precision("highest")` there.
 """
 
@@ -22,7 +22,7 @@ from jaxtyping import Float
 from mt3core.config.model import ModelConfig, SpectrogramConfig
 from mt3core.segments import AudioSegment, segment_samples
 
-Array = Any  # a NumPy array, a jax.Array or a torch.Tensor; what goes in comes out
+Array = Any  # a NumPy array, a jax.Array or a torch.Tensor; the result has the type of the input
 
 
 def log_mel(samples: Array, config: SpectrogramConfig) -> Array:
@@ -39,7 +39,7 @@ def log_mel(samples: Array, config: SpectrogramConfig) -> Array:
     frames = _frame(samples, config) * _constant(hann_window(config.fft_samples), samples)
     magnitude = xp.abs(xp.fft.rfft(frames))
     mel = xp.matmul(magnitude, _constant(mel_matrix(config), samples))
-    # The inner `where` keeps the logarithm away from zero, whose gradient would be NaN even where not chosen.
+    # The inner `where` keeps the logarithm away from zero, whose gradient would be NaN even where it is not selected.
     positive = mel > 0
     floor = math.log(config.zero_replacement)
     return xp.where(positive, xp.log(xp.where(positive, mel, xp.ones_like(mel))), xp.full_like(mel, floor))
@@ -81,7 +81,7 @@ def log_mel_segments(
 def _frame(samples: Array, config: SpectrogramConfig) -> Array:
     """Overlapping frames, (..., frames, fft_samples), by joining shifted views of hop-sized blocks.
 
-    The array API has no strided views; joining costs one copy, the one the window would make anyway.
+    The array API has no strided views; joining costs one copy, which applying the window would make anyway.
     """
     xp = array_api_compat.array_namespace(samples)
     hop, fft = config.hop_samples, config.fft_samples
@@ -100,7 +100,7 @@ def _constant(array: np.ndarray, like: Array) -> Array:
     """A copy of a NumPy array in the library and on the device of `like`."""
     xp = array_api_compat.array_namespace(like)
     if array_api_compat.is_jax_array(like):
-        return xp.asarray(array)  # JAX moves it where it is used, and a traced array has no device
+        return xp.asarray(array)  # JAX moves it to where it is used, and a traced array has no device
     return xp.asarray(array, device=array_api_compat.device(like), copy=not array_api_compat.is_numpy_array(like))
 
 
@@ -117,7 +117,7 @@ def mel_matrix(config: SpectrogramConfig) -> Float[np.ndarray, "bins bands"]:
     """Weights from FFT bins to mel bands, float32 (fft_samples // 2 + 1, mel_bands). Read-only.
 
     Triangles with peak 1 and no normalisation by area, evenly spaced and straight-sided on the HTK scale
-    1127 ln(1 + f / 700); the bin at 0 Hz has no weight. Narrow low bands may hold no bin at all and stay empty.
+    1127 ln(1 + f / 700); the bin at 0 Hz has no weight. Narrow low bands may contain no bin at all and stay empty.
     """
     bins_mel = _hz_to_mel(np.linspace(0.0, config.sample_rate_hz / 2, config.fft_samples // 2 + 1))[:, None]
     edges = np.linspace(_hz_to_mel(config.low_hz), _hz_to_mel(config.high_hz), config.mel_bands + 2)

@@ -1,8 +1,8 @@
-"""From audio to notes, with the network left open: the part that both transcribers share.
+"""From audio to notes, without the network: the part that both transcribers share.
 
-A subclass says how a stream of log-mel segments becomes a stream of token sequences, in any order. Here
-the audio is cut, the spectrograms are made when they are asked for, and tokens become notes as soon as
-all earlier segments are there: besides the audio and the notes nothing grows with the recording.
+A subclass defines how a stream of log-mel segments becomes a stream of token sequences, in any order. Here
+the audio is cut, spectrograms are computed as they are requested, and tokens become notes as soon as
+all earlier segments are decoded: besides the audio and the notes, nothing grows with the recording.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from mt3core.spectrogram import log_mel_segments
 from mt3core.transcription import SegmentTokens, Transcription
 
 AudioSource = str | os.PathLike[str] | tuple[np.ndarray, int]
-# Called with the number of segments done and the number of all.
+# Called with the number of segments done and the total.
 Progress = Callable[[int, int], None]
 
 
 class BaseTranscriber(abc.ABC):
     """Turns audio into a `Transcription` with a network that a subclass holds.
 
-    Without a `decoding` it is the original's, with as many tokens a segment as the network has learnt to write.
+    Without a `decoding` it is the original's, with as many tokens per segment as the network was trained on.
     """
 
     def __init__(self, config: ModelConfig, decoding: Decoding | None) -> None:
@@ -41,20 +41,20 @@ class BaseTranscriber(abc.ABC):
 
     @abc.abstractmethod
     def generate_stream(self, log_mels: Iterable[np.ndarray]) -> Iterator[tuple[int, Generated]]:
-        """Takes log-mel segments (frames, mel), yields (number of the segment, its tokens) in any order."""
+        """Reads log-mel segments (frames, mel), yields (number of the segment, its tokens) in any order."""
 
     @property
     def compile_seconds(self) -> float:
-        """Seconds spent compiling since this transcriber was made; they are part of the time it took to run."""
+        """Seconds spent compiling since this transcriber was made; they are included in its running time."""
         return 0.0
 
-    def close(self) -> None:  # noqa: B027 - most hold nothing
-        """Lets go of what lives outside this object, such as other processes."""
+    def close(self) -> None:  # noqa: B027 - most need no closing
+        """Releases resources outside this object, such as other processes."""
 
     def transcribe(self, audio: AudioSource, progress: Progress | None = None) -> Transcription:
         """Transcribes a file, or `(samples, sample_rate_hz)`.
 
-        Raises `AudioError` for what is no usable audio.
+        Raises `AudioError` for audio that cannot be used.
         """
         samples = load_audio(audio, self.config.spectrogram.sample_rate_hz)
         name = "" if isinstance(audio, tuple) else os.fspath(audio)
@@ -70,7 +70,7 @@ class BaseTranscriber(abc.ABC):
         decoder = NoteDecoder(self.config.vocabulary)
         written: list[SegmentTokens] = []
         stream = self.generate_stream(log_mels)
-        # Closed at once where something fails, not when the error and with it this frame are forgotten.
+        # Closed immediately if something fails, not when the error, and this frame with it, is forgotten.
         with closing(stream) if isinstance(stream, Generator) else nullcontext():
             for index, generated in stream:
                 ready[index] = generated

@@ -2,7 +2,7 @@
 
 mid     MIDI (`midi_writing.py`): notes only, on a grid of 1 ms
 json    everything, exact; `Transcription.load` reads it back
-jsonl   one note a line, times rounded to microseconds
+jsonl   one note per line, times rounded to microseconds
 csv     the same as a table with a header
 """
 
@@ -42,7 +42,7 @@ class SegmentTokens:
 class Transcription:
     """The notes of a recording, with the tokens they came from. Times are in seconds.
 
-    `remark` is a sentence where the recording is silent, or little or nothing was found in it (`recording_level.py`).
+    `remark` is a sentence if the recording is silent, or few or no notes were found in it (`recording_level.py`).
     """
 
     notes: list[Note]
@@ -53,9 +53,9 @@ class Transcription:
     remark: str = ""
 
     def save(self, path: str | os.PathLike[str], format: str | None = None) -> None:
-        """Writes the result to a file, whole or not at all, in the format of its suffix unless one is named.
+        """Writes the result to a file, completely or not at all, in the format of its suffix unless `format` is given.
 
-        Raises `OutputError` for an unknown format or a place that cannot be written.
+        Raises `OutputError` for an unknown format or a path that cannot be written.
         """
         data = self.to_bytes(_known_format(Path(path).suffix[1:] if format is None else format, path))
         with atomic_output(path) as temporary:
@@ -80,12 +80,12 @@ class Transcription:
         """The result in one of `FORMATS`, text as UTF-8; the same result gives the same bytes."""
         format = _known_format(format)
         if format == "mid":
-            from mt3core.notes.midi_writing import midi_bytes  # brings pretty_midi; text formats do without
+            from mt3core.notes.midi_writing import midi_bytes  # brings pretty_midi; text formats do not need it
 
             return midi_bytes(self.notes)
         if format == "json":
             text = json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
-            # Names of files need not be UTF-8; what Python puts for such bytes, JSON can only write with a backslash.
+            # Names of files need not be UTF-8; JSON must escape the characters that Python uses for such bytes.
             return f"{text}\n".encode(errors="backslashreplace")
         if format == "jsonl":
             return "".join(json.dumps(_rounded(note), allow_nan=False) + "\n" for note in self.notes).encode()
@@ -96,7 +96,7 @@ class Transcription:
         return table.getvalue().encode()
 
     def to_pretty_midi(self) -> PrettyMIDI:
-        """The notes as they are saved in a MIDI file, as a `pretty_midi.PrettyMIDI` to be edited, plotted or played."""
+        """The notes as they are saved in a MIDI file, as a `pretty_midi.PrettyMIDI` to edit, plot or play."""
         from mt3core.notes.midi_writing import pretty_midi_of
 
         return pretty_midi_of(self.notes)
@@ -133,18 +133,20 @@ class Transcription:
             )
         except (KeyError, TypeError) as error:
             raise MT3Error(
-                f"The transcription lacks entries or has unknown ones: {error}.", "Transcribe the recording again."
+                f"The transcription has missing or unknown entries: {error}.", "Transcribe the recording again."
             ) from error
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Transcription:
-        """Reads a file that `save` wrote as JSON. Raises `MT3Error` where it cannot be read."""
+        """Reads a file that `save` wrote as JSON. Raises `MT3Error` if it cannot be read."""
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise MT3Error(f"{path} cannot be read: {error.strerror or error}.", "Check the name.") from error
-        except ValueError as error:  # no JSON, or no UTF-8
-            raise MT3Error(f"{path} is no transcription in JSON: {error}.", "Give a .json file of mt3.") from error
+        except ValueError as error:  # not JSON, or not UTF-8
+            raise MT3Error(
+                f"{path} is not a transcription in JSON: {error}.", "Use a .json file written by mt3 transcribe."
+            ) from error
         return cls.from_json(values)
 
 
@@ -157,6 +159,6 @@ def _known_format(format: str, path: str | os.PathLike[str] | None = None) -> st
     name = format.lower().lstrip(".")
     name = "mid" if name == "midi" else name
     if name not in FORMATS:
-        what = f"The format {format!r}" if path is None or format else f"The name {str(path)!r}, without a suffix,"
-        raise OutputError(f"{what} is none that can be written.", f"Choose from {', '.join(FORMATS)}.")
+        what = f"The format {format!r}" if path is None or format else f"A name without a suffix ({str(path)!r})"
+        raise OutputError(f"{what} is not a supported output format.", f"Choose from {', '.join(FORMATS)}.")
     return name

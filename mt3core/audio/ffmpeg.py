@@ -1,4 +1,4 @@
-"""Formats that libsndfile does not read (m4a, aac, wma, the sound of a video), through an `ffmpeg` program.
+"""Formats that libsndfile does not read (m4a, aac, wma, the sound of a video), through the program `ffmpeg`.
 
 ffmpeg writes Sun AU with float32 samples to a pipe: the simplest header there is, at the file's own rate and with
 its own channels, so that mixing and resampling stay the same for all formats.
@@ -25,7 +25,7 @@ _SUFFIXES = {
     *(".m4a", ".m4b", ".mp4", ".m4v", ".mov", ".3gp", ".aac", ".ac3", ".wma", ".asf", ".wmv", ".amr", ".ape", ".wv"),
     *(".mka", ".mkv", ".webm", ".avi", ".flv", ".ts", ".mpg", ".mpeg", ".opus", ".tta", ".dsf"),
 }
-# Words of ffmpeg for files that end early; it exits with 0 all the same.
+# What ffmpeg prints for truncated files; it exits with 0 anyway.
 _SIGNS_OF_A_MISSING_END = ("ended prematurely", "partial file", "Truncat")
 
 
@@ -39,10 +39,10 @@ def needs_ffmpeg(path: Path) -> bool:
 
 @contextlib.contextmanager
 def open_with_ffmpeg(path: Path, complaint: str = "is in a format that") -> Iterator[AudioStream]:
-    """Starts ffmpeg on a file; raises `AudioError` where there is no ffmpeg or it cannot read the file; then
-    `complaint` says why it is needed.
+    """Starts ffmpeg on a file; raises `AudioError` if ffmpeg is not installed or cannot read the file;
+    `complaint` says why ffmpeg is needed.
 
-    A file that is cut off is noticed where ffmpeg notices it: mp4, m4a, aac, webm and mkv, but not wma.
+    A truncated file is noticed if ffmpeg notices it: for mp4, m4a, aac, webm and mkv, but not wma.
     """
     program = shutil.which("ffmpeg")
     if program is None:
@@ -50,7 +50,7 @@ def open_with_ffmpeg(path: Path, complaint: str = "is in a format that") -> Iter
             f"{path} {complaint} needs ffmpeg, which is not installed.",
             "Install ffmpeg, or convert the file to WAV, FLAC or MP3.",
         )
-    # `file:` and the whitelist keep names like `http:...` and playlists inside the file from reaching elsewhere.
+    # `file:` and the whitelist keep names like `http:...`, and playlists inside the file, from opening anything else.
     command = [program, "-nostdin", "-v", "error", "-xerror", "-protocol_whitelist", "file,pipe", "-i", f"file:{path}"]
     command += ["-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
     with (
@@ -73,12 +73,12 @@ def _read_header(path: Path, process: subprocess.Popen[bytes], messages: IO[byte
     if len(header) < 24:
         process.wait()
         raise AudioError(
-            f"{path} is not an audio file that ffmpeg can read ({_messages(messages)[0]}).",
+            f"ffmpeg cannot read {path} ({_messages(messages)[0]}).",
             "Convert it to WAV, FLAC or MP3.",
         )
     magic, offset, _, encoding, sample_rate_hz, channels = struct.unpack(">4s5I", header)
     if magic != b".snd" or encoding != 6 or not channels:
-        raise AudioError(f"ffmpeg answered with something unexpected for {path}.", "Convert it to WAV, FLAC or MP3.")
+        raise AudioError(f"ffmpeg gave unexpected output for {path}.", "Convert it to WAV, FLAC or MP3.")
     process.stdout.read(offset - len(header))
     return AudioInfo(None, sample_rate_hz, channels, f"{path.suffix.lstrip('.').upper()} (ffmpeg)")
 
@@ -97,7 +97,7 @@ def _blocks(path: Path, info: AudioInfo, process: subprocess.Popen[bytes], messa
 
 
 def _messages(messages: IO[bytes]) -> list[str]:
-    """ffmpeg's complaints without the part of ffmpeg and the address in front; at least one line."""
+    """ffmpeg's complaints without the prefix that names its component and an address; at least one line."""
     messages.seek(0)
     lines = messages.read().decode(errors="replace").splitlines()
     return [re.sub(r"^(\[[^]]*\] )+", "", line.strip()) for line in lines if line.strip()] or ["no reason given"]

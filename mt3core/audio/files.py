@@ -1,7 +1,7 @@
-"""Audio files through libsndfile (WAV, FLAC, OGG, MP3, AIFF, ...), with a watch for files that are cut off.
+"""Audio files through libsndfile (WAV, FLAC, OGG, MP3, AIFF, ...), with checks for truncated files.
 
-How a missing end shows differs: FLAC breaks off while it is read; MP3 yields fewer samples than its Xing header
-counts; of WAV, AIFF, CAF, W64 and AU libsndfile quietly shortens the length and says so in its log only; the last
+A missing end shows in different ways: FLAC fails while it is read; MP3 yields fewer samples than its Xing header
+says; for WAV, AIFF, CAF, W64 and AU libsndfile silently shortens the length and says so only in its log; the last
 page of an OGG is incomplete.
 """
 
@@ -22,11 +22,11 @@ from mt3core.audio.mp3 import count_mp3_samples, has_xing_header
 from mt3core.audio.stream import BLOCK_VALUES, AudioInfo, AudioStream, cut_off_error
 from mt3core.errors import AudioError
 
-# libsndfile reports the largest integer where a header does not say how many samples follow.
+# libsndfile reports the largest integer if a header does not say how many samples follow.
 _UNKNOWN_FRAMES = 1 << 62
-# Streaming programs write such sizes into a WAV header before they know the real one.
+# Streaming programs write these sizes into a WAV header before they know the real one.
 _UNKNOWN_BYTES = 0x7FFF0000
-# MP3 encoders count the frame (at most 1152 samples) of the Xing header itself or not; decoders drop their own delay.
+# MP3 encoders may or may not count the frame (at most 1152 samples) of the Xing header; decoders drop their own delay.
 _MP3_TOLERANCE_FRAMES = 2 * 1152
 _MP3_FORMATS = ("MP3", "MPEG")
 _LARGEST_OGG_PAGE_BYTES = 27 + 255 + 255 * 255
@@ -34,17 +34,17 @@ _LARGEST_OGG_PAGE_BYTES = 27 + 255 + 255 * 255
 
 @contextlib.contextmanager
 def open_audio(path: Path) -> Iterator[AudioStream]:
-    """Opens an audio file; raises `AudioError` where it is missing, a folder, empty, cut off or no audio."""
+    """Opens an audio file; raises `AudioError` if it is missing, a folder, empty, truncated or not audio."""
     _check_path(path)
     try:
-        # As bytes, since names need not be UTF-8; Windows has names of characters.
+        # As bytes, since names need not be UTF-8; on Windows names are text.
         file = _SequentialFile(path if os.name == "nt" else os.fsencode(path))
     except (soundfile.SoundFileError, TypeError):  # TypeError: a name like x.raw, whose samples have no header
         file = None
     if file is None and not needs_ffmpeg(path):
         raise AudioError(
-            f"{path} is not an audio file that can be read.",
-            "Give a WAV, FLAC, OGG, MP3 or AIFF file, or one for ffmpeg.",
+            f"{path} cannot be read as audio.",
+            "Use a WAV, FLAC, OGG, MP3 or AIFF file, or another format that ffmpeg reads.",
         )
     if file is None:
         with open_with_ffmpeg(path) as stream:
@@ -79,9 +79,9 @@ def _check_path(path: Path) -> None:
     if not path.exists():
         raise AudioError(f"There is no file {path}.", "Check the name and the folder.")
     if path.is_dir():
-        raise AudioError(f"{path} is a folder, not an audio file.", "Give the files in it.")
+        raise AudioError(f"{path} is a folder, not an audio file.", "Pass the files in it.")
     if not path.is_file():
-        raise AudioError(f"{path} is no regular file.", "Save the audio to a file first.")
+        raise AudioError(f"{path} is not a regular file.", "Save the audio to a file first.")
     try:
         with path.open("rb") as file:
             first = file.read(1)
@@ -92,13 +92,13 @@ def _check_path(path: Path) -> None:
 
 
 def _check_whole(path: Path, file: soundfile.SoundFile) -> None:
-    """Raises where the header or the last page says that something is missing; reads no samples."""
-    # One size a format: of the samples in WAV, CAF, AIFF and AU, of the whole file (`riff`) in W64.
+    """Raises if the header or the last page shows that something is missing; reads no samples."""
+    # One size per format: of the samples in WAV, CAF, AIFF and AU, of the whole file (`riff`) in W64.
     for declared, there in re.findall(
         r"^\s*(?:data|SSND|Data Size|riff)\s*:\s*(\d+) \(should be (\d+)\)", file.extra_info, re.M
     ):
         if int(there) < int(declared) < _UNKNOWN_BYTES:
-            raise cut_off_error(str(path), f"it holds {there} of the {declared} bytes that its header announces")
+            raise cut_off_error(str(path), f"it has {there} of the {declared} bytes announced in its header")
     if file.format == "OGG" and not _last_ogg_page_is_whole(path):
         raise cut_off_error(str(path), "its last page is incomplete")
 
@@ -110,7 +110,7 @@ def _blocks(path: Path, file: soundfile.SoundFile, num_frames: int | None) -> It
         try:
             block = file.read(block_frames, dtype="float32", always_2d=True)
         except soundfile.SoundFileError as error:
-            raise cut_off_error(str(path), f"it breaks off after {done / file.samplerate:.1f} s or later") from error
+            raise cut_off_error(str(path), f"it ends somewhere after {done / file.samplerate:.1f} s") from error
         if not len(block):
             break
         done += len(block)
@@ -123,7 +123,7 @@ def _blocks(path: Path, file: soundfile.SoundFile, num_frames: int | None) -> It
 
 
 def _known_frames(path: Path, file: soundfile.SoundFile) -> int | None:
-    """How many samples the file should hold, where that is certain."""
+    """How many samples the file should contain, if that is certain."""
     if file.frames >= _UNKNOWN_FRAMES:
         return None
     if file.format in _MP3_FORMATS and not has_xing_header(path):
@@ -132,7 +132,7 @@ def _known_frames(path: Path, file: soundfile.SoundFile) -> int | None:
 
 
 def _last_ogg_page_is_whole(path: Path) -> bool:
-    """Whether the last page (RFC 3533: 27 bytes, segment table, body) is there to its end."""
+    """Whether the last page (RFC 3533: 27 bytes, segment table, body) is complete."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _LARGEST_OGG_PAGE_BYTES))

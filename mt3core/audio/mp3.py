@@ -1,8 +1,8 @@
-"""How long an MP3 is, where its header does not say.
+"""The length of an MP3 whose header does not give it.
 
-An MP3 is a row of frames, each with its own bit rate. Encoders put the number of frames into a Xing (or Info)
-header in the first one. Without it libsndfile guesses the length from the first frame's bit rate, and stops
-reading there: with a variable bit rate that can be much too early. So here the frames are counted.
+An MP3 is a sequence of frames, each with its own bit rate. Encoders put the number of frames into a Xing (or Info)
+header in the first one. Without it, libsndfile guesses the length from the first frame's bit rate, and stops
+reading there: with a variable bit rate that can be much too early. So the frames are counted here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _RATE_DIVISORS = {3: 1, 2: 2, 0: 4}  # version bits: MPEG 1, MPEG 2, MPEG 2.5
 
 
 def has_xing_header(path: Path) -> bool:
-    """Whether the first frame holds the encoder's count of frames."""
+    """Whether the first frame contains the encoder's count of frames."""
     with path.open("rb") as file:
         file.seek(_tag_bytes(file.read(10)))
         frame = file.read(512)
@@ -25,7 +25,7 @@ def has_xing_header(path: Path) -> bool:
 
 
 def count_mp3_samples(path: Path) -> int | None:
-    """Samples (per channel) in all frames; None for what is no unbroken row of Layer III frames."""
+    """Samples (per channel) in all frames; None if they are not an unbroken sequence of Layer III frames."""
     data = path.read_bytes()
     position, samples = _tag_bytes(data[:10]), 0
     while position + 4 <= len(data):
@@ -45,7 +45,7 @@ def _tag_bytes(start: bytes) -> int:
 
 
 def _frame_size(data: bytes, position: int) -> tuple[int, int] | None:
-    """(bytes, samples) of the frame whose header starts at `position`; None where there is none."""
+    """(bytes, samples) of the frame whose header starts at `position`; None if there is none."""
     sync, second, third = data[position], data[position + 1], data[position + 2]
     version, layer = second >> 3 & 3, second >> 1 & 3
     kbits_index, rate_index, padding = third >> 4, third >> 2 & 3, third >> 1 & 1

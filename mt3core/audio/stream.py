@@ -1,4 +1,4 @@
-"""What every way of reading audio gives: a description and float32 blocks in order."""
+"""The common result of all audio readers: a description, and float32 blocks in order."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from numpy import ndarray
 
 from mt3core.errors import AudioError
 
-# Blocks of this many values, over all channels: about 1 MB of float32.
+# Values per block, over all channels: about 1 MB of float32.
 BLOCK_VALUES = 1 << 18
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file says about itself; `duration_seconds` is None where only decoding it all would tell."""
+    """What a file says about itself; `duration_seconds` is None if only decoding the whole file would tell."""
 
     duration_seconds: float | None
     sample_rate_hz: float
@@ -26,7 +26,7 @@ class AudioInfo:
 
 @dataclass(frozen=True)
 class AudioStream:
-    """An open source of audio: `blocks` can be walked through once, while the source is open."""
+    """An open source of audio: `blocks` can be read once, while the source is open."""
 
     name: str
     info: AudioInfo
@@ -34,8 +34,8 @@ class AudioStream:
 
 
 def cut_off_error(name: str, reason: str) -> AudioError:
-    """For files whose end is missing or broken: a part of a piece must not pass for the whole."""
+    """For files whose end is missing or damaged: part of a piece must not pass for the whole."""
     return AudioError(
-        f"{name} is cut off or damaged: {reason}.",
-        "Copy or download it again; to use what is there, write that part to a new file first (ffmpeg or Audacity).",
+        f"{name} is truncated or damaged: {reason}.",
+        "Copy or download it again; to use the intact part, save it as a new file first (ffmpeg or Audacity).",
     )

@@ -1,4 +1,4 @@
-"""What decides an evaluation by `mt3 evaluate --config`, as frozen dataclasses; `configs/` holds such configs.
+"""What defines an evaluation by `mt3 evaluate --config`, as frozen dataclasses; `configs/` contains such configs.
 
 Each field can be changed on the command line: `--set data.maestro=DIR --set data.variants=maestro`.
 """
@@ -12,7 +12,7 @@ from mt3core.config.values import Checked, Count, Limits, check_name
 from mt3core.decoding import Decoding, Method
 
 Variant = Literal["maestro", "slakh_stems", "slakh_mix", "folder"]
-# The kind of data set that each variant is taken from, as `mt3data.readers.locate` names it.
+# The kind of data set that each variant comes from, as `mt3data.readers.locate` names it.
 KIND_OF_VARIANT = {"maestro": "maestro", "slakh_stems": "slakh", "slakh_mix": "slakh", "folder": "folder"}
 ALL_PROTOCOLS = "all"
 
@@ -22,12 +22,12 @@ class EvaluationData(Checked, section="data"):
     """Which recordings: raw data sets as they were unpacked, not prepared ones.
 
     Attributes:
-        variants: `maestro` and `folder` take whole recordings; `slakh_mix` the mixes against all notes, `slakh_stems`
-            each stem alone against its own notes.
-        maestro, slakh, folder: the data sets' folders; empty for the usual places below `datasets/`.
+        variants: `maestro` and `folder` use whole recordings; `slakh_mix` scores the mixes against all notes,
+            `slakh_stems` each stem on its own against its own notes.
+        maestro, slakh, folder: the data sets' folders; empty for their default folders below `datasets/`.
         split: train, validation or test; SLAKH also has omitted.
-        limit: only the first so many tracks of the split, in the order of their names, with all their stems.
-        most_seconds: only the beginning of each recording; notes that sound on are cut there.
+        limit: only the first N tracks of the split, in the order of their names, with all their stems.
+        most_seconds: only the first seconds of each recording; notes that continue are cut there.
     """
 
     variants: Annotated[
@@ -57,7 +57,7 @@ class DecodingChoice(Checked, section="decoding"):
 
 @dataclass(frozen=True)
 class EvaluationCompute(Checked, section="compute"):
-    """Where it is computed, as the options of `mt3 transcribe`; none of it is meant to change a note."""
+    """Where it is computed, with the same options as `mt3 transcribe`; none of them is meant to change a note."""
 
     device: str = "auto"
     batch_size: Count | None = None
@@ -66,13 +66,13 @@ class EvaluationCompute(Checked, section="compute"):
 
 @dataclass(frozen=True)
 class EvaluationConfig(Checked):
-    """A model, recordings to decode with it, and the protocols to score the notes by.
+    """A model, the recordings to decode with it, and the protocols to score the notes by.
 
     Attributes:
-        name: names the files: `OUTPUT/VARIANT/NAME_TRACK.mid` and `OUTPUT/metrics_NAME.json`.
-        model: a source of weights as of `--model`; None for what `mt3 transcribe` takes by itself.
+        name: used in file names: `OUTPUT/VARIANT/NAME_TRACK.mid` and `OUTPUT/metrics_NAME.json`.
+        model: a source of weights as for `--model`; None for the default of `mt3 transcribe`.
         backend: torch, jax, both, or None for the first that is installed.
-        protocols: names (`mt3 evaluate --list`); `all` stands for every one.
+        protocols: names (`mt3 evaluate --list`); `all` means all of them.
     """
 
     name: str
@@ -82,7 +82,7 @@ class EvaluationConfig(Checked):
     decoding: DecodingChoice = field(default_factory=DecodingChoice)
     compute: EvaluationCompute = field(default_factory=EvaluationCompute)
     protocols: Annotated[
-        tuple[str, ...], Limits(f"some to score by (mt3 evaluate --list), or {ALL_PROTOCOLS}", bool)
+        tuple[str, ...], Limits(f"one or more protocols (mt3 evaluate --list), or {ALL_PROTOCOLS}", bool)
     ] = (ALL_PROTOCOLS,)
     output: Annotated[str, Limits("the name of a folder", bool)] = "eval_outputs"
 

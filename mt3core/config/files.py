@@ -1,8 +1,8 @@
 """Configs as Python files: found by name, loaded, and changed by `path=value` with types checked.
 
-A config file defines `config`, a `TrainingConfig` or an `EvaluationConfig`; its docstring tells aim, data, command and
-expected result. It is looked for in `./configs` first, then among those that ship with mt3kit. Being Python, it is
-run: load only what you would run.
+A config file defines `config`, a `TrainingConfig` or an `EvaluationConfig`; its docstring gives aim, data, command and
+expected result. It is looked for in `./configs` first, then among those that ship with mt3kit. Since it is Python, it
+is run: load only configs that you would run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mt3core.config.values import parse_value
 from mt3core.errors import MT3Error, UsageError
 
 LOCAL_FOLDER = Path("configs")
-SHIPPED_PACKAGE = "mt3configs"  # `configs/` of the repository under the name it is installed by
+SHIPPED_PACKAGE = "mt3configs"  # `configs/` of the repository under its installed name
 
 
 Config = TypeVar("Config", TrainingConfig, EvaluationConfig)
@@ -32,7 +32,7 @@ Config = TypeVar("Config", TrainingConfig, EvaluationConfig)
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a config is for, and the command that takes it."""
+    """What a config is for, and the command that uses it."""
 
     purpose: str
     command: str
@@ -47,13 +47,13 @@ _KINDS: dict[type, _Kind] = {
 def load_config(name: str, changes: Iterable[str] = ()) -> TrainingConfig:
     """The training config of a name or a path to a `.py` file, with changes such as `"batch.examples=64"` applied.
 
-    Raises `UsageError` for what is not there, defines no config or one of another kind, or does not fit.
+    Raises `UsageError` if the file is missing, defines no config or one of another kind, or a value is not valid.
     """
     return _load(name, changes, TrainingConfig)
 
 
 def load_evaluation_config(name: str, changes: Iterable[str] = ()) -> EvaluationConfig:
-    """The same for an evaluation."""
+    """The same for an evaluation config."""
     return _load(name, changes, EvaluationConfig)
 
 
@@ -62,25 +62,25 @@ def _load(name: str, changes: Iterable[str], kind: type[Config]) -> Config:
 
 
 def find_config(name: str, kind: type = TrainingConfig) -> Path:
-    """The file that a name means. Raises `UsageError` listing the configs of the kind, the most alike first."""
+    """The file that a name refers to. Raises `UsageError` listing the configs of this kind, the most similar first."""
     if name.endswith(".py"):
         if Path(name).is_file():
             return Path(name)
-        raise UsageError(f"There is no config file {name}.", "Check the path, or give a name: mt3 train --list.")
+        raise UsageError(f"There is no config file {name}.", "Check the path, or use a name from mt3 train --list.")
     files = _files()
     if name not in files:
         if Path(f"{name}.py").is_file():
-            raise UsageError(f"There is no config {name!r}.", f"A file's path ends in .py: --config {name}.py.")
+            raise UsageError(f"Unknown config {name!r}.", f"The path of a file must end in .py: --config {name}.py.")
         names = [path.stem for path, _ in list_configs(kind)]
         alike = difflib.get_close_matches(name, names, len(names), cutoff=0.0)
-        raise UsageError(f"There is no config {name!r}.", f"Choose {', '.join(alike) or 'a path to a .py file'}.")
+        raise UsageError(f"Unknown config {name!r}.", f"Choose {', '.join(alike) or 'a path to a .py file'}.")
     return files[name]
 
 
 def list_configs(kind: type = TrainingConfig) -> list[tuple[Path, str]]:
     """The configs that can be named, each with the first line of its docstring; one in `./configs` hides a shipped one.
 
-    The kind is read from the text of a file, as nothing is run here: what does not say otherwise is for training.
+    The kind is read from the text of a file, since nothing is run here; a file that does not say is for training.
     """
     described = {path: _described(path) for _, path in sorted(_files().items())}
     return [(path, line) for path, (line, described_kind) in described.items() if described_kind is kind]
@@ -96,7 +96,7 @@ def _files() -> dict[str, Path]:
 
 
 def shipped_folder() -> Path | None:
-    """Where the configs lie that were installed with mt3kit, or the repository's own."""
+    """The folder of the configs that were installed with mt3kit, or of the repository's own."""
     specification = importlib.util.find_spec(SHIPPED_PACKAGE)
     places = list(specification.submodule_search_locations or ()) if specification else []
     beside = Path(__file__).resolve().parents[2] / "configs"
@@ -104,10 +104,10 @@ def shipped_folder() -> Path | None:
 
 
 def apply_changes(config: Config, changes: Iterable[str]) -> Config:
-    """The config with fields changed by `path=value` each; a path's parts lead through nested dataclasses.
+    """The config with fields changed by `path=value` each; a path leads through nested dataclasses.
 
-    Of two changes of one field the later holds; fields that have to fit together may be changed in any order.
-    Raises `UsageError` for a path that is not there, naming those that are, or a value of another type.
+    If a field is changed twice, the later change counts; fields that depend on each other may be changed in any order.
+    Raises `UsageError` for an unknown path, listing the known ones, or for a value of another type.
     """
     return _replaced(config, [_split(change) for change in changes], "", _KINDS[type(config)].purpose)
 
@@ -115,19 +115,19 @@ def apply_changes(config: Config, changes: Iterable[str]) -> Config:
 @dataclass(frozen=True)
 class _Change:
     path: str
-    parts: tuple[str, ...]  # of the path that are still to go
+    parts: tuple[str, ...]  # what is left of the path
     text: str
 
 
 def _split(change: str) -> _Change:
     path, equals, text = (part.strip() for part in change.partition("="))
     if not equals or not path:
-        raise UsageError(f"--set {change} is no change.", "Write it PATH=VALUE, such as batch.examples=64.")
+        raise UsageError(f"--set {change} is not of the form PATH=VALUE.", "Write for example batch.examples=64.")
     return _Change(path, tuple(path.split(".")), text)
 
 
 def _replaced(values: Any, changes: Sequence[_Change], where: str, purpose: str) -> Any:
-    """A copy of the dataclass `values`, whose own path is `where`, with all changes made at once."""
+    """A copy of the dataclass `values`, whose own path is `where`, with all changes made in one go."""
     fields = [field.name for field in dataclasses.fields(values)]
     new: dict[str, Any] = {}
     deeper: dict[str, list[_Change]] = {}
@@ -135,15 +135,17 @@ def _replaced(values: Any, changes: Sequence[_Change], where: str, purpose: str)
         name, *rest = change.parts
         if name not in fields:
             alike = ", ".join(difflib.get_close_matches(name, fields, len(fields), cutoff=0.0))
-            problem = f"There is no {change.path!r} in a{'n' * (purpose[0] in 'aeiou')} {purpose} config."
-            raise UsageError(problem, f"{where or 'It'} has {alike}.")
+            problem = f"A{'n' * (purpose[0] in 'aeiou')} {purpose} config has no field {change.path!r}."
+            raise UsageError(problem, f"{where or 'It'} has the fields {alike}.")
         if not rest:
             new[name] = parse_value(type(values), name, change.path, change.text)
         elif dataclasses.is_dataclass(getattr(values, name)):
             deeper.setdefault(name, []).append(_Change(change.path, tuple(rest), change.text))
         else:
             shorter = f"{where}.{name}".lstrip(".")
-            raise UsageError(f"There is no {change.path!r}: {shorter} is a value.", f"Write {shorter}={change.text}.")
+            raise UsageError(
+                f"There is no field {change.path!r}: {shorter} is a single value.", f"Write {shorter}={change.text}."
+            )
     for name, inner in deeper.items():
         new[name] = _replaced(new.get(name, getattr(values, name)), inner, f"{where}.{name}".lstrip("."), purpose)
     try:
@@ -152,7 +154,7 @@ def _replaced(values: Any, changes: Sequence[_Change], where: str, purpose: str)
         if any(error.problem.startswith(f"{change.path} ") for change in changes):
             raise
         given = ", ".join(f"{change.path}={change.text}" for change in changes)
-        raise UsageError(f"{given} does not fit: {error.problem}", error.next_step) from error
+        raise UsageError(f"{given} is not valid: {error.problem}", error.next_step) from error
 
 
 def _run_config_file(path: Path, name: str, kind: type[Config]) -> Config:
@@ -164,7 +166,7 @@ def _run_config_file(path: Path, name: str, kind: type[Config]) -> Config:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = frames[-1].lineno if frames else getattr(error, "lineno", None)
         raise UsageError(
-            f"The config {path}{f', line {line},' if line else ''} fails: {type(error).__name__}: {error}.",
+            f"The config {path}{f', line {line},' if line else ''} cannot be loaded: {type(error).__name__}: {error}.",
             "Correct it.",
         ) from error
     config = defined.get("config")
@@ -174,13 +176,13 @@ def _run_config_file(path: Path, name: str, kind: type[Config]) -> Config:
         other = _KINDS[type(config)]
         raise UsageError(
             f"{path} is a config for {other.purpose}, not for {_KINDS[kind].purpose}.",
-            f"Say {other.command} --config {name}.",
+            f"Use {other.command} --config {name}.",
         )
-    raise UsageError(f"{path} defines no config.", f"Let it say: config = {kind.__name__}(name=..., ...).")
+    raise UsageError(f"{path} defines no config.", f"It must define config = {kind.__name__}(name=..., ...).")
 
 
 def _described(path: Path) -> tuple[str, type]:
-    """First line of the docstring and kind of a config, read from the text, so that listing runs nothing."""
+    """First line of the docstring, and kind of a config, read from the text, so that listing runs nothing."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError) as error:
@@ -190,7 +192,7 @@ def _described(path: Path) -> tuple[str, type]:
 
 
 def _written_kind(tree: ast.Module) -> type:
-    """The kind that a file says by `config = EvaluationConfig(...)`."""
+    """The kind that a file declares by `config = EvaluationConfig(...)`."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name):
             targets = [target.id for target in node.targets if isinstance(target, ast.Name)]

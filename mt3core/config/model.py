@@ -32,11 +32,9 @@ class NetworkConfig(Checked, section="network", error=ModelError):
     num_decoder_layers: CountOrZero = 8
     num_heads: Count = 6
     head_dim: Count = 64
-    emb_dim: Annotated[
-        int, Limits("an even number of at least 4, as positions need", lambda n: n >= 4 and not n % 2)
-    ] = 512
+    emb_dim: Annotated[int, Limits("an even number of at least 4", lambda n: n >= 4 and not n % 2)] = 512
     mlp_dim: Count = 1024
-    # One name an input projection; more than one means gated: the product of all of them.
+    # One name per input projection; more than one means a gated MLP: the product of all of them.
     mlp_activations: Annotated[tuple[str, ...], _KNOWN_ACTIVATIONS] = ("gelu", "linear")
     dropout_rate: Share = 0.1
     vocab_size: Count = 1536
@@ -64,7 +62,7 @@ class SpectrogramConfig(Checked, section="spectrogram", error=ModelError):
     mel_bands: Count = 512
     low_hz: float = 20.0
     high_hz: float = 7600.0
-    # Replaces the logarithm's argument where that is zero; smaller positive values stay as they are.
+    # Replaces the logarithm's argument if it is zero; smaller positive values stay unchanged.
     zero_replacement: float = 1e-5
 
     @property
@@ -74,10 +72,10 @@ class SpectrogramConfig(Checked, section="spectrogram", error=ModelError):
 
 @dataclass(frozen=True)
 class VocabularyConfig(Checked, section="vocabulary", error=ModelError):
-    """Which events exist, what is written of a note, and how soon it may be struck again.
+    """Which events exist, which of them are written for a note, and how soon a note may be struck again.
 
     A small network that is unsure of an onset writes it twice. Onsets within `shortest_repeat_seconds` of the onset
-    before, of the same pitch and instrument, are passed over; the published models keep every one (0).
+    before, of the same pitch and instrument, are ignored; the published models keep them all (0).
     """
 
     steps_per_second: Count = 100
@@ -91,7 +89,7 @@ class VocabularyConfig(Checked, section="vocabulary", error=ModelError):
 
 @dataclass(frozen=True)
 class ModelConfig(Checked, error=ModelError):
-    """Everything needed to build a model and use it."""
+    """Everything needed to build and use a model."""
 
     name: str = "mt3"
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -110,7 +108,7 @@ class ModelConfig(Checked, error=ModelError):
 
     @classmethod
     def text_means(cls) -> str:
-        return f"the name of a preset ({', '.join(PRESETS)}), or one of its fields a value"
+        return f"the name of a preset ({', '.join(PRESETS)}), or a value for one of its fields"
 
     @property
     def segment_samples(self) -> int:
@@ -148,7 +146,7 @@ def _build(kind: type, values: Any, where: str) -> Any:
     names = {f.name for f in dataclasses.fields(kind)}
     missing, surplus = sorted(names - values.keys() - ADDED_LATER.keys()), sorted(values.keys() - names)
     if missing or surplus:
-        raise ModelError(f"The model's config does not fit: in {where} missing {missing}, unknown {surplus}.")
+        raise ModelError(f"The model's config does not match: in {where}, missing {missing}, unknown {surplus}.")
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 

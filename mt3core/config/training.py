@@ -1,7 +1,7 @@
 """Everything that decides a training run, as frozen dataclasses; the files in `configs/` are built from them.
 
 Each field can be changed on the command line: `--set optimizer.learning_rate=3e-4 --set batch.examples=64`. Bounds
-stand beside the fields (see `values.py`), and so does what a resumed run may have another value of: `FREE`.
+are given next to the fields (see `values.py`), and so is what may differ in a resumed run: `FREE`.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ Rule = Literal["skip", "stop"]
 
 @dataclass(frozen=True)
 class BatchConfig(Checked, section="batch"):
-    """How many examples make a step, and how their targets lie in decoder rows.
+    """How many examples make a step, and how their targets are arranged in decoder rows.
 
     Attributes:
-        examples: of one update, all devices and hosts together.
-        accumulation: parts that an update's examples are computed in, one after the other.
+        examples: of one update, over all devices and hosts.
+        accumulation: microbatches of an update, computed one after the other.
         packed: several segments' targets share a decoder row; else each has a row of `max_target_tokens` of its own.
-        block_tokens: a segment begins at a multiple of so many tokens in its row; must divide `max_target_tokens`.
-        rows: decoder rows of a device and part; 0 measures a sample of the data. Of a batch that needs more, the
+        block_tokens: a segment starts at a multiple of this many tokens in its row; must divide `max_target_tokens`.
+        rows: decoder rows per device and microbatch; 0 chooses by a sample of the data. If a batch needs more, its
             shortest targets are left out and counted.
     """
 
@@ -53,13 +53,13 @@ class OptimizerConfig(Checked, section="optimizer"):
     """The update rule. The defaults are the published recipe: Adafactor, constant rate after a warm-up.
 
     Attributes:
-        kind: `muon` takes Muon for the matrices of the layers, and AdamW for embedding, logits and norms.
-        learning_rate: the peak. Adafactor multiplies it by each array's root mean square, AdamW and Muon do not.
+        kind: `muon` uses Muon for the matrices of the layers, and AdamW for embedding, logits and norms.
+        learning_rate: the peak. Adafactor multiplies it by each array's root mean square; AdamW and Muon do not.
         schedule: what follows the linear warm-up: constant; cosine down to `end_factor` of the peak at the last step;
             rsqrt, falling with the square root of the step.
         adafactor_decay: exponent of the second moment's decay, 1 - step ** -decay.
-        clip_norm: gradients of a larger global norm are scaled down to it; 0 leaves them.
-        ema_decay: of a moving average of the parameters, which is what is validated and converted; 0 for none.
+        clip_norm: gradients of a larger global norm are scaled down to it; 0 for no clipping.
+        ema_decay: of a moving average of the parameters, which is then validated and converted; 0 for none.
     """
 
     kind: Optimizer = "adafactor"
@@ -86,19 +86,19 @@ class LossConfig(Checked, section="loss"):
 
     z_loss: NotNegative = 1e-4
     normalise: Literal["tokens", "sum"] = "tokens"
-    # Of each row, whose logits lie in memory at a time; 0 for some 65,000 of all rows.
+    # Per row: tokens whose logits are in memory at a time; 0 for about 65,000 over all rows.
     chunk_tokens: Annotated[CountOrZero, FREE] = 0
 
 
 @dataclass(frozen=True)
 class ComputeConfig(Checked, section="compute"):
-    """Where and how it is computed.
+    """Where and how a step is computed.
 
     Attributes:
-        dtype: of activations and matrix products; parameters, softmax, norms and loss are float32 in any case.
+        dtype: of activations and matrix products; parameters, softmax, norms and loss are always float32.
         remat: compute each layer's activations again for the backward pass instead of keeping them.
-        attention: `auto` takes cuDNN's fused attention on GPUs in bfloat16, else XLA's.
-        data, fsdp: shape of the mesh; batches are split over both, parameters over `fsdp`. -1 takes what is left.
+        attention: `auto` uses cuDNN's fused attention on GPUs in bfloat16, else XLA's.
+        data, fsdp: shape of the mesh; batches are split over both, parameters over `fsdp`. -1 for all other devices.
     """
 
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -110,10 +110,10 @@ class ComputeConfig(Checked, section="compute"):
 
 @dataclass(frozen=True)
 class SafetyConfig(Checked, section="safety"):
-    """What happens to an update that would do harm. It is never applied; the run skips it or stops.
+    """What happens to a harmful update. It is never applied; the run skips it or stops.
 
-    A spike is a gradient norm above `spike_factor` times its running mean (0: nothing is a spike); it is looked for
-    after the warm-up. More than `most_skipped` in a row stop the run in any case.
+    A spike is a gradient norm above `spike_factor` times its running mean (0: nothing is a spike); spikes are detected
+    after the warm-up. More than `most_skipped` in a row always stop the run.
     """
 
     not_finite: Rule = "stop"
@@ -133,7 +133,7 @@ class CheckpointConfig(Checked, section="checkpoint"):
 
 @dataclass(frozen=True)
 class ValidationConfig(Checked, section="validation"):
-    """A fixed sample of the validation split, looked at every so many steps (0: never).
+    """A fixed sample of the validation split, evaluated every `every_steps` steps (0: never).
 
     `loss_examples` give the loss; the first `piece_seconds` of `num_pieces` pieces are decoded for note F1.
     """
@@ -144,12 +144,12 @@ class ValidationConfig(Checked, section="validation"):
     num_pieces: CountOrZero = 8
     piece_seconds: Positive = 60.0
     max_tokens: Count = 1024
-    decoding_batch_size: CountOrZero = 0  # segments side by side; 0 chooses by device
+    decoding_batch_size: CountOrZero = 0  # segments decoded at a time; 0 chooses by device
 
 
 @dataclass(frozen=True)
 class ReportConfig(Checked, section="report"):
-    """How often figures are written and where to, besides the terminal and `metrics.jsonl`."""
+    """How often metrics are written, and where, besides the terminal and `metrics.jsonl`."""
 
     every_steps: Count = 20
     tensorboard: bool = True
@@ -162,9 +162,9 @@ class FinishConfig(Checked, section="finish"):
     """What `mt3 train` does after the last step.
 
     Attributes:
-        transcribe: convert the newest checkpoint, transcribe a piece of `split` by every back end, and score it.
-        piece_seconds: how much of the piece; 0 all of it.
-        curve: JSON beside the configs: the loss curve that this one has to follow; empty for none.
+        transcribe: convert the newest checkpoint, transcribe a piece of `split` with every backend, and score it.
+        piece_seconds: how much of the piece; 0 for all of it.
+        curve: a JSON file next to the configs: the loss curve that this run must follow; empty for none.
     """
 
     transcribe: bool = False
@@ -178,14 +178,14 @@ class TrainingConfig(Checked):
     """A training run.
 
     Attributes:
-        init: names weights to start from; empty draws them from `seed`.
-        before: another run, which is trained first and whose weights this one starts from: a curriculum.
+        init: weights to start from; empty draws them from `seed`.
+        before: a run that is trained first; this one starts from its weights: a curriculum.
     """
 
     name: Annotated[str, FREE]
     model: ModelConfig = MT3
     init: str = ""
-    before: Annotated[TrainingConfig | None, FREE] = None  # what has begun does not look back
+    before: Annotated[TrainingConfig | None, FREE] = None  # a run that has started does not need it any more
     seed: Annotated[int, Limits("at least 0, and less than 2 ** 63", lambda seed: 0 <= seed < 1 << 63)] = 0
     num_steps: Annotated[Count, FREE] = 1_000_000
     data: DataConfig = field(default_factory=DataConfig)
@@ -210,7 +210,7 @@ class TrainingConfig(Checked):
             )
         if batch.examples % batch.accumulation:
             raise UsageError(
-                f"{batch.examples} examples cannot be computed in {batch.accumulation} equal parts.",
+                f"{batch.examples} examples cannot be divided into {batch.accumulation} equal microbatches.",
                 "Choose batch.accumulation so that it divides batch.examples.",
             )
         if self.before is not None and self.init:
@@ -219,4 +219,4 @@ class TrainingConfig(Checked):
                 "Choose one: --set before=none, or leave init out.",
             )
         if self.before is not None and self.before.name == self.name:
-            raise UsageError(f"{self.name} and the run before it have one name.", "Name them apart.")
+            raise UsageError(f"{self.name} and the run before it have the same name.", "Rename one of them.")

@@ -1,11 +1,11 @@
-"""What may stand in a config's field: its annotation says type, choices and bounds, for text and for values alike.
+"""What a field of a config may contain: its annotation gives type, choices and bounds, for text and values alike.
 
     examples: Count = 256                                        a whole number of at least 1
     kind: Literal["adafactor", "adamw"] = "adafactor"            one of these
     detune_cents: Annotated[float, Limits("...", lambda value: 0 <= value <= 5)] = 3.0
-    num_workers: Annotated[CountOrZero, FREE] = 0                may change where a run is resumed
+    num_workers: Annotated[CountOrZero, FREE] = 0                may change when a run is resumed
 
-A dataclass that derives from `Checked` refuses whatever does not fit as soon as one is made.
+A dataclass derived from `Checked` rejects invalid values as soon as it is made.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from mt3core.errors import MT3Error, UsageError
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _NONE = ("none", "null")
-# Marks a field that a run may be resumed with another value of: where, how fast and how long it is computed, what is
-# kept and reported, and what the learning rate is. Whatever else differs would make it another run.
+# Marks a field whose value may change when a run is resumed: where, how fast and how long the run is computed, what is
+# kept and reported, and the learning rate. A change to any other field would make it another run.
 FREE = "a run may be resumed with another value"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Marks what a field's value has to be besides its type: as a test, and in words that go after "Give".
+    """What a field's value must be besides its type: as a test, and in words that follow "Use".
 
-    A test written within an annotation knows none of its module's names; one that needs some stands before the class.
+    A lambda inside an annotation cannot see the names of its module; one that needs them is defined before the class.
     """
 
     words: str
@@ -45,7 +45,7 @@ def at_least(lowest: int) -> Limits:
 
 
 def span(words: str, lowest: float = -math.inf, highest: float = math.inf) -> Limits:
-    """Of a pair: the ends in their order, within these bounds."""
+    """For a pair: the ends in order, within these bounds."""
     return Limits(words, lambda ends: lowest <= ends[0] <= ends[1] <= highest)
 
 
@@ -59,9 +59,9 @@ Span = Annotated[tuple[float, float], span("the lower and the upper end")]
 
 
 class Checked:
-    """Base of the config dataclasses: every field is checked against its annotation when one is made.
+    """Base of the config dataclasses: checks every field against its annotation when an object is made.
 
-    Args of a subclass: `section` is its path in the whole config, which errors name; `error` is their class.
+    Class arguments: `section` is its path in the whole config, which errors show; `error` is the class of the errors.
     """
 
     _section: ClassVar[str] = ""
@@ -76,22 +76,22 @@ class Checked:
             value = getattr(self, name)
             if wanted := _misfit(kind, value):
                 shown = "empty" if value in ((), "") else repr(value) if isinstance(value, str) else value
-                raise self._error(f"{self._section}{name} is {shown}.", f"Give {wanted}.")
+                raise self._error(f"{self._section}{name} is {shown}.", f"Use {wanted}.")
         self._check_together()
 
     def _check_together(self) -> None:
-        """For subclasses: raises where values fit their fields, but not each other."""
+        """For subclasses: raises if values are valid by themselves but not together."""
 
 
 def check_name(name: str, what: str) -> str:
-    """The name of a thing, where it can stand in the names of files. Raises `UsageError` where it cannot."""
+    """A name that can be part of a file name. Raises `UsageError` if it cannot."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise UsageError(f"{name!r} cannot name {what}.", "Use letters, digits, '-', '_' and '.'.")
+        raise UsageError(f"{name!r} is not a valid name for {what}.", "Use letters, digits, '-', '_' and '.'.")
     return name
 
 
 def is_free(config: type, path: str) -> bool:
-    """Whether a field of a config's class, or what it is a part of, is marked `FREE`."""
+    """Whether a field of a config class, or a section that contains it, is marked `FREE`."""
     name, _, rest = path.partition(".")
     kind = _kinds(config).get(name)
     if get_origin(kind) is Annotated and FREE in get_args(kind):
@@ -113,7 +113,7 @@ def _kinds(config: type) -> dict[str, Any]:
 
 
 def _misfit(kind: Any, value: Any) -> str:
-    """In words what a field of this type takes, where the value is nothing like it; empty where it fits."""
+    """Describes the values that a field of this type accepts if `value` is not one of them; empty if it is."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         limits = [one for one in arguments[1:] if isinstance(one, Limits)]
@@ -136,21 +136,21 @@ def _misfit(kind: Any, value: Any) -> str:
 
 
 def parse_value(owner: type, field: str, path: str, text: str) -> Any:
-    """The value that `text` says for a field of the dataclass `owner`. `path` names it in errors.
+    """The value of `text` for a field of the dataclass `owner`. `path` names the field in errors.
 
-    Known are int, float, bool, str, Literal, unions with None, tuples of these (with commas between them), and
-    dataclasses with `text_means` and `from_text`, which gives None for what it does not know. Raises `UsageError`
-    naming the type wanted.
+    Supported are int, float, bool, str, Literal, unions with None, tuples of these (separated by commas), and
+    dataclasses with `text_means` and `from_text`, which returns None for unknown text. Raises `UsageError`
+    naming the expected type.
     """
     kind = _kinds(owner)[field]
     try:
         return _parsed(kind, text)
     except _Unfit:
-        raise UsageError(f"{path} cannot be {text!r}.", f"Give {_described(kind)}.") from None
+        raise UsageError(f"{path} cannot be set to {text!r}.", f"Use {_described(kind)}.") from None
 
 
 class _Unfit(Exception):
-    """The text is no value of the type."""
+    """The text is not a value of the type."""
 
 
 def _parsed(kind: Any, text: str) -> Any:
@@ -186,7 +186,7 @@ def _parsed_union(kinds: tuple[Any, ...], text: str) -> Any:
 
 
 def _parsed_tuple(kinds: tuple[Any, ...], text: str) -> tuple[Any, ...]:
-    """`a,b` or `(a, b)`; nothing at all is the empty tuple."""
+    """`a,b` or `(a, b)`; empty text is the empty tuple."""
     inner = text[1:-1] if text[:1] + text[-1:] in ("()", "[]") else text
     parts = [part.strip() for part in inner.split(",")] if inner.strip() else []
     if len(kinds) == 2 and kinds[1] is Ellipsis:
@@ -197,7 +197,7 @@ def _parsed_tuple(kinds: tuple[Any, ...], text: str) -> tuple[Any, ...]:
 
 
 def _number(kind: type, text: str) -> int | float:
-    """Digits with or without `_`; an int also as `1e6`, where that is whole."""
+    """Digits with or without `_`; an int may be written `1e6` if it is whole."""
     try:
         value = float(text)
         if kind is float:
@@ -228,7 +228,7 @@ def _not_empty(text: str) -> str:
 
 
 def _described(kind: Any) -> str:
-    """The type in words, for "Give ..."."""
+    """The type in words, for "Use ..."."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return _described(arguments[0])
@@ -237,13 +237,13 @@ def _described(kind: Any) -> str:
     if origin is Literal:
         return " or ".join(map(str, arguments))
     if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
-        return f"{_described(arguments[0])}, or several with commas between them"
+        return f"{_described(arguments[0])}, or several separated by commas"
     if origin is tuple:
-        return f"{len(arguments)} values with a comma between them, each {_described(arguments[0])}"
+        return f"{len(arguments)} values separated by commas, each {_described(arguments[0])}"
     if hasattr(kind, "from_text"):
         return kind.text_means()
     if dataclasses.is_dataclass(kind):
         names = ", ".join(field.name for field in dataclasses.fields(kind))
-        return f"one of its fields a value: {names}"
-    known = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", types.NoneType: "none"}
+        return f"a value for one of its fields: {names}"
+    known = {bool: "true or false", int: "a whole number", float: "a number", str: "text", types.NoneType: "none"}
     return known.get(kind, f"a value of type {kind}")

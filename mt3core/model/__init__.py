@@ -1,1 +1,1 @@
-"""What a model is: its parameters by name, and the directory it is kept in."""
+"""What a model consists of: its parameters by name, and the directory that stores it."""

@@ -1,7 +1,7 @@
-"""The model directory, the form in which weights travel: `config.json`, `model.safetensors`, `README.md`.
+"""The model directory, the form in which weights are exchanged: `config.json`, `model.safetensors`, `README.md`.
 
-The arrays carry PyTorch's names and shapes (see `parameters.py`), in float32 or bfloat16 (see `weights_file.py`).
-Reading runs no code.
+The arrays have PyTorch's names and shapes (see `parameters.py`), in float32 or bfloat16 (see `weights_file.py`).
+Reading one runs no code.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from mt3core.model.weights_file import check_stored_type, read_weights, write_we
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
-_CARD_HEADER = "---\n"  # a card that a person wrote begins with YAML, as on the Hugging Face hub
-# What may differ between weights and config: it changes no array and no array's meaning. Which events are written of a
-# note (`onsets_only`) leaves every token what it was, so that a run may begin with onsets and go on with all; and what
-# is passed over of what the network writes (`shortest_repeat_seconds`) is not its concern.
+_CARD_HEADER = "---\n"  # a card written by a person starts with YAML, as on the Hugging Face hub
+# What may differ between weights and config: settings that change no array and no array's meaning. The events written
+# for a note (`onsets_only`) change no token's meaning, so a run may start with onsets only and continue with all; and
+# ignoring some of the network's events (`shortest_repeat_seconds`) does not concern the network.
 FREE_FIELDS = (
     *("dropout_rate", "input_frames", "max_target_tokens", "max_positions", "onsets_only"),
     "shortest_repeat_seconds",
@@ -43,18 +43,18 @@ def save_model_directory(
     stored_type: str = "float32",
     card: str | None = None,
 ) -> None:
-    """Writes a model whole or not at all; the same input gives the same bytes.
+    """Writes a model completely or not at all; the same input gives the same bytes.
 
     Args:
         directory: must be absent or empty, unless `overwrite`.
         config: what the weights belong to.
         arrays: every array of the network by its PyTorch name, in PyTorch's shape.
-        source: one line for the model card, where the weights come from.
-        overwrite: replace what is there.
-        stored_type: what the arrays are stored as, `float32` or, in half the bytes, `bfloat16`.
-        card: the model card; without it a short one is written.
+        source: one line for the model card on the origin of the weights.
+        overwrite: replace an existing directory.
+        stored_type: type of the stored arrays: `float32` or, in half the bytes, `bfloat16`.
+        card: the model card; without it, a short one is written.
 
-    Raises `ModelError` where the arrays do not fit the configuration, `OutputError` where it cannot be written,
+    Raises `ModelError` if the arrays do not match the configuration, `OutputError` if it cannot be written,
     `UsageError` for another type.
     """
     directory = Path(directory)
@@ -71,8 +71,8 @@ def save_model_directory(
 def load_model_directory(directory: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, np.ndarray]]:
     """Reads a model: its configuration, and every array in float32 by its PyTorch name, in PyTorch's shape.
 
-    Arrays stored as bfloat16 (or float16) become float32. Raises `ModelError` where the directory, a file of it
-    or an array is missing, surplus, misshapen, cut off, of another element type or holds NaN or infinity.
+    Arrays stored as bfloat16 (or float16) become float32. Raises `ModelError` if the directory, a file of it
+    or an array is missing, surplus, misshapen, truncated, of another element type or contains NaN or infinity.
     """
     directory = Path(directory)
     config = load_model_config(directory)
@@ -83,7 +83,7 @@ def load_model_directory(directory: str | os.PathLike[str]) -> tuple[ModelConfig
 
 
 def read_card(directory: str | os.PathLike[str]) -> str | None:
-    """The model card of a model directory if a person wrote it; None where there is none, or only the short one."""
+    """The model card of a model directory if a person wrote it; None if there is none, or only the short one."""
     path = Path(directory) / CARD_FILE
     try:
         card = path.read_text(encoding="utf-8")
@@ -93,22 +93,22 @@ def read_card(directory: str | os.PathLike[str]) -> str | None:
 
 
 def load_model_config(directory: str | os.PathLike[str]) -> ModelConfig:
-    """Only the configuration of a model directory: a cheap check that a model is there. Raises `ModelError`."""
+    """Only the configuration of a model directory: a cheap check that a model exists. Raises `ModelError`."""
     directory = Path(directory)
     path = directory / CONFIG_FILE
     if not directory.exists():
-        raise ModelError(f"There is no model at {directory}.", "Check the path, or make one with mt3 convert.")
+        raise ModelError(f"There is no model at {directory}.", "Check the path, or make a model with mt3 convert.")
     if not path.is_file():
         raise ModelError(
-            f"{directory} is no model directory: it has no {CONFIG_FILE}.",
-            "Give a folder that mt3 convert has written, or convert these weights first.",
+            f"{directory} is not a model directory: {CONFIG_FILE} is missing.",
+            "Use a folder written by mt3 convert, or convert these weights first.",
         )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise ModelError(f"{path} cannot be read: {error}.", "Convert the model again: mt3 convert.") from error
     if not isinstance(values, dict):
-        raise ModelError(f"{path} holds no configuration.", "Convert the model again: mt3 convert.")
+        raise ModelError(f"{path} contains no configuration.", "Convert the model again: mt3 convert.")
     return ModelConfig.from_dict(values)
 
 
@@ -129,9 +129,9 @@ def check_fit(found: ModelConfig, wanted: ModelConfig, source: str) -> None:
         ]
     if differences:
         raise ModelError(
-            f"The weights {source} do not fit the config: they have {', '.join(differences)}.",
-            "Train the model they belong to (--set model=PRESET, or --set model.network.NAME=VALUE), or start from "
-            "others with --init.",
+            f"The weights {source} do not match the config: they have {', '.join(differences)}.",
+            "Train the matching model (--set model=PRESET, or --set model.network.NAME=VALUE), or use "
+            "other weights with --init.",
         )
 
 

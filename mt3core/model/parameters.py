@@ -1,7 +1,7 @@
 """Every weight array of the network: its path, kind and shape, and its name in each framework.
 
-One table serves the two networks and the converter. A path is Magenta's own name for the place,
-`decoder.layers.3.self_attention.query`. From it follow
+One table serves both networks and the converter. A path is Magenta's own name for an array,
+`decoder.layers.3.self_attention.query`. The other names follow from it:
 
     PyTorch   decoder.layers.3.self_attention.query.weight    linear maps transposed: (out, in)
     Flax      decoder.layers.3.self_attention.query.kernel    (in, out); `scale` norms, `embedding` tables
@@ -50,12 +50,12 @@ class Parameter:
         return "target." + re.sub(r"layers\.(\d+)", r"layers_\1", self.flax_name)
 
     def flip(self, array: np.ndarray) -> np.ndarray:
-        """From Flax's form to PyTorch's or back (the same operation); contiguous."""
+        """From Flax's layout to PyTorch's or back (the same operation); contiguous."""
         return np.ascontiguousarray(array.T if self.kind == "linear" else array)
 
 
 def parameters(config: NetworkConfig) -> list[Parameter]:
-    """All weight arrays of a network, in the order encoder, decoder, and inside by computation."""
+    """All weight arrays of a network, encoder first, then decoder, each in order of computation."""
     joined = config.num_heads * config.head_dim
     table: list[Parameter] = []
 
@@ -106,17 +106,17 @@ def check_weights(network: NetworkConfig, arrays: Mapping[str, Any], where: str)
 
 
 def check_finite(arrays: Mapping[str, np.ndarray], where: str | os.PathLike[str]) -> None:
-    """Raises `ModelError` naming every array that holds NaN or infinity."""
+    """Raises `ModelError` naming every array that contains NaN or infinity."""
     wrong = sorted(name for name, array in arrays.items() if not np.isfinite(array).all())
     if wrong:
         raise ModelError(
-            f"{where} holds values that are not numbers (NaN or infinite) in {', '.join(wrong)}.",
+            f"{where} contains values that are not finite (NaN or infinity) in {', '.join(wrong)}.",
             "Use an earlier checkpoint: training has diverged, or the file is damaged.",
         )
 
 
 def check_arrays(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], where: str) -> None:
-    """Raises `ModelError` listing every missing, surplus and misshapen array; silent when all fit."""
+    """Raises `ModelError` listing every missing, surplus and misshapen array, if there are any."""
     missing = sorted(expected.keys() - found.keys())
     surplus = sorted(found.keys() - expected.keys())
     misshapen = sorted(
@@ -130,4 +130,4 @@ def check_arrays(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tu
         if names
     ]
     if lines:
-        raise ModelError(f"The arrays in {where} do not fit the network. " + " ".join(lines))
+        raise ModelError(f"The arrays in {where} do not match the network. " + " ".join(lines))

@@ -1,7 +1,7 @@
 """The fixed sinusoidal position table, the same in encoder and decoder.
 
 Magenta's table spaces the frequencies over `10000^(-i / (half - 1))`, i = 0..half-1, sines in the first
-half and cosines in the second. The common PyTorch ports divide by `half`, and so compute another network.
+half and cosines in the second. The common PyTorch ports divide by `half` and therefore compute a different network.
 """
 
 from __future__ import annotations

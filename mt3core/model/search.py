@@ -1,13 +1,13 @@
-"""Which model is meant, by path, address or name or where nothing is said, and its weights, whatever their form.
+"""Finds a model by path, address or name, or the default one, and loads its weights, whatever their form.
 
-Without a word it is the first of these that is there, and the network is never used:
+The default is the first of these that exists; the network is never used for it:
 
     the environment variable MT3_MODEL     a path, an address or a name
     models/mt3                             in the current folder, then in the user's data folder
     small                                  ships with mt3kit, in `mt3core/models`
 
 A model directory is read here. T5X and Orbax checkpoints, files of PyTorch ports and addresses are read by
-`mt3convert`, imported when one of them is met: the one place where this package reaches above itself.
+`mt3convert`, imported only for them: the one place where this package reaches above itself.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ PUBLISHED = {name: f"gs://mt3/checkpoints/{name}" for name in (PUBLISHED_NAME, "
 SCHEMES = ("gs", "https", "http")
 
 GET_PUBLISHED = f"mt3 convert {PUBLISHED[PUBLISHED_NAME]} models/{PUBLISHED_NAME}"
-_GET_ONE = f"Get the published one: {GET_PUBLISHED}; or say where one is with --model or {MODEL_VARIABLE}."
-# Called with the number of files done and the number of all, while an address is fetched.
+_GET_ONE = f"Get the published model: {GET_PUBLISHED}; or set --model or {MODEL_VARIABLE}."
+# Called with the number of files done and the total, while an address is downloaded.
 Progress = Callable[[int, int], None]
 
 
@@ -42,7 +42,7 @@ Progress = Callable[[int, int], None]
 class FoundModel:
     """A model that was found: `source`, a path or an address, is for `load_weights`.
 
-    `remark` says for the user which one it is and how to get the published one; empty where the user has named it.
+    `remark` tells the user which model it is and how to get the published one; empty if the user has named it.
     """
 
     source: str
@@ -53,8 +53,8 @@ class FoundModel:
 class LoadedWeights:
     """A model in memory: every array in float32 by PyTorch's name in PyTorch's shape.
 
-    `kind` is the form in which it was found (see `mt3convert.sources`). `notes` are what the user should know of its
-    conversion, and `card` is the model card that a person wrote, where there is one.
+    `kind` is the form of the source (see `mt3convert.sources`). `notes` are what the user should know about its
+    conversion, and `card` is the model card written by a person, if there is one.
     """
 
     config: ModelConfig
@@ -65,11 +65,11 @@ class LoadedWeights:
 
 
 def find_model(model: str | os.PathLike[str] | None = None) -> FoundModel:
-    """The model that is meant.
+    """Finds the model.
 
-    An address or an existing path is taken as it is. A name is looked for as `models/NAME` in the current folder and
-    in the user's data folder, then among the models that ship. A published name that is nowhere becomes its address,
-    which `load_weights` fetches once; only naming it does that. With None see above. Raises `ModelError`.
+    An address or an existing path is used unchanged. A name is looked for as `models/NAME` in the current folder and
+    in the user's data folder, then among the models that ship. A published name that is not found becomes its address,
+    which `load_weights` downloads once; only naming it does that. For None see above. Raises `ModelError`.
     """
     if model is not None:
         return FoundModel(_find_given(os.fspath(model)))
@@ -83,13 +83,13 @@ def find_model(model: str | os.PathLike[str] | None = None) -> FoundModel:
     if shipped := _find_shipped(SHIPPED_NAME):
         remark = f"Using the model {SHIPPED_NAME}, which ships with mt3kit. To use Magenta's: {GET_PUBLISHED}"
         return FoundModel(shipped, remark)
-    raise ModelError("There is no model yet, and none ships with this copy of mt3kit.", _GET_ONE)
+    raise ModelError("No model was found, and none ships with this copy of mt3kit.", _GET_ONE)
 
 
 def load_weights(source: str | os.PathLike[str], progress: Progress | None = None) -> LoadedWeights:
-    """The weights at a path or an address, in whatever form; an address is fetched once, `progress` counting its files.
+    """The weights at a path or an address, in any form; an address is downloaded once, `progress` counting its files.
 
-    Raises `ModelError` for what is missing, incomplete, broken or of an unknown form.
+    Raises `ModelError` for what is missing, incomplete, damaged or of an unknown form.
     """
     if not is_address(source) and is_model_directory(source):
         config, arrays = load_model_directory(source)
@@ -102,7 +102,7 @@ def load_weights(source: str | os.PathLike[str], progress: Progress | None = Non
 def load_pretrained(model: str | os.PathLike[str] | None = None) -> tuple[ModelConfig, Mapping[str, np.ndarray]]:
     """Configuration and arrays of the model that `find_model` finds, as `load_weights` reads it.
 
-    What the user should know of a conversion becomes a `UserWarning`.
+    What the user should know about a conversion becomes a `UserWarning`.
     """
     weights = load_weights(find_model(model).source)
     for note in weights.notes:
@@ -116,7 +116,7 @@ def is_address(source: str | os.PathLike[str]) -> bool:
 
 
 def models_here() -> list[Path]:
-    """Everything in the folders where models are looked for by name, those that ship last."""
+    """Everything in the folders where models are looked for by name; those that ship come last."""
     folders = [folder for folder in (*_model_folders(), shipped_folder()) if folder.is_dir()]
     return [entry for folder in folders for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
 
@@ -135,7 +135,7 @@ def _find_given(given: str) -> str:
     if given == SHIPPED_NAME:
         raise ModelError(f"The model {SHIPPED_NAME} does not ship with this copy of mt3kit.", _GET_ONE)
     raise ModelError(
-        f"There is no model {given!r}: no such path, and no folder of that name in "
+        f"Model {given!r} was not found: there is no such path, and no folder of that name in "
         f"{' or '.join(map(str, _model_folders()))}.",
         _GET_ONE,
     )

@@ -1,9 +1,9 @@
-"""The arrays of a model on disk, `model.safetensors`: float32 or bfloat16 there, always float32 in memory.
+"""The arrays of a model on disk, `model.safetensors`: stored as float32 or bfloat16, always float32 in memory.
 
 bfloat16 is the upper half of a float32: the same range, 8 significant bits instead of 24, half the bytes. NumPy has no
 such type, so here it is uint16 on its way to and from the file; PyTorch and JAX read the file as their own bfloat16.
-The file is written here since safetensors' writer takes NumPy's types only: the length of a JSON header in 8 bytes, the
-header with each array's type, shape and place, then the arrays (https://github.com/huggingface/safetensors, README).
+The file is written here because safetensors' writer accepts only NumPy's types: the length of a JSON header in 8 bytes,
+the header with type, shape and position of each array, then the arrays (https://github.com/huggingface/safetensors).
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from mt3core.model.parameters import check_arrays, check_finite
 STORED_TYPES = ("float32", "bfloat16")
 _SAFETENSORS_NAMES = {"float32": "F32", "bfloat16": "BF16"}
 _WRITABLE: dict[str, np.dtype] = {"float32": np.dtype("<f4"), "bfloat16": np.dtype("<u2")}
-_ALIGNMENT_BYTES = 8  # of the first array; the header ends with as many spaces as that takes
-# How safetensors writes the element types that are read; all become float32, which holds each exactly.
+_ALIGNMENT_BYTES = 8  # of the first array; the header is padded with spaces
+# The element types that are read, by their names in safetensors; all become float32, which represents each exactly.
 _READABLE: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 _BFLOAT16_NAN = 0x7FC0
-_MOST_NAMED = 3  # in a message; a file of the wrong type has it in all of its arrays
+_MOST_NAMED = 3  # in a message; if one array has the wrong type, usually all have
 
 
 def write_weights(path: Path, arrays: Mapping[str, np.ndarray], stored_type: str = "float32") -> None:
     """Writes arrays in the order of their names; the same arrays give the same bytes.
 
-    With `bfloat16` each value becomes the nearest one, a tie the one whose last bit is 0, as PyTorch and JAX round.
+    With `bfloat16` each value is rounded to the nearest one, ties to even, as PyTorch and JAX do.
     Raises `UsageError` for a type that is not in `STORED_TYPES`.
     """
     check_stored_type(stored_type)
@@ -61,17 +61,17 @@ def check_stored_type(stored_type: str) -> None:
 
 
 def read_weights(path: Path, expected_shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """All arrays of a file by name, as float32 whatever they are stored as.
+    """All arrays of a file by name, as float32 whatever their stored type.
 
-    Raises `ModelError` for a file that is broken or cut off, and where an array is missing, surplus, of another shape
-    or element type, or holds NaN or infinity.
+    Raises `ModelError` for a damaged or truncated file, and if an array is missing, surplus, of another shape
+    or element type, or contains NaN or infinity.
     """
     with _readable(path) as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         check_arrays(expected_shapes, {name: tuple(part.get_shape()) for name, part in slices.items()}, str(path))
         types = {name: part.get_dtype() for name, part in slices.items()}
         _check_types(path, types)
-        if "BF16" in types.values():  # `get_tensor` cannot give it: take the bytes as they are
+        if "BF16" in types.values():  # `get_tensor` cannot return it: use the raw bytes
             stored = deserialize(path.read_bytes())
             arrays = {name: _to_float32(part["data"], part["dtype"], part["shape"]) for name, part in stored}
         else:
@@ -83,7 +83,7 @@ def read_weights(path: Path, expected_shapes: Mapping[str, tuple[int, ...]]) -> 
 def to_bfloat16(values: np.ndarray) -> np.ndarray:
     """The bits of the nearest bfloat16 of each float32 as uint16; ties go to the even one, NaN stays NaN."""
     bits = np.asarray(values, np.float32).view(np.uint32)
-    # Half a unit of what remains carries into it from just above the middle on, or from the middle if that is odd.
+    # Adding half a unit of the kept part carries from just above the middle, or from the middle if that part is odd.
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     return np.where(np.isnan(values), _BFLOAT16_NAN, rounded).astype(np.uint16)
 
@@ -93,7 +93,7 @@ def _check_types(path: Path, types: Mapping[str, str]) -> None:
     if unreadable:
         more = f" and {len(unreadable) - _MOST_NAMED} more" if len(unreadable) > _MOST_NAMED else ""
         raise ModelError(
-            f"{path} has arrays of another type than float32, float16 or bfloat16: "
+            f"{path} has arrays that are not float32, float16 or bfloat16: "
             f"{', '.join(unreadable[:_MOST_NAMED])}{more}.",
             "Convert the model again from its source: mt3 convert.",
         )
@@ -106,7 +106,7 @@ def _readable(path: Path) -> Iterator[safe_open]:
             yield file
     except (SafetensorError, OSError) as error:
         raise ModelError(
-            f"{path} is broken or cut off: {error}.", "Copy or convert the model again: mt3 convert."
+            f"{path} is damaged or truncated: {error}.", "Copy or convert the model again: mt3 convert."
         ) from error
 
 

@@ -1,11 +1,11 @@
-"""Tokens to notes: a state machine fed segment by segment.
+"""Tokens to notes: a state machine that reads one segment after another.
 
-Whatever the network writes is accepted: an event that makes no sense is counted and passed over, exactly where
+Any output of the network is accepted: an event that makes no sense is counted and ignored, exactly where
 the original (`run_length_encoding.decode_events`, `note_sequences.decode_note_event` there) does so.
 
-- invalid: no event at all, an event earlier than the one before (also where that is a program or velocity), a
-  note-off or tie of a note that does not sound, a tie event outside a tie section, a drum with velocity 0. Where the
-  model's `shortest_repeat_seconds` asks for it, also an onset too soon after that of the same note.
+- invalid: not an event at all, an event earlier than the one before (even if it is a program or velocity), a
+  note-off or tie of a note that does not sound, a tie event outside a tie section, a drum with velocity 0. If the
+  model sets `shortest_repeat_seconds`, also an onset too soon after the previous onset of the same note.
 - dropped: the events from a shift beyond the next segment's start to the segment's end.
 """
 
@@ -21,17 +21,17 @@ from mt3core.config.model import VocabularyConfig
 from mt3core.notes.table import NOTE_DTYPE, NoteTable
 from mt3core.notes.vocabulary import EVENT_TYPES, Vocabulary, bin_to_velocity
 
-INITIAL_VELOCITY = 100  # until a first velocity event, and of all notes where only onsets are written
+INITIAL_VELOCITY = 100  # until a first velocity event, and of all notes if only onsets are written
 MIN_NOTE_SECONDS = 0.01  # also the length of a drum note
-_DRUMS = -1  # in place of a program
+_DRUMS = -1  # instead of a program
 
 _SHIFT, _PITCH, _VELOCITY, _TIE, _PROGRAM, _DRUM = range(len(EVENT_TYPES))
 
 
 class NoteDecoder:
-    """The state that lives on from event to event and from segment to segment.
+    """The state that is kept from event to event and from segment to segment.
 
-    Feed segments in order of time by `add_segment` or `add_events`, then take the notes by `finish`.
+    Pass segments in order of time to `add_segment` or `add_events`, then get the notes from `finish`.
     """
 
     def __init__(self, config: VocabularyConfig) -> None:
@@ -56,7 +56,7 @@ class NoteDecoder:
     ) -> tuple[int, int]:
         """Decodes one segment's tokens up to its end token; returns the numbers of invalid and dropped events.
 
-        `end_seconds` is the next segment's start; None for the last segment, or where there is no limit.
+        `end_seconds` is the next segment's start; None for the last segment, or if there is no limit.
         """
         return self.add_events(start_seconds, self.vocabulary.events_before_end(tokens), end_seconds)
 
@@ -95,7 +95,7 @@ class NoteDecoder:
         return np.array(self._rows, dtype=NOTE_DTYPE)
 
     def _onset_event(self, time: float, kind: int, value: int) -> bool:
-        """Handles an event where only onsets are written; False if it is invalid. Times may go back."""
+        """Handles an event if only onsets are written; False if it is invalid. Times may go back."""
         if kind != _PITCH:
             return False
         self._rows.append((time, time + MIN_NOTE_SECONDS, value, INITIAL_VELOCITY, 0, False))
@@ -123,7 +123,7 @@ class NoteDecoder:
         return True
 
     def _pitch_event(self, time: float, key: tuple[int, int]) -> bool:
-        """A tie, an offset or an onset, by where it stands and the velocity."""
+        """A tie, an offset or an onset, depending on its position and the velocity."""
         is_active = key in self._active
         if self._in_tie_section:
             if not is_active or key in self._tied:
@@ -144,7 +144,7 @@ class NoteDecoder:
         return True
 
     def _is_too_soon(self, key: tuple[int, int], time: float) -> bool:
-        """Whether an onset repeats the one before within `shortest_repeat_seconds`; else it is kept in mind."""
+        """Whether an onset repeats the one before within `shortest_repeat_seconds`; if not, it is remembered."""
         latest = self._latest.get(key)
         if latest is not None and time - latest < self.vocabulary.config.shortest_repeat_seconds:
             return True
@@ -152,7 +152,7 @@ class NoteDecoder:
         return False
 
     def _sound_on(self, key: tuple[int, int]) -> None:
-        """Takes back the end of the latest note of that program and pitch."""
+        """Undoes the end of the latest note of that program and pitch."""
         for number in reversed(range(len(self._rows))):
             onset, _, pitch, velocity, program, is_drum = self._rows[number]
             if (program, pitch) == key and not is_drum:
@@ -161,7 +161,7 @@ class NoteDecoder:
                 return
 
     def _end_tie_section(self) -> bool:
-        """Ends what sounds and was not tied. Without a tie event a section has no end, and nothing is ended."""
+        """Ends notes that sound and were not tied. Without a tie event a section has no end, and nothing is ended."""
         if not self._in_tie_section:
             return False
         for key in [key for key in self._active if key not in self._tied]:

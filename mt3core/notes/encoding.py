@@ -2,11 +2,11 @@
 
 The result is that of the original's `encode_and_index_events`, `extract_target_sequence_with_indices`,
 `map_midi_programs`, `run_length_encode_shifts` and `remove_redundant_state_changes`, applied in this order.
-Three of its habits are worth knowing:
+Three of its properties are worth knowing:
 
 - Shifts are absolute: each counts steps from the segment's start, not from the event before.
 - Events are sorted by their exact times and only then rounded to steps, half to even.
-- The tie section of a segment beginning after the last event of a piece shows the notes that sounded *before*
+- The tie section of a segment that starts after the last event of a piece lists the notes that sounded *before*
   that event, so it may list notes that have ended ("stale ties").
 
 The original indexes a whole piece and then cuts it. In training every example comes from another chunk, so only what
@@ -33,17 +33,17 @@ from mt3core.notes.vocabulary import (
     velocity_to_bin,
 )
 
-_ABSENT = -1  # in tables of event ids: nothing is written here
+_ABSENT = -1  # in tables of event ids: nothing is written
 _PITCHES = MAX_MIDI_VALUE + 1
 _DRUM_KEY = 1 << 14  # above every program * 128 + pitch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SegmentEvents:
-    """The note events of a segment in their order, not yet written out.
+    """The note events of a segment in order, not yet written as event ids.
 
     `steps` count from the segment's start; `table` has the ids of program, velocity and pitch (or drum) of each, or
-    -1 where one is not written; `ties` are the notes sounding at the start as program * 128 + pitch, ascending.
+    -1 for one that is not written; `ties` are the notes sounding at the start as program * 128 + pitch, ascending.
     """
 
     steps: Int[np.ndarray, " note_events"]
@@ -52,9 +52,9 @@ class SegmentEvents:
 
 
 class SegmentEncoder:
-    """Encodes segments of chunks with one vocabulary; holds tables only, so threads may share it.
+    """Encodes segments of chunks with one vocabulary; contains only tables, so threads may share it.
 
-    With `stale_ties` a segment that begins after the last event of a piece lists the notes that sounded before
+    With `stale_ties` a segment that starts after the last event of a piece lists the notes that sounded before
     that event, as the original does; without, it lists none: they have ended.
     """
 
@@ -90,8 +90,8 @@ class SegmentEncoder:
     def segment(self, notes: NoteTable, first_frame: int, num_frames: int, ends_piece: bool = False) -> SegmentEvents:
         """The note events of `num_frames` frames from `first_frame` of the piece on.
 
-        `notes` have times within the piece and are at least those that sound in the segment. With `ends_piece` the
-        segment reaches the piece's last frame and has everything after it, too.
+        `notes` have times within the piece and include at least those that sound in the segment. With `ends_piece` the
+        segment reaches the piece's last frame and also gets everything after it.
         """
         config = self.vocabulary.config
         first_step, size = self.frame_step(first_frame), len(notes)
@@ -111,7 +111,7 @@ class SegmentEncoder:
         places = chosen.reshape(-1).nonzero()[0]
         rows = places % size if size else places
         is_onset = places >= size
-        # At equal times: offsets, drums last, by program and pitch (where onsets alone are written, by pitch).
+        # At equal times: offsets, drums last, by program and pitch (by pitch if only onsets are written).
         by_key = notes["pitch"][rows] if config.onsets_only else keys[rows]
         order = np.lexsort((by_key, is_onset, times.reshape(-1)[places]))
         rows, is_onset = rows[order], is_onset[order]
@@ -124,7 +124,7 @@ class SegmentEncoder:
     def merge(self, parts: Sequence[SegmentEvents]) -> SegmentEvents:
         """Several segments sounding together, with one tie section.
 
-        Otherwise as the original mixes: within a step the parts follow each other in their order, except in step
+        Otherwise mixed as in the original: within a step the parts follow each other in their order, except in step
         0, where the last comes first (see `mixing`).
         """
         steps = np.concatenate([part.steps for part in parts])
@@ -142,7 +142,7 @@ class SegmentEncoder:
         return tokens
 
     def events(self, segment: SegmentEvents, drop_repeats: bool = False) -> Int[np.ndarray, " events"]:
-        """Event ids with shifts and, where the vocabulary has one, the tie section."""
+        """Event ids with shifts and, if the vocabulary has one, the tie section."""
         steps, count = segment.steps, len(segment.steps)
         table = np.empty((count, 4), np.int32)
         table[:, 1:] = segment.table
@@ -182,7 +182,7 @@ class SegmentEncoder:
         first_step: int,
         ends_piece: bool,
     ) -> Int[np.ndarray, " ties"]:
-        """The keys whose last event before the segment is an onset, in ascending order. Drums do not sound on."""
+        """The keys whose last event before the segment is an onset, in ascending order. Drums never sound on."""
         if not self.vocabulary.config.ties or not is_event[0].any():
             return np.zeros(0, np.int64)
         bound = first_step
@@ -210,7 +210,7 @@ class SegmentEncoder:
         return section[section >= 0]
 
     def _drop_repeats(self, table: Int[np.ndarray, "n 4"], section: Int[np.ndarray, " section"]) -> None:
-        """Marks as absent the programs and velocities that repeat the last one, the tie section's counting."""
+        """Marks as absent the programs and velocities that repeat the last one, including those of the tie section."""
         velocities = table[:, 2]
         velocities[1:][velocities[1:] == velocities[:-1]] = _ABSENT
         with_program = (table[:, 1] >= 0).nonzero()[0]

@@ -1,10 +1,10 @@
-"""MIDI files as notes: the one reader, for labels, renderings and scores alike.
+"""MIDI files as notes: the only reader, for labels, renderings and scores alike.
 
-It goes through the bytes once. Nothing is moved or lengthened without being asked for, and notes without length stay
-unless `drop_empty` is set. What pretty_midi reads is read as pretty_midi does it, to the last bit of the times, since
-published labels and scores come through it: a note-off ends all notes of its pitch and channel that sound, but those
-that start on its tick only where it would end none else; channel 10 is drums; tempo changes count from whatever track.
-Two things differ from it: a note has the program that its channel had when the note started, and control changes belong
+It reads the bytes once. Nothing is moved or lengthened unless requested, and notes without length stay
+unless `drop_empty` is set. What pretty_midi reads is read exactly like pretty_midi does it, including the times, since
+published labels and scores depend on it: a note-off ends all sounding notes of its pitch and channel, except those
+that start on its tick if it ends others as well; channel 10 is drums; tempo changes count from any track.
+Two things differ: a note has the program that its channel had when the note started, and control changes belong
 to a channel of a track, whichever of its programs plays.
 """
 
@@ -23,7 +23,7 @@ from mt3core.notes.table import MOST_SECONDS, NOTE_DTYPE, SUSTAIN_PEDAL, NoteTab
 DRUM_CHANNEL = 9  # counted from 0; General MIDI calls it channel 10
 _FRAMES_PER_SECOND = {24: 24.0, 25: 25.0, 29: 30000 / 1001, 30: 30.0}  # SMPTE; 29 stands for 29.97
 _MICROSECONDS_PER_MINUTE = 6e7
-_DEFAULT_TEMPO = 500_000  # microseconds a quarter: 120 quarters a minute
+_DEFAULT_TEMPO = 500_000  # microseconds per quarter: 120 quarters per minute
 _CHANNELS = 16
 _MOST_TICKS = 0x0FFFFFFF  # between two events: numbers of variable length have four bytes
 # Data bytes of the messages that are neither notes nor control changes, by their first four bits.
@@ -51,7 +51,7 @@ class MidiContent:
 
     `note_keys` and `control_keys` are 16 times the track plus the channel: a pedal holds the notes of its own key.
     `instruments` has the notes once more, in the order in which the instruments' first notes end. `tempos` has rows
-    (time in seconds, quarters a minute). `unreleased` notes start and never end; they are not among `notes`.
+    (time in seconds, quarters per minute). `unreleased` notes start and never end; they are not in `notes`.
     """
 
     notes: NoteTable
@@ -64,7 +64,7 @@ class MidiContent:
     unreleased: int
 
     def held(self) -> NoteTable:
-        """The notes, lengthened where the sustain pedal of their channel holds them."""
+        """The notes, lengthened if the sustain pedal of their channel holds them."""
         is_pedal = self.controls[:, 1] == SUSTAIN_PEDAL
         times, _, values = self.controls[is_pedal].T.tolist()
         changes = list(zip(times, values, self.control_keys[is_pedal].tolist(), strict=True))
@@ -76,7 +76,7 @@ def read_midi(source: str | os.PathLike[str] | bytes, sustain: bool = False, dro
 
     Drum notes have program 0. `sustain` lengthens the notes that their channel's sustain pedal holds, `drop_empty`
     leaves out notes that end on the tick they start on. Notes that are never released are left out. Raises
-    `MidiError` for what is not a readable MIDI file.
+    `MidiError` if it is not a readable MIDI file.
     """
     content = read_content(source, drop_empty=drop_empty)
     notes = content.held() if sustain else content.notes
@@ -84,7 +84,7 @@ def read_midi(source: str | os.PathLike[str] | bytes, sustain: bool = False, dro
 
 
 def read_content(source: str | os.PathLike[str] | bytes, *, drop_empty: bool) -> MidiContent:
-    """Everything that is read of a MIDI file, see `read_midi`. Raises `MidiError`."""
+    """Everything that is read from a MIDI file, see `read_midi`. Raises `MidiError`."""
     name = "The MIDI data" if isinstance(source, bytes) else str(source)
     try:
         return _parse(source if isinstance(source, bytes) else Path(source).read_bytes(), drop_empty)
@@ -92,9 +92,7 @@ def read_content(source: str | os.PathLike[str] | bytes, *, drop_empty: bool) ->
         reason = error.strerror or error
         raise MidiError(f"{name} cannot be read: {reason}.", "Check the name and the folder.") from error
     except ValueError as error:
-        raise MidiError(
-            f"{name} is not a MIDI file that can be read: {error}.", "Give a Standard MIDI File."
-        ) from error
+        raise MidiError(f"{name} cannot be read as a MIDI file: {error}.", "Use a Standard MIDI File.") from error
 
 
 @dataclass
@@ -104,32 +102,34 @@ class _Events:
     # (onset, offset, pitch, velocity, program, key), in the order of their ends on a track
     notes: list[tuple[int, int, int, int, int, int]] = field(default_factory=list)
     controls: list[tuple[int, int, int, int]] = field(default_factory=list)  # (tick, number, value, key)
-    tempos: list[tuple[int, int, int]] = field(default_factory=list)  # (tick, microseconds a quarter, track)
+    tempos: list[tuple[int, int, int]] = field(default_factory=list)  # (tick, microseconds per quarter, track)
     names: dict[int, str] = field(default_factory=dict)  # by track
     unreleased: int = 0
 
 
 def _parse(data: bytes, drop_empty: bool) -> MidiContent:
-    """The content of a Standard MIDI File. Raises `ValueError` saying why bytes are none that can be read."""
+    """The content of a Standard MIDI File. Raises `ValueError` saying why the bytes cannot be read."""
     division, tracks = _chunks(data)
     events = _Events()
     for number, (start, end) in enumerate(tracks):
         try:
             _read_track(data, start, end, number, events)
         except IndexError:
-            raise ValueError(f"track {number + 1} breaks off") from None
+            raise ValueError(f"track {number + 1} is truncated") from None
     return _content(events, division, drop_empty)
 
 
 def _chunks(data: bytes) -> tuple[int, list[tuple[int, int]]]:
-    """What a tick is (see `_tick_lengths`), and where the content of each track lies."""
+    """What a tick is (see `_tick_lengths`), and the position of each track's content."""
     if data[:4] != b"MThd" or len(data) < 14:
-        raise ValueError("it does not begin as one")
+        raise ValueError("it does not start like one")
     division = int.from_bytes(data[12:14], "big")
     if division & 0x7FFF == 0 or (division & 0x8000 and division & 0xFF == 0):
-        raise ValueError("its beats have no ticks")
+        raise ValueError("it has no ticks per beat")
     if division & 0x8000 and 256 - (division >> 8) not in _FRAMES_PER_SECOND:
-        raise ValueError(f"its time is counted in film frames, {256 - (division >> 8)} a second, which is no rate")
+        raise ValueError(
+            f"its times are in film frames at {256 - (division >> 8)} per second, which is not a valid rate"
+        )
     announced = int.from_bytes(data[10:12], "big")
     tracks: list[tuple[int, int]] = []
     position = 8 + int.from_bytes(data[4:8], "big")
@@ -138,7 +138,7 @@ def _chunks(data: bytes) -> tuple[int, list[tuple[int, int]]]:
         position += 8
         if kind == b"MTrk":
             if position + length > len(data):
-                raise ValueError(f"track {len(tracks) + 1} breaks off")
+                raise ValueError(f"track {len(tracks) + 1} is truncated")
             tracks.append((position, position + length))
         position += length
     if len(tracks) < announced:
@@ -149,7 +149,7 @@ def _chunks(data: bytes) -> tuple[int, list[tuple[int, int]]]:
 
 
 def _read_track(data: bytes, start: int, end: int, number: int, events: _Events) -> None:
-    """Adds the events of one track. One long loop: it runs once an event, and calls would cost more than the rest."""
+    """Adds the events of one track. One long loop: it runs once per event, and calls would cost more than the rest."""
     position, tick, status, running = start, 0, 0, 0
     programs = [0] * _CHANNELS
     sounding: dict[int, list[tuple[int, int, int]]] = {}  # channel and pitch -> (tick, velocity, program)
@@ -201,25 +201,25 @@ def _read_track(data: bytes, start: int, end: int, number: int, events: _Events)
             elif meta == 0x03 and len(events.notes) == notes_before:
                 events.names[number] = data[position : position + length].decode("latin-1")
             position += length
-            # After a meta event other readers go on with the status before it, against the standard.
+            # After a meta event other readers continue with the previous status, against the standard.
             status = running
         elif kind == 0xF0:
             position += _SYSTEM_DATA_BYTES.get(status, 0)
         else:
-            raise ValueError(f"track {number + 1} has data that belongs to no event")
+            raise ValueError(f"track {number + 1} has data outside any event")
     if position > end:
-        raise ValueError(f"track {number + 1} breaks off")
+        raise ValueError(f"track {number + 1} is truncated")
     events.unreleased += sum(len(notes) for notes in sounding.values())
 
 
 def _split(notes: list[tuple[int, int, int]], tick: int) -> tuple[list, list]:
-    """The notes that a note-off ends, and those that go on: of several, the ones that started with it."""
+    """The notes that a note-off ends, and those that continue: of several, those that started on its tick."""
     started = [note for note in notes if note[0] == tick]
     return (notes, []) if len(started) == len(notes) else ([note for note in notes if note[0] != tick], started)
 
 
 def _length(data: bytes, position: int) -> tuple[int, int]:
-    """A number of variable length, and the place behind it."""
+    """A number of variable length, and the position after it."""
     value = 0
     while True:
         byte = data[position]
@@ -265,17 +265,17 @@ def _content(events: _Events, division: int, drop_empty: bool) -> MidiContent:
 
 
 def _tick_lengths(tempos: list[tuple[int, int, int]], division: int) -> dict[int, float]:
-    """Tick -> seconds a tick from there on; of several tempos on a tick the last holds.
+    """Tick -> seconds per tick from there on; of several tempos on one tick the last counts.
 
-    `division` is the header's: ticks a quarter, or with the highest bit set film frames a second (SMPTE, negative)
-    and ticks a frame; then tempos mean nothing. Standard MIDI Files 1.0, header chunk.
+    `division` is the header's: ticks per quarter, or with the highest bit set film frames per second (SMPTE, negative)
+    and ticks per frame; tempos mean nothing in that case. Standard MIDI Files 1.0, header chunk.
     """
     if division & 0x8000:
         return {0: 1.0 / (_FRAMES_PER_SECOND[256 - (division >> 8)] * (division & 0xFF))}
     changes = dict(sorted([(0, _DEFAULT_TEMPO), *(tempo[:2] for tempo in tempos)], key=lambda change: change[0]))
     if 0 in changes.values():
-        raise ValueError("it has a tempo without length, in which no time goes by")
-    # pretty_midi's arithmetic: its times are sums of these, and a tempo that is said again begins no new sum.
+        raise ValueError("it has a tempo of zero length")
+    # pretty_midi's arithmetic: its times are sums of these, and a repeated tempo does not start a new sum.
     lengths, last = {}, 0.0
     for tick, tempo in changes.items():
         length = 60.0 / (_MICROSECONDS_PER_MINUTE / tempo * division)
@@ -298,7 +298,7 @@ class _Clock:
         return self._starts[place] + (ticks - self._ticks[place]) * self._seconds_per_tick[place]
 
     def tempos(self, division: int) -> Float[np.ndarray, "tempos 2"]:
-        """Rows (time in seconds, quarters a minute); none where time is counted in film frames."""
+        """Rows (time in seconds, quarters per minute); none if time is counted in film frames."""
         if division & 0x8000:
             return np.zeros((0, 2))
         return np.stack([self._starts, 60.0 / (self._seconds_per_tick * division)], axis=1)

@@ -1,12 +1,12 @@
 """Notes to MIDI files, through pretty_midi.
 
-Written are files of type 1: a conductor track with tempo and time signature, then one named track an instrument in
-the order of their first notes; drums are on channel 10. Times are whole milliseconds (500 ticks a quarter at
-120 quarters a minute), so the 10 ms grid of the model is met exactly; a piece of more than two and a half hours
-gets 5 or 10 ms.
+Files are of type 1: a conductor track with tempo and time signature, then one named track per instrument in
+the order of their first notes; drums are on channel 10. Times are whole milliseconds (500 ticks per quarter at
+120 quarters per minute), so the 10 ms grid of the model is represented exactly; a piece of more than two and a half
+hours gets 5 or 10 ms.
 
 A MIDI cable has 15 channels for pitched instruments. More than 15 are spread over several by the "MIDI port" meta
-event (FF 21) at the start of each track: 15 instruments a port, each on a channel of its own. Programs that do not
+event (FF 21) at the start of each track: 15 instruments per port, each on a channel of its own. Programs that do not
 know the event still play every note, but instruments that share a channel number would then share their sound.
 """
 
@@ -27,17 +27,17 @@ from mt3core.notes.midi_reading import DRUM_CHANNEL
 from mt3core.notes.table import Note, NoteTable, note_table, validate_notes
 
 _QUARTERS_PER_MINUTE = 120.0
-# 1, 5 and 10 ms; the first that keeps a piece below the number of ticks that pretty_midi takes for a sound file.
+# 1, 5 and 10 ms; the first that keeps a piece below the number of ticks above which pretty_midi refuses a file.
 _TICKS_PER_QUARTER = (500, 100, 50)
 _MOST_TICKS = 9_000_000
 _PITCHED_CHANNELS = [channel for channel in range(16) if channel != DRUM_CHANNEL]
 
 
 def pretty_midi_of(notes: NoteTable | Iterable[Note | Sequence[Any]]) -> pretty_midi.PrettyMIDI:
-    """The notes as pretty_midi's object, times on the grid of the file; an instrument a program, drums as one.
+    """The notes as a pretty_midi object, times on the grid of the file; one instrument per program, drums as one.
 
-    Every note is at least a tick long. Where notes of one instrument and pitch overlap, the earlier ends as the
-    later starts; of those that start together the longest stays. All drum notes share one track, whatever their
+    Every note is at least one tick long. If notes of one instrument and pitch overlap, the earlier one ends when the
+    later one starts; of those that start together the longest is kept. All drum notes share one track, whatever their
     program. Raises `MidiError` for impossible notes (see `validate_notes`).
     """
     table = note_table(notes)
@@ -55,17 +55,17 @@ def pretty_midi_of(notes: NoteTable | Iterable[Note | Sequence[Any]]) -> pretty_
 
 
 def midi_bytes(notes: NoteTable | Iterable[Note | Sequence[Any]]) -> bytes:
-    """A MIDI file of `pretty_midi_of` these notes; the same notes give the same bytes, no notes a file without any."""
+    """A MIDI file of `pretty_midi_of` these notes; the same notes give the same bytes. Without notes it is empty."""
     midi = pretty_midi_of(notes)
     written = io.BytesIO()
     midi.write(written)
-    # Up to 15 tracks pretty_midi gives each pitched instrument a channel of its own.
+    # For up to 15 tracks, pretty_midi gives each pitched instrument a channel of its own.
     fits = len(midi.instruments) <= len(_PITCHED_CHANNELS)
     return written.getvalue() if fits else _spread_over_ports(written.getvalue())
 
 
 def write_midi(notes: NoteTable | Iterable[Note | Sequence[Any]], path: str | os.PathLike[str]) -> None:
-    """Writes `midi_bytes` to a file, whole or not at all. Raises `MidiError`, or `OutputError` for the place."""
+    """Writes `midi_bytes` to a file, completely or not at all. Raises `MidiError`, or `OutputError` for the path."""
     data = midi_bytes(notes)
     with atomic_output(path) as temporary:
         temporary.write_bytes(data)
@@ -81,7 +81,7 @@ def _time_grid(table: NoteTable) -> tuple[int, float]:
 
 
 def _instruments_by_first_onset(table: NoteTable) -> list[tuple[int, bool]]:
-    """(program, is drum) of each instrument; drums count as one with program 0. Equal onsets: by program."""
+    """(program, is drum) of each instrument; drums count as one with program 0. Equal onsets are ordered by program."""
     is_drum = table["is_drum"]
     keys = np.where(is_drum, 128, table["program"])
     order = np.lexsort((keys, table["onset"]))
@@ -94,7 +94,7 @@ def _playable(table: NoteTable, tick_seconds: float) -> list[tuple[int, int, int
     onset = np.rint(table["onset"] / tick_seconds).astype(np.int64)
     offset = np.maximum(np.rint(table["offset"] / tick_seconds).astype(np.int64), onset + 1)
     pitch = table["pitch"].astype(np.int64)
-    # Within a pitch by onset, the longest (then loudest) of simultaneous notes last: that one is kept.
+    # Within a pitch by onset, the longest (then loudest) of simultaneous notes last, because the last is kept.
     order = np.lexsort((table["velocity"], offset, onset, pitch))
     onset, offset, pitch, velocity = (column[order] for column in (onset, offset, pitch, table["velocity"]))
     is_last = np.ones(len(order), bool)
@@ -108,7 +108,7 @@ def _playable(table: NoteTable, tick_seconds: float) -> list[tuple[int, int, int
 
 
 def _spread_over_ports(data: bytes) -> bytes:
-    """Gives each pitched track of pretty_midi's file a channel of its own, on several ports where 15 do not do.
+    """Gives each pitched track of pretty_midi's file a channel of its own, on several ports if there are more than 15.
 
     pretty_midi counts the drum track too when it hands out channels, and starts again after the fifteenth.
     """

@@ -14,7 +14,7 @@ from jaxtyping import Int
 from mt3core.notes.encoding import split_shifts
 from mt3core.notes.vocabulary import Vocabulary
 
-# In rows of several tracks' events, 0 fills up the shorter ones (a shift of 0 steps is never written).
+# In rows of several tracks' events, 0 pads the shorter ones (a shift of 0 steps is never written).
 PADDING_EVENT = 0
 
 
@@ -22,8 +22,8 @@ def mix_events(parts: Sequence[Int[np.ndarray, " _"]], vocabulary: Vocabulary) -
     """One stream with the events of all parts in order of their steps.
 
     Within a step the parts follow each other in their order, except in step 0, where the last comes first: the
-    original puts what precedes a part's first shift in front of what it has. So every part keeps its own tie
-    section, of which a decoder takes only the first for one. Where the notes of the parts are at hand, encoding
+    original puts the events before a part's first shift in front of everything so far. So every part keeps its own tie
+    section, and a decoder accepts only the first as one. If the notes of the parts are available, encoding
     all of them together gives one tie section for the mix.
     """
     ids: list[np.ndarray] = []
@@ -47,7 +47,7 @@ def mix_events(parts: Sequence[Int[np.ndarray, " _"]], vocabulary: Vocabulary) -
 def remove_redundant_changes(
     events: Int[np.ndarray, " events"], vocabulary: Vocabulary
 ) -> Int[np.ndarray, " remaining"]:
-    """Leaves out program and velocity events that repeat the last of their type, the tie section counting."""
+    """Leaves out program and velocity events that repeat the last of their type, including those of the tie section."""
     keep = np.ones(len(events), dtype=bool)
     for kind in ("velocity", "program"):
         positions = np.flatnonzero(vocabulary.is_type(kind, events))
@@ -64,7 +64,7 @@ def _events_with_steps(
     is_shift = vocabulary.is_type("shift", part)
     steps = np.where(is_shift, part - vocabulary.first_id("shift"), 0)
     total = np.cumsum(steps)
-    # A run of shifts adds up; the next run starts again from the segment's start.
+    # Consecutive shifts add up; the next run starts again from the segment's start.
     starts_run = is_shift & ~np.concatenate([[False], is_shift[:-1]])
     before_run = np.maximum.accumulate(np.where(starts_run, total - steps, 0))
     return part[~is_shift], (total - before_run)[~is_shift]

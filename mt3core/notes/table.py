@@ -1,6 +1,6 @@
-"""Notes as one structured array, and what is done to them before they are encoded.
+"""Notes as one structured array, and the operations on them before they are encoded.
 
-A note table is the form in which notes travel between the parts: one row a note, times in seconds.
+A note table is the form in which modules pass notes to each other: one row per note, times in seconds.
 `Note` is the same row as a plain object, for users.
 """
 
@@ -19,10 +19,10 @@ from mt3core.errors import MidiError
 NOTE_DTYPE = np.dtype(
     [("onset", "f8"), ("offset", "f8"), ("pitch", "i4"), ("velocity", "i4"), ("program", "i4"), ("is_drum", "?")]
 )
-DRUM_PROGRAM = 128  # what stands for drums where a part has one number: after General MIDI's 0 to 127
+DRUM_PROGRAM = 128  # stands for drums if a part has a single number: after General MIDI's 0 to 127
 SUSTAIN_PEDAL = 64  # the controller's number, MIDI 1.0
-SUSTAIN_DOWN = 64  # from this value on the pedal counts as down
-MOST_SECONDS = 86_400.0  # frames of a longer piece would fill the memory; times in milliseconds look like one
+SUSTAIN_DOWN = 64  # from this value on the pedal is down
+MOST_SECONDS = 86_400.0  # frames of a longer piece would fill the memory, and times in milliseconds look like one
 
 NoteTable = Shaped[np.ndarray, " _notes"]  # the underscore: two tables may differ in length
 
@@ -54,7 +54,7 @@ def to_notes(table: NoteTable) -> list[Note]:
 def validate_notes(table: NoteTable) -> None:
     """Raises `MidiError` naming the first note that is impossible.
 
-    Times must be finite, not negative and in order (a note may have no length); pitch and program lie in
+    Times must be finite, not negative and in order (a note may have no length); pitch and program must be in
     0 to 127, velocity in 1 to 127 (0 means "off" in the codec and in MIDI).
     """
     onset, offset = table["onset"], table["offset"]
@@ -70,11 +70,11 @@ def validate_notes(table: NoteTable) -> None:
         if is_bad.any():
             index = int(np.argmax(is_bad))
             note = Note(*table[index].item())
-            raise MidiError(f"Note {index} {complaint}: {note}.", "Correct it or leave it out, then try again.")
+            raise MidiError(f"Note {index} {complaint}: {note}.", "Correct or remove it, then try again.")
 
 
 def trim_overlapping(table: NoteTable) -> NoteTable:
-    """Ends each note where the next of the same pitch, program and drum flag starts; drops what has no length left."""
+    """Ends each note when the next of the same pitch, program and drum flag starts; drops notes without length."""
     trimmed = table.copy()
     order = np.lexsort((table["onset"], table["pitch"], table["program"], table["is_drum"]))
     ordered = table[order]
@@ -98,9 +98,9 @@ def apply_sustain(
     """Lengthens the notes held by the sustain pedal, as note-seq's `apply_sustain_control_changes` does.
 
     `controls` has rows (time in seconds, value of controller 64[, key]). Without a key a pedal holds every
-    instrument; with one, only the notes whose key is equal: `note_keys`, or their program where that is None.
-    Drums are left alone. A note struck again under the pedal ends the one sounding before (and replaces it where
-    both start at the same time); a pedal never released holds until the last event of the piece.
+    instrument; with one, only the notes with the same key: `note_keys`, or their program if that is None.
+    Drums are unchanged. A note struck again under the pedal ends the one sounding before (and replaces it where
+    both start at the same time); a pedal that is never released holds until the last event of the piece.
     """
     result = table.copy()
     keys = table["program"].tolist() if note_keys is None else list(note_keys)

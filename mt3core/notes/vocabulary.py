@@ -1,6 +1,6 @@
-"""The event vocabulary: which number means which event, and back.
+"""The event vocabulary: which number means which event, and vice versa.
 
-Event ids run from 0 through consecutive ranges, one a type; a token id is the event id + 3, after padding,
+Event ids run from 0 through consecutive ranges, one per type; a token id is the event id + 3, after padding,
 end and unknown. Numbers and order are those of the original MT3 (`event_codec.py`, `vocabularies.py` there).
 """
 
@@ -21,7 +21,7 @@ EVENT_TYPES: tuple[EventType, ...] = ("shift", "pitch", "velocity", "tie", "prog
 PAD_ID, EOS_ID, UNKNOWN_ID = 0, 1, 2
 NUM_SPECIAL_TOKENS = 3
 
-# What `tokens_to_events` writes for the end (and all that follows it), and for ids that are no events.
+# Written by `tokens_to_events` for the end token (and everything after it), and for tokens that are not events.
 END_EVENT, INVALID_EVENT = -1, -2
 
 MAX_MIDI_VALUE = 127
@@ -68,7 +68,7 @@ class Vocabulary:
         """The id of an event. Raises `ValueError` for a value out of its range."""
         first, last = self.event_ranges[kind]
         if not 0 <= value <= last - first:
-            raise ValueError(f"A {kind} event has a value from 0 to {last - first}, not {value}.")
+            raise ValueError(f"A {kind} event must have a value from 0 to {last - first}, not {value}.")
         return first + value
 
     def event(self, event_id: int) -> tuple[EventType, int]:
@@ -76,15 +76,15 @@ class Vocabulary:
         for kind, (first, last) in self.event_ranges.items():
             if first <= event_id <= last:
                 return kind, event_id - first
-        raise ValueError(f"An event id lies in 0 to {self.num_classes - 1}, not {event_id}.")
+        raise ValueError(f"An event id must be between 0 and {self.num_classes - 1}, not {event_id}.")
 
     def is_type(self, kind: EventType, events: Int[np.ndarray, "*shape"]) -> np.ndarray:
-        """Boolean array: which of the event ids are of this type."""
+        """Boolean array: which event ids are of this type."""
         first, last = self.event_ranges[kind]
         return (events >= first) & (events <= last)
 
     def tokens_to_events(self, tokens: Int[np.ndarray, "*batch tokens"]) -> Int[np.ndarray, "*batch tokens"]:
-        """Event ids of token ids: -1 for the end token and all after it, -2 for tokens that are no events."""
+        """Event ids of token ids: -1 for the end token and all after it, -2 for tokens that are not events."""
         tokens = np.asarray(tokens)
         is_event = (tokens >= NUM_SPECIAL_TOKENS) & (tokens < self.base_vocab_size)
         events = np.where(is_event, tokens - NUM_SPECIAL_TOKENS, INVALID_EVENT)
@@ -92,7 +92,7 @@ class Vocabulary:
         return np.where(is_ended, END_EVENT, events).astype(np.int32)
 
     def events_before_end(self, tokens: Int[np.ndarray, " tokens"]) -> Int[np.ndarray, " events"]:
-        """Event ids of one row of tokens up to its end token, which is left out; -2 for tokens that are no events."""
+        """Event ids of one row of tokens up to its end token, which is left out; -2 for tokens that are not events."""
         events = self.tokens_to_events(np.asarray(tokens, dtype=np.int64).reshape(-1))
         return events[events != END_EVENT]
 
@@ -115,9 +115,9 @@ def bin_to_velocity(velocity_bin: int, num_bins: int) -> int:
 def segment_start_seconds(first_frame: int, frames_per_second: float, steps_per_second: int) -> float:
     """Time of a segment's first frame, rounded down to the step grid as the original does it.
 
-    `t - t % (1 / steps_per_second)` in float64 lands one step too early for many times that lie on the grid
-    already (30.72 becomes 30.71); notes decoded in such a segment come 10 ms early. Kept because the published
-    results were made so.
+    `t - t % (1 / steps_per_second)` in float64 is one step too early for many times that are on the grid
+    already (30.72 becomes 30.71); notes decoded in such a segment come 10 ms early. This is kept because the published
+    results were made this way.
     """
     start = first_frame / frames_per_second
     return start - start % (1 / steps_per_second)

@@ -107,8 +107,8 @@ def _kind(path: Path, error: BaseException) -> str:
     """A word for what is wrong with an audio file that cannot be read."""
     problem = str(error)
     try:
-        if path.stat().st_size == 0 or "holds no audio" in problem:
+        if path.stat().st_size == 0 or "contains no audio" in problem:
             return "empty_audio"
     except OSError:
         return "missing_audio"
-    return "truncated_audio" if "is cut off or damaged" in problem else "unreadable_audio"
+    return "truncated_audio" if "is truncated or damaged" in problem else "unreadable_audio"

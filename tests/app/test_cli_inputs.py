@@ -82,11 +82,11 @@ def make_truncated_flac(path):
     ("name", "make", "sentence"),
     [
         ("song.wav", make_missing, "There is no file song.wav. Check the name"),
-        ("song.wav", make_text, "song.wav is not an audio file that can be read. Give a WAV, FLAC, OGG, MP3"),
+        ("song.wav", make_text, "song.wav cannot be read as audio. Use a WAV, FLAC, OGG, MP3"),
         ("song.wav", make_no_bytes, "song.wav is empty (0 bytes). Copy or download it again."),
-        ("song.wav", make_no_samples, "song.wav holds no audio: 0 samples. Check the recording"),
-        ("song.wav", make_nan, "song.wav has a sample that is no number (NaN or infinite) at 0.500 s. Write the file"),
-        ("song.flac", make_truncated_flac, "song.flac is cut off"),
+        ("song.wav", make_no_samples, "song.wav contains no audio: 0 samples. Check the recording"),
+        ("song.wav", make_nan, "song.wav has a sample that is not finite (NaN or infinity) at 0.500 s. Export the"),
+        ("song.flac", make_truncated_flac, "song.flac is truncated"),
     ],
 )
 def test_broken_audio(folder, model, capsys, name, make, sentence):

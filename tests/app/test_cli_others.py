@@ -50,7 +50,7 @@ def test_convert_replaces_only_when_told(folder, tiny_model, capsys):
 def test_convert_names_what_is_wrong(folder, capsys):
     assert run(["convert", "nothing", "out"]) == 1
     assert capsys.readouterr().err.startswith(
-        "mt3: There is no model 'nothing': no such path, and no folder of that name in models or "
+        "mt3: Model 'nothing' was not found: there is no such path, and no folder of that name in models or "
     )
     (folder / "text.txt").touch()
     assert run(["convert", "text.txt", "out"]) == 1
@@ -111,4 +111,4 @@ def test_doctor_survives_and_names_what_is_broken(folder, capsys, monkeypatch):
     assert run(["doctor"]) == 1
     out = capsys.readouterr().out
     assert "Problem: Audio files cannot be read: Unexpected OSError: libsndfile.so: cannot open." in out
-    assert "default model:  There is no model yet, and none ships" in out
+    assert "default model:  No model was found, and none ships" in out

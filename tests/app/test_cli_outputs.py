@@ -141,7 +141,7 @@ def test_decoding_follows_from_either_option():
     assert choose_decoding("beam", None) == Decoding("beam", num_beams=4)
     assert choose_decoding(None, 3) == Decoding("beam", num_beams=3)
     assert choose_decoding("beam", 1) == Decoding("beam", num_beams=1)
-    with pytest.raises(UsageError, match=r"has one beam, not 3\. Say --decoding beam"):
+    with pytest.raises(UsageError, match=r"uses one beam, not 3\. Use --decoding beam"):
         choose_decoding("greedy", 3)
 
 

@@ -93,12 +93,20 @@ def test_configs_are_listed(here, capsys):
     ("arguments", "code", "message"),
     [
         ([], 2, "There is no config to train by. Give one: mt3 train --config NAME"),
-        (["--config", "tini"], 2, "There is no config 'tini'. Choose tiny, "),
+        (["--config", "tini"], 2, "Unknown config 'tini'. Choose tiny, "),
         (["--config", "tiny", "--set", "batch.exampels=3"], 2, "batch has examples, "),
-        (["--config", "tiny", "--set", "batch.examples=x"], 2, "batch.examples cannot be 'x'. Give a whole number."),
-        (["--config", "tiny", "--set", "batch.accumulation=3"], 2, "4 examples cannot be computed in 3 equal parts"),
+        (
+            ["--config", "tiny", "--set", "batch.examples=x"],
+            2,
+            "batch.examples cannot be set to 'x'. Use a whole number.",
+        ),
+        (
+            ["--config", "tiny", "--set", "batch.accumulation=3"],
+            2,
+            "4 examples cannot be divided into 3 equal microbatches",
+        ),
         (["--config", "tiny", "--data", "elsewhere"], 1, "There are no prepared data at elsewhere. Prepare a data set"),
-        (["--config", "tiny", "--init", "nowhere"], 1, "There is no model 'nowhere'"),
+        (["--config", "tiny", "--init", "nowhere"], 1, "Model 'nowhere' was not found"),
     ],
 )
 def test_what_cannot_be_is_said_in_a_sentence(here, loop, capsys, arguments, code, message):
@@ -192,8 +200,8 @@ def test_a_run_before_that_stops_is_not_gone_past(here, loop, capsys):
     ("change", "message"),
     [
         ("init=small", "whole starts from small and from the run short before it. Choose one: --set before=none"),
-        ("before.name=whole", "whole and the run before it have one name."),
-        ("before.batch.accumulation=3", "4 examples cannot be computed in 3 equal parts"),
+        ("before.name=whole", "whole and the run before it have the same name."),
+        ("before.batch.accumulation=3", "4 examples cannot be divided into 3 equal microbatches"),
         ("before.model.network.emb_dim=16", "network.emb_dim 16 instead of 8"),
     ],
 )
@@ -209,8 +217,8 @@ def test_weights_of_another_model_are_refused_with_every_difference(here, loop, 
     changes = ["--set", "model.network.emb_dim=16", "--set", "model.network.num_encoder_layers=1"]
     assert run(["train", "-c", "tiny", "--init", "weights", *changes]) == 1
     err = capsys.readouterr().err
-    assert "The weights weights do not fit the config: they have " in err
-    assert "network.num_encoder_layers 2 instead of 1, network.emb_dim 8 instead of 16. Train the model" in err
+    assert "The weights weights do not match the config: they have " in err
+    assert "network.num_encoder_layers 2 instead of 1, network.emb_dim 8 instead of 16. Train the matching" in err
     assert loop.given == []
     no_finish = ["--set", "finish.transcribe=false", "--set", "finish.curve="]
     (here / "run/4").mkdir(parents=True)  # a checkpoint to resume from, so that they are not read again

@@ -109,9 +109,9 @@ def test_a_batch_with_failures_finishes_the_rest_and_lists_them(folder, model, c
     soundfile.write(folder / "nan.wav", samples, RATE_HZ, subtype="FLOAT")
     assert run(["transcribe", "noise.wav", "nan.wav", "gone.wav", "zz.wav", "--model", model]) == 1
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("mt3: noise.wav is not an audio file")
+    assert lines[0].startswith("mt3: noise.wav cannot be read as audio")
     assert lines[1].startswith("mt3: There is no file gone.wav.")
-    assert lines[2].startswith("mt3: nan.wav has a sample that is no number")
+    assert lines[2].startswith("mt3: nan.wav has a sample that is not finite")
     assert lines[3].startswith("zz.wav -> zz.mid: ")
     assert lines[4:] == ["mt3: 3 of 4 files failed: noise.wav, gone.wav, nan.wav"]
     assert (folder / "zz.mid").exists()
@@ -136,11 +136,11 @@ def test_an_unexpected_error_is_a_sentence_and_a_traceback_only_on_request(folde
     ("options", "code", "sentence"),
     [
         ([], 1, "and none ships with this copy of mt3kit. Get the published one: mt3 convert gs://mt3/checkpoints/mt3"),
-        (["--model", "nothing"], 1, "There is no model 'nothing'"),
+        (["--model", "nothing"], 1, "Model 'nothing' was not found"),
         (["--format", "mp3"], 2, "Unknown format 'mp3'. Choose from mid, json, jsonl, csv"),
         (["--backend", "tensorflow"], 2, "Unknown backend 'tensorflow'. Choose torch or jax."),
         (["--decoding", "guess"], 2, "Unknown decoding 'guess'. Choose greedy, t5x, beam."),
-        (["--decoding", "greedy", "--num-beams", "2"], 2, "has one beam, not 2."),
+        (["--decoding", "greedy", "--num-beams", "2"], 2, "uses one beam, not 2."),
         (["--device", "abacus"], 2, "'abacus'"),
         (["-o", "song.wav/below/x.mid"], 1, "song.wav is a file. Choose another place with -o."),
         (["--frobnicate"], 2, "No such option: --frobnicate"),

@@ -104,7 +104,7 @@ def test_without_a_model_the_demo_says_what_to_do_before_anything_is_rendered(tm
     assert run(["demo"]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("mt3: There is no model yet, and none ships with this copy of mt3kit. Get the published one")
+    assert err.startswith("mt3: No model was found, and none ships with this copy of mt3kit. Get the published one")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -340,9 +340,9 @@ def test_the_command_takes_a_config(knowing, sets, model, tmp_path, monkeypatch,
         (["--config", "sample", "--sustain"], "--sustain is for files of notes, not for --config."),
         (["--config", "sample", "--json", "-"], "--json is for files of notes, not for --config."),
         (["a.mid", "b.mid", "--limit", "2"], "--limit needs --config."),
-        (["--config", "mt3"], "is a config for training, not for evaluation. Say mt3 train --config mt3."),
-        (["--config", "sample", "--backend", "tpu"], "backend is 'tpu'. Give torch or jax or both or none."),
-        (["--config", "sample", "--set", "data.split"], "--set data.split is no change."),
+        (["--config", "mt3"], "is a config for training, not for evaluation. Use mt3 train --config mt3."),
+        (["--config", "sample", "--backend", "tpu"], "backend is 'tpu'. Use torch or jax or both or none."),
+        (["--config", "sample", "--set", "data.split"], "--set data.split is not of the form PATH=VALUE."),
     ],
 )
 def test_what_does_not_go_together(arguments, sentence, capsys):

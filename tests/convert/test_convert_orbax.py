@@ -47,7 +47,7 @@ def test_round_trip(tmp_path, tiny_model):
     assert config == tiny_model[0]
     assert_equal(arrays, tiny_model[1])
     assert all(array.flags.writeable for array in arrays.values())
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         write_orbax(tmp_path / "o", *tiny_model)
     write_orbax(tmp_path / "o", *tiny_model, overwrite=True)
 

@@ -94,7 +94,7 @@ def test_writing_checks_the_arrays_first(tmp_path, tiny_model):
 
 
 def test_nothing_is_overwritten_unasked(directory, tiny_model):
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         write_t5x(directory, *tiny_model)
     write_t5x(directory, *tiny_model, overwrite=True)
 

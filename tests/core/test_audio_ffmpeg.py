@@ -55,7 +55,7 @@ def test_ffmpeg_is_read_through_its_pipe(m4a, ffmpeg):
 
 def test_ffmpeg_that_fails_at_once(m4a, ffmpeg):
     ffmpeg("sys.exit('[mov @ 0x1] moov atom not found')")
-    assert_refused(m4a, r"not an audio file that ffmpeg can read \(moov atom not found\)")
+    assert_refused(m4a, r"ffmpeg cannot read .* \(moov atom not found\)")
 
 
 @pytest.mark.parametrize(
@@ -63,12 +63,12 @@ def test_ffmpeg_that_fails_at_once(m4a, ffmpeg):
 )
 def test_ffmpeg_that_stops_early(m4a, ffmpeg, end):
     ffmpeg(HEADER + SECOND + end)
-    assert_refused(m4a, "cut off or damaged: ffmpeg says '(corrupt packet|File ended prematurely)'")
+    assert_refused(m4a, "truncated or damaged: ffmpeg says '(corrupt packet|File ended prematurely)'")
 
 
 def test_ffmpeg_that_sends_something_else(m4a, ffmpeg):
     ffmpeg("out.write(b'RIFF' + bytes(100))")
-    assert_refused(m4a, "something unexpected")
+    assert_refused(m4a, "unexpected output")
 
 
 def test_ffmpeg_that_finds_no_sound(m4a, ffmpeg):
@@ -80,4 +80,4 @@ def test_a_broken_wav_does_not_start_ffmpeg(tmp_path, ffmpeg):
     ffmpeg("raise SystemExit('must not run')")
     path = tmp_path / "a.wav"
     path.write_bytes(b"no sound")
-    assert_refused(path, "not an audio file that can be read")
+    assert_refused(path, "cannot be read as audio")

@@ -62,7 +62,7 @@ def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     for make in (atomic_output, atomic_directory):
         with (
-            pytest.raises(OutputError, match=r"Cannot write to .*Choose another place"),
+            pytest.raises(OutputError, match=r"Cannot write to .*Choose another path"),
             make(tmp_path / "file" / "out"),
         ):
             pytest.fail("the block must not run")
@@ -102,7 +102,7 @@ def test_a_directory_is_replaced_only_when_asked(tmp_path):
     place.mkdir()
     with atomic_directory(place) as temporary:  # empty: nothing is lost
         (temporary / "old").write_text("1")
-    with pytest.raises(OutputError, match=r"exists already\. .*--overwrite"), atomic_directory(place):
+    with pytest.raises(OutputError, match=r"already exists\. .*--overwrite"), atomic_directory(place):
         pytest.fail("the block must not run")
     with atomic_directory(place, overwrite=True) as temporary:
         (temporary / "new").write_text("2")
@@ -112,7 +112,7 @@ def test_a_directory_is_replaced_only_when_asked(tmp_path):
 
 def test_a_file_in_the_place_of_the_directory(tmp_path):
     (tmp_path / "model").write_text("x")
-    with pytest.raises(OutputError, match="exists already"), atomic_directory(tmp_path / "model"):
+    with pytest.raises(OutputError, match="already exists"), atomic_directory(tmp_path / "model"):
         pytest.fail("the block must not run")
 
 

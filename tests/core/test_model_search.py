@@ -46,7 +46,7 @@ def small(home, tiny_model, no_models):
 def test_no_model_at_all(home):
     with pytest.raises(ModelError) as caught:
         find_model()
-    assert caught.value.problem == "There is no model yet, and none ships with this copy of mt3kit."
+    assert caught.value.problem == "No model was found, and none ships with this copy of mt3kit."
     assert GET_PUBLISHED in caught.value.next_step
     assert "--model" in caught.value.next_step
     assert "MT3_MODEL" in caught.value.next_step
@@ -107,13 +107,15 @@ def test_names_paths_and_addresses(home, small, tiny_model):
     save_model(home / "work/small", tiny_model)
     assert find_model("small").source == "small"
     for name in ("other", "small/small", "../shipped/other"):
-        with pytest.raises(ModelError, match=f"There is no model '{name}': no such path, and no folder of that name"):
+        with pytest.raises(
+            ModelError, match=f"Model '{name}' was not found: there is no such path, and no folder of that name"
+        ):
             find_model(name)
 
 
 def test_a_wrong_variable_is_named(home, monkeypatch):
     monkeypatch.setenv("MT3_MODEL", "nowhere/mt3")
-    with pytest.raises(ModelError, match="MT3_MODEL: There is no model 'nowhere/mt3'"):
+    with pytest.raises(ModelError, match="MT3_MODEL: Model 'nowhere/mt3' was not found"):
         find_model()
 
 
@@ -171,7 +173,7 @@ def test_from_pretrained_takes_names_and_all_forms(home, small, tiny_model, back
     assert network.load_model(home / "t5x", "cpu").config == tiny_model[0]
     with pytest.raises(ModelError, match="gs://mt3/checkpoints/ismir2021 has not been fetched yet"):
         network.Transcriber.from_pretrained("gs://mt3/checkpoints/ismir2021")
-    with pytest.raises(ModelError, match="There is no model 'nowhere'"):
+    with pytest.raises(ModelError, match="Model 'nowhere' was not found"):
         network.Transcriber.from_pretrained("nowhere")
 
 

@@ -149,9 +149,9 @@ def test_a_batch_is_split_into_parts():
     padded = split_batch(batch, dataclasses.replace(config, batch=config_of(packed=False, accumulation=2).batch), 2, 1)
     assert padded["targets"].shape == (2, 4, 20)
     assert padded["block_examples"].tolist() == [[[0], [1], [0], [1]]] * 2
-    with pytest.raises(ValueError, match="8 examples cannot be computed in 3 equal parts"):
+    with pytest.raises(ValueError, match="8 examples cannot be divided into 3 equal microbatches"):
         split_batch(batch, config_of(examples=9, accumulation=3), 1, 8)
-    with pytest.raises(ValueError, match="8 examples cannot be shared equally by 3 groups"):
+    with pytest.raises(ValueError, match="8 examples cannot be divided equally among 3 groups"):
         split_batch(batch, config_of(), 3, 8)
 
 

@@ -50,7 +50,7 @@ def test_one_process_is_this_one():
 
 
 def test_a_process_that_is_ended_is_one_sentence():
-    with pytest.raises(ProcessError, match="A process that counted was ended from outside") as caught:
+    with pytest.raises(ProcessError, match="A process that counted was killed") as caught:
         map_in_processes(_ends, [0, 1], 2, "counted")
     assert "fewer --processes" in caught.value.next_step
 

@@ -160,12 +160,12 @@ def test_a_failed_write_leaves_what_was_there(tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"{", "no transcription in JSON"),
-        (b"\xff\xfe", "no transcription in JSON"),
-        (b"[]", "lacks entries"),
-        (b"{}", "lacks entries"),
+        (b"{", "not a transcription in JSON"),
+        (b"\xff\xfe", "not a transcription in JSON"),
+        (b"[]", "has missing or unknown entries"),
+        (b"{}", "has missing or unknown entries"),
         (b'{"version": 2}', "version 2; this mt3kit reads 1"),
-        (b'{"version": 1, "notes": [{"onset": 1}], "segments": []}', "lacks entries or has unknown ones"),
+        (b'{"version": 1, "notes": [{"onset": 1}], "segments": []}', "has missing or unknown entries"),
     ],
 )
 def test_broken_files(tmp_path, content, sentence):

@@ -130,7 +130,7 @@ def test_other_types_are_refused_in_a_sentence(tmp_path):
     with pytest.raises(ModelError) as caught:
         read_weights(tmp_path / "wide", shapes(arrays))
     assert caught.value.problem == (
-        f"{tmp_path / 'wide'} has arrays of another type than float32, float16 or bfloat16: "
+        f"{tmp_path / 'wide'} has arrays that are not float32, float16 or bfloat16: "
         "array0 (F64), array1 (F64), array2 (F64) and 2 more."
     )
     assert caught.value.next_step == "Convert the model again from its source: mt3 convert."
@@ -142,7 +142,7 @@ def test_other_types_are_refused_in_a_sentence(tmp_path):
 def test_values_that_are_no_numbers_do_not_become_numbers(tmp_path):
     arrays = {"a": np.array([1, np.nan], np.float32)}
     write_weights(tmp_path / "nan", arrays, "bfloat16")
-    with pytest.raises(ModelError, match=r"NaN or infinite\) in a\."):
+    with pytest.raises(ModelError, match=r"NaN or infinity\) in a\."):
         read_weights(tmp_path / "nan", shapes(arrays))
 
 

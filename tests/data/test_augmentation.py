@@ -189,10 +189,10 @@ def test_a_tail_follows_the_sound_and_falls():
         ({"noise_snr_db": (60.0, 20.0)}, "augmentation.noise_snr_db is"),
         ({"reverb_seconds": (0.0, 1.0)}, "augmentation.reverb_seconds is"),
         ({"detune_cents": 50.0}, "Beyond 5 cents"),
-        ({"low_pass_hz": (2000.0, 8000.0)}, "augmentation.low_pass_hz is .* Give frequencies above 0 and below 8000"),
+        ({"low_pass_hz": (2000.0, 8000.0)}, "augmentation.low_pass_hz is .* Use frequencies above 0 and below 8000"),
         ({"high_pass_hz": (0.0, 100.0)}, "augmentation.high_pass_hz is"),
-        ({"compression_ratio": (0.5, 2.0)}, "augmentation.compression_ratio is .* Give ratios from 1"),
-        ({"noise_exponent": (0.0, 3.0)}, "augmentation.noise_exponent is .* Give exponents from 0 to 2"),
+        ({"compression_ratio": (0.5, 2.0)}, "augmentation.compression_ratio is .* Use ratios from 1"),
+        ({"noise_exponent": (0.0, 3.0)}, "augmentation.noise_exponent is .* Use exponents from 0 to 2"),
     ],
 )
 def test_impossible_settings_are_refused(settings, sentence):

@@ -180,7 +180,7 @@ def test_a_broken_midi_is_the_stems_own_affair(tmp_path):
     (folder / "MIDI" / "S01.mid").write_bytes(b"no MIDI")
     (track,) = slakh.read(tmp_path).tracks
     assert len(stem_notes(track, track.stems[0])) == 5
-    with pytest.raises(MidiError, match=r"S01.mid is not a MIDI file"):
+    with pytest.raises(MidiError, match=r"S01.mid cannot be read as a MIDI file"):
         stem_notes(track, track.stems[1])
 
 

@@ -75,7 +75,7 @@ def test_a_truncated_flac_and_an_empty_file_cost_only_themselves(slakh_copy):
     slakh_track(slakh_copy, "Track00002", seed=1)
     defects = found(slakh.read(slakh_copy))
     assert set(defects) == {("Track00001", "S00", "truncated_audio"), ("Track00001", "S02", "empty_audio")}
-    assert "S00.flac is cut off or damaged: it " in defects["Track00001", "S00", "truncated_audio"][0]
+    assert "S00.flac is truncated or damaged: it " in defects["Track00001", "S00", "truncated_audio"][0]
     assert defects["Track00001", "S02", "empty_audio"] == (f"{track}/stems/S02.flac is empty (0 bytes).", True)
 
 
@@ -131,7 +131,7 @@ def test_midi_with_negative_or_huge_times(tmp_path, delta):
     events += b"\x00\xff\x2f\x00"
     midi.write_bytes(b"MThd\0\0\0\6\0\0\0\1\1\xe0MTrk" + len(events).to_bytes(4, "big") + events)
     message, skips = the_only(folder.read(tmp_path), "unreadable_midi")
-    assert "a.mid is not a MIDI file that can be read" in message
+    assert "a.mid cannot be read as a MIDI file" in message
     assert skips
 
 
@@ -300,7 +300,7 @@ def test_a_folder_whose_name_is_no_utf8(tmp_path, capsys):
     assert said.startswith(f"folder in {tmp_path}/M\\xfcnchen: 1 tracks")
     (one,) = read_defects(out / "defects.parquet")
     assert one.kind == "truncated_audio"
-    assert r"M\xfcnchen/train/gr\xfc\xdfe.flac is cut off" in one.message
+    assert r"M\xfcnchen/train/gr\xfc\xdfe.flac is truncated" in one.message
 
 
 def test_the_true_layouts_are_verified(dataset_layouts, tmp_path, capsys):

@@ -136,9 +136,9 @@ def test_files_that_fail_are_left_out_and_done_when_they_are_mended(pieces, undi
     assert prepare_dataset(PrepareOptions("folder", broken, out, processes=1), Reporter()) == 1
     said = capsys.readouterr().err
     assert "Left out: test__last: " in said
-    assert "is cut off or damaged" in said
+    assert "is truncated or damaged" in said
     assert "piece0.wav is empty (0 bytes)." in said
-    assert "piece3.mid is not a MIDI file that can be read" in said
+    assert "piece3.mid cannot be read as a MIDI file" in said
     assert "3 recordings could not be used" in said
     assert set(read_manifest(out)["track"]) == {"train__piece1", "train__piece2", "train__piece4"}
     check_shards(read_manifest(out))
@@ -236,7 +236,7 @@ def test_the_estimate_is_near_what_is_written(undisturbed):
 
 def test_a_process_that_is_killed_ends_the_run_with_a_sentence(pieces, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, "write_unit", _end_this_process)
-    with pytest.raises(ProcessError, match="A process that prepared shards was ended from outside"):
+    with pytest.raises(ProcessError, match="A process that prepared shards was killed"):
         run(pieces, tmp_path, processes=2)
 
 
@@ -268,7 +268,7 @@ def _end_this_process(*arguments, **more):
         (["--stretch", "3"], "cannot be stretched to 3 times its length", 2),
         (["--pitch-semitones", "-20"], "-20 semitones are too many", 2),
         (["--splits", "trian"], "Unknown split trian", 2),
-        (["--name", "a/b"], "cannot name a data set", 2),
+        (["--name", "a/b"], "is not a valid name for a data set", 2),
         (["--splits", "omitted"], "has nothing that can be prepared in omitted", 1),
     ],
 )

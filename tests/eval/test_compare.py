@@ -176,7 +176,7 @@ def test_a_failing_clip_costs_only_itself(bench, mood, reason, capsys):
 
 def test_unreadable_result_counts_as_failure(bench):
     _, result, _ = bench({"bad": "scribbles"})
-    assert "second.mid is not a MIDI file" in by_name(result)["bad"]["failures"]["second"]
+    assert "second.mid cannot be read as a MIDI file" in by_name(result)["bad"]["failures"]["second"]
 
 
 def test_skipped_by_name_with_the_reason(bench, capsys, monkeypatch, tmp_path, recordings):

@@ -30,37 +30,37 @@ def test_the_shipped_config_takes_both_data_sets_by_every_protocol():
 
 
 def test_a_config_of_the_other_kind_is_answered_with_the_command_that_takes_it(capsys):
-    with pytest.raises(UsageError, match=r"mt3\.py is a config for training, .* Say mt3 train --config mt3\."):
+    with pytest.raises(UsageError, match=r"mt3\.py is a config for training, .* Use mt3 train --config mt3\."):
         load_evaluation_config("mt3")
     assert run(["train", "--config", "sample"]) == 2
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
-    assert said[0].endswith("is a config for evaluation, not for training. Say mt3 evaluate --config sample.")
+    assert said[0].endswith("is a config for evaluation, not for training. Use mt3 evaluate --config sample.")
 
 
 def test_each_command_lists_its_own_configs():
     assert "sample" not in {path.stem for path, _ in list_configs()}
     assert {path.stem for path, _ in list_configs(EvaluationConfig)} == {"sample"}
-    with pytest.raises(UsageError, match=r"There is no config 'smaple'\. Choose sample\."):
+    with pytest.raises(UsageError, match=r"Unknown config 'smaple'\. Choose sample\."):
         load_evaluation_config("smaple")
-    with pytest.raises(UsageError, match=r"There is no config 'sampel'\. Choose .*piano"):
+    with pytest.raises(UsageError, match=r"Unknown config 'sampel'\. Choose .*piano"):
         load_config("sampel")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("data.splt=train", r"There is no 'data\.splt' in an evaluation config\. data has split, "),
-        ("data.limit=0", r"data\.limit is 0\. Give at least 1"),
+        ("data.splt=train", r"An evaluation config has no field 'data\.splt'\. data has the fields split, "),
+        ("data.limit=0", r"data\.limit is 0\. Use at least 1"),
         ("data.most_seconds=0", r"data\.most_seconds is 0\.0\."),
-        ("data.variants=", r"data\.variants is empty\. Give one or more of maestro, slakh_stems, "),
+        ("data.variants=", r"data\.variants is empty\. Use one or more of maestro, slakh_stems, "),
         ("data.variants=maestro,maestro", "each once"),
-        ("data.variants=musicnet", r"data\.variants cannot be 'musicnet'"),
-        ("backend=tensorflow", r"backend cannot be 'tensorflow'\. Give torch or jax or both or none\."),
-        ("decoding.num_beams=3", "has one beam, not 3"),
-        ("protocols=", r"protocols is empty\. Give some to score by"),
+        ("data.variants=musicnet", r"data\.variants cannot be set to 'musicnet'"),
+        ("backend=tensorflow", r"backend cannot be set to 'tensorflow'\. Use torch or jax or both or none\."),
+        ("decoding.num_beams=3", "uses one beam, not 3"),
+        ("protocols=", r"protocols is empty\. Use one or more protocols"),
         ("output=", "output is empty"),
-        ("name=../x", "cannot name an evaluation"),
+        ("name=../x", "is not a valid name for an evaluation"),
     ],
 )
 def test_values_that_cannot_be(change, message):
@@ -72,7 +72,7 @@ def test_values_written_in_python_are_checked_too():
     for values in ({"variants": ("musicnet",)}, {"most_seconds": math.nan}, {"limit": "3"}):
         with pytest.raises(UsageError, match=f"data\\.{next(iter(values))} is "):
             EvaluationData(**values)
-    with pytest.raises(UsageError, match=r"backend is 'both_of_them'\. Give torch or jax or both or none\."):
+    with pytest.raises(UsageError, match=r"backend is 'both_of_them'\. Use torch or jax or both or none\."):
         EvaluationConfig("x", backend="both_of_them")
 
 

@@ -64,21 +64,21 @@ WHOLE = midi([on(60), off(60, 100)])
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "does not begin as one"),
-        (b"RIFF" + WHOLE, "does not begin as one"),
-        (WHOLE[:-3], "track 1 breaks off"),
+        (b"", "does not start like one"),
+        (b"RIFF" + WHOLE, "does not start like one"),
+        (WHOLE[:-3], "track 1 is truncated"),
         (WHOLE[:14], "it has 0 of 1 tracks"),
-        (WHOLE[:12] + b"\xe0\x28" + WHOLE[14:], "film frames, 32 a second"),
+        (WHOLE[:12] + b"\xe0\x28" + WHOLE[14:], "film frames at 32 per second"),
         (WHOLE[:12] + b"\xe8\x00" + WHOLE[14:], "no ticks"),
         (WHOLE[:12] + b"\x00\x00" + WHOLE[14:], "no ticks"),
-        (midi([mido.MetaMessage("set_tempo", tempo=0), on(60), off(60, 100)]), "a tempo without length"),
+        (midi([mido.MetaMessage("set_tempo", tempo=0), on(60), off(60, 100)]), "a tempo of zero length"),
     ],
 )
 def test_broken_midi_is_refused_with_its_name(tmp_path, data, reason):
     path = write(tmp_path, "a.mid", data)
     with pytest.raises(NotesFileError, match=reason) as caught:
         read_performance(path)
-    assert str(caught.value).startswith(f"{path} is not a MIDI file that can be read: ")
+    assert str(caught.value).startswith(f"{path} cannot be read as a MIDI file: ")
 
 
 @given(data=st.data())

@@ -301,7 +301,7 @@ def test_impossible_numbers_are_refused(band):
         training_pipeline(band, batch_size=0)
     with pytest.raises(UsageError, match="seed is -1"):
         training_pipeline(band, seed=-1)
-    with pytest.raises(UsageError, match=r"data\.datasets\.mix is -1\.0\. Give at least 0\."):
+    with pytest.raises(UsageError, match=r"data\.datasets\.mix is -1\.0\. Use at least 0\."):
         DatasetChoice("slakh", mix=-1.0)
     with pytest.raises(UsageError, match="data set slakh has no share above 0"):
         DatasetChoice("slakh", mix=0.0, stem=0.0, subset=0.0, across=0.0)

@@ -159,7 +159,7 @@ def test_batches_that_are_too_full_are_no_reason_to_compile_again(pieces, tmp_pa
         ("batch.block_tokens=24", "does not divide"),
         ("data.manifest=nowhere", "nowhere"),
         ("compute.data=64", "64"),
-        ("optimizer.learning_rate=nan", "Give a number"),
+        ("optimizer.learning_rate=nan", "Use a number"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is_compiled(pieces, tmp_path, change, sentence):

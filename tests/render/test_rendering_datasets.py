@@ -208,7 +208,7 @@ def test_a_bad_file_is_named_and_left_out(midi_dir, tmp_path, capsys):
     arguments = ["render", str(source), out, "--layout", "maestro", "--rate", str(RATE), "--processes", "1"]
     assert run(arguments) == 1
     said = capsys.readouterr().err
-    assert "bad.mid is not a MIDI file that can be read" in said
+    assert "bad.mid cannot be read as a MIDI file" in said
     assert "silent.mid has no notes to play." in said
     assert "5 pieces rendered" in said
     assert "Failed and left out: bad.mid, silent.mid" in said

@@ -88,7 +88,7 @@ def test_a_long_piece_is_cut_with_its_pedal(tmp_path):
     assert not read_score(path, MINUTE).is_cut
 
 
-@pytest.mark.parametrize(("content", "sentence"), [(b"", "not a MIDI file"), (b"MThd\0\0", "not a MIDI file")])
+@pytest.mark.parametrize(("content", "sentence"), [(b"", "read as a MIDI file"), (b"MThd\0\0", "read as a MIDI file")])
 def test_what_is_no_midi_is_refused(tmp_path, content, sentence):
     path = tmp_path / "bad.mid"
     path.write_bytes(content)

@@ -199,7 +199,7 @@ def test_a_folder_is_read_as_it_was_written(piano):
     font = read_sounds(piano)
     assert set(font.presets) == {(0, 0), (0, 1)}
     assert np.flatnonzero(font.sounds(0, 1)).tolist() == list(range(58, 85))
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         make_instrument(piano, PIANO)
 
 
