@@ -1,12 +1,12 @@
-"""Orbax checkpoints, the form in which training keeps weights: reading and writing. Needs the extra `[jax]`.
+"""Orbax checkpoints, the form in which training stores weights: reading and writing. Needs the extra `[jax]`.
 
-What is written is one checkpoint with two items: `params`, a nested dictionary of arrays in Flax's names and
-shapes, and `config`, the model's configuration as JSON. What is read, besides:
+A checkpoint is written with two items: `params`, a nested dictionary of arrays in Flax's names and
+shapes, and `config`, the model's configuration as JSON. Other forms can be read as well:
 
-    a run's folder of numbered steps              the last step is taken, also while the run goes on writing
+    a run's folder of numbered steps              the last step is used, even while the run continues to write
     an item `params`, `state` or `default`        or the bare folder of such an item
     a tree of parameters, or one with `params`    `{"params": ..., "opt_state": ..., ...}`: the rest is not read
-    an item `config`, or `config.json` beside     with neither, the arrays tell (`recognise.py`)
+    an item `config`, or `config.json` next to it  if neither, from the arrays (`recognise.py`)
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from mt3core.model.parameters import check_arrays, check_weights, parameters
 
 PARAMS_ITEM, CONFIG_ITEM = "params", "config"
 _TREE_ITEMS = (PARAMS_ITEM, "state", "default")
-# Orbax's own file names: the description of a tree, and the content of a JSON item.
+# File names of Orbax: the description of a tree, and the content of a JSON item.
 _TREE_FILE, _JSON_FILE = "_METADATA", "metadata"
 
 
 def write_orbax(
     path: str | os.PathLike[str], config: ModelConfig, arrays: Mapping[str, np.ndarray], overwrite: bool = False
 ) -> None:
-    """Writes an Orbax checkpoint, whole or not at all.
+    """Writes an Orbax checkpoint, completely or not at all.
 
     Args:
         path: the directory, which must be absent or empty unless `overwrite`.
         config: what the weights belong to.
         arrays: every array of the network by its PyTorch name, in PyTorch's shape; stored as float32.
-        overwrite: replace what is there.
+        overwrite: replace an existing checkpoint.
     """
     table = parameters(config.network)
     check_weights(config.network, arrays, "the weights")
@@ -63,7 +63,7 @@ def write_orbax(
 def read_orbax(path: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, np.ndarray]]:
     """Configuration and weights of an Orbax checkpoint (forms above): PyTorch names and shapes, float32.
 
-    Raises `ModelError` where there is none, or arrays are missing, surplus, misshapen or broken.
+    Raises `ModelError` if there is none, or if arrays are missing, surplus, misshapen or damaged.
     """
     tree_directory = _find_tree(Path(path))
     while tree_directory is not None:
@@ -71,13 +71,13 @@ def read_orbax(path: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, np.
             return _read_tree(tree_directory, str(path))
         except (ModelError, FileNotFoundError):
             newer = _find_tree(Path(path))
-            # A run that goes on training may have put a newer step into the place of the one that was being read.
+            # A run that is still training may have replaced the step that was being read with a newer one.
             if newer == tree_directory:
                 raise
             tree_directory = newer
     raise ModelError(
-        f"{path} is no Orbax checkpoint: it has no item {', '.join(_TREE_ITEMS)} and no numbered step.",
-        "Give the folder of a checkpoint, or of a run with numbered steps.",
+        f"{path} is not an Orbax checkpoint: it has neither an item {', '.join(_TREE_ITEMS)} nor a numbered step.",
+        "Use the folder of a checkpoint, or of a run with numbered steps.",
     )
 
 
@@ -97,14 +97,14 @@ def _read_tree(tree_directory: Path, path: str) -> tuple[ModelConfig, dict[str, 
 
 
 def _check_files(tree_directory: Path) -> None:
-    """Compares with the checksums that training has recorded, where there are any."""
+    """Compares with the checksums recorded by training, if there are any."""
     _import_orbax()
     from mt3jax.training.run.checkpoints import quiet_orbax
     from mt3jax.training.run.checksums import find_damage
 
     quiet_orbax()
     if damage := find_damage(tree_directory.parent, (tree_directory.name, CONFIG_ITEM)):
-        raise ModelError(f"The Orbax checkpoint {tree_directory.parent} is broken: {damage}.", "Use an earlier step.")
+        raise ModelError(f"The Orbax checkpoint {tree_directory.parent} is damaged: {damage}.", "Use an earlier step.")
 
 
 def _import_orbax() -> Any:
@@ -138,7 +138,7 @@ def _restore_parameters(directory: Path) -> Mapping[str, Any]:
         restored = handler.restore(directory, args=arguments)
     except (ValueError, OSError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0][:300]
-        raise ModelError(f"The Orbax checkpoint {directory} is broken: {reason}.", "Use an earlier step.") from error
+        raise ModelError(f"The Orbax checkpoint {directory} is damaged: {reason}.", "Use an earlier step.") from error
     return restored.get("params", restored)
 
 
@@ -149,7 +149,7 @@ def _read_config(tree_directory: Path) -> ModelConfig | None:
                 try:
                     return ModelConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
                 except ValueError as error:
-                    raise ModelError(f"{path} is no configuration ({error}).") from error
+                    raise ModelError(f"{path} is not a configuration ({error}).") from error
     return None
 
 

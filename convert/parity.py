@@ -2,7 +2,7 @@
 
 Both transcribers read the audio and their tokens, notes and MIDI files are compared; then both networks are
 walked through layer by layer, the decoder under teacher forcing with PyTorch's tokens. Tokens may differ only
-where the network itself is undecided: a tie, the two best logits closer than the tolerance.
+if the network itself is undecided: a tie, with the two best logits closer than the tolerance.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from mt3core.transcription import Transcription
 
 DEFAULT_TOLERANCE = 1e-4
 AS_THE_ORIGINAL = Decoding()
-# Rounding noise grows where a band is nearly silent; the bounds for float32 are those of the original's own
-# float32 against float64, an order of magnitude up.
+# Rounding noise grows if a band is nearly silent; the bounds for float32 are those of the original's own
+# float32 against float64, increased by an order of magnitude.
 LOG_MEL_BOUNDS = ((-4.0, 2e-3), (-8.0, 2e-2))
 _SEGMENTS_AT_ONCE = 4
 _TOKENS_MULTIPLE = 128
@@ -49,7 +49,7 @@ class TokenDifference:
 
 @dataclass(frozen=True)
 class ParityReport:
-    """What was compared and how far the networks lie apart; every difference is absolute, PyTorch minus JAX."""
+    """What was compared, and how much the networks differ; every difference is absolute, PyTorch minus JAX."""
 
     model: str
     tolerance: float
@@ -59,13 +59,13 @@ class ParityReport:
     token_differences: tuple[TokenDifference, ...]
     torch_notes: int
     jax_notes: int
-    # Number of the first note that is not the same on both sides.
+    # Number of the first note that differs between the two.
     first_note_difference: int | None
     midi_identical: bool
 
     @property
     def within_tolerance(self) -> bool:
-        """All stages within their bounds; tokens, notes and MIDI equal, or different only after ties."""
+        """All stages are within their bounds; tokens, notes and MIDI are equal, or differ only after ties."""
         stages = all(stage.within_tolerance for stage in self.stages)
         only_ties = all(difference.is_tie for difference in self.token_differences)
         equal = self.midi_identical and self.first_note_difference is None
@@ -95,7 +95,7 @@ def run_parity(
         tolerance: for the logits, absolute; in earlier stages relative to the largest value of the stage.
         device: for both frameworks.
 
-    Raises `MissingExtraError` where one of the frameworks is not installed.
+    Raises `MissingExtraError` if one of the frameworks is not installed.
     """
     frameworks = Framework("torch", config, arrays, device), Framework("jax", config, arrays, device)
     return compare_frameworks(*frameworks, samples, decoding, tolerance)
@@ -108,7 +108,7 @@ def compare_frameworks(
     decoding: Decoding = AS_THE_ORIGINAL,
     tolerance: float = DEFAULT_TOLERANCE,
 ) -> ParityReport:
-    """The same with networks that are built already: for several recordings one after the other."""
+    """The same with networks that are already built: for several recordings one after the other."""
     config = torch_side.model.config
     decoding = dataclasses.replace(decoding, max_tokens=min(decoding.max_tokens, config.network.max_target_tokens))
     results = [
@@ -140,7 +140,7 @@ def compare_frameworks(
 
 
 def synthetic_samples(seconds: float, sample_rate_hz: int) -> Float[np.ndarray, " samples"]:
-    """A signal for a first look: decaying harmonic tones, a chord, noise bursts, and silence at the end."""
+    """A test signal: decaying harmonic tones, a chord, noise bursts, and silence at the end."""
     times = np.arange(round(seconds * sample_rate_hz)) / sample_rate_hz
     signal = np.zeros_like(times)
     for number, semitones in enumerate([0, 4, 7, 12, 16, 7, 4, 0]):
@@ -160,7 +160,7 @@ def _compare_log_mels(
     pieces: list[AudioSegment],
     meters: dict[str, Meter],
 ) -> None:
-    """The log-mel of each framework against NumPy's, over the values above each of the bounds."""
+    """The log-mel of each framework against NumPy's, over the values above each bound."""
     config = torch_side.model.config
     own = np.stack([segment_samples(samples, piece, config) for piece in pieces])
     frames = np.array([piece.num_frames for piece in pieces])
@@ -185,7 +185,7 @@ def _compare_stages(
 ) -> np.ndarray:
     """Walks both networks through some segments; returns PyTorch's logits."""
     length = -(-max(map(len, tokens)) // _TOKENS_MULTIPLE) * _TOKENS_MULTIPLE
-    # Always as many segments, and few different lengths, so that JAX compiles few programs.
+    # Always the same number of segments, and few different lengths, so that JAX compiles few programs.
     log_mel = np.concatenate([log_mel, np.zeros_like(log_mel[:1]).repeat(_SEGMENTS_AT_ONCE - len(log_mel), axis=0)])
     inputs = np.full((len(log_mel), length), START_TOKEN, np.int32)
     is_token = np.zeros(inputs.shape, bool)
@@ -195,7 +195,7 @@ def _compare_stages(
 
     def compare(stages: Iterator, valid: np.ndarray) -> tuple[Any, Any]:
         for (name, torch_values), (_, jax_values) in stages:
-            # The tolerance is meant for logits; hidden states are larger the deeper the layer.
+            # The tolerance is meant for logits; hidden states are larger in deeper layers.
             meter = meters.setdefault(name, Meter(name, tolerance, is_relative=name != "logits"))
             meter.add(torch_side.numpy(torch_values), jax_side.numpy(jax_values), valid, first)
         return torch_values, jax_values

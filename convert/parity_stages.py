@@ -1,6 +1,6 @@
-"""The two networks taken apart: what every layer puts out, and how far two such arrays lie apart.
+"""The two networks taken apart: the output of every layer, and how much two such arrays differ.
 
-The twins have the same attribute names, so one walk serves both; `Framework` holds the little that differs.
+The twins have the same attribute names, so one walk serves both; `Framework` has the few differences.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mt3core.model.positions import position_table
 
 @dataclass(frozen=True)
 class StageDifference:
-    """How far PyTorch and JAX lie apart in one stage, over all values that were compared.
+    """How much PyTorch and JAX differ in one stage, over all values that were compared.
 
     `allowed` is the tolerance times `scale`, the largest magnitude in the stage but at least 1; `first` is the
     index of the first value that differs by more (segment, then frame or token, then channel).
@@ -38,12 +38,12 @@ class StageDifference:
 
     @property
     def within_tolerance(self) -> bool:
-        # A NaN is out of tolerance too.
+        # A NaN is also out of tolerance.
         return self.first is None and bool(np.isfinite(self.largest))
 
 
 class Meter:
-    """Gathers the difference of two arrays that come in parts."""
+    """Collects the difference of two arrays that come in parts."""
 
     def __init__(self, stage: str, tolerance: float, is_relative: bool = False) -> None:
         self.stage = stage
@@ -56,7 +56,7 @@ class Meter:
         self._first: tuple[int, ...] | None = None
 
     def add(self, torch_values: np.ndarray, jax_values: np.ndarray, valid: np.ndarray, first_segment: int) -> None:
-        """Both (segments, ...); `valid` is a mask over the first axes, the values elsewhere do not count."""
+        """Both (segments, ...); `valid` is a mask over the first axes; values outside it do not count."""
         difference = np.abs(torch_values.astype(np.float64) - jax_values)
         counted = difference[valid]
         if not counted.size:
@@ -97,7 +97,7 @@ class Framework:
         self._compiled: dict[Any, tuple[Any, list[str]]] = {}
 
     def run(self, walk: Callable[..., Iterator[tuple[str, Any]]], *arrays: Any) -> Iterator[tuple[str, Any]]:
-        """The stages that `walk(self, *arrays)` yields; with JAX compiled as one program, once a shape."""
+        """The stages that `walk(self, *arrays)` yields; with JAX, compiled as one program per shape."""
         if self.name == "torch":
             yield from walk(self, *arrays)
             return
@@ -120,7 +120,7 @@ class Framework:
         yield from zip(names, program(*arrays), strict=True)
 
     def array(self, values: np.ndarray) -> Any:
-        """A NumPy array on the framework's device; what is one of the framework's already stays."""
+        """A NumPy array on the framework's device; an array of the framework stays as it is."""
         if not isinstance(values, np.ndarray):
             return values
         if self.name == "torch":
@@ -132,7 +132,7 @@ class Framework:
         return jax.device_put(values, self.device)
 
     def full_precision(self) -> contextlib.AbstractContextManager[Any]:
-        """Where a device would multiply float32 in a shorter format unless told otherwise: JAX on TPU and GPU."""
+        """For devices that multiply float32 in a shorter format by default: JAX on TPU and GPU."""
         if self.name == "torch":
             return contextlib.nullcontext()
         import jax
@@ -176,7 +176,7 @@ def decoder_stages(
 
 
 def log_mel_in(framework: Framework, samples: np.ndarray, num_valid_frames: np.ndarray, config: ModelConfig) -> Any:
-    """The log-mel of segments (segments, samples) computed by the framework instead of NumPy."""
+    """The log-mel of segments (segments, samples), computed by the framework instead of NumPy."""
     from mt3core.spectrogram import segment_log_mel
 
     compute = partial(segment_log_mel, config=config.spectrogram)

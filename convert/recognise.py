@@ -1,6 +1,6 @@
-"""Which network a set of arrays belongs to, found from their names and shapes alone.
+"""Finds the network that a set of arrays belongs to, from their names and shapes alone.
 
-Foreign checkpoints carry no configuration that could be read. Two things do not show in the arrays and are taken
+Foreign checkpoints have no readable configuration. Two things do not show in the arrays and are taken
 from the published models: heads are 64 wide, and the activation is tanh GELU in gated and ReLU in ungated MLPs.
 """
 
@@ -15,7 +15,7 @@ from mt3core.config.model import ISMIR2021, MT3, PRESETS, ModelConfig
 from mt3core.errors import ModelError
 from mt3core.model.parameters import parameters
 
-# All of Magenta's MT3 configurations have it (model.gin); only the product with the heads shows in the arrays.
+# All of Magenta's MT3 configurations have it (model.gin); the arrays only show the product with the number of heads.
 HEAD_DIM = 64
 # Rows of the token table (a multiple of 128) of the two published vocabularies.
 _BY_VOCAB_SIZE = {1536: MT3, 1664: ISMIR2021}
@@ -36,11 +36,11 @@ def recognise_config(shapes: Mapping[str, tuple[int, ...]], where: str, head_dim
 
     Args:
         shapes: Flax names (`decoder.layers.0.mlp.wi_0.kernel`) and Flax shapes, possibly with a few arrays missing
-            or misshapen: every size is what most arrays say, so that the caller's check can then name the odd ones.
+            or misshapen: every size is the one most arrays have, so that the caller's check can then name the odd ones.
         where: the source, for messages.
-        head_dim: width of a head, where the source tells it.
+        head_dim: width of a head, if the source gives it.
 
-    Raises `ModelError` where a size shows in no array, or the vocabulary is none of the published ones.
+    Raises `ModelError` if no array shows a size, or if the vocabulary is not one of the published ones.
     """
     for preset in PRESETS.values():
         table = {p.flax_name: p.shape for p in parameters(preset.network)}
@@ -50,16 +50,16 @@ def recognise_config(shapes: Mapping[str, tuple[int, ...]], where: str, head_dim
     joined = sizes.pop("joined_heads")
     if joined % head_dim:
         raise ModelError(
-            f"The attention of {where} is {joined} wide, which is no multiple of {head_dim}: the number of heads "
-            "cannot be told.",
-            "Put the model's config.json beside the weights.",
+            f"The attention of {where} has width {joined}, not a multiple of {head_dim}, so the number of heads "
+            "is unknown.",
+            "Put the model's config.json next to the weights.",
         )
     base = _BY_VOCAB_SIZE.get(sizes["vocab_size"])
     if base is None:
         raise ModelError(
-            f"{where} has {sizes['vocab_size']} tokens; known vocabularies have "
+            f"{where} has {sizes['vocab_size']} tokens; the known vocabularies have "
             f"{' or '.join(map(str, _BY_VOCAB_SIZE))}.",
-            "Put the model's config.json beside the weights.",
+            "Put the model's config.json next to the weights.",
         )
     network = dataclasses.replace(
         base.network,
@@ -87,7 +87,7 @@ def _majority_sizes(shapes: Mapping[str, tuple[int, ...]], where: str) -> dict[s
                 break
     unknown = [name for name, counter in votes.items() if not counter]
     if unknown:
-        raise ModelError(f"{where} holds no MT3 network: no array shows its {', '.join(unknown)}.")
+        raise ModelError(f"{where} is not an MT3 network: no array gives its {', '.join(unknown)}.")
     return {name: counter.most_common(1)[0][0] for name, counter in votes.items()}
 
 

@@ -1,9 +1,9 @@
-"""Checkpoints at `gs://` and `https://` addresses: fetched once into the user's cache, file by file.
+"""Checkpoints at `gs://` and `https://` addresses: downloaded once into the user's cache, file by file.
 
-A file is written only when it is whole and its content has been checked (gzip's own checksum, or the structure), and
-takes its name in one step, so a partial one is never taken for whole. `manifest.json` records every file's size and
-SHA-256; a later start verifies all of them and fetches again only what is missing or has changed. With everything in
-order no network is used. To fetch a newer version, delete the folder.
+A file is written only when it is complete and its content has been checked (by gzip's checksum, or its structure), and
+gets its name in one step, so a partial file never passes for a complete one. `manifest.json` records size and SHA-256
+of every file; later starts verify all of them and download again only what is missing or has changed. If all is in
+order, the network is not used. To download a newer version, delete the folder.
 
 Public buckets are read at their https address: no credentials are looked for.
 """
@@ -38,28 +38,28 @@ class _BrokenFile(Exception):
 
 
 def is_offline() -> bool:
-    """Whether the user has forbidden the network."""
+    """Whether the user has disabled the network."""
     return bool(os.environ.get(OFFLINE_VARIABLE))
 
 
 def cache_directory(url: str) -> Path:
-    """Where the files of an address lie: below `MT3_CACHE` or the user's cache, by host and path."""
+    """The folder for the files of an address: below `MT3_CACHE` or the user's cache, by host and path."""
     parts = urllib.parse.urlsplit(_https(url))
     place = [part for part in parts.path.split("/") if part not in ("", ".", "..")]
     return Path(cache_folder(), "checkpoints", parts.netloc.replace(":", "_"), *place)
 
 
 def fetch(url: str, progress: Progress | None = None) -> Path:
-    """The local copy of a remote T5X or model directory, fetched or repaired where needed.
+    """The local copy of a remote T5X or model directory, downloaded or repaired if needed.
 
-    Interrupted, it goes on where it stopped when called again. Raises `ModelError` where the address cannot be
-    reached, holds no model, or a file arrives damaged twice; and where it would have to be fetched offline.
+    If interrupted, it resumes when called again. Raises `ModelError` if the address cannot be
+    reached or has no model, if a file arrives damaged twice, or if it would have to be downloaded offline.
     """
     directory = cache_directory(url)
     if is_offline() and not is_complete(url):
         raise ModelError(
-            f"{url} has not been fetched yet, and {OFFLINE_VARIABLE} is set.",
-            f"Unset it, or give a model that is here with --model; this one would lie in {directory}.",
+            f"{url} has not been downloaded yet, and {OFFLINE_VARIABLE} is set.",
+            f"Unset it, or use a local model with --model (this one would be stored in {directory}).",
         )
     download = _Download(url, directory)
     first = download.first_file()
@@ -73,7 +73,7 @@ def fetch(url: str, progress: Progress | None = None) -> Path:
 
 
 def is_complete(url: str) -> bool:
-    """Whether an address has been fetched before and every file is still there, by name and size only."""
+    """Whether an address has been downloaded before and every file still exists, by name and size only."""
     directory = cache_directory(url)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         manifest = json.loads((directory / MANIFEST_FILE).read_text(encoding="utf-8"))
@@ -83,7 +83,7 @@ def is_complete(url: str) -> bool:
 
 
 class _Download:
-    """One address and its folder, with what the manifest says of it."""
+    """One address and its folder, with the content of its manifest."""
 
     def __init__(self, url: str, directory: Path) -> None:
         self.url, self.directory = url.rstrip("/"), directory
@@ -92,11 +92,11 @@ class _Download:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             manifest = json.loads((directory / MANIFEST_FILE).read_text(encoding="utf-8"))
             self.files, self.complete = dict(manifest["files"]), bool(manifest["complete"])
-        self._store: Any = None  # TensorStore's, opened when something is fetched
+        self._store: Any = None  # TensorStore's, opened for the first download
 
     def first_file(self) -> str:
-        """Makes sure of the file that tells what the address holds; returns its name."""
-        # A T5X directory can have both. With neither recorded, the tree is asked for first.
+        """Makes sure that the file which describes the content of the address exists; returns its name."""
+        # A T5X directory can have both. If neither is recorded, the tree is requested first.
         recorded = [name for name in (TREE_FILE, CONFIG_FILE) if name in self.files]
         for name in recorded[:1] or (TREE_FILE, CONFIG_FILE):
             if self._is_whole(name):
@@ -105,12 +105,12 @@ class _Download:
                 self._save_manifest()
                 return name
         raise ModelError(
-            f"There is no checkpoint at {self.url}: neither {TREE_FILE!r} nor {CONFIG_FILE!r} is there.",
+            f"There is no checkpoint at {self.url}: neither {TREE_FILE!r} nor {CONFIG_FILE!r} was found.",
             f"Check the address; for the published model it is {PUBLISHED[PUBLISHED_NAME]}.",
         )
 
     def fetch_all(self, names: list[str], progress: Progress | None) -> None:
-        """Fetches what is not there or not as recorded, some files at a time; the manifest grows with each lot."""
+        """Downloads missing and changed files, some at a time; the manifest grows with each group."""
         lacking = [name for name in names if not self._is_whole(name)]
         done = len(names) - len(lacking)
         for start in range(0, len(lacking), _FILES_AT_ONCE):
@@ -120,7 +120,7 @@ class _Download:
             self._fetch(lot)
             done += len(lot)
             self._save_manifest()
-        # The configuration of a T5X directory that mt3 has written; Magenta's have none, which is asked only once.
+        # The configuration of a T5X directory written by mt3; Magenta's have none, which is checked only once.
         known_absent = self.complete and CONFIG_FILE not in self.files
         if not known_absent and not self._is_whole(CONFIG_FILE):
             self._fetch([CONFIG_FILE], optional=True)
@@ -131,7 +131,7 @@ class _Download:
             progress(len(names), len(names))
 
     def _fetch(self, names: list[str], optional: bool = False) -> bool:
-        """Fetches files side by side; False where one is not there and need not be."""
+        """Downloads files in parallel; False if one is missing and not required."""
         for attempt in ("first", "second"):
             broken: dict[str, str] = {}
             for name, content in self._read(names):
@@ -139,7 +139,7 @@ class _Download:
                     return False
                 if content is None:
                     raise ModelError(
-                        f"{self.url}/{name} is missing: the checkpoint there is incomplete.", "Tell who hosts it."
+                        f"{self.url}/{name} is missing: the checkpoint there is incomplete.", "Report it to the host."
                     )
                 try:
                     self._keep(name, content)
@@ -150,7 +150,7 @@ class _Download:
             names = list(broken)
             if attempt == "second":
                 listed = ", ".join(f"{name} ({reason})" for name, reason in broken.items())
-                raise ModelError(f"Files of {self.url} arrive damaged: {listed}.", "Try again later.")
+                raise ModelError(f"Files of {self.url} arrived damaged: {listed}.", "Try again later.")
         return True
 
     def _read(self, names: list[str]) -> Iterator[tuple[str, bytes | None]]:
@@ -165,9 +165,9 @@ class _Download:
                 yield name, None if found.state == "missing" else found.value
         except (ValueError, OSError) as error:
             raise ModelError(
-                f"{self.url} cannot be fetched: {_reason(error)}.",
-                "Check the connection and run this again, it goes on where it stopped; or copy the checkpoint here "
-                "by other means and give its folder.",
+                f"{self.url} cannot be downloaded: {_reason(error)}.",
+                "Check the connection and run the command again to resume; or copy the checkpoint here "
+                "and use its folder.",
             ) from error
 
     def _keep(self, name: str, content: bytes) -> None:
@@ -178,7 +178,7 @@ class _Download:
         self.files[name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
     def _is_whole(self, name: str) -> bool:
-        """As the manifest says; a file that it does not name yet (an interrupted lot) is judged by its content."""
+        """Checks against the manifest; a file not yet listed (an interrupted group) is judged by its content."""
         path = self.directory / name
         recorded = self.files.get(name)
         try:
@@ -201,13 +201,13 @@ class _Download:
 
 
 def _https(url: str) -> str:
-    """`gs://bucket/path` as the public address of the same files; others as they are, without a final slash."""
+    """`gs://bucket/path` as the public address of the same files; others unchanged, without a final slash."""
     url = url.rstrip("/")
     return f"https://storage.googleapis.com/{url.removeprefix('gs://')}" if url.startswith("gs://") else url
 
 
 def _check_content(name: str, content: bytes) -> None:
-    """Raises `_BrokenFile` for content that cannot be right; gzip carries a checksum, JSON and msgpack a structure."""
+    """Raises `_BrokenFile` for content that cannot be right; gzip has a checksum, JSON and msgpack a structure."""
     try:
         if name == TREE_FILE:
             unpack_tree(content, name)
@@ -222,6 +222,6 @@ def _check_content(name: str, content: bytes) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The gist of TensorStore's message, which begins with its retries and ends with source positions."""
+    """The gist of TensorStore's message, which starts with its retries and ends with source positions."""
     message = str(error).splitlines()[0].split(" [")[0]
     return message.split("attempts failed: ")[-1]

@@ -1,4 +1,4 @@
-"""Where weights come from and go to: finding out what a source is, loading it, converting.
+"""Sources and destinations of weights: recognising a source, loading it, converting.
 
 t5x               a directory with `checkpoint` (and zarr arrays), as Magenta publishes MT3
 model_directory   `config.json` and `model.safetensors`, as `mt3 convert` writes it
@@ -36,7 +36,7 @@ DESTINATION_KINDS: tuple[DestinationKind, ...] = ("model_directory", "t5x", "orb
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What `convert` has done."""
+    """The result of `convert`."""
 
     source: str
     source_kind: str
@@ -49,12 +49,12 @@ class ConversionReport:
 
 
 def identify(source: str | os.PathLike[str]) -> Kind:
-    """What a source is, by its form and the files that are there, nothing being read. Raises `ModelError`."""
+    """The kind of a source, by its form and the files in it, without reading them. Raises `ModelError`."""
     if is_address(source):
         return "remote"
     path = Path(source)
     if not path.exists():
-        raise ModelError(f"There is no model at {path}.", "Check the path, or make one with mt3 convert.")
+        raise ModelError(f"There is no model at {path}.", "Check the path, or make a model with mt3 convert.")
     if path.is_file():
         if path.suffix in torch_port.SUFFIXES:
             return "port"
@@ -73,15 +73,15 @@ def identify(source: str | os.PathLike[str]) -> Kind:
     elif (path / CONFIG_FILE).is_file():
         return "model_directory"
     raise ModelError(
-        f"{path} is none of the known forms of weights.",
-        "Known are a T5X directory, a model directory, an Orbax checkpoint, and a .pth file of a PyTorch port.",
+        f"{path} is not in a known form of weights.",
+        "Use a T5X directory, a model directory, an Orbax checkpoint, or a .pth file of a PyTorch port.",
     )
 
 
 def load(source: str | os.PathLike[str], progress: Progress | None = None) -> LoadedWeights:
-    """Loads weights of any kind; a remote source is fetched into the cache first, `progress` counting its files.
+    """Loads weights of any kind; a remote source is downloaded into the cache first, `progress` counting its files.
 
-    Raises `ModelError` for what is missing, incomplete or broken, or holds values that are not numbers.
+    Raises `ModelError` for weights that are missing, incomplete or damaged, or contain values that are not finite.
     """
     kind = identify(source)
     if kind == "remote":
@@ -99,7 +99,7 @@ def load(source: str | os.PathLike[str], progress: Progress | None = None) -> Lo
     else:
         config, arrays = load_model_directory(path)
         card = read_card(path)
-    if kind != "model_directory":  # which is checked where it is read
+    if kind != "model_directory":  # which is checked when it is read
         check_finite(arrays, path)
     return LoadedWeights(config, arrays, kind, tuple(notes), card)
 
@@ -112,11 +112,11 @@ def convert(
     progress: Progress | None = None,
     stored_type: str | None = None,
 ) -> ConversionReport:
-    """Loads `source`, a name, a path or an address, and writes `destination`, whole or not at all.
+    """Loads `source`, a name, a path or an address, and writes `destination`, completely or not at all.
 
-    The destination's kind is `to`, or follows from its name: `.pth` for the ports' form, `.orbax` for Orbax, else
-    a model directory. Only that can be stored as another `stored_type` than float32. Its card is the source's, where
-    that is a model directory with one. Raises `ModelError` for the source, `OutputError` for the destination.
+    The kind of the destination is `to`, or follows from its name: `.pth` for the ports' form, `.orbax` for Orbax, else
+    a model directory. Only the last can be stored as another `stored_type` than float32. Its card is the source's, if
+    that is a model directory with a card. Raises `ModelError` for the source, `OutputError` for the destination.
     """
     destination = Path(destination)
     kind = to or _destination_kind(destination)
@@ -125,7 +125,7 @@ def convert(
     if stored_type is not None:
         check_stored_type(stored_type)
         if kind != "model_directory":
-            raise UsageError(f"Weights in the form {kind!r} have no other type.", "Leave --dtype out.")
+            raise UsageError(f"Weights of kind {kind!r} cannot be stored as another type.", "Leave --dtype out.")
     _check_free(destination, overwrite)
     source = _named(os.fspath(source), destination)
     loaded = load(source, progress)
@@ -159,7 +159,7 @@ def convert(
 
 
 def _named(source: str, destination: Path) -> str:
-    """What a name means as `--model`; where that is the destination itself, the published model, to get it anew."""
+    """What a name means as `--model`; if that is the destination itself, the published model, to get it again."""
     found = find_model(source).source
     return PUBLISHED[source] if source in PUBLISHED and Path(found) == destination else found
 
@@ -171,7 +171,7 @@ def _destination_kind(destination: Path) -> DestinationKind:
 
 
 def _check_free(destination: Path, overwrite: bool) -> None:
-    """Before anything is loaded; an empty directory is free."""
+    """A check before anything is loaded; an empty directory is accepted."""
     taken = destination.exists() and (destination.is_file() or any(destination.iterdir()))
     if taken and not overwrite:
-        raise OutputError(f"{destination} exists already.", "Choose another place, or say --overwrite.")
+        raise OutputError(f"{destination} already exists.", "Choose another path, or use --overwrite.")

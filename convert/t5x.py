@@ -1,9 +1,9 @@
 """T5X checkpoint directories, the form in which Magenta publishes MT3: reading and writing.
 
-A directory holds `checkpoint`, a msgpack tree `optimizer.target...` with small arrays inline (as Flax serialises
-them: extension type 1 or 3 around shape, type name and bytes) and a TensorStore spec in place of every large
-one, which lies beside it as a gzipped zarr array `target.decoder.logits_dense.kernel/`. The optimiser's state
-is left out. Format: t5x `checkpoints.py` (version 3) and flax `serialization.py`.
+A directory has `checkpoint`, a msgpack tree `optimizer.target...` with small arrays inline (as Flax serialises
+them: extension type 1 or 3 around shape, type name and bytes) and, for every large array, a TensorStore spec
+instead: the array is next to it as gzipped zarr, `target.decoder.logits_dense.kernel/`. The optimizer's state
+is ignored. Format: t5x `checkpoints.py` (version 3) and flax `serialization.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mt3core.files import atomic_directory
 from mt3core.model.parameters import Parameter, check_arrays, check_weights, parameters
 
 TREE_FILE = "checkpoint"
-# Not T5X's: written by `write_t5x`, since heads, activations and the vocabulary do not show in the arrays.
+# Not part of T5X: written by `write_t5x`, since heads, activations and the vocabulary do not show in the arrays.
 CONFIG_FILE = "config.json"
 FORMAT_VERSION = 3
 _ARRAY, _SCALAR = 1, 3
@@ -36,8 +36,8 @@ def read_t5x(path: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, np.nd
     """Configuration and weights of a local T5X directory.
 
     Returns every array in float32 by PyTorch's name, in PyTorch's shape. The configuration comes from
-    `config.json` where there is one, else from the arrays (`recognise.py`). Raises `ModelError`, naming every
-    array concerned, where arrays are missing, surplus, misshapen or cut off.
+    `config.json` if there is one, else from the arrays (`recognise.py`). Raises `ModelError`, naming every
+    affected array, if arrays are missing, surplus, misshapen or truncated.
     """
     directory = Path(path)
     leaves = dict(_flatten(_read_tree(directory)))
@@ -56,14 +56,14 @@ def write_t5x(
     step: int = 0,
     overwrite: bool = False,
 ) -> None:
-    """Writes a T5X directory, whole or not at all: norms inline, the rest as zarr, and `config.json`.
+    """Writes a T5X directory, completely or not at all: norms inline, the rest as zarr, and `config.json`.
 
     Args:
         path: the directory, which must be absent or empty unless `overwrite`.
         config: what the weights belong to.
         arrays: every array of the network by its PyTorch name, in PyTorch's shape.
         step: the number of training steps, kept in the state.
-        overwrite: replace what is there.
+        overwrite: replace an existing directory.
     """
     table = parameters(config.network)
     check_weights(config.network, arrays, "the weights")
@@ -84,28 +84,28 @@ def write_t5x(
 
 
 def is_t5x_directory(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` looks like a T5X directory, whole or not, without reading it."""
+    """Whether `path` looks like a T5X directory, complete or not, without reading it."""
     directory = Path(path)
     return (directory / TREE_FILE).is_file() or any(directory.glob("target.*"))
 
 
 def unpack_tree(packed: bytes, where: str) -> dict[str, Any]:
-    """What a `checkpoint` file holds below `target`: each leaf an array or a TensorStore spec. Raises `ModelError`."""
+    """Content of a `checkpoint` file below `target`: leaves are arrays or TensorStore specs. Raises `ModelError`."""
     msgpack = _msgpack()
     try:
         tree = msgpack.unpackb(packed, ext_hook=_unpack_extension, raw=False, strict_map_key=False)
         target = tree["optimizer"]["target"]
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise ModelError(
-            f"{where} is broken or no T5X checkpoint ({error or type(error).__name__}).", _AGAIN
+            f"{where} is damaged or not a T5X checkpoint ({error or type(error).__name__}).", _AGAIN
         ) from error
     if not isinstance(target, dict):
-        raise ModelError(f"{where} is no T5X checkpoint: its target is no tree.", _AGAIN)
+        raise ModelError(f"{where} is not a T5X checkpoint: its target is not a tree.", _AGAIN)
     return target
 
 
 def zarr_files(tree_file: bytes, where: str) -> list[str]:
-    """The files, relative to the directory, that a `checkpoint` file's weights lie in besides itself.
+    """The files, relative to the directory, that contain a `checkpoint` file's weights, besides that file.
 
     Chunk numbers follow from shape and chunk size; MT3's arrays have one chunk each.
     """
@@ -123,7 +123,7 @@ def zarr_files(tree_file: bytes, where: str) -> list[str]:
 
 
 def import_tensorstore() -> Any:
-    """Raises `MissingExtraError` where it is not installed."""
+    """Raises `MissingExtraError` if it is not installed."""
     with needed("convert", "A T5X checkpoint"):
         import tensorstore
     return tensorstore
@@ -139,8 +139,8 @@ def _read_tree(directory: Path) -> dict[str, Any]:
     path = directory / TREE_FILE
     if not path.is_file():
         raise ModelError(
-            f"{directory} is no T5X checkpoint: it has no file {TREE_FILE!r}.",
-            "Give the folder that holds it, for example gs://mt3/checkpoints/mt3.",
+            f"{directory} is not a T5X checkpoint: it has no file {TREE_FILE!r}.",
+            "Use the folder that contains it, for example gs://mt3/checkpoints/mt3.",
         )
     return unpack_tree(path.read_bytes(), str(path))
 
@@ -158,7 +158,7 @@ def _pack_array(array: np.ndarray) -> Any:
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "target") -> Iterator[tuple[str, Any]]:
-    """Names as T5X writes them and leaves; a TensorStore spec is the dictionary that names its driver."""
+    """Names as T5X writes them, and leaves; a TensorStore spec is the dictionary that names its driver."""
     for part, value in tree.items():
         name = f"{prefix}.{part}"
         if isinstance(value, dict) and "driver" not in value:
@@ -181,7 +181,7 @@ def _leaf_shape(leaf: Any) -> tuple[int, ...]:
 
 
 def _found_shapes(directory: Path, leaves: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Shapes of the arrays that are really there: inline ones, and zarr folders by their own `.zarray`."""
+    """Shapes of the arrays that really exist: inline ones, and zarr folders by their own `.zarray`."""
     found = {name: leaf.shape for name, leaf in leaves.items() if isinstance(leaf, np.ndarray)}
     for folder in directory.glob("target.*"):
         if (folder / ".zarray").is_file():
@@ -193,7 +193,7 @@ def _zarr_shape(path: Path) -> tuple[int, ...]:
     try:
         return tuple(json.loads(path.read_text(encoding="utf-8"))["shape"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path} is broken ({error}).", _AGAIN) from error
+        raise ModelError(f"{path} is damaged ({error}).", _AGAIN) from error
 
 
 def _read_config(directory: Path) -> ModelConfig | None:
@@ -203,7 +203,9 @@ def _read_config(directory: Path) -> ModelConfig | None:
     try:
         return ModelConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
-        raise ModelError(f"{path} is no configuration ({error}).", "Remove it, or convert the model again.") from error
+        raise ModelError(
+            f"{path} is not a configuration ({error}).", "Remove it, or convert the model again."
+        ) from error
 
 
 def _read_all(table: list[Parameter], read: Callable[[Parameter], np.ndarray]) -> dict[str, np.ndarray]:
@@ -215,7 +217,7 @@ def _read_all(table: list[Parameter], read: Callable[[Parameter], np.ndarray]) -
         except (ValueError, OSError) as error:
             damaged.append(f"{parameter.t5x_name} ({_reason(error)})")
     if damaged:
-        raise ModelError(f"Damaged or cut off ({len(damaged)}): {', '.join(damaged)}.", _AGAIN)
+        raise ModelError(f"Damaged or truncated ({len(damaged)}): {', '.join(damaged)}.", _AGAIN)
     return arrays
 
 
@@ -233,14 +235,14 @@ def _read_array(directory: Path, name: str, leaf: Any) -> np.ndarray:
     spec = {
         "driver": "zarr",
         "kvstore": {"driver": "file", "path": str((directory / name).resolve())},
-        # Otherwise a chunk that is not there reads as zeros.
+        # Otherwise a missing chunk reads as zeros.
         "fill_missing_data_reads": False,
     }
     return import_tensorstore().open(spec, open=True, read=True).result().read().result()
 
 
 def _write_zarr(directory: Path, name: str, array: np.ndarray) -> dict[str, Any]:
-    """Writes one array in one chunk; returns the spec that T5X puts into the tree in its place."""
+    """Writes one array in one chunk; returns the spec that T5X puts into the tree instead."""
     metadata = {
         "shape": list(array.shape),
         "chunks": list(array.shape),
@@ -248,9 +250,9 @@ def _write_zarr(directory: Path, name: str, array: np.ndarray) -> dict[str, Any]
         "compressor": {"id": "gzip", "level": 1},
     }
     kvstore = {"driver": "file", "path": str((directory / name).resolve())}
-    # Zeros are stored like everything else: the reader takes an absent chunk for a lost one.
+    # Zeros are stored like everything else: the reader treats an absent chunk as lost.
     spec = {"driver": "zarr", "kvstore": kvstore, "metadata": metadata, "store_data_equal_to_fill_value": True}
-    # Synced once a file it would take many times as long; the directory is renamed into place at the end.
+    # Syncing every file would take many times as long; the directory is renamed into place at the end.
     tensorstore = import_tensorstore()
     context = tensorstore.Context({"file_io_sync": False})
     tensorstore.open(spec, context=context, create=True).result().write(array).result()

@@ -1,13 +1,13 @@
 """Weight files of the existing PyTorch ports of MT3: reading and writing.
 
-kunato/mt3-pytorch, gudgud96/MR-MT3 and mt3-infer hold the network in Hugging Face's T5 with three changes: an input
+kunato/mt3-pytorch, gudgud96/MR-MT3 and mt3-infer have the network as Hugging Face's T5 with three changes: an input
 projection `proj`, an embedding `decoder_embed_tokens` (both also registered as `embed_tokens` of their stacks), and
 fixed positions `pos_emb.inv_freq`. Names as in their `models/t5.py` and `tools/convert_weight.py`; a Lightning
-checkpoint has the same under `state_dict` with the prefix `model.`. A file in our own names is read as well.
+checkpoint has the same under `state_dict` with the prefix `model.`. A file with our own names is read as well.
 
 Their positions use the frequencies 10000^(-i/256); Magenta's are 10000^(-i/255). The table is not read: weights that
-were converted from Magenta's play right with ours. `write_port` stores Magenta's frequencies, so that the ports, which
-load them with the weights, play right too.
+were converted from Magenta's work correctly with ours. `write_port` stores Magenta's frequencies, so that the ports,
+which load them with the weights, also work correctly.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 POSITION_NAMES = ("encoder.pos_emb.inv_freq", "decoder.pos_emb.inv_freq")
 
 _ATTENTION = {"query": "q", "key": "k", "value": "v", "out": "o"}
-# Our path (`N`: the layer, `*`: the last part) -> the port's path and its second names for the same array.
+# Our path (`N`: the layer, `*`: the last part) -> the port's path and its other names for the same array.
 _NAMES: dict[str, tuple[str, ...]] = {
     "encoder.continuous_inputs_projection": ("proj", "encoder.embed_tokens"),
     "encoder.layers.N.pre_attention_layer_norm": ("encoder.block.N.layer.0.layer_norm",),
@@ -60,7 +60,7 @@ _NOT_WRITTEN = ("shared.weight",)
 
 
 def port_names(torch_name: str) -> tuple[str, ...]:
-    """The port's name of an array given by ours, and its second names for the same array, if any."""
+    """The port's name of an array given by ours, and its other names for the same array, if any."""
     path = torch_name.removesuffix(".weight")
     layer = re.search(r"\.(\d+)\.", path)
     last = path.rpartition(".")[2]
@@ -71,7 +71,7 @@ def port_names(torch_name: str) -> tuple[str, ...]:
 
 
 def our_name(port_name: str) -> str | None:
-    """The inverse of `port_names`: our name of an array given by any of the port's; None for an unknown one."""
+    """The inverse of `port_names`: our name of an array given by any name of the port; None for an unknown one."""
     for ours, names in _NAMES.items():
         for name in names:
             pattern = (
@@ -87,9 +87,9 @@ def our_name(port_name: str) -> str | None:
 def read_port(path: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, np.ndarray], list[str]]:
     """Configuration, weights (PyTorch names and shapes, float32), and notes for the user.
 
-    The configuration comes from a JSON file of the same name or `config.json` beside it (ours, or the port's, which
-    tells heads and activation), else from the arrays. Raises `ModelError` for a file that needs pickle code,
-    is broken, or does not hold exactly one network.
+    The configuration comes from a JSON file of the same name or `config.json` next to it (ours, or the port's, which
+    has heads and activation), else from the arrays. Raises `ModelError` for a file that needs pickle code,
+    is damaged, or does not contain exactly one network.
     """
     path = Path(path)
     state = _unwrap(_read_state(path), path)
@@ -102,9 +102,9 @@ def read_port(path: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, np.n
 
 
 def write_port(path: str | os.PathLike[str], config: ModelConfig, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes a file that the ports load strictly, and the configuration as JSON of the same name beside it.
+    """Writes a file that the ports load strictly, and the configuration as JSON of the same name next to it.
 
-    Takes arrays by PyTorch's name in PyTorch's shape, every one of the network's.
+    Expects all arrays of the network by PyTorch's name, in PyTorch's shape.
     """
     path = Path(path)
     torch = _import_torch()
@@ -112,7 +112,7 @@ def write_port(path: str | os.PathLike[str], config: ModelConfig, arrays: Mappin
     check_weights(config.network, arrays, "the weights")
     state = {}
     for parameter in table:
-        # One tensor under all its names, which torch stores once.
+        # One tensor under all its names; torch stores it once.
         tensor = torch.from_numpy(np.array(arrays[parameter.torch_name], np.float32))
         state.update({name: tensor for name in port_names(parameter.torch_name) if name not in _NOT_WRITTEN})
     state.update({name: torch.from_numpy(_frequencies(config.network.emb_dim)) for name in POSITION_NAMES})
@@ -130,11 +130,11 @@ def _frequencies(emb_dim: int) -> np.ndarray:
 def _position_note(tables: list[np.ndarray], names: list[str]) -> str:
     listed = " and ".join(names)
     if all(table.size > 1 and np.allclose(table, _frequencies(2 * table.size), rtol=1e-5) for table in tables):
-        return f"The position frequencies in the file ({listed}) are Magenta's; ours are used, which are the same."
+        return f"The position frequencies in the file ({listed}) are Magenta's, the same as ours."
     return (
         f"The port's position frequencies ({listed}) differ from Magenta's and are ignored (docs/differences.md). "
-        "Weights converted from Magenta's transcribe right so, unlike in the port; weights that were trained in the "
-        "port (MR-MT3) learned with its table and will transcribe worse."
+        "Weights converted from Magenta's now transcribe correctly, unlike in the port; weights trained in the "
+        "port (MR-MT3) learned its table and will transcribe worse."
     )
 
 
@@ -145,7 +145,7 @@ def _import_torch() -> Any:
 
 
 def _read_state(path: Path) -> Any:
-    """What the file holds; nothing in it is executed."""
+    """The content of the file; nothing in it is executed."""
     if not path.is_file():
         raise ModelError(f"There is no file {path}.", "Check the path.")
     if path.suffix == ".safetensors":
@@ -154,34 +154,34 @@ def _read_state(path: Path) -> Any:
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
-            raise ModelError(f"{path} is broken or cut off: {error}.", "Download or copy it again.") from error
+            raise ModelError(f"{path} is damaged or truncated: {error}.", "Download or copy it again.") from error
     torch = _import_torch()
     try:
-        with warnings.catch_warnings():  # of newer pickle protocols, before it refuses them
+        with warnings.catch_warnings():  # about newer pickle protocols, which it then refuses
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch says the same of pickles with code and of what is no pickle at all.
+        # torch says the same about pickles with code and about files that are not pickles.
         if not zipfile.is_zipfile(path) and path.read_bytes()[:1] != pickle.PROTO:
-            raise ModelError(f"{path} is broken or no PyTorch file.", "Download or copy it again.") from error
+            raise ModelError(f"{path} is damaged or not a PyTorch file.", "Download or copy it again.") from error
         named = re.search(r"GLOBAL (\S+)", str(error))
         raise ModelError(
-            f"{path} holds more than tensors{f' ({named[1]})' if named else ''}: reading it would run code from the "
+            f"{path} contains more than tensors{f' ({named[1]})' if named else ''}: reading it would run code from the "
             "file (pickle), which mt3 never does.",
-            "Where you trust it, load it with the program that wrote it and save its state_dict() alone.",
+            "If you trust it, load it in the program that wrote it and save only its state_dict().",
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"{path} is broken or cut off: {reason}.", "Download or copy it again.") from error
+        raise ModelError(f"{path} is damaged or truncated: {reason}.", "Download or copy it again.") from error
 
 
 def _unwrap(loaded: Any, path: Path) -> dict[str, np.ndarray]:
-    """The state dictionary as float32 arrays: out of a training checkpoint, without prefixes of wrapping modules."""
+    """The state dictionary as float32 arrays: taken out of a training checkpoint, without prefixes of wrappers."""
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
     if not isinstance(loaded, Mapping) or not loaded or not all(hasattr(value, "shape") for value in loaded.values()):
-        raise ModelError(f"{path} holds no state dictionary (names and tensors).", "Save the model's state_dict().")
+        raise ModelError(f"{path} contains no state dictionary (names and tensors).", "Save the model's state_dict().")
     for prefix in ("module.", "model."):
         if all(str(name).startswith(prefix) for name in loaded):
             loaded = {name.removeprefix(prefix): value for name, value in loaded.items()}
@@ -193,7 +193,7 @@ def _to_numpy(value: Any) -> np.ndarray:
 
 
 def _rename(state: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
-    """By our names; a file that has them already stays as it is. Two names of one array must hold the same."""
+    """By our names; a file that already has them stays unchanged. Two names of one array must have the same values."""
     if "encoder.continuous_inputs_projection.weight" in state:
         return dict(state)
     arrays: dict[str, np.ndarray] = {}
@@ -201,7 +201,7 @@ def _rename(state: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray
         # An unknown name is kept: the check against the network then lists it as surplus.
         ours = our_name(name) or name
         if ours in arrays and not np.array_equal(arrays[ours], array):
-            raise ModelError(f"{path} holds two different arrays for {ours}: {' and '.join(port_names(ours))}.")
+            raise ModelError(f"{path} contains two different arrays for {ours}: {' and '.join(port_names(ours))}.")
         arrays[ours] = array
     return arrays
 
@@ -218,12 +218,12 @@ def _config_beside(path: Path, arrays: Mapping[str, np.ndarray]) -> ModelConfig:
             if "d_kv" in values:
                 return _with_port_settings(flax_shapes, values, path)
         except (ValueError, TypeError, KeyError) as error:
-            raise ModelError(f"{beside} is no configuration ({error}).", "Correct or remove it.") from error
+            raise ModelError(f"{beside} is not a configuration ({error}).", "Correct or remove it.") from error
     return recognise_config(flax_shapes, str(path))
 
 
 def _flax_form(name: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
-    """Flax's name and shape of an array that may fit no network, judged by its name alone."""
+    """Flax's name and shape of an array that may match no network, judged by its name alone."""
     path = name.removesuffix(".weight")
     if path.endswith("norm"):
         return f"{path}.scale", shape

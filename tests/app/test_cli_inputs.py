@@ -172,4 +172,4 @@ def test_a_folder_that_is_no_model_says_so(folder, capsys):
     write_wav(folder / "song.wav")
     code, err = fails(capsys, "song.wav", "--model", "empty")
     assert code == 1
-    assert "empty is none of the known forms of weights." in err
+    assert "empty is not in a known form of weights." in err

@@ -54,7 +54,7 @@ def test_convert_names_what_is_wrong(folder, capsys):
     )
     (folder / "text.txt").touch()
     assert run(["convert", "text.txt", "out"]) == 1
-    assert "none of the known forms" in capsys.readouterr().err
+    assert "not in a known form" in capsys.readouterr().err
     assert run(["convert", "nothing", "out", "--to", "paper"]) == 2
     assert "Weights cannot be written as 'paper'. Choose model_directory, t5x, orbax, port." in capsys.readouterr().err
 

@@ -99,7 +99,7 @@ def test_missing_and_surplus_arrays_are_listed(tmp_path, tiny_model):
 
 def test_no_checkpoint(tmp_path):
     assert not is_orbax_directory(tmp_path)
-    with pytest.raises(ModelError, match="no Orbax checkpoint"):
+    with pytest.raises(ModelError, match="not an Orbax checkpoint"):
         read_orbax(tmp_path)
 
 
@@ -107,7 +107,7 @@ def test_damaged_data(tmp_path, tiny_model):
     write_orbax(tmp_path / "o", *tiny_model)
     description = tmp_path / "o" / "params" / "_METADATA"
     description.write_bytes(description.read_bytes()[:100])
-    with pytest.raises(ModelError, match="is broken"):
+    with pytest.raises(ModelError, match="is damaged"):
         read_orbax(tmp_path / "o")
 
 

@@ -190,7 +190,7 @@ def test_pickled_code_is_not_run(tmp_path):
         torch.save(content, path)
         with pytest.raises(ModelError) as caught:
             read_port(path)
-        assert "holds more than tensors (" in caught.value.problem
+        assert "contains more than tensors (" in caught.value.problem
         assert "HasCode): reading it would run code from the file (pickle), which mt3 never does" in str(caught.value)
         assert "state_dict()" in caught.value.next_step
 
@@ -207,20 +207,20 @@ def test_a_plain_pickle_is_not_run(tmp_path, protocol):
 def test_broken_files(tmp_path, content, suffix):
     path = tmp_path / f"broken.{suffix}"
     path.write_bytes(content)
-    with pytest.raises(ModelError, match=r"broken\.\w+ is broken"):
+    with pytest.raises(ModelError, match=r"broken\.\w+ is damaged"):
         read_port(path)
 
 
 def test_cut_off_file(port):
     port.write_bytes(port.read_bytes()[:-500])
-    with pytest.raises(ModelError, match="is broken or cut off"):
+    with pytest.raises(ModelError, match="is damaged or truncated"):
         read_port(port)
 
 
 @pytest.mark.parametrize("content", [[1, 2], {}, {"a": 1}, torch.ones(2), collections.OrderedDict(step=3)])
 def test_no_state_dictionary(tmp_path, content):
     torch.save(content, tmp_path / "other.pth")
-    with pytest.raises(ModelError, match="holds no state dictionary"):
+    with pytest.raises(ModelError, match="contains no state dictionary"):
         read_port(tmp_path / "other.pth")
 
 

@@ -123,8 +123,8 @@ def test_a_broken_off_transfer_is_resumed(server, tiny_model):
     server.trouble = {WO: ("cut", 99)}
     with pytest.raises(ModelError) as caught:
         remote.fetch(server.url)
-    assert f"{server.url} cannot be fetched" in caught.value.problem
-    assert "goes on where it stopped" in caught.value.next_step
+    assert f"{server.url} cannot be downloaded" in caught.value.problem
+    assert "run the command again to resume" in caught.value.next_step
     directory = remote.cache_directory(server.url)
     assert not (directory / WO).exists()
     assert not remote.is_complete(server.url)
@@ -139,7 +139,7 @@ def test_a_broken_off_transfer_is_resumed(server, tiny_model):
 
 def test_what_arrives_damaged_is_never_kept(server):
     server.trouble = {WO: ("damage", 99)}
-    with pytest.raises(ModelError, match="arrive damaged") as caught:
+    with pytest.raises(ModelError, match="arrived damaged") as caught:
         remote.fetch(server.url)
     assert WO in caught.value.problem
     assert not (remote.cache_directory(server.url) / WO).exists()
@@ -191,7 +191,7 @@ def test_offline(monkeypatch, tmp_path):
     monkeypatch.setattr(remote, "_RETRIES", {"max_retries": 1, "initial_delay": "1ms", "max_delay": "1ms"})
     with pytest.raises(ModelError) as caught:
         remote.fetch("http://127.0.0.1:9/checkpoints/mt3")
-    assert "http://127.0.0.1:9/checkpoints/mt3 cannot be fetched: " in caught.value.problem
+    assert "http://127.0.0.1:9/checkpoints/mt3 cannot be downloaded: " in caught.value.problem
     assert "Check the connection" in caught.value.next_step
 
 

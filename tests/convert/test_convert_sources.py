@@ -59,7 +59,7 @@ def test_unknown_forms(home):
     (home / "song.mp3").write_bytes(b"")
     (home / "empty").mkdir()
     for name in ("song.mp3", "empty"):
-        with pytest.raises(ModelError, match="none of the known forms"):
+        with pytest.raises(ModelError, match="not in a known form"):
             identify(home / name)
     with pytest.raises(ModelError, match="There is no model at"):
         identify(home / "nowhere")

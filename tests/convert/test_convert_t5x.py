@@ -132,7 +132,7 @@ def test_truncated_chunk(directory):
     chunk.write_bytes(chunk.read_bytes()[:100])
     with pytest.raises(ModelError) as caught:
         read_t5x(directory)
-    assert caught.value.problem.startswith(f"Damaged or cut off (1): {WO} (")
+    assert caught.value.problem.startswith(f"Damaged or truncated (1): {WO} (")
     assert "Download or copy" in caught.value.next_step
 
 
@@ -141,7 +141,7 @@ def test_all_damaged_arrays_are_listed(directory):
     (directory / QUERY / "0.0").write_bytes(b"nothing")
     with pytest.raises(ModelError) as caught:
         read_t5x(directory)
-    assert "Damaged or cut off (2): " in caught.value.problem
+    assert "Damaged or truncated (2): " in caught.value.problem
     assert f"{WO} (a chunk is missing)" in caught.value.problem
     assert QUERY in caught.value.problem
 
@@ -157,14 +157,14 @@ def test_wrong_shape(directory):
 
 def test_broken_zarray(directory):
     (directory / WO / ".zarray").write_text('{"shape": [16')
-    with pytest.raises(ModelError, match=r"\.zarray is broken"):
+    with pytest.raises(ModelError, match=r"\.zarray is damaged"):
         read_t5x(directory)
 
 
 def test_no_checkpoint_file(directory):
     (directory / "checkpoint").unlink()
     assert is_t5x_directory(directory)
-    with pytest.raises(ModelError, match="no T5X checkpoint: it has no file 'checkpoint'"):
+    with pytest.raises(ModelError, match="not a T5X checkpoint: it has no file 'checkpoint'"):
         read_t5x(directory)
 
 
@@ -190,13 +190,13 @@ def test_broken_tree(directory, content):
 def test_cut_off_tree(directory):
     path = directory / "checkpoint"
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(ModelError, match="checkpoint is broken"):
+    with pytest.raises(ModelError, match="checkpoint is damaged"):
         read_t5x(directory)
 
 
 def test_broken_configuration(directory):
     (directory / "config.json").write_text("{")
-    with pytest.raises(ModelError, match=r"config\.json is no configuration"):
+    with pytest.raises(ModelError, match=r"config\.json is not a configuration"):
         read_t5x(directory)
 
 
@@ -222,7 +222,7 @@ def test_variants_are_recognised():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"vocab_size": 1000}, "here has 1000 tokens"), ({"head_dim": 40}, "240 wide, which is no multiple of 64")],
+    [({"vocab_size": 1000}, "here has 1000 tokens"), ({"head_dim": 40}, "has width 240, not a multiple of 64")],
 )
 def test_what_cannot_be_recognised(change, message):
     shapes = flax_shapes(dataclasses.replace(MT3.network, **change))
@@ -231,5 +231,5 @@ def test_what_cannot_be_recognised(change, message):
 
 
 def test_other_networks_are_not_recognised():
-    with pytest.raises(ModelError, match="here holds no MT3 network"):
+    with pytest.raises(ModelError, match="here is not an MT3 network"):
         recognise_config({"bert.pooler.kernel": (3, 3)}, "here")

@@ -135,7 +135,9 @@ def test_weights_of_any_form_through_one_function(home, tiny_model):
         for array in arrays:
             np.testing.assert_array_equal(weights.arrays[array], arrays[array])
     assert load_weights(home / "model").card == "---\nlicense: cc0-1.0\n---\n"
-    with pytest.raises(ModelError, match=r"gs://mt3/checkpoints/mt3 has not been fetched yet, and MT3_OFFLINE is set"):
+    with pytest.raises(
+        ModelError, match=r"gs://mt3/checkpoints/mt3 has not been downloaded yet, and MT3_OFFLINE is set"
+    ):
         load_weights("gs://mt3/checkpoints/mt3")
 
 
@@ -171,7 +173,7 @@ def test_from_pretrained_takes_names_and_all_forms(home, small, tiny_model, back
     assert transcriber.decoding.max_tokens == load_model_config(small).network.max_target_tokens == 24
     write_t5x(home / "t5x", *tiny_model)
     assert network.load_model(home / "t5x", "cpu").config == tiny_model[0]
-    with pytest.raises(ModelError, match="gs://mt3/checkpoints/ismir2021 has not been fetched yet"):
+    with pytest.raises(ModelError, match="gs://mt3/checkpoints/ismir2021 has not been downloaded yet"):
         network.Transcriber.from_pretrained("gs://mt3/checkpoints/ismir2021")
     with pytest.raises(ModelError, match="Model 'nowhere' was not found"):
         network.Transcriber.from_pretrained("nowhere")
@@ -199,7 +201,7 @@ def test_names_are_known_to_the_other_commands(home, small, tiny_model, capsys):
     assert run(["convert", "mt3", "again"]) == 0
     # Onto itself it would be no use: the published one is meant, which no test may fetch.
     assert run(["convert", "mt3", "models/mt3", "--overwrite"]) == 1
-    assert "gs://mt3/checkpoints/mt3 has not been fetched yet" in capsys.readouterr().err
+    assert "gs://mt3/checkpoints/mt3 has not been downloaded yet" in capsys.readouterr().err
 
 
 def test_training_begins_from_names(home, small):

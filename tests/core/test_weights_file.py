@@ -175,5 +175,5 @@ def test_wrong_types_are_told_before_anything_is_read(tmp_path, capsys, monkeypa
     assert run(["convert", "nothing", "out", "--dtype", "float8"]) == 2
     assert "Weights cannot be stored as 'float8'. Choose float32 or bfloat16." in capsys.readouterr().err
     assert run(["convert", "nothing", "out.pth", "--dtype", "bfloat16"]) == 2
-    assert "Weights in the form 'port' have no other type. Leave --dtype out." in capsys.readouterr().err
+    assert "Weights of kind 'port' cannot be stored as another type. Leave --dtype out." in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
