@@ -2,9 +2,9 @@
 
 import os
 
-# Decoding is thousands of short parallel stretches. OpenMP's threads spin between them by default, and where another
-# program wants the processor too they keep it from each other: measured 80 s in place of 9 s. Waiting asleep costs
-# little on an idle machine. It has to be said before PyTorch is imported; whoever has set it keeps their own.
+# Decoding is thousands of short parallel sections. By default OpenMP's threads spin between them, and if another
+# program also needs the processor, both slow each other down: measured 80 s instead of 9 s. Sleeping while waiting
+# costs little on an idle machine. This must be set before PyTorch is imported; a value set by the user is kept.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from mt3core.extras import needed

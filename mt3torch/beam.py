@@ -1,7 +1,7 @@
-"""T5X's beam search (`t5x/decoding.py`, `beam_search`), every lane at its own step; bookkeeping in NumPy.
+"""T5X's beam search (`t5x/decoding.py`, `beam_search`), each lane at its own step; bookkeeping in NumPy.
 
 Each step looks at the 2K best continuations of K running sequences. Those that end compete for K places of
-finished sequences by score, log probability over brevity penalty; the best K others run on.
+finished sequences by score, log probability over brevity penalty; the best K others continue.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class BeamSearch(Search):
         totals: Float[np.ndarray, "lanes candidates"],
         is_end: Bool[np.ndarray, "lanes candidates"],
     ) -> None:
-        """Lets the sequences that end now compete with those finished before."""
+        """Lets the sequences that end now compete with those that finished before."""
         if not is_end.any():
             return
         occupied = slice(0, self.count)
@@ -91,7 +91,7 @@ class BeamSearch(Search):
         scores = np.concatenate([self._finished_scores[occupied], scores], axis=1)
         new_lengths = np.where(is_end, lengths[:, None], 0)
         all_lengths = np.concatenate([self._finished_lengths[occupied], new_lengths], axis=1)
-        # What has not ended only fills places, behind everything that has.
+        # Sequences that have not ended only fill places, after all that have.
         scores = np.where(all_lengths > 0, scores, NEGATIVE_INFINITY)
         kept = _best(scores, self.num_beams)
         self._finished_tokens[occupied] = np.concatenate([self._finished_tokens[occupied], tokens], axis=1)[lanes, kept]
@@ -122,5 +122,5 @@ class BeamSearch(Search):
 
 
 def _best(scores: Float[np.ndarray, "lanes all"], number: int) -> Int[np.ndarray, "lanes number"]:
-    """Places of the largest, best first; of equal ones the first comes first, as in `jax.lax.top_k`."""
+    """Indices of the largest, best first; of equal ones the first comes first, as in `jax.lax.top_k`."""
     return np.argsort(-scores, axis=1, kind="stable")[:, :number]

@@ -1,4 +1,4 @@
-"""From log-mel segments to tokens, in lanes: a segment that is done makes room for the next at once.
+"""From log-mel segments to tokens, in lanes: a finished segment immediately makes room for the next.
 
 Segments need very different numbers of tokens (tens to a thousand). Decoding them in fixed batches would
 wait for the longest each time; here every lane has its own position, and the batch stays full until no
@@ -25,7 +25,7 @@ from mt3torch.stepper import Lanes, Stepper
 
 # Segments encoded together: enough to keep the processor busy, few enough to be modest in memory.
 ENCODER_BATCH = 8
-# Lanes where nobody said how many, by kind of device.
+# Default number of lanes, by kind of device.
 DEFAULT_LANES = {"cpu": 32}
 DEFAULT_LANES_ON_ACCELERATORS = 64
 
@@ -46,16 +46,16 @@ def generate_stream(
     decoding: Decoding = Decoding(),
     batch_size: int | None = None,
 ) -> Iterator[tuple[int, Generated]]:
-    """Decodes a stream of segments, `batch_size` of them side by side.
+    """Decodes a stream of segments, `batch_size` of them at a time.
 
     Args:
-        model: the network, or a `Stepper` where several streams are to share its preparation.
+        model: the network, or a `Stepper` if several streams share its preparation.
         log_mels: all of one shape; read as late as possible.
-        decoding: method and options. Never more tokens than the network has positions.
-        batch_size: segments decoded at the same time. By default chosen by device; fewer lanes for more beams.
+        decoding: method and options. There are never more tokens than the network has positions.
+        batch_size: segments decoded at the same time; by default chosen by device, with fewer lanes for more beams.
 
     Yields:
-        (number of the segment in the stream, its tokens), in the order in which they are done.
+        (number of the segment in the stream, its tokens), in the order in which they finish.
     """
     stepper = model if isinstance(model, Stepper) else Stepper(model)
     decoding = replace(decoding, max_tokens=min(decoding.max_tokens, stepper.network.max_positions))
@@ -86,7 +86,7 @@ def generate_stream(
 
 
 def default_batch_size(device: torch.device, num_beams: int = 1) -> int:
-    """Lanes that suit a device."""
+    """The number of lanes that suits a device."""
     return max(1, DEFAULT_LANES.get(device.type, DEFAULT_LANES_ON_ACCELERATORS) // num_beams)
 
 

@@ -22,10 +22,10 @@ def load_model(model: str | os.PathLike[str] | None = None, device: str = "auto"
 
 
 def build_model(config: ModelConfig, arrays: Mapping[str, np.ndarray], device: str = "auto") -> Transformer:
-    """A network holding `arrays` (PyTorch names and shapes); every array must be there and none more."""
+    """A network holding `arrays` (PyTorch names and shapes); with every array of the network and no others."""
     check_weights(config.network, arrays, "the given weights")
     chosen = choose_device(device)
-    # Built without memory and then given the arrays: half the time and none of the double memory.
+    # Built without memory and then given the arrays: this halves the time and avoids the double memory.
     with torch.device("meta"):
         model = Transformer(config)
     state = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
@@ -35,7 +35,7 @@ def build_model(config: ModelConfig, arrays: Mapping[str, np.ndarray], device: s
 
 
 def choose_device(device: str = "auto") -> torch.device:
-    """The device named, or with `auto` the first of CUDA, MPS and CPU that is there. Raises `UsageError`."""
+    """The named device, or with `auto` the first available of CUDA, MPS and CPU. Raises `UsageError`."""
     available = ["cpu"]
     if torch.backends.mps.is_available():
         available.insert(0, "mps")
@@ -48,5 +48,5 @@ def choose_device(device: str = "auto") -> torch.device:
     except RuntimeError:
         raise UsageError(f"Unknown device {device!r}.", f"Available here: {', '.join(available)}.") from None
     if chosen.type not in available:
-        raise UsageError(f"There is no device {device!r} for PyTorch.", f"Available here: {', '.join(available)}.")
+        raise UsageError(f"PyTorch has no device {device!r}.", f"Available here: {', '.join(available)}.")
     return chosen

@@ -21,8 +21,8 @@ from mt3core.config.model import ModelConfig, NetworkConfig
 from mt3core.model.positions import position_table
 
 NORM_EPSILON = 1e-6
-# Logits are summed over so many parts of the width: in one float32 sum of 512 products the rounding is most of what
-# the two frameworks differ by, 1.1e-4 on a real recording; in four it is 4e-5.
+# Logits are summed over this many parts of the width: in one float32 sum of 512 products, rounding is most of the
+# difference between the two frameworks, 1.1e-4 on a real recording; with four it is 4e-5.
 LOGIT_PARTS = 4
 ACTIVATIONS = {
     "gelu": lambda x: F.gelu(x, approximate="tanh"),
@@ -49,7 +49,7 @@ class Dropout:
 
 @dataclasses.dataclass
 class Cache:
-    """What cached decoding remembers, one entry a decoder layer."""
+    """The state of cached decoding, one entry per decoder layer."""
 
     self_keys: list[Float[Tensor, "batch heads positions head_dim"]]
     self_values: list[Float[Tensor, "batch heads positions head_dim"]]
@@ -76,7 +76,7 @@ class MultiHeadAttention(nn.Module):
         mask: Bool[Tensor, "#batch 1 #queries keys"] | None,
         dropout: Dropout,
     ) -> Float[Tensor, "batch queries emb"]:
-        """Each row's queries and its own memory."""
+        """Each row's queries attend to its own memory."""
         key, value = self.keys_and_values(memory)
         # Magenta drops attention weights for all queries at once: the same as dropping values.
         return self.attend(queries, key, dropout(value, shared_axis=3), mask)
@@ -101,7 +101,7 @@ class MultiHeadAttention(nn.Module):
         value: Float[Tensor, "batch heads keys head_dim"],
         mask: Bool[Tensor, "#batch 1 #queries keys"] | None,
     ) -> Float[Tensor, "batch queries joined"]:
-        """What every head reads, side by side."""
+        """The outputs of all heads, joined."""
         query = self._split_heads(query)
         joined = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1.0).transpose(1, 2)
         return joined.flatten(2)
@@ -111,7 +111,7 @@ class MultiHeadAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Feed-forward block: the product of one projection an activation, projected back."""
+    """Feed-forward block: the product of one projection per activation, projected back."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class DecoderLayer(nn.Module):
     def step(
         self, x: Float[Tensor, "batch 1 emb"], positions: Int[Tensor, " batch"], cache: Cache, layer: int
     ) -> Float[Tensor, "batch 1 emb"]:
-        """One token a row at its own position; writes that position's key and value into the cache."""
+        """One token per row at its own position; writes that position's key and value into the cache."""
         y = self.pre_self_attention_layer_norm(x)
         key, value = self.self_attention.keys_and_values(y)
         rows = torch.arange(x.shape[0], device=x.device)
@@ -271,7 +271,7 @@ class Transformer(nn.Module):
         mask: Bool[Tensor, "#batch 1 #frames frames"] | None = None,
         dropout_generator: torch.Generator | None = None,
     ) -> Float[Tensor, "batch frames emb"]:
-        """Reads log-mel segments. Without `mask` every frame sees every frame, as in the original."""
+        """Reads log-mel segments. Without `mask`, every frame sees every frame, as in the original."""
         return self.encoder(log_mel, mask, Dropout(self.config.network.dropout_rate, dropout_generator))
 
     def decode(
@@ -283,7 +283,7 @@ class Transformer(nn.Module):
         cross_mask: Bool[Tensor, "#batch 1 #tokens frames"] | None = None,
         dropout_generator: torch.Generator | None = None,
     ) -> Float[Tensor, "batch tokens vocab"]:
-        """Logits of the next token at every place. Masks: True may be seen; the default is causal."""
+        """Logits of the next token at every position. Masks: True may be seen; the default is causal."""
         length, device = decoder_input_ids.shape[1], decoder_input_ids.device
         if positions is None:
             positions = torch.arange(length, device=device)[None]
@@ -294,7 +294,7 @@ class Transformer(nn.Module):
         return self.decoder.logits(hidden)
 
     def start_cache(self, encoded: Float[Tensor, "batch frames emb"], max_tokens: int) -> Cache:
-        """An empty cache for `max_tokens` tokens, the encoder's keys and values already in it."""
+        """An empty cache for `max_tokens` tokens, with the encoder's keys and values already in it."""
         batch, network = encoded.shape[0], self.config.network
         empty = encoded.new_zeros((batch, network.num_heads, max_tokens, network.head_dim))
         cross = [layer.encoder_decoder_attention.keys_and_values(encoded) for layer in self.decoder.layers]
@@ -306,14 +306,14 @@ class Transformer(nn.Module):
         )
 
     def restore_positions(self) -> None:
-        """Computes the position tables again, which no weight file holds."""
+        """Computes the position tables again, which are not stored in weight files."""
         for stack in (self.encoder, self.decoder):
             stack.positions = fixed_positions(self.config.network)
 
     def decode_step(
         self, tokens: Int[Tensor, " batch"], positions: Int[Tensor, " batch"], cache: Cache
     ) -> tuple[Float[Tensor, "batch vocab"], Cache]:
-        """Logits after one more token a row, and the cache that now holds it."""
+        """Logits after one more token per row, and the cache that now contains it."""
         return self.decoder.step(tokens, positions, cache), cache
 
 

@@ -1,8 +1,8 @@
 """Decoding in several processes, for CPUs.
 
-A decoder step is hundreds of short operations. Divided among all processors each has to be started and waited for;
-left to one processor it just runs, and while one process reads memory another multiplies. Threads would do as well
-if they did not have to take turns between operations. Segments are dealt out in turn, so what a process computes
+A decoder step is hundreds of short operations. Split over all processors, each has to be started and waited for;
+on a single processor it just runs, and while one process reads memory another multiplies. Threads would do as well
+if they did not have to take turns between operations. Segments are dealt out in turn, so the work of a process
 does not depend on how fast the others are: the same input gives the same result.
 """
 
@@ -30,9 +30,9 @@ from mt3core.model.directory import save_model_directory
 from mt3core.processors import num_processors
 from mt3torch.model import Transformer
 
-# Segments a process may hold besides those in its lanes: always enough for its next batch of the encoder.
+# Segments that a process may have besides those in its lanes: always enough for its next batch of the encoder.
 HELD_BACK = 16
-# In place of a segment's number.
+# Instead of a segment's number.
 END_OF_STREAM = -1
 WORKER_MODULE = "mt3torch.worker_process"
 
@@ -40,9 +40,9 @@ Message = tuple[int, dict | None]
 
 
 class Processes:
-    """`num_processes` that decode one stream at a time; they start at once and live until `close`, or with the object.
+    """`num_processes` that decode one stream at a time; they start immediately and end with `close` or the object.
 
-    Raises `OSError` or `OutputError` where they cannot be started, for want of room for temporary files for instance.
+    Raises `OSError` or `OutputError` if they cannot be started, for example if temporary files have no room.
     """
 
     def __init__(self, model: Transformer, decoding: Decoding, num_processes: int, num_lanes: int) -> None:
@@ -59,14 +59,14 @@ class Processes:
             raise
 
     def generate_stream(self, log_mels: Iterable[np.ndarray]) -> Iterator[tuple[int, Generated]]:
-        """Like `mt3torch.decoding.generate_stream`. Given up half-way, it closes the processes.
+        """Like `mt3torch.decoding.generate_stream`. If abandoned half-way, it closes the processes.
 
-        Raises `DecodingError` where a process ends by itself, or another stream is not finished yet.
+        Raises `DecodingError` if a process ends unexpectedly, or if another stream is not finished yet.
         """
         if not self._in_use.acquire(blocking=False):
             raise DecodingError(
                 "The processes are decoding another recording.",
-                "Use a Transcriber for each that runs at the same time.",
+                "Use one Transcriber for each recording decoded at the same time.",
             )
         finished = False
         try:
@@ -90,7 +90,7 @@ class Processes:
         arrays = {name: value.numpy(force=True) for name, value in model.state_dict().items()}
         save_model_directory(folder / "model", model.config, arrays)
         options = json.dumps(dataclasses.asdict(decoding))
-        # -P: what lies in the current folder must not be taken for a module.
+        # -P: files in the current folder must not be imported as modules.
         command = [sys.executable, "-P", "-m", WORKER_MODULE, str(folder), options, str(num_lanes)]
         for number in range(num_processes):
             self._start(command, num_processes, number)
@@ -147,7 +147,7 @@ class Processes:
             return DecodingError("The decoding processes were closed.", "Start again.")
         code = self._children[number].wait()
         lines = self._errors_file(number).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        reason = f": {lines[-1].rstrip('.')}" if lines else ", perhaps for want of memory"
+        reason = f": {lines[-1].rstrip('.')}" if lines else ", perhaps out of memory"
         return DecodingError(
             f"A decoding process ended with code {code}{reason}.", "Try again with one process (--processes 1)."
         )
@@ -156,7 +156,7 @@ class Processes:
         return Path(self._folder.name) / f"errors_{number}.txt"
 
 
-# The following know nothing of a `Processes`, which would otherwise live for as long as they need it.
+# The following functions have no reference to `Processes`, which would otherwise live as long as they need it.
 
 
 def _listen(number: int, child: subprocess.Popen[bytes], messages: queue.SimpleQueue[Message]) -> None:
@@ -175,6 +175,6 @@ def _end(children: list[subprocess.Popen[bytes]], folder: tempfile.TemporaryDire
         child.wait()
         for pipe in (child.stdin, child.stdout):
             if pipe is not None:
-                with contextlib.suppress(OSError):  # what was still to be written has no reader any more
+                with contextlib.suppress(OSError):  # the remaining data has no reader any more
                     pipe.close()
     folder.cleanup()

@@ -1,7 +1,7 @@
-"""Choosing tokens with one running sequence a segment: greedy, and the original's rule (`t5x`).
+"""Choosing tokens with one running sequence per segment: greedy, and the original's rule (`t5x`).
 
-The bookkeeping is NumPy on the host: a few numbers a lane and step. Lanes are places for segments, the
-occupied ones first, the oldest in front, as in `stepper.py`; every lane counts its own tokens.
+The bookkeeping is NumPy on the host: a few numbers per lane and step. Lanes are places for segments, the
+occupied ones first, the oldest first, as in `stepper.py`; every lane counts its own tokens.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from torch import Tensor
 from mt3core.decoding import END_TOKEN, START_TOKEN, Decoding, Generated, brevity_penalty
 from mt3torch.stepper import Lanes
 
-# With so few lanes left a step reads guessed tokens too: its rows cost little as long as they are not many.
+# With at most this many lanes left, a step also reads guessed tokens: as long as its rows are few, they cost little.
 FEW_LANES = 4
 MOST_GUESSES = 11
 ROWS_OF_GUESSES = 16
 
 
 class Search(abc.ABC):
-    """What the decoding loop asks of a method. Arrays speak of the `count` occupied lanes."""
+    """What the decoding loop requires of a method. Arrays refer to the `count` occupied lanes."""
 
     num_beams: int
-    num_candidates: int  # how many best continuations of every sequence it wants to see
+    num_candidates: int  # how many of the best continuations of every sequence it needs
 
     def __init__(self, decoding: Decoding, num_lanes: int) -> None:
         self.count = 0
@@ -35,7 +35,7 @@ class Search(abc.ABC):
         self._last_penalty = brevity_penalty(decoding.length_penalty, decoding.max_tokens + 1)
 
     def step(self, lanes: Lanes) -> Bool[np.ndarray, " lanes"]:
-        """One token more in every lane, or several; returns which lanes are done."""
+        """One more token in every lane, or several; returns which lanes are done."""
         tokens, log_probs = _candidates(lanes.step(self.last_tokens()), self.num_candidates)
         shape = (self.count, self.num_beams, self.num_candidates)
         parents, done = self.advance(tokens.reshape(shape), log_probs.reshape(shape))
@@ -49,7 +49,7 @@ class Search(abc.ABC):
 
     @abc.abstractmethod
     def last_tokens(self) -> Int[np.ndarray, "lanes beams"]:
-        """What the network reads next."""
+        """The tokens that the network reads next."""
 
     @abc.abstractmethod
     def advance(
@@ -57,23 +57,23 @@ class Search(abc.ABC):
         tokens: Int[np.ndarray, "lanes beams candidates"],
         log_probs: Float[np.ndarray, "lanes beams candidates"],
     ) -> tuple[Int[np.ndarray, "lanes beams"] | None, Bool[np.ndarray, " lanes"]]:
-        """Takes the best continuations, best first. Returns the beams that go on (None: all as they
-        are), and which lanes are done."""
+        """Processes the best continuations, best first. Returns the beams that continue (None: all, in the same
+        order), and which lanes are done."""
 
     @abc.abstractmethod
     def result(self, lane: int) -> Generated:
-        """A lane's outcome."""
+        """The result of a lane."""
 
     @abc.abstractmethod
     def keep(self, kept: Int[np.ndarray, " kept"]) -> None:
-        """Frees all lanes but those named, which from now on stand in this order."""
+        """Frees all lanes but those named, which are in this order from now on."""
 
 
 class SingleSearch(Search):
     """`greedy` and `t5x`.
 
     With `t5x` an end token among the two best continuations makes the sequence so far a candidate, kept if its
-    score beats the candidate before; the best other continuation goes on until it could not win any more.
+    score beats the candidate before; the best other continuation continues until it can no longer win.
     """
 
     num_beams = 1
@@ -88,7 +88,7 @@ class SingleSearch(Search):
         self._kept_scores = np.zeros(num_lanes)
 
     def step(self, lanes: Lanes) -> Bool[np.ndarray, " lanes"]:
-        """With few lanes reads guessed tokens too, and keeps what was guessed rightly."""
+        """With few lanes, also reads guessed tokens and keeps those that were right."""
         width = min(MOST_GUESSES, ROWS_OF_GUESSES // self.count - 1)
         guesses = self.guesses(width) if self.count <= FEW_LANES else None
         if guesses is None:
@@ -99,7 +99,7 @@ class SingleSearch(Search):
         tokens, log_probs = tokens.reshape(shape), log_probs.reshape(shape)
         taken = np.zeros(self.count, np.int64)
         done = np.zeros(self.count, bool)
-        right = np.arange(self.count)  # the lanes where all tokens read so far are those that were chosen
+        right = np.arange(self.count)  # the lanes where all tokens read so far are the chosen ones
         for column in range(read.shape[1]):
             _, done[right] = self.advance(tokens[right, column], log_probs[right, column], right)
             taken[right] += 1
@@ -127,7 +127,7 @@ class SingleSearch(Search):
         log_probs: Float[np.ndarray, "lanes beams candidates"],
         lanes: Int[np.ndarray, " lanes"] | None = None,
     ) -> tuple[Int[np.ndarray, "lanes beams"] | None, Bool[np.ndarray, " lanes"]]:
-        """As `Search` has it; here also for some of the lanes only."""
+        """As in `Search`; here also for only some of the lanes."""
         lanes = np.arange(self.count) if lanes is None else lanes
         totals = self._log_probs[lanes, None] + log_probs[:, 0]
         tokens = tokens[:, 0]
@@ -140,7 +140,7 @@ class SingleSearch(Search):
         self._kept_scores[lanes[kept]] = scores[kept]
         self._kept_lengths[lanes[kept]] = lengths[kept]
 
-        # Greedy, which sees one continuation only, is done where that is the end.
+        # Greedy search sees one continuation only, and is done if that is the end.
         chosen = np.where(is_end[:, 0], self.num_candidates - 1, 0)
         rows = np.arange(len(lanes))
         self._tokens[lanes, lengths - 1] = tokens[rows, chosen]
@@ -151,9 +151,9 @@ class SingleSearch(Search):
         return None, done | (self._kept_scores[lanes] > self._log_probs[lanes] / self._last_penalty)
 
     def guesses(self, width: int) -> Int[np.ndarray, "lanes width"] | None:
-        """What each lane may go on with: what followed when it last wrote its two latest tokens, over and over.
+        """Guesses how each lane continues: with what followed when it last wrote its two latest tokens, repeatedly.
 
-        None where no lane has written its latest two before, or where there is no room for so many tokens.
+        None if no lane has written its latest two before, or if there is no room for that many tokens.
         """
         if self.lengths[: self.count].max() + width >= self._decoding.max_tokens:
             return None

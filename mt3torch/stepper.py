@@ -1,13 +1,13 @@
-"""One decoder step for many segments at once, each at its own position: the fast form of `Decoder.step`.
+"""One decoder step for many segments together, each at its own position: the fast form of `Decoder.step`.
 
-The weights are a `Transformer`'s own, joined where several maps read the same input, so that a step is few
-and large multiplications. Lanes are places for segments; the occupied ones are always the first ones, so
-every operation works on a leading slice of the caches and none is spent on empty places.
+The weights are a `Transformer`'s own, joined if several maps read the same input, so that a step consists of few
+and large multiplications. Lanes are places for segments; the occupied ones always come first, so
+every operation works on a leading slice of the caches and none is wasted on empty places.
 
 Reading memory is most of what a step costs, and the keys and values of every layer for every encoder frame
 would be most of that memory. They are never formed: `q·(K e) = (Kᵀ q)·e` for an encoder frame e, so queries
-are taken into the encoder's space, attend there to the frames themselves, the same for all layers, heads and
-beams, and the mean frames found are mapped to values. A segment of `mt3` takes 0.5 MB instead of 6.3 MB.
+are mapped into the encoder's space, attend there to the frames themselves, the same for all layers, heads and
+beams, and the resulting mean frames are mapped to values. A segment of `mt3` takes 0.5 MB instead of 6.3 MB.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from torch import Tensor, nn
 
 from mt3torch.model import ACTIVATIONS, NORM_EPSILON, DecoderLayer, Transformer
 
-# Room for tokens at the start, which most segments do not need, and by how much it grows when one needs more.
+# Room for tokens at the start, enough for most segments, and by how much it grows when one needs more.
 CAPACITY_STEP = 256
-# With so many rows MKL multiplies faster, up to twice, where the product is asked for transposed.
+# From this many rows on, MKL multiplies faster, up to twice, if the product is requested transposed.
 TRANSPOSED_ROWS = range(8, 33)
 # Lanes are alike, and attend to their tokens together, unless one has read less than this share of the
-# other's tokens, few tokens aside.
+# other's tokens, not counting a few tokens.
 GROUP_SHARE = 0.5
 SHORT_TOKENS = 48
 
 
 @dataclass(frozen=True)
 class StepWeights:
-    """One decoder layer's weights, (out, in) each, those of cross attention's keys and values by heads.
+    """One decoder layer's weights, (out, in) each, with cross attention's keys and values by heads.
 
-    Maps that follow a norm have the norm's scale in them, see `_normed`.
+    Maps that follow a norm include the norm's scale, see `_normed`.
     """
 
     self_query_key_value: Tensor
@@ -65,17 +65,17 @@ class Stepper:
 
 
 class Lanes:
-    """The caches of up to `num_lanes` segments in work, `num_beams` sequences each, the oldest in front."""
+    """The caches of up to `num_lanes` active segments, `num_beams` sequences each, the oldest first."""
 
     def __init__(self, stepper: Stepper, num_lanes: int, num_beams: int, num_frames: int, max_tokens: int) -> None:
         self.stepper = stepper
         self.num_beams = num_beams
         self.max_tokens = max_tokens
-        # Tokens each occupied lane has read so far. The older are in front, though not in strict order.
+        # Tokens each occupied lane has read so far. Older lanes come first, but not in strict order.
         self.lengths = np.zeros(0, np.int64)
         self._device = stepper.device
         self._capacity = min(CAPACITY_STEP, max_tokens)
-        # Zeros, not uninitialised: what a mask hides must still be finite.
+        # Zeros, not uninitialised: masked values must still be finite.
         self._self = [self._empty(num_lanes) for _ in stepper.layers]
         self._encoded = torch.zeros((num_lanes, num_frames, stepper.network.emb_dim), device=self._device)
 
@@ -86,11 +86,11 @@ class Lanes:
         self.lengths = np.concatenate([self.lengths, np.zeros(len(encoded), np.int64)])
 
     def free(self, done: Bool[np.ndarray, " lanes"]) -> Int[np.ndarray, " kept"]:
-        """Frees lanes and closes the gaps; returns which lane now stands where."""
+        """Frees lanes and closes the gaps; returns the lanes that are kept, in their new order."""
         order = list(range(len(self.lengths)))
         for gap in np.flatnonzero(done)[::-1]:
-            # Moving costs time, so not every lane moves up: one about as old as the next fills the gap, the
-            # gap it leaves is filled in the same way, and the last gap is at the end.
+            # Moving costs time, so not every lane moves up: one about as old as the next fills the gap, the gap that
+            # it leaves is filled in the same way, and the last gap is at the end.
             while gap < len(order) - 1:
                 ages = self.lengths[order[gap + 1 :]]
                 source = gap + 1 + int(np.flatnonzero(_are_alike(ages, ages[0]))[-1])
@@ -106,7 +106,7 @@ class Lanes:
             cache[:, target, ..., :length, :] = cache[:, source, ..., :length, :]
 
     def reorder(self, parents: Int[np.ndarray, "lanes beams"]) -> None:
-        """Within each lane, continues the sequences named."""
+        """Within each lane, continues the given sequences."""
         changed = np.flatnonzero((parents != np.arange(self.num_beams)).any(axis=1))
         if len(changed) == 0:
             return
@@ -118,7 +118,7 @@ class Lanes:
                 part[lanes[:, 0]] = part[lanes, chosen]
 
     def step(self, tokens: Int[np.ndarray, "lanes width"]) -> Float[Tensor, "rows vocab"]:
-        """Logits after one more token of every beam; without beams also after several, each seeing those before it.
+        """Logits after one more token of every beam; without beams also after several, each seeing those before.
 
         Rows are lanes times beams, or lanes times tokens, lanes outside.
         """
@@ -140,11 +140,11 @@ class Lanes:
         return decoder.logits(decoder.decoder_norm(x))
 
     def take_back(self, counts: Int[np.ndarray, " lanes"]) -> None:
-        """Forgets so many of each lane's last tokens."""
+        """Forgets the given number of last tokens in each lane."""
         self.lengths -= counts
 
     def _cache_rows(self, place: Int[Tensor, "sequences width"]) -> Int[Tensor, " entries"]:
-        """Where a step's keys and values go, in a cache seen as a table of single heads' vectors."""
+        """Where a step's keys and values go, in a cache viewed as a table of the vectors of single heads."""
         cache = self._self[0]
         heads = torch.arange(2 * cache[0].shape[:3].numel(), device=self._device) * cache.shape[-2]
         heads = heads.view(2, -1, 1, cache.shape[3])[:, : len(place)]
@@ -193,8 +193,8 @@ class Lanes:
         return _linear(attended.reshape(len(y), -1), weights.cross_out)
 
     def _groups(self) -> list[tuple[slice, int]]:
-        """Slices of sequences that have read about equally much, and how much: what one attention goes through."""
-        if self._device.type != "cpu":  # elsewhere a call costs more than what it saves
+        """Slices of sequences that have read about equally many tokens, and how many: each slice is one attention."""
+        if self._device.type != "cpu":  # elsewhere a call costs more than it saves
             return [(slice(0, len(self.lengths) * self.num_beams), int(self.lengths.max()))]
         starts = [0]
         for lane in range(1, len(self.lengths)):
@@ -222,7 +222,7 @@ class Lanes:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a step's tokens stand, the same for all layers."""
+    """The positions of a step's tokens, the same for all layers."""
 
     cache_rows: Int[Tensor, " entries"]
     mask: Float[Tensor, "sequences 1 width positions"]
@@ -234,7 +234,7 @@ def _are_alike(length: np.ndarray, longer: np.ndarray) -> np.ndarray:
 
 
 def _normed(x: Float[Tensor, "rows emb"]) -> Float[Tensor, "rows emb"]:
-    """The norm but for its scale and the square root of `emb`, which the next map brings."""
+    """The norm without its scale and the square root of `emb`, which are part of the next map."""
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return x * torch.rsqrt(length * length + x.shape[-1] * NORM_EPSILON)
 

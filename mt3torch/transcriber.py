@@ -18,15 +18,15 @@ from mt3torch.model import Transformer
 from mt3torch.processes import Processes
 from mt3torch.stepper import Stepper
 
-# Segments of the shortest recording (a little over two minutes for `mt3`) that is worth starting processes for.
+# Segments of the shortest recording (a little over two minutes for `mt3`) for which it is worth starting processes.
 LEAST_SEGMENTS_FOR_PROCESSES = 64
 
 
 class Transcriber(BaseTranscriber):
     """Transcribes with a network on CPU, CUDA or MPS.
 
-    `batch_size` is the number of segments decoded side by side (in each process); by default it suits the device.
-    With `processes` above 1 and on a CPU long recordings are decoded in that many processes, which are started at
+    `batch_size` is the number of segments decoded at a time (in each process); by default it suits the device.
+    With `processes` above 1 and on a CPU, long recordings are decoded in that many processes, which start with
     the first one and end with `close`, or with the transcriber.
     """
 
@@ -53,9 +53,9 @@ class Transcriber(BaseTranscriber):
         batch_size: int | None = None,
         processes: int = 1,
     ) -> Transcriber:
-        """Loads a model by its name, such as `small`, its path or its address; without one, that which `mt3` takes.
+        """Loads a model by its name, such as `small`, its path or its address; without one, the default of `mt3`.
 
-        Raises `ModelError` where there is none, `UsageError` for an unknown device.
+        Raises `ModelError` if there is none, `UsageError` for an unknown device.
         """
         return cls(load_model(model, device), decoding, batch_size, processes)
 
@@ -71,7 +71,7 @@ class Transcriber(BaseTranscriber):
         return generate_stream(self._stepper, segments, self.decoding, self.batch_size)
 
     def start_processes(self) -> Processes:
-        """Starts the processes if they do not run, so that they get ready while something else is done."""
+        """Starts the processes if they are not running, so that they get ready in the meantime."""
         if self._started is None or not self._started.is_open:
             lanes = self.batch_size or default_batch_size(self._stepper.device, self.decoding.num_beams)
             self._started = Processes(self.model, self.decoding, self.processes, lanes)
@@ -81,7 +81,9 @@ class Transcriber(BaseTranscriber):
         try:
             return self.start_processes()
         except (OSError, MT3Error) as error:
-            warnings.warn(f"Decoding in one process, others cannot be started: {error}", RuntimeWarning, stacklevel=2)
+            warnings.warn(
+                f"Decoding in one process: others could not be started ({error})", RuntimeWarning, stacklevel=2
+            )
             self.processes = 1
             return None
 

@@ -2,11 +2,11 @@
 
     python -m mt3torch.worker_process FOLDER DECODING_AS_JSON LANES
 
-FOLDER is the other process's temporary one, with the model directory `model` in it. Whoever is left when that process
-ends without a word removes it.
+FOLDER is the temporary folder of the other process, with the model directory `model` in it. If that process dies,
+the last process left removes it.
 
 In: frames of an 8-byte number and, unless it is `END_OF_STREAM`, one segment's float32 log-mel; any number of
-streams after each other. Out: a line of JSON for each segment that is done, and an empty object after each stream.
+streams one after the other. Out: a line of JSON for each finished segment, and an empty object after each stream.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ def main() -> None:
 
 def _main(folder: str, decoding: str, lanes: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Control-C is for the other process, which then closes the input
-    # Whatever a library prints must not come between the results.
+    # Output of libraries must not get between the results.
     results = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)
     stepper = Stepper(load_model(Path(folder, "model"), "cpu"))
     config = stepper.model.config
     shape = (config.network.input_frames, config.spectrogram.mel_bands)
     frames: queue.SimpleQueue[tuple[int, np.ndarray | None]] = queue.SimpleQueue()
-    # Read at once, so that the other process never waits for this one's decoding.
+    # Read immediately, so that the other process never waits for this one's decoding.
     reading = (sys.stdin.buffer, shape, frames, folder)
     threading.Thread(target=_read_until_alone, args=reading, daemon=True).start()
     serve(stepper, Decoding(**json.loads(decoding)), int(lanes), frames, results)
@@ -105,7 +105,7 @@ def _read(source: BinaryIO, shape: tuple[int, int], frames: queue.SimpleQueue[tu
 
 
 def _fail() -> None:
-    """Says why and ends: the usual way would wait for the thread that reads, and end in an error of its own."""
+    """Reports an error and ends: the usual way would wait for the reading thread, and end in an error of its own."""
     traceback.print_exc()
     sys.stderr.flush()
     os._exit(1)

@@ -167,7 +167,7 @@ def test_a_process_that_dies_is_reported(in_processes, log_mel):
     with pytest.raises(DecodingError, match="are decoding another recording"):
         next(in_processes.generate_stream(log_mel))
     os.kill(in_processes._children[1].pid, signal.SIGKILL)
-    with pytest.raises(DecodingError, match=r"ended with code -9, perhaps for want of memory.*--processes 1"):
+    with pytest.raises(DecodingError, match=r"ended with code -9, perhaps out of memory.*--processes 1"):
         for _ in stream:
             pass
     assert not in_processes.is_open
