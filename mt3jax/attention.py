@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float
 
 from mt3jax.products import wide_matmul
 
-# What a place that may not be seen scores before the softmax, as in Magenta's masks; finite, so that nothing is NaN.
+# The score of a masked position before the softmax, as in Magenta's masks; finite, so that nothing is NaN.
 MASKED_SCORE = -1e10
-# cuDNN's fused attention: multiples of 8 up to 128 on every GPU that has it, which are those from Ampere on.
+# cuDNN's fused attention: multiples of 8 up to 128 on every GPU that supports it, from Ampere on.
 CUDNN_HEAD_DIMS = range(8, 129, 8)
 CUDNN_CAPABILITY = 8.0
 
@@ -24,11 +24,11 @@ def attention(
     implementation: str = "xla",
     is_causal: bool = False,
 ) -> Float[Array, "batch heads queries head_dim"]:
-    """Values weighted by the softmax of unscaled scores, which are float32 at least.
+    """Values weighted by the softmax of unscaled scores, which are at least float32.
 
-    `xla` is written out, and so differs from `jax.nn.dot_product_attention` in nothing but float64, which that rounds.
-    `cudnn` never has all scores in memory and takes bfloat16 only. `is_causal` says of a mask that no query sees a
-    later key, so that cuDNN can leave out what the mask would hide.
+    `xla` is written out, and differs from `jax.nn.dot_product_attention` only for float64, which the latter rounds.
+    `cudnn` never has all scores in memory and only accepts bfloat16. `is_causal` promises that the mask hides all
+    later keys from a query, so that cuDNN can skip what the mask would hide.
     """
     if implementation == "cudnn":
         query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
@@ -43,7 +43,7 @@ def attention(
 
 
 def choose_implementation(asked: str, dtype: str, head_dim: int) -> str:
-    """`xla` or `cudnn`; `auto` takes cuDNN's where this machine's GPU and the numbers allow it."""
+    """`xla` or `cudnn`; `auto` uses cuDNN if this machine's GPU and the dtype and sizes allow it."""
     if asked != "auto":
         return asked
     device = jax.devices()[0]

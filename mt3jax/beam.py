@@ -1,8 +1,8 @@
 """T5X's beam search with any number of beams, for a whole batch at a time.
 
-Every step takes the best `2 * num_beams` continuations of all beams together. Those that end compete for the
-places of finished beams by their score; the best others live on. It stops when the worst finished beam scores
-above all that a living one can still reach. With one beam this is what `lanes.py` does faster.
+Every step uses the best `2 * num_beams` continuations of all beams together. Those that end compete for the
+places of finished beams by their score; the best others stay alive. It stops when the worst finished beam scores
+above anything a living one can still reach. With one beam this is what `lanes.py` does faster.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from mt3jax.model import Cache, Transformer
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class Beams:
-    """What the search remembers between steps; beams in falling order of their scores."""
+    """The state of the search between steps; beams in falling order of their scores."""
 
-    # One row a living beam: those of the first segment, those of the second, ...
+    # One row per living beam: those of the first segment, those of the second, ...
     cache: Cache
     length: Int[Array, ""]
     live_tokens: Int[Array, "batch beams positions"]
@@ -40,14 +40,14 @@ class Beams:
     finished_tokens: Int[Array, "batch beams positions"]
     finished_scores: Float[Array, "batch beams"]
     is_finished: Bool[Array, "batch beams"]
-    # False where a row of the batch holds no segment.
+    # False if a row of the batch has no segment.
     is_used: Bool[Array, " batch"]
 
 
 def beam_search_stream(
     model: Transformer, log_mels: Iterable[np.ndarray], decoding: Decoding, batch_size: int
 ) -> Iterator[tuple[int, Generated]]:
-    """Yields (number of the segment, its tokens); about `batch_size` beams are searched side by side."""
+    """Yields (number of the segment, its tokens); about `batch_size` beams are searched at a time."""
     params, sizes = nnx.to_pure_dict(nnx.state(model)), model.config.network
     place = jax.tree.leaves(params)[0].device
     num_segments = max(1, batch_size // decoding.num_beams)
@@ -109,7 +109,7 @@ def start_beams(
 
 @program(static=("config",), donate=("beams",))
 def run_beams(config: ModelConfig, params: Any, beams: Beams, limits: Limits) -> Beams:
-    """Steps until all is decided or no position is left. `beams` is used up."""
+    """Steps until everything is decided or no position is left. `beams` is donated and must not be used again."""
     model = network(config, params)
 
     def goes_on(beams: Beams) -> Array:
@@ -138,7 +138,7 @@ def _chosen(beams: Beams, cache: Cache, log_probability: Float[Array, "batch bea
     is_end = next_tokens == END_TOKEN
 
     live_scores, live = jax.lax.top_k(jnp.where(is_end, NO_SCORE, values), num_beams)
-    # The cache's rows follow their beams; what the encoder gave is the same for all beams of a segment.
+    # The cache's rows follow their beams; the encoder's output is the same for all beams of a segment.
     rows = (jnp.arange(batch)[:, None] * num_beams + _rows(parents, live)).reshape(-1)
     cache = dataclasses.replace(
         cache,

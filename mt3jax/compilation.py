@@ -1,4 +1,4 @@
-"""Compiling: float32 products in full, the time it takes, and the results kept on disk for the next start."""
+"""Compiling: float32 products in full precision, compile times, and results kept on disk for the next start."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from mt3core.files import cache_folder
 
-# What compiles faster than this is compiled again rather than read from disk.
+# Programs that compile faster than this are compiled again rather than read from disk.
 MIN_STORED_COMPILE_SECONDS = 0.3
-# What JAX reports of a program. Tracing is counted of our own alone, as it is reported of each function inside, too.
+# JAX's events for a program. Tracing is only counted for our own programs: it is also reported for inner functions.
 TRACE_EVENT = "/jax/core/compile/jaxpr_trace_duration"
 LOWER_EVENT = "/jax/core/compile/jaxpr_to_mlir_module_duration"
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 
 
 def compile_seconds() -> float:
-    """Seconds that this process has spent compiling (or reading what was compiled before) so far."""
+    """Seconds that this process has spent compiling so far (or reading compiled programs from disk)."""
     return _total_seconds
 
 
@@ -50,7 +50,7 @@ def program(
         @functools.wraps(function)
         def exact(*arguments: Any) -> Result:
             keep_compiled_programs()
-            # TPUs and recent NVIDIA GPUs multiply float32 matrices in a shorter format unless told otherwise.
+            # TPUs and recent NVIDIA GPUs multiply float32 matrices in a shorter format by default.
             with jax.default_matmul_precision("float32"):
                 return function(*arguments)
 
@@ -63,7 +63,7 @@ def program(
 def keep_compiled_programs() -> Path | None:
     """Turns on JAX's cache of compiled programs, in the user's cache directory or below `MT3_CACHE`.
 
-    Returns where. A directory that the user gave JAX is left alone; where nothing can be written there is none.
+    Returns its folder. A directory that the user has set for JAX is kept; None if the folder cannot be written.
     """
     chosen = jax.config.values["jax_compilation_cache_dir"]
     if chosen is not None:
@@ -77,6 +77,6 @@ def keep_compiled_programs() -> Path | None:
         return None
     jax.config.update("jax_compilation_cache_dir", str(directory))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_STORED_COMPILE_SECONDS)
-    # JAX decides at its first compilation whether there is a cache; something small may have been compiled.
+    # JAX decides at its first compilation whether there is a cache; something small may already have been compiled.
     compilation_cache.reset_cache()
     return directory

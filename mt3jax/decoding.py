@@ -19,8 +19,8 @@ from mt3jax.beam import beam_search_stream
 from mt3jax.model import Transformer
 
 DEFAULT_BATCH_SIZE = 16
-# Lanes are filled in groups of a quarter of the batch: the encoder runs for a whole group at once, and the
-# loop on the device is left only when a group has come free.
+# Lanes are filled in groups of a quarter of the batch: the encoder runs for a whole group together, and the
+# loop on the device stops only when a group has become free.
 GROUPS = 4
 
 
@@ -41,8 +41,8 @@ def generate_stream(
 ) -> Iterator[tuple[int, Generated]]:
     """Yields (number of the segment, its tokens) in any order, reading `log_mels` only as fast as needed.
 
-    What comes from a segment does not depend on the others. Memory depends on `batch_size`, not on the number
-    of segments; nor do compiled shapes, for lanes without a segment are there and idle.
+    The result of a segment does not depend on the others. Memory depends on `batch_size`, not on the number
+    of segments; nor do compiled shapes, since lanes without a segment exist but are idle.
     """
     if decoding.method == "beam" and decoding.num_beams > 1:
         return beam_search_stream(model, log_mels, decoding, batch_size)
@@ -56,7 +56,7 @@ class _Stream:
         self.model = model
         self.decoding = decoding
         self.group = max(1, batch_size // GROUPS)
-        # Each batch has twice the positions of the one before; the longer ones are made when they are needed.
+        # Each batch has twice the positions of the previous one; the longer ones are made when they are needed.
         self.batches = [_Batch(model, decoding, batch_size, lanes.MIN_POSITIONS)]
 
     def run(self, log_mels: Iterable[np.ndarray]) -> Iterator[tuple[int, Generated]]:
@@ -67,16 +67,16 @@ class _Stream:
             while group and len(first.free()) >= len(group):
                 first.admit(group, self.group)
                 group = list(itertools.islice(waiting, self.group))
-            # With none waiting there is no reason to stop before all are done.
+            # If none is waiting, there is no reason to stop before all are done.
             yield from self._run(0, enough_done=len(group) or first.size)
-        for number, batch in enumerate(self.batches):  # which grows meanwhile
+        for number, batch in enumerate(self.batches):  # which grows during the loop
             while batch.occupied():
                 yield from self._run(number, enough_done=batch.size)
 
     def _run(self, number: int, enough_done: int) -> Iterator[tuple[int, Generated]]:
-        """Runs one batch, and moves what has filled its lanes to the next batch.
+        """Runs one batch, and moves segments that have filled their lanes to the next batch.
 
-        That runs only when it has no lane free, for a step costs little less when few lanes are in use.
+        The next one runs only when it has no free lane, since a step with few lanes in use costs little less.
         """
         batch = self.batches[number]
         yield from batch.run(enough_done)
@@ -123,7 +123,7 @@ class _Batch:
         self.lanes = lanes.admit(self.config, self.params, self.lanes, self._put(log_mel), self._put(places))
 
     def take(self, other: _Batch, lane: int) -> None:
-        """Goes on with the segment in a lane of another batch, which is free from then on."""
+        """Continues the segment in a lane of another batch, which is free from then on."""
         place = self.free()[0]
         self.segments[place], other.segments[lane] = other.segments[lane], None
         places = self._put((np.int32(lane), np.int32(place)))
@@ -133,7 +133,7 @@ class _Batch:
         other.lanes = dataclasses.replace(other.lanes, is_done=self._put(is_done))
 
     def run(self, enough_done: int) -> Iterator[tuple[int, Generated]]:
-        """Runs until so many lanes are done or one is full; gives the results, whose lanes are free then."""
+        """Runs until that many lanes are done or one is full; returns the results, whose lanes are then free."""
         is_greedy, enough = self.decoding.method == "greedy", self._put(np.int32(enough_done))
         self.lanes = now = lanes.run(self.config, is_greedy, self.params, self.lanes, self.limits, enough)
         is_done = np.asarray(now.is_done)

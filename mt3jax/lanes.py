@@ -1,8 +1,8 @@
 """Lanes: rows of one batch, each writing the tokens of its own segment at its own position.
 
-The device's side of decoding with one beam. A lane whose segment is done takes up the next one while the
-others go on (`admit`), so the batch stays full. Every step reads the whole cache, and most segments are short:
-so lanes have few positions, and the seldom segment that needs more goes on in another, longer lane (`move`).
+The device's side of decoding with one beam. A lane whose segment is done starts the next one while the
+others continue (`admit`), so the batch stays full. Every step reads the whole cache, and most segments are short:
+so lanes have few positions, and a rare longer segment moves to a longer lane (`move`).
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from mt3jax.compilation import program
 from mt3jax.loading import network
 from mt3jax.model import Cache
 
-# T5X's score of what does not exist.
+# T5X's score for a sequence that does not exist.
 NO_SCORE = -1.0e7
-# The fewest positions that a cache is made for, enough for most segments; other numbers are this one doubled.
+# The fewest positions in a cache, enough for most segments; other numbers are this one doubled.
 MIN_POSITIONS = 256
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class Lanes:
-    """What the lanes remember between steps."""
+    """The state of the lanes between steps."""
 
     cache: Cache
     tokens: Int[Array, "lanes positions"]
-    # Tokens written so far, which is also the place of the next one.
+    # Tokens written so far, which is also the position of the next one.
     lengths: Int[Array, " lanes"]
     # Sum of the log probabilities of the tokens written.
     log_probability: Float[Array, " lanes"]
-    # The best end found so far: its score, and its length with the end token, 0 where there is none. Its
-    # tokens need no place of their own: with one beam they are the beginning of those being written.
+    # The best end found so far: its score, and its length with the end token, or 0 if there is none. Its
+    # tokens need no storage of their own: with one beam they are the beginning of those being written.
     best_score: Float[Array, " lanes"]
     best_length: Int[Array, " lanes"]
     is_done: Bool[Array, " lanes"]
@@ -52,7 +52,7 @@ class Lanes:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class Limits:
-    """The numbers of a `Decoding`: arguments of the compiled loop, so that others need no new compilation."""
+    """The numbers of a `Decoding`: arguments of the compiled loop, so that new values need no new compilation."""
 
     max_tokens: Int[Array, ""]
     length_penalty: Float[Array, ""]
@@ -60,7 +60,7 @@ class Limits:
 
 @program(static=("config", "num_lanes", "num_positions"))
 def new_lanes(config: ModelConfig, num_lanes: int, num_positions: int, params: Any) -> Lanes:
-    """All of them free."""
+    """Lanes that are all free."""
     model, sizes = network(config, params), config.network
     return Lanes(
         cache=model.start_cache(jnp.zeros((num_lanes, sizes.input_frames, sizes.emb_dim)), num_positions),
@@ -81,9 +81,9 @@ def admit(
     log_mel: Float[Array, "admitted frames mel"],
     places: Int[Array, " admitted"],
 ) -> Lanes:
-    """Starts new segments in the lanes `places`; a place past the last lane is none. `lanes` is used up."""
+    """Starts new segments in the lanes `places`; a place past the last lane is ignored. `lanes` is donated."""
     model = network(config, params)
-    # Self-attention's entries of the former segment may stay: each is overwritten before it is seen.
+    # The former segment's entries in self-attention may stay: each is overwritten before it is read.
     fresh = model.start_cache(model.encode(log_mel), 0)
 
     def placed(old: list[Array], new: list[Array]) -> list[Array]:
@@ -108,7 +108,7 @@ def admit(
 def run(
     config: ModelConfig, is_greedy: bool, params: Any, lanes: Lanes, limits: Limits, enough_done: Int[Array, ""]
 ) -> Lanes:
-    """Steps until `enough_done` lanes are done, or one that is not has no position left. `lanes` is used up."""
+    """Steps until `enough_done` lanes are done, or an unfinished one has no position left. `lanes` is donated."""
     model = network(config, params)
     choose = _choose_greedy if is_greedy else _choose_t5x
 
@@ -142,7 +142,7 @@ def _choose_greedy(lanes: Lanes, log_probability: Float[Array, "lanes vocab"], l
 def _choose_t5x(lanes: Lanes, log_probability: Float[Array, "lanes vocab"], limits: Limits) -> dict[str, Array]:
     """T5X's beam search with one beam: the two best continuations, an end among them is a candidate.
 
-    The better one that is no end goes on, until no end that it may find can score above the candidate.
+    The better one that is not an end continues, until no end that it may find can score above the candidate.
     """
     values, tokens = jax.lax.top_k(log_probability, 2)
     is_end = tokens == END_TOKEN
@@ -158,7 +158,7 @@ def _choose_t5x(lanes: Lanes, log_probability: Float[Array, "lanes vocab"], limi
 def _written(
     lanes: Lanes, token: Array, log_probability: Array, is_better: Array, score: Array, is_done: Array, limits: Limits
 ) -> dict[str, Array]:
-    """The lanes' new values after `token`; `score` is that of the best end, found now where `is_better`."""
+    """The lanes' new values after `token`; `score` is that of the best end, found now if `is_better`."""
     lengths = lanes.lengths + 1
     return {
         "tokens": lanes.tokens.at[jnp.arange(len(token)), lanes.lengths].set(token),
@@ -172,7 +172,7 @@ def _written(
 
 @program(donate=("target",))
 def move(source: Lanes, target: Lanes, place: Int[Array, ""], new_place: Int[Array, ""]) -> Lanes:
-    """The target, which is used up, with one of the source's lanes, which has fewer positions."""
+    """The target, which is donated, with one of the source's lanes, which has fewer positions."""
 
     def moved(whole: Array, old: Array) -> Array:
         return jax.lax.dynamic_update_slice(whole, old[place][None], (new_place, *[0] * (whole.ndim - 1)))
@@ -181,13 +181,13 @@ def move(source: Lanes, target: Lanes, place: Int[Array, ""], new_place: Int[Arr
 
 
 def limits_of(decoding: Decoding, config: ModelConfig) -> Limits:
-    """A network has no positions for more tokens than `max_positions`, whatever is asked for."""
+    """A network has no positions for more tokens than `max_positions`, whatever is requested."""
     max_tokens = min(decoding.max_tokens, config.network.max_positions)
     return Limits(jnp.asarray(max_tokens, jnp.int32), jnp.asarray(decoding.length_penalty, jnp.float32))
 
 
 def positions_for(num_tokens: int) -> int:
-    """How many positions the cache shall have to write at least one token more than `num_tokens`."""
+    """The number of positions a cache needs to write at least one token more than `num_tokens`."""
     num_positions = MIN_POSITIONS
     while num_positions <= num_tokens:
         num_positions *= 2

@@ -25,7 +25,7 @@ def load_model(model: str | os.PathLike[str] | None = None, device: str = "auto"
 
 
 def build_model(config: ModelConfig, arrays: Mapping[str, np.ndarray], device: str = "auto") -> Transformer:
-    """A network holding `arrays` (PyTorch names and shapes); every array must be there and none more."""
+    """A network holding `arrays` (PyTorch names and shapes); with every array of the network and no others."""
     return network(config, jax.device_put(given_params(config, arrays), choose_device(device)))
 
 
@@ -51,7 +51,7 @@ def _abstract_network(config: ModelConfig) -> tuple[Any, Any]:
 
 
 def nest(flat: Mapping[str, Any]) -> dict:
-    """`{"a.0.b": x}` as `{"a": {0: {"b": x}}}`: Flax's pure dictionary, list places being integers."""
+    """`{"a.0.b": x}` as `{"a": {0: {"b": x}}}`: Flax's pure dictionary, with integers for list indices."""
     tree: dict = {}
     for name, value in flat.items():
         *parents, leaf = (int(part) if part.isdigit() else part for part in name.split("."))
@@ -71,10 +71,10 @@ def flatten(tree: Mapping, prefix: str = "") -> dict[str, jax.Array]:
 
 
 def choose_device(device: str = "auto") -> jax.Device:
-    """JAX's first device of the kind named; with `auto` of the best kind there is. Raises `UsageError`."""
+    """JAX's first device of the named kind; with `auto`, of the best kind available. Raises `UsageError`."""
     kind = {"auto": None, "cuda": "gpu"}.get(device, device)
     try:
         return jax.devices(kind)[0]
     except RuntimeError:
         kinds = sorted({found.platform for found in jax.devices()} | {"cpu"})
-        raise UsageError(f"There is no device {device!r} for JAX.", f"Available here: {', '.join(kinds)}.") from None
+        raise UsageError(f"JAX has no device {device!r}.", f"Available here: {', '.join(kinds)}.") from None

@@ -26,7 +26,7 @@ from mt3jax.packing import Dropout, Packing
 from mt3jax.products import matmul_in_parts, matmul_together, take_rows
 
 NORM_EPSILON = 1e-6
-# Logits are summed in so many parts: in one, the two frameworks differ by 1.1e-4 on a real recording; in four, by 4e-5.
+# Logits are summed in this many parts: in one, the frameworks differ by 1.1e-4 on a real recording; in four, by 4e-5.
 LOGIT_PARTS = 4
 ACTIVATIONS = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=True),
@@ -39,7 +39,7 @@ ACTIVATIONS = {
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class Cache:
-    """What cached decoding remembers, one entry a decoder layer."""
+    """The state of cached decoding, one entry per decoder layer."""
 
     self_keys: list[Float[Array, "batch heads positions head_dim"]]
     self_values: list[Float[Array, "batch heads positions head_dim"]]
@@ -54,8 +54,8 @@ class MultiHeadAttention(nnx.Module):
         self.num_heads = config.num_heads
         self.head_dim = config.head_dim
         self.implementation = "xla"
-        self.is_causal = False  # a promise about the mask, by which fused attention computes half as much
-        # The scale that other transformers apply to queries is in the initial variance of theirs.
+        self.is_causal = False  # a promise about the mask, which halves the work of fused attention
+        # The scale that other transformers apply to queries is part of their initial variance here.
         self.query = linear(config.emb_dim, config.num_heads * config.head_dim, rngs, 1.0 / config.head_dim)
         self.key = linear(config.emb_dim, config.num_heads * config.head_dim, rngs)
         self.value = linear(config.emb_dim, config.num_heads * config.head_dim, rngs)
@@ -68,7 +68,7 @@ class MultiHeadAttention(nnx.Module):
         mask: Bool[Array, "#batch 1 #queries keys"] | None,
         dropout: Dropout,
     ) -> Float[Array, "batch queries emb"]:
-        """Each row's queries and its own memory."""
+        """Each row's queries attend to its own memory."""
         key, value = self.keys_and_values(memory)
         # Magenta drops attention weights for all queries at once: the same as dropping values.
         return self.attend(queries, key, dropout(value, shared_axis=3), mask)
@@ -80,7 +80,7 @@ class MultiHeadAttention(nnx.Module):
         packing: Packing,
         dropout: Dropout,
     ) -> Float[Array, "rows queries emb"]:
-        """Each tile's queries and the memory of its example, whose keys and values are computed once."""
+        """Each tile's queries attend to the memory of its example, whose keys and values are computed once."""
         key, value = self.keys_and_values(memory)
         value = dropout.of_examples(value, shared_axis=3)
         query, key, value = packing.to_tiles(self.query(queries)), packing.for_tiles(key), packing.for_tiles(value)
@@ -106,7 +106,7 @@ class MultiHeadAttention(nnx.Module):
         value: Float[Array, "batch heads keys head_dim"],
         mask: Bool[Array, "#batch 1 #queries keys"] | None,
     ) -> Float[Array, "batch queries joined"]:
-        """What every head reads, side by side."""
+        """The outputs of all heads, joined."""
         query = self._split_heads(query)
         joined = attention(query, key, value, mask, self.implementation, self.is_causal).swapaxes(1, 2)
         return joined.reshape(*joined.shape[:2], -1)
@@ -116,7 +116,7 @@ class MultiHeadAttention(nnx.Module):
 
 
 class Mlp(nnx.Module):
-    """Feed-forward block: the product of one projection an activation, projected back."""
+    """Feed-forward block: the product of one projection per activation, projected back."""
 
     def __init__(self, config: NetworkConfig, rngs: nnx.Rngs) -> None:
         self.activations = config.mlp_activations
@@ -183,7 +183,7 @@ class DecoderLayer(nnx.Module):
     def step(
         self, x: Float[Array, "batch 1 emb"], positions: Int[Array, " batch"], cache: Cache, layer: int
     ) -> Float[Array, "batch 1 emb"]:
-        """One token a row at its own position; writes that position's key and value into the cache."""
+        """One token per row at its own position; writes that position's key and value into the cache."""
         y = self.pre_self_attention_layer_norm(x)
         key, value = self.self_attention.keys_and_values(y)
         rows = jnp.arange(x.shape[0])
@@ -256,7 +256,7 @@ class Decoder(nnx.Module):
         return self.logits(self.decoder_norm(x))[:, 0]
 
     def embed(self, tokens: Int[Array, "*places"], positions: Int[Array, "*#places"]) -> Float[Array, "*places emb"]:
-        table = self.token_embedder.embedding[...]  # a call of the embedder would give the type that it was made with
+        table = self.token_embedder.embedding[...]  # calling the embedder would return the type it was made with
         return take_rows(table, tokens) + fixed_positions(self.config, table.dtype)[positions]
 
     def logits(self, x: Float[Array, "*places emb"]) -> Float[Array, "*places vocab"]:
@@ -279,7 +279,7 @@ class Transformer(nnx.Module):
         mask: Bool[Array, "#batch 1 #frames frames"] | None = None,
         dropout_key: Key[Array, ""] | None = None,
     ) -> Float[Array, "batch frames emb"]:
-        """Reads log-mel segments. Without `mask` every frame sees every frame, as in the original."""
+        """Reads log-mel segments. Without `mask`, every frame sees every frame, as in the original."""
         return self.encoder(log_mel, mask, Dropout(self.config.network.dropout_rate, dropout_key))
 
     def decode(
@@ -291,7 +291,7 @@ class Transformer(nnx.Module):
         cross_mask: Bool[Array, "#batch 1 #tokens frames"] | None = None,
         dropout_key: Key[Array, ""] | None = None,
     ) -> Float[Array, "batch tokens vocab"]:
-        """Logits of the next token at every place. Masks: True may be seen; the default is causal."""
+        """Logits of the next token at every position. Masks: True may be seen; the default is causal."""
         length = decoder_input_ids.shape[1]
         if positions is None:
             positions = jnp.arange(length)[None]
@@ -308,13 +308,13 @@ class Transformer(nnx.Module):
         packing: Packing,
         dropout_key: Key[Array, ""] | None = None,
     ) -> Float[Array, "rows tokens emb"]:
-        """As `decode` for rows of several examples' tokens, each of which sees its own example; without the logits."""
+        """Like `decode` for rows of several examples' tokens, each of which sees its own example; returns no logits."""
         dropout = Dropout(self.config.network.dropout_rate, dropout_key, packing)
         masks = (packing.self_mask(), None)
         return self.decoder(encoded, decoder_input_ids, packing.positions, *masks, dropout, packing)
 
     def start_cache(self, encoded: Float[Array, "batch frames emb"], max_tokens: int) -> Cache:
-        """An empty cache for `max_tokens` tokens, the encoder's keys and values already in it."""
+        """An empty cache for `max_tokens` tokens, with the encoder's keys and values already in it."""
         batch, network = encoded.shape[0], self.config.network
         empty = jnp.zeros((batch, network.num_heads, max_tokens, network.head_dim), encoded.dtype)
         cross = [layer.encoder_decoder_attention.keys_and_values(encoded) for layer in self.decoder.layers]
@@ -328,7 +328,7 @@ class Transformer(nnx.Module):
     def decode_step(
         self, tokens: Int[Array, " batch"], positions: Int[Array, " batch"], cache: Cache
     ) -> tuple[Float[Array, "batch vocab"], Cache]:
-        """Logits after one more token a row, and the cache that now holds it."""
+        """Logits after one more token per row, and the cache that now contains it."""
         return self.decoder.step(tokens, positions, cache), cache
 
 
@@ -346,5 +346,5 @@ def fixed_positions(config: NetworkConfig, dtype: DTypeLike = jnp.float32) -> Ar
 
 
 def checkpointed(layer: Callable, remat: bool) -> Callable:
-    """The layer; with `remat` its activations are computed again for the backward pass instead of being kept."""
+    """The layer; with `remat`, its activations are computed again for the backward pass instead of being kept."""
     return (lambda x, *rest: jax.checkpoint(lambda x: layer(x, *rest))(x)) if remat else layer

@@ -1,6 +1,6 @@
-"""Several targets in one decoder row: which example each block of tokens belongs to, and dropout that knows it.
+"""Several targets in one decoder row: which example each block of tokens belongs to, and dropout that respects it.
 
-How targets are laid into rows is decided in `mt3core/packing.py`.
+How targets are arranged in rows is decided in `mt3core/packing.py`.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ class Packing:
     num_groups: int = dataclasses.field(default=1, metadata={"static": True})
 
     def self_mask(self) -> Bool[Array, "rows 1 tokens tokens"]:
-        """Every token sees itself and the earlier ones of its segment; places without one count as a segment too."""
+        """Every token sees itself and the earlier ones of its segment; positions without a segment count as one too."""
         place = jnp.arange(self.segments.shape[1])
         is_same = self.segments[:, :, None] == self.segments[:, None, :]
         return (is_same & (place <= place[:, None]))[:, None]
 
     def for_blocks(self, x: Shaped[Array, "examples ..."]) -> Shaped[Array, "row_blocks ..."]:
-        """Of every example what each of its blocks needs, for the blocks of all rows in order."""
+        """For each block of all rows in order, the item of its example."""
         return self._take(x, self.block_examples)
 
     def for_tiles(self, x: Shaped[Array, "examples ..."]) -> Shaped[Array, "tiles ..."]:
-        """Of every example what each of its tiles needs."""
+        """For each tile, the item of its example."""
         return self._take(x, self.tile_examples)
 
     def for_tokens(self, x: Shaped[Array, "examples heads tokens 1"]) -> Shaped[Array, "rows heads tokens 1"]:
-        """Of every example's positions what the tokens at these positions need."""
+        """For each token, its example's item at the position of the token."""
         num_rows, num_blocks = self.block_examples.shape
         by_block = x.reshape(self.num_examples, x.shape[1], num_blocks, -1).swapaxes(1, 2)
         block_tokens = by_block.shape[-1]
-        # A segment begins with a block, so that its blocks are the example's, too.
+        # A segment starts with a block, so that its blocks are also the example's.
         numbers = self.block_examples * num_blocks + self.positions[:, ::block_tokens] // block_tokens
         taken = self._take(by_block.reshape(-1, *by_block.shape[2:]), numbers)
         return taken.reshape(num_rows, num_blocks, -1, block_tokens).swapaxes(1, 2).reshape(num_rows, x.shape[1], -1, 1)
@@ -60,23 +60,23 @@ class Packing:
         return x.reshape(*self.segments.shape, x.shape[-1])
 
     def to_tiles(self, x: Shaped[Array, "rows tokens width"]) -> Shaped[Array, "tiles tile_tokens width"]:
-        """Each example's blocks side by side; 0 where a tile has no more."""
+        """Each example's blocks together in tiles; 0 if a tile has no more."""
         taken = self._rearrange(self.to_blocks(x), self.tile_blocks, self.block_tiles)
         return taken.reshape(self.tile_examples.size, -1, x.shape[-1])
 
     def from_tiles(self, x: Shaped[Array, "tiles tile_tokens width"]) -> Shaped[Array, "rows tokens width"]:
-        """The way back; 0 in blocks that belong to no example."""
+        """The inverse; 0 in blocks that belong to no example."""
         blocks = x.reshape(self.tile_blocks.size, -1, x.shape[-1])
         return self.to_rows(self._rearrange(blocks, self.block_tiles, self.tile_blocks))
 
     def _rearrange(self, x: Shaped[Array, "items ..."], *ways: Int[Array, "_ _"]) -> Array:
-        """There and back; by group, as below."""
+        """Both directions for the gradient; by group, as below."""
         by_group = x.reshape(self.num_groups, -1, *x.shape[1:])
         moved = jax.vmap(rearrange)(by_group, *(jnp.asarray(way).reshape(self.num_groups, -1) for way in ways))
         return moved.reshape(-1, *x.shape[1:])
 
     def _take(self, x: Shaped[Array, "items ..."], numbers: Int[Array, "*shape"]) -> Array:
-        """By group, so that a device holding some groups needs nothing from others."""
+        """By group, so that a device with some groups needs nothing from others."""
         by_group = x.reshape(self.num_groups, -1, *x.shape[1:])
         taken = jax.vmap(take_rows)(by_group, jnp.asarray(numbers).reshape(self.num_groups, -1))
         return taken.reshape(-1, *x.shape[1:])
@@ -85,8 +85,8 @@ class Packing:
 class Dropout:
     """Dropout for one forward pass; inactive without a key. Draws are shared along one axis.
 
-    With a packing, draws are made for the examples, as if each had a row of its own, and then laid into the rows. So
-    what is shared over the length is shared over a segment, and it does not matter how targets are packed.
+    With a packing, draws are made per example, as if each had a row of its own, and then arranged in the rows. So
+    draws shared along the length are shared along a segment, and the packing of the targets makes no difference.
     """
 
     def __init__(self, rate: float, key: Key[Array, ""] | None, packing: Packing | None = None) -> None:
@@ -106,7 +106,7 @@ class Dropout:
         return self._drop(x, packing.for_tokens(keep))
 
     def of_examples(self, x: Array, shared_axis: int | None) -> Array:
-        """Drops from what is not packed."""
+        """Drops from arrays that are not packed."""
         return self._drop(x, self._draw(x.shape, shared_axis)) if self._is_active() else x
 
     def _is_active(self) -> bool:

@@ -1,14 +1,14 @@
 """Batches for training and evaluation, read by Grain: ahead of time, in worker processes, resumable at any example.
 
-What an example holds is decided in `mt3data` as a pure function of configuration, manifest and number. Grain
-brings it: here it reads whole batches by number, in threads or processes. So neither hosts nor workers nor an
-interruption can change what comes.
+The content of an example is decided in `mt3data` as a pure function of configuration, manifest and number. Grain
+loads it: here it reads whole batches by number, in threads or processes. So neither hosts nor workers nor an
+interruption can change the examples.
 
     data = DataConfig("cache/chunk_manifest.parquet", num_workers=16)
     with iter(training_pipeline(data, batch_size=256)) as batches:
         for batch in batches:
             ...  # a dictionary of NumPy arrays, this host's share; see `ExampleStream.batch`
-            state = batches.get_state()  # JSON-ready; batches.set_state(state) goes on with the next batch
+            state = batches.get_state()  # JSON-ready; batches.set_state(state) continues with the next batch
 
 With `num_workers` a program needs `if __name__ == "__main__":` around this, since its workers import it.
 """
@@ -41,7 +41,7 @@ from mt3data.examples.sampling import Sampler
 from mt3data.examples.shared_memory import check_shared_memory
 from mt3data.prepare.manifest import Manifest, check_shards, read_manifest
 
-with needed("datasets", "Feeding prepared data to training"):
+with needed("datasets", "Reading prepared data for training"):
     import grain
 
 STATE_VERSION = 1
@@ -60,18 +60,18 @@ def training_pipeline(
     host: int | None = None,
     num_hosts: int | None = None,
 ) -> Pipeline:
-    """Shuffled, mixed and augmented examples without end.
+    """Endless shuffled, mixed and augmented examples.
 
     Args:
-        data: which examples, and how they are fetched.
+        data: which examples, and how they are loaded.
         batch_size: examples in a batch of all hosts together.
         example: the form of an example: segment, tokens, audio.
         split: train, validation or test.
-        seed: of everything that is drawn.
-        host: of `num_hosts`, takes its share of every batch; None asks JAX.
+        seed: of all random draws.
+        host: of `num_hosts`, reads its share of every batch; None asks JAX.
 
-    Raises `DatasetError` for a manifest or shard that is missing or broken and for data sets or splits that are not
-    there, `UsageError` for a batch that the hosts cannot share.
+    Raises `DatasetError` for a manifest or shard that is missing or damaged and for data sets or splits that do not
+    exist, `UsageError` for a batch that cannot be divided among the hosts.
     """
     manifest, maker = _open(data, example, split)
     sampler = Sampler(manifest, maker.table, split, data, seed)
@@ -88,10 +88,10 @@ def evaluation_pipeline(
     host: int | None = None,
     num_hosts: int | None = None,
 ) -> Pipeline:
-    """Every segment of every recording of the split, in order and once, as it is: its mix where there are stems.
+    """Every segment of every recording of the split, once and in order, unchanged: the mix if there are stems.
 
-    The last batch is filled up with rows whose `index` is -1. Targets that are too long are cut (`num_tokens`
-    tells), as leaving them out would change what is evaluated. Takes and raises what `training_pipeline` does.
+    The last batch is padded with rows whose `index` is -1. Targets that are too long are cut (see `num_tokens`),
+    since leaving them out would change the evaluation. Arguments and errors are those of `training_pipeline`.
     """
     manifest, maker = _open(data, example, split)
     rows = np.flatnonzero(manifest.recordings(split, data.datasets))
@@ -99,22 +99,22 @@ def evaluation_pipeline(
 
 
 class Pipeline:
-    """Batches by number or one after the other; `iter` begins at the first. See `ExampleStream.batch`."""
+    """Batches by number or one after the other; `iter` starts with the first. See `ExampleStream.batch`."""
 
     def __init__(self, data: DataConfig, manifest: Manifest, stream: ExampleStream, split: str, seed: int = 0) -> None:
         self.data, self.manifest, self.stream = data, manifest, stream
         self.fingerprint = _fingerprint(data, manifest, stream, split, seed)
 
     def __len__(self) -> int:
-        """Batches until the end; for training a number without meaning that no run reaches."""
+        """Number of batches until the end; for training, a number that no run reaches."""
         return len(self.stream)
 
     def batch(self, number: int) -> Batch:
-        """This host's share of a batch, made here and now."""
+        """This host's share of a batch, made immediately in this process."""
         return self.stream[number]
 
     def dataset(self, first_example: int = 0, finish: Callable[[Batch], Any] | None = None) -> grain.IterDataset:
-        """The Grain data set of this host's batches from an example on; `finish` is applied where they are made."""
+        """The Grain data set of this host's batches from an example on; `finish` is applied by the workers."""
         data = self.data
         source = grain.MapDataset.source(self.stream.starting_at(first_example))
         ahead = data.batches_ahead if data.num_threads else 0
@@ -136,11 +136,11 @@ class Pipeline:
 
 
 class PipelineIterator(grain.DatasetIterator):
-    """One pass through a pipeline, whose batches `finish` may change where they are made.
+    """One pass through a pipeline; `finish` may change its batches in the workers.
 
-    The state is the number of the next example with fingerprints of configuration and manifest: it can be taken up
-    with other numbers of hosts and workers and another batch size. Being a Grain iterator, it is saved by Orbax's and
-    Grain's checkpoint handlers, too.
+    The state is the number of the next example with fingerprints of configuration and manifest: it can be restored
+    with other numbers of hosts and workers and another batch size. Since this is a Grain iterator, the checkpoint
+    handlers of Orbax and Grain can save it as well.
     """
 
     def __init__(self, pipeline: Pipeline, finish: Callable[[Batch], Any] | None = None) -> None:
@@ -156,12 +156,12 @@ class PipelineIterator(grain.DatasetIterator):
         batch = next(self._batches)
         self._next_example += self._pipeline.stream.shape.global_size
         if self._pipeline.data.num_workers:
-            # Out of the memory shared with the workers, which Grain frees only when the last view of it is gone.
+            # Copied out of the memory shared with the workers, which Grain frees only when its last view is gone.
             batch = jax.tree.map(np.array, batch)
         return batch
 
     def get_state(self) -> dict[str, Any]:
-        """JSON-ready: what `set_state` takes."""
+        """JSON-ready: the argument of `set_state`."""
         return {
             "version": STATE_VERSION,
             "next_example": self._next_example,
@@ -169,26 +169,25 @@ class PipelineIterator(grain.DatasetIterator):
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on with the example after the last that had been given out when the state was taken.
+        """Continues with the example after the last one returned when the state was saved.
 
-        Raises `DatasetError` where the state belongs to another configuration or other data.
+        Raises `DatasetError` if the state belongs to another configuration or other data.
         """
         if state.get("version") != STATE_VERSION or not isinstance(state.get("next_example"), int):
             raise DatasetError(
-                f"This is no state of a data pipeline of version {STATE_VERSION}.", "Start again without it."
+                f"This is not the state of a data pipeline of version {STATE_VERSION}.", "Start without it."
             )
         for part, name in (("config", "configuration"), ("manifest", "manifest")):
             if state["fingerprint"][part] != self._pipeline.fingerprint[part]:
                 raise DatasetError(
-                    f"The state of the data pipeline was saved with another {name}; the examples would not be those "
-                    "that follow.",
+                    f"The state of the data pipeline was saved with a different {name}; the examples would differ.",
                     f"Use the {name} of the run, or start a new one.",
                 )
         self._stop()
         self._next_example = state["next_example"]
 
     def start_prefetch(self) -> None:
-        """Starts reading ahead, before the first batch is asked for."""
+        """Starts reading ahead, before the first batch is requested."""
         if self._batches is None:
             self._batches = iter(self._pipeline.dataset(self._next_example, self._finish))
             self._batches.start_prefetch()
@@ -211,10 +210,10 @@ class PipelineIterator(grain.DatasetIterator):
 
 
 def _refuse_to_start_twice() -> None:
-    """Ends a worker that imports a program without a guard, which starts workers as it is imported.
+    """Ends a worker that imports a program without a guard, which would start workers while it is imported.
 
-    The process that started it may still be writing to it (the table of chunks is larger than a pipe holds) and
-    would wait for ever, so that is read until no more comes.
+    The process that started it may still be writing to it (the table of chunks is larger than a pipe) and would
+    wait for ever, so its data is read until there is no more.
     """
     if not getattr(multiprocessing.current_process(), "_inheriting", False):
         return
@@ -227,12 +226,12 @@ def _refuse_to_start_twice() -> None:
             pass
     raise UsageError(
         "The processes of num_workers import your program, which starts them again.",
-        'Put what the program does below a line: if __name__ == "__main__":',
+        'Put the main part of the program under: if __name__ == "__main__":',
     )
 
 
 def _let_grain_read_its_flags() -> None:
-    """Grain's processes ask absl's command line flags, which nobody has parsed in a program without absl's `run`."""
+    """Grain's processes read absl's command line flags, which nobody has parsed in a program without absl's `run`."""
     from absl import flags
 
     if not flags.FLAGS.is_parsed():
@@ -240,7 +239,7 @@ def _let_grain_read_its_flags() -> None:
 
 
 def _open(data: DataConfig, example: ExampleConfig, split: str) -> tuple[Manifest, ExampleMaker]:
-    """The manifest, its shards looked at as far as they are needed, and what makes examples of all its chunks."""
+    """The manifest, with the shards checked as far as they are needed, and the source of examples of all its chunks."""
     manifest = read_manifest(data.manifest)
     check_shards(manifest.select(manifest.belongs(split, data.datasets)))
     return manifest, ExampleMaker(example, ChunkTable.from_manifest(manifest), data)
@@ -251,17 +250,17 @@ def _shape(batch_size: int, host: int | None, num_hosts: int | None) -> BatchSha
     num_hosts = jax.process_count() if num_hosts is None else num_hosts
     if batch_size < 1 or batch_size % num_hosts or not 0 <= host < num_hosts:
         raise UsageError(
-            f"A global batch of {batch_size} examples cannot be shared equally by {num_hosts} hosts.",
+            f"A global batch of {batch_size} examples cannot be divided equally among {num_hosts} hosts.",
             "Choose a multiple.",
         )
     return BatchShape(batch_size, host, num_hosts)
 
 
 def _fingerprint(data: DataConfig, manifest: Manifest, stream: ExampleStream, split: str, seed: int) -> dict[str, str]:
-    """Of what decides which examples come; not of what only decides how they are fetched."""
+    """Fingerprint of the settings that decide which examples come; not of those that only decide how they load."""
     values = decisive(data)
-    del values["composed_pieces"]  # it has decided what the manifest lists
-    # Laid out as it always was, so that states that are saved already stay good.
+    del values["composed_pieces"]  # it has already decided the content of the manifest
+    # In its original layout, so that existing saved states stay valid.
     example = dataclasses.asdict(stream.config) | {name: values.pop(name) for name in ("part_gain_db", "augmentation")}
     values |= {"mode": type(stream).__name__, "split": split, "seed": seed, "example": example}
     listed = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""Matrix products as accelerators want them: of short numbers summed in long ones, and in the place of scatters."""
+"""Matrix products as accelerators want them: short numbers summed in float32, and products instead of scatters."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from jaxtyping import Int, Shaped
 
 
 def wide_matmul(left: Array, right: Array) -> Array:
-    """The product, summed and returned in float32 even of bfloat16, in which it is computed backwards, too."""
+    """The product, summed and returned in float32 even for bfloat16, in which its gradient is also computed."""
     is_short = left.dtype == jnp.bfloat16
     precision = jax.lax.DotAlgorithmPreset.BF16_BF16_F32 if is_short else None
     return jnp.matmul(left, right, precision=precision, preferred_element_type=jnp.promote_types(left.dtype, "float32"))
 
 
 def matmul_in_parts(left: Array, right: Array, num_parts: int) -> Array:
-    """As `wide_matmul`, the sum over so many parts of the inner axis apart."""
+    """Like `wide_matmul`, with the sum over this many parts of the inner axis kept separate."""
     parts = zip(jnp.array_split(left, num_parts, axis=-1), jnp.array_split(right, num_parts), strict=True)
     return functools.reduce(operator.add, (wide_matmul(part, rows) for part, rows in parts))
 
 
 def matmul_together(left: Array, rights: list[Array]) -> list[Array]:
-    """`left` by each matrix, as one product for which it is read once."""
+    """`left` times each matrix, as one product, so that it is read once."""
     return jnp.split(left @ jnp.concatenate(rights, axis=1), len(rights), axis=-1)
 
 
 def take_rows(table: Shaped[Array, "items ..."], numbers: Int[Array, "*places"]) -> Shaped[Array, "*places ..."]:
-    """The items of these numbers, each of which must be one: `table[numbers]`.
+    """The items with these numbers, each of which must exist: `table[numbers]`.
 
-    Its gradient is a product with the one-hot numbers, summed in float32 at least. JAX's own, a scatter, adds in the
-    type of the table, which loses what is added to the large sums of common tokens in bfloat16; and adding to the same
-    place is what accelerators are slow at.
+    Its gradient is a product with the one-hot numbers, summed in at least float32. JAX's own, a scatter, adds in the
+    type of the table, which loses small terms in the large sums of common tokens in bfloat16; and adding to the same
+    place is slow on accelerators.
     """
     return _take_rows(table.shape[0], table, numbers)
 
@@ -43,10 +43,10 @@ def take_rows(table: Shaped[Array, "items ..."], numbers: Int[Array, "*places"])
 def rearrange(
     x: Shaped[Array, items * rest], sources: Int[Array, " places"], targets: Int[Array, " items"]
 ) -> Shaped[Array, places * rest]:
-    """Each item moved to another place: place p holds item `sources[p]`, and item i goes to place `targets[i]`.
+    """Each item moved to another place: place p has item `sources[p]`, and item i goes to place `targets[i]`.
 
-    The two must say the same. A number that is too large stands for none: such places are 0, such items are dropped.
-    Its gradient is therefore the way back, where JAX's own would be a scatter.
+    The two must agree. A number that is too large stands for none: such places are 0, such items are dropped.
+    The gradient is therefore the inverse move, where JAX's own would be a scatter.
     """
     return x.at[sources].get(mode="fill", fill_value=0)
 

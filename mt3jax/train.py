@@ -3,8 +3,8 @@
     mt3 train --config multitrack_test                      or, in Python:
     train(load_config("multitrack_test"), "checkpoint/run")
 
-The same command goes on where a run was stopped or killed: parameters, optimizer, counters and the place in the data
-come from the newest whole checkpoint.
+The same command resumes a run that was stopped or killed: parameters, optimizer, counters and the place in the data
+come from the newest complete checkpoint.
 """
 
 from __future__ import annotations
@@ -60,16 +60,16 @@ def train(
     say: Say = print,
     show_progress: bool = True,
 ) -> TrainingResult:
-    """Trains until `config.num_steps`, from the newest checkpoint in `run_directory` where there is one.
+    """Trains until `config.num_steps`, from the newest checkpoint in `run_directory` if there is one.
 
     Args:
         config: the run.
         run_directory: for checkpoints, `metrics.jsonl`, TensorBoard's files and pictures.
         arrays: weights to start a new run from, by PyTorch name in PyTorch's shape; None draws them.
-        say: takes lines for the user; only the first process says anything.
-        show_progress: whether each report is said, or followed live on a terminal.
+        say: called with lines for the user; only the first process calls it.
+        show_progress: whether each report is printed, or shown live on a terminal.
 
-    Raises `UsageError` and `DatasetError` for what cannot be trained, `TrainingError` where training has to stop.
+    Raises `UsageError` and `DatasetError` for what cannot be trained, `TrainingError` if training must stop.
     """
     # ---- Hosts and devices
     join_hosts()
@@ -93,16 +93,16 @@ def train(
         state = restored.state if restored else init_state(config, mesh, arrays)
         first_step = int(state.step)
         if restored:
-            say(f"Going on after step {first_step:,} of {run_directory}")
+            say(f"Resuming from step {first_step:,} in {run_directory}")
         if first_step >= config.num_steps:
-            say(f"{run_directory} has {first_step:,} steps already; for more: --set num_steps=N.")
+            say(f"{run_directory} already has {first_step:,} steps; for more, use --set num_steps=N.")
             return TrainingResult(run_directory, first_step, EXIT_FINISHED)
 
         with (
             RunLog(run_directory, config.report, is_writer, say, dataclasses.asdict(config), first_step) as log,
             StepInput(pipeline, config, mesh, restored.data_state if restored else None) as batches,
         ):
-            # ---- What it will take
+            # ---- Forecast
             limit = memory_limit(mesh)
             for line in forecast_lines(config, mesh, batches.rows, batches.mean_tokens, first_step, limit):
                 say(line)
@@ -114,7 +114,7 @@ def train(
             ):
                 meter = Meter(config, mesh.size)
                 run = _Run(config, pipeline, checkpoints, log, validator, console, run_directory, meter)
-                is_given = arrays is not None and first_step == 0  # to compare with what becomes of it
+                is_given = arrays is not None and first_step == 0  # to compare with the trained model
                 was_stopped = restored is not None and not restored.metrics  # before its validation
                 try:
                     with exhaustion_explained():
@@ -124,9 +124,9 @@ def train(
                 except MT3Error:
                     run.save_what_is_left()
                     raise
-                checkpoints.wait()  # here, where a signal does not end it
+                checkpoints.wait()  # here, where a signal cannot interrupt it
     if stop.exit_code != EXIT_FINISHED:
-        say(f"Stopped after step {run.step:,}, everything saved in {run_directory}. The same command goes on.")
+        say(f"Stopped after step {run.step:,}; everything is saved in {run_directory}. Run the same command to resume.")
     return TrainingResult(run_directory, run.step, stop.exit_code, run.validation)
 
 
@@ -141,7 +141,7 @@ class _Dispatched:
 
 @dataclass
 class _Run:
-    """The loop and what it does besides stepping: accounting, validation, checkpoints."""
+    """The loop, and its work besides stepping: accounting, validation, checkpoints."""
 
     config: TrainingConfig
     pipeline: Pipeline
@@ -173,7 +173,7 @@ class _Run:
             if self.step == first:  # it has been compiled
                 self.meter.start()
             self.step += 1
-            # The numbers of the step before are read only now, while the devices compute this one.
+            # The numbers of the previous step are read only now, while the devices compute this one.
             trouble = self._account(last)
             last = _Dispatched(self.step, metrics, batch)
 
@@ -196,17 +196,17 @@ class _Run:
                     self.checkpoints.save(state, batch.data_state, found)
 
     def save_what_is_left(self) -> None:
-        """After an error: saves what was learned since the last checkpoint, where that is still there."""
-        # Of several processes one may be alone with this, and saving takes all of them.
+        """After an error: saves what was learned since the last checkpoint, if that still exists."""
+        # Of several processes only one may have failed, and saving needs all of them.
         if self.newest is None or jax.process_count() > 1:
             return
-        # It may have been given to a step that failed, or be the result of one.
+        # The state may have been passed to a step that failed, or be the result of one.
         with contextlib.suppress(RuntimeError):
             self.checkpoints.save(jax.block_until_ready(self.newest[0]), self.newest[1])
             self.checkpoints.wait()
 
     def _account(self, dispatched: _Dispatched | None) -> TrainingError | None:
-        """Reads a step's numbers, waiting for them; returns why training must not go on, if so."""
+        """Reads a step's numbers, waiting for them; returns why training must stop, if it must."""
         if dispatched is None:
             return None
         metrics = jax.device_get(dispatched.metrics)
@@ -221,16 +221,16 @@ class _Run:
         problem = (
             f"Step {dispatched.step:,} was not applied: {rejection.reason} "
             f"(loss {float(metrics['loss']):.4g}, gradient norm {float(metrics['gradient_norm']):.4g}). "
-            f"Its batch began with {names[0] if names else 'nothing'}; all chunks are in {bad_batches_file()}."
+            f"Its batch starts with {names[0] if names else 'nothing'}; all chunks are in {bad_batches_file()}."
         )
         if getattr(safety, which) == "stop":
             return TrainingError(
-                problem, f"The state before is saved; to leave such batches out: --set safety.{which}=skip."
+                problem, f"The previous state is saved; to skip such batches, use --set safety.{which}=skip."
             )
         if int(metrics["skipped_in_row"]) > safety.most_skipped:
             return TrainingError(
                 f"{problem} It was the {int(metrics['skipped_in_row'])}th in a row.",
-                "Go back to an earlier checkpoint with a lower learning rate.",
+                "Resume from an earlier checkpoint with a lower learning rate.",
             )
         self.console.say(problem)
         return None
@@ -241,7 +241,7 @@ class _Run:
         self.console.report(self.step, figures)
 
     def validate(self, validator: Validator, state: TrainState) -> dict[str, float]:
-        """Looks at the validation sample, reports it, and returns its figures."""
+        """Evaluates the validation sample, reports it, and returns its metrics."""
         started = time.perf_counter()
         self.console.note("validating")
         with self.meter.paused():

@@ -16,7 +16,7 @@ from mt3jax.decoding import generate_stream
 from mt3jax.loading import load_model
 from mt3jax.model import Transformer
 
-# Segments decoded side by side. On a CPU more lanes cost as much time as they save; a GPU is idle with few.
+# Segments decoded at a time. On a CPU more lanes cost as much time as they save; a GPU is idle with few.
 BATCH_SIZES = {"cpu": 16, "gpu": 128, "tpu": 128}
 
 
@@ -38,7 +38,7 @@ class Transcriber(BaseTranscriber):
         decoding: Decoding | None = None,
         batch_size: int | None = None,
     ) -> Transcriber:
-        """Loads a model by its name, such as `small`, its path or its address; without one, that which `mt3` takes.
+        """Loads a model by its name, such as `small`, its path or its address; without one, the default of `mt3`.
 
         `device` is auto, cpu, cuda or tpu. Raises `ModelError`, `UsageError`.
         """

@@ -1,1 +1,1 @@
-"""Training: what a step computes, where it is computed, how it is kept and reported."""
+"""Training: what a step computes, where it is computed, how it is saved and reported."""

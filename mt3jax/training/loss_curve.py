@@ -1,7 +1,7 @@
-"""A run's loss curve beside a stored one: does training still learn as it did when the curve was recorded?
+"""A run's loss curve compared with a stored one: does training still learn as it did when the curve was recorded?
 
-Stored are means over equal stretches of the run and a band around them, wide enough for another processor's rounding
-and narrow enough that a mistake in the loss, the optimizer or the data shows.
+The stored curve has means over equal stretches of the run and a band around them, wide enough for the rounding of
+other processors and narrow enough that a mistake in the loss, the optimizer or the data shows.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ NUM_STRETCHES = 20
 
 @dataclass(frozen=True)
 class LossCurve:
-    """`losses` are means over equal stretches of `num_steps`; `band` is how far one may lie off, as a share of it.
+    """`losses` are means over equal stretches of `num_steps`; `band` is the allowed deviation, as a share of each.
 
-    `engine` rendered the composed pieces that the run learned from: other sounds are learned at another speed.
+    `engine` rendered the composed pieces that the run learned from: other sounds are learned at a different speed.
     """
 
     config: str
@@ -36,7 +36,7 @@ class LossCurve:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How a run followed a curve. `worst_step` ends the stretch farthest off; `deviation` is how far, as a share."""
+    """How a run followed a curve. `worst_step` ends the stretch with the largest `deviation`, a share of the curve."""
 
     is_inside: bool
     worst_step: int
@@ -54,12 +54,12 @@ def record_curve(
     """The curve of a whole run, given as (step, loss of the steps up to there). Raises `UsageError` for gaps in it."""
     means = _means(num_steps, reports, NUM_STRETCHES)
     if np.isnan(means).any():
-        raise UsageError("The run has stretches without a report.", "Report more often: --set report.every_steps=5.")
+        raise UsageError("Some parts of the run have no reports.", "Report more often: --set report.every_steps=5.")
     return LossCurve(config, num_steps, band, tuple(round(float(mean), 4) for mean in means), engine, about)
 
 
 def compare_curve(curve: LossCurve, reports: Iterable[tuple[int, float]]) -> Comparison | None:
-    """A run beside the curve; None where they share no stretch."""
+    """A run compared with the curve; None if they have no stretch in common."""
     means = _means(curve.num_steps, reports, len(curve.losses))
     deviations = np.abs(means / np.array(curve.losses) - 1)
     if np.isnan(deviations).all():
@@ -70,7 +70,7 @@ def compare_curve(curve: LossCurve, reports: Iterable[tuple[int, float]]) -> Com
 
 
 def read_curve(path: Path) -> LossCurve:
-    """Raises `UsageError` for a file that is missing or no curve."""
+    """Raises `UsageError` for a file that is missing or is not a curve."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         curve = LossCurve(**{**values, "losses": tuple(map(float, values["losses"]))})
@@ -85,7 +85,7 @@ def write_curve(path: Path, curve: LossCurve) -> None:
 
 
 def _means(num_steps: int, reports: Iterable[tuple[int, float]], num_stretches: int) -> np.ndarray:
-    """The mean loss of each stretch, NaN where none was reported."""
+    """The mean loss of each stretch, NaN if none was reported."""
     stretches: list[list[float]] = [[] for _ in range(num_stretches)]
     for step, loss in reports:
         if 0 < step <= num_steps:

@@ -307,7 +307,7 @@ def test_a_curve_is_stretches_of_the_run_and_a_band(tmp_path):
     off = compare_curve(curve, [(step, loss * (1.1 if step in (21, 22) else 1.0)) for step, loss in reports])
     assert (off.is_inside, off.worst_step, round(off.deviation, 2)) == (False, 22, 0.1)
     assert compare_curve(curve, [(41, 1.0)]) is None
-    with pytest.raises(UsageError, match="stretches without a report"):
+    with pytest.raises(UsageError, match="parts of the run have no reports"):
         record_curve("tiny", 40, reports[:20], 0.05)
     (tmp_path / "bad.json").write_text('{"config": "x"}')
     with pytest.raises(UsageError, match="cannot be read as a loss curve"):

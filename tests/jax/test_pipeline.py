@@ -171,10 +171,10 @@ def test_a_state_of_other_settings_or_other_data_is_refused(band, tmp_path):
         "configuration": training_pipeline(band, seed=1),
         "manifest": training_pipeline(small_band(tmp_path, seed=5)),
     }.items():
-        with iter(pipeline) as batches, pytest.raises(DatasetError, match=f"saved with another {name}"):
+        with iter(pipeline) as batches, pytest.raises(DatasetError, match=f"saved with a different {name}"):
             batches.set_state(state)
     batches = iter(training_pipeline(band))
-    with batches, pytest.raises(DatasetError, match="no state of a data pipeline"):
+    with batches, pytest.raises(DatasetError, match="not the state of a data pipeline"):
         batches.set_state({"next_index": 3})
 
 
@@ -295,7 +295,7 @@ def test_what_is_not_there_is_named(band, settings, sentence):
 
 
 def test_impossible_numbers_are_refused(band):
-    with pytest.raises(UsageError, match="8 examples cannot be shared equally by 3 hosts"):
+    with pytest.raises(UsageError, match="8 examples cannot be divided equally among 3 hosts"):
         training_pipeline(band, 0, 3)
     with pytest.raises(UsageError, match="global batch of 0 examples"):
         training_pipeline(band, batch_size=0)
@@ -315,7 +315,7 @@ def test_broken_data_gets_its_sentence(band, tmp_path):
     shard = sorted((folder / "shards").iterdir())[2]
     kept = shard.read_bytes()
     shard.write_bytes(kept[: len(kept) // 2])
-    with pytest.raises(DatasetError, match=f"{shard.name} is truncated or damaged"):
+    with pytest.raises(DatasetError, match=f"{shard.name} is cut off or damaged"):
         training_pipeline(folder)
     shard.unlink()
     with pytest.raises(DatasetError, match=f"{shard.name} is missing"):

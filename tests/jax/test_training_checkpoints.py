@@ -212,7 +212,7 @@ def test_no_room(run, monkeypatch, tmp_path):
     config, size = run_config(), sum(leaf.nbytes for leaf in jax.tree.leaves(numbers_of(run_config(), 1)))
     free = [size * 3 // 2 + module.SPARE_BYTES]
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(1 << 40, 0, free[0]))
-    with Checkpoints(tmp_path / "new", config) as checkpoints, pytest.raises(TrainingError, match="too little room"):
+    with Checkpoints(tmp_path / "new", config) as checkpoints, pytest.raises(TrainingError, match="too little space"):
         checkpoints.restore(shapes_of(config))
     with Checkpoints(run, config) as checkpoints:
         checkpoints.restore(shapes_of(config))  # one is enough where old ones make room
@@ -274,7 +274,7 @@ def spoil_record(step):
 
 
 DAMAGE = {
-    flip: r"train/\S+ has other contents than were written",
+    flip: r"train/\S+ has different contents than were written",
     truncate: r"params/\S+ has [\d,]+ bytes instead of [\d,]+",
     lose_one: "data/metadata is missing",
     lose_record_and_more: ".",
@@ -287,7 +287,7 @@ def test_the_one_before_a_broken_one(run, damage):
     config, said = run_config(), []
     damage(run / "6")
     if damage in (truncate, spoil_record):
-        with pytest.raises(ModelError, match=f"{run / '6'} is broken: {DAMAGE[damage]}"):
+        with pytest.raises(ModelError, match=f"{run / '6'} is damaged: {DAMAGE[damage]}"):
             read_orbax(run)
         assert read_orbax(run / "3")[0] == config.model
     with Checkpoints(run, config, said.append) as checkpoints:
@@ -295,7 +295,7 @@ def test_the_one_before_a_broken_one(run, damage):
         assert_is(restored.state, config, 3)
         assert restored.data_state == {"next_example": 3}
         assert len(said) == 1
-        match = f"Checkpoint 6 is broken \\({DAMAGE[damage]}.*\\); it is set aside as 6.broken"
+        match = f"Checkpoint 6 is damaged \\({DAMAGE[damage]}.*\\); it was renamed to 6.broken"
         assert re.search(match, said[0]), said
         if damage is flip:
             checkpoints.save(state_of(config, 6), {})  # the run comes to this number again

@@ -80,11 +80,11 @@ def test_every_config_fits_the_devices_it_is_for(name):
     rows = choose_rows(lengths, batch.examples // parts, network.max_target_tokens, batch.block_tokens, parts)
     limit = gigabytes * 1_000_000_000 * 3 // 4
     said = "\n".join(forecast_lines(config, mesh, rows, lengths.mean(), memory_limit=limit))
-    assert f"packed in {rows} rows a device" in said
+    assert f"packed in {rows} rows per device" in said
     assert f" GB of {limit / 1e9:.2f} (" in said
     assert "DOES NOT FIT" not in said, said
     too_little = forecast_lines(config, mesh, rows, lengths.mean(), memory_limit=limit // 20)
-    assert any(line.startswith("THAT DOES NOT FIT") and "batch.accumulation=2" in line for line in too_little)
+    assert any(line.startswith("THIS DOES NOT FIT") and "batch.accumulation=2" in line for line in too_little)
 
 
 def test_mt3_is_the_published_recipe():

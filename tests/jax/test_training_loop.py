@@ -96,7 +96,7 @@ def test_more_steps_go_on_and_a_shard_that_vanishes_is_named(tmp_path):
     manifest, said = sine_pieces(tmp_path / "pieces"), []
     run_small(manifest, 5, tmp_path, "validation.split=nowhere")  # which is not looked for without every_steps
     assert run_small(manifest, 5, tmp_path, say=said.append).step == 5
-    assert "has 5 steps already" in said[-1]
+    assert "already has 5 steps" in said[-1]
     assert run_small(manifest, 7, tmp_path).step == 7
     assert [line["step"] for line in history(tmp_path / "run")] == [1, 2, 3, 4, 5, 6, 7]
     shutil.rmtree(manifest.parent / "shards")
@@ -118,7 +118,7 @@ def test_what_was_learned_is_saved_when_the_data_end_in_an_error(pieces, tmp_pat
     monkeypatch.undo()
     said = []
     run_small(pieces, 4, tmp_path, say=said.append)
-    assert any("Going on after step 3 " in line for line in said)
+    assert any("Resuming from step 3 " in line for line in said)
 
 
 def test_memory_that_does_not_suffice_is_a_sentence_with_everything_saved(pieces, tmp_path, monkeypatch):
@@ -138,7 +138,7 @@ def test_memory_that_does_not_suffice_is_a_sentence_with_everything_saved(pieces
     monkeypatch.undo()
     said = []
     run_small(pieces, 4, tmp_path, say=said.append)
-    assert any("Going on after step 3 " in line for line in said)
+    assert any("Resuming from step 3 " in line for line in said)
 
 
 def test_batches_that_are_too_full_are_no_reason_to_compile_again(pieces, tmp_path, monkeypatch):

@@ -93,7 +93,7 @@ def test_killed_killed_while_writing_and_stopped_by_a_signal(pieces, uninterrupt
     process.send_signal(signal.SIGKILL)
     code, output = finish(process)
     assert code == -signal.SIGKILL
-    assert "Going on after step" in output
+    assert "Resuming from step" in output
 
     process = start(pieces, run, *CHANGES)
     wait_for_step(run, 19, process)
@@ -101,7 +101,7 @@ def test_killed_killed_while_writing_and_stopped_by_a_signal(pieces, uninterrupt
     code, output = finish(process)
     assert code == 75, output
     assert "SIGTERM received" in output
-    assert "The same command goes on" in output
+    assert "Run the same command to resume" in output
 
     code, output = finish(start(pieces, run, *CHANGES))
     assert code == 0, output
@@ -124,13 +124,13 @@ def test_two_processes_of_which_one_is_stopped_and_then_one_alone(pieces, tmp_pa
     codes, outputs = zip(*map(finish, pair), strict=True)
     assert codes == (75, 75), outputs
     assert "2 process(es)" in outputs[0]
-    assert "The same command goes on" in outputs[0]
+    assert "Run the same command to resume" in outputs[0]
     stopped_after = curve(run)[-1][0]
     assert 3 <= stopped_after < 12
 
     code, output = finish(start(pieces, run, *changes, num_steps=12))
     assert code == 0, output
-    assert f"Going on after step {stopped_after}" in output
+    assert f"Resuming from step {stopped_after}" in output
     np.testing.assert_allclose(np.array(curve(run)), np.array(curve(whole)), rtol=1e-5)
     expected = arrays(whole)
     for name, array in arrays(run).items():

@@ -30,14 +30,13 @@ def test_a_run_goes_on_only_as_the_same(tmp_path):
         Checkpoints(run, other)
     for part in ("seed (was 0, now 1)", 'optimizer.kind (was "adamw", now "adafactor")', "data.temperature"):
         assert part in caught.value.problem
-    assert "Go on with the same values" in caught.value.next_step
+    assert "Use the same values" in caught.value.next_step
     assert read_run_record(run)["config"]["seed"] == 0
     said = []
     free = dataclasses.replace(config, num_steps=5, safety=SafetyConfig(not_finite="skip"))
     Checkpoints(run, free, said.append).close()
     assert said == [
-        "Going on with other values than before: num_steps (was 1000000, now 5), "
-        'safety.not_finite (was "stop", now "skip").'
+        'Resuming with changed values: num_steps (was 1000000, now 5), safety.not_finite (was "stop", now "skip").'
     ]
     record = read_run_record(run)
     assert record["config"]["data"]["manifest"] == config.data.manifest
@@ -62,12 +61,15 @@ def test_the_revision_of_a_checkout(monkeypatch):
 
 def test_folders_of_something_else(tmp_path):
     (tmp_path / "thesis.tex").write_text("...")
-    for place, problem in ((tmp_path, "it holds thesis.tex, but no run.json"), (tmp_path / "thesis.tex", "is a file")):
+    for place, problem in (
+        (tmp_path, "it contains thesis.tex, but no run.json"),
+        (tmp_path / "thesis.tex", "is a file"),
+    ):
         with pytest.raises(TrainingError, match=problem):
             Checkpoints(place, run_config())
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "run.json").write_text("[]")
-    with pytest.raises(TrainingError, match="no record of a training run"):
+    with pytest.raises(TrainingError, match="not the record of a training run"):
         Checkpoints(broken, run_config())

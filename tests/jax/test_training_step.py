@@ -145,7 +145,7 @@ def test_meshes_that_cannot_be():
         ({"data": 4, "fsdp": 2}, "A mesh of 4 x 2 needs 8 devices; there are 6. Set compute.data=-1"),
         ({"fsdp": 4}, "6 devices cannot be split into rows of compute.fsdp=4. Choose compute.fsdp"),
         ({"data": -1, "fsdp": -1}, "one of the two may be -1"),
-        ({"data": 0}, "compute.data=0 and compute.fsdp=1 make no mesh"),
+        ({"data": 0}, "compute.data=0 and compute.fsdp=1 do not form a mesh"),
     ):
         with pytest.raises(UsageError) as raised:
             make_mesh(ComputeConfig(**changes), devices)
@@ -158,7 +158,7 @@ def test_batches_that_cannot_be_divided():
     with pytest.raises(UsageError) as raised:
         check_batch(config, Devices(8))
     assert str(raised.value) == (
-        "100 examples cannot be divided equally among 8 devices in 2 parts. Set batch.examples to 96 or 112."
+        "100 examples cannot be divided equally among 8 devices in 2 microbatches. Set batch.examples to 96 or 112."
     )
     with pytest.raises(UsageError, match=r"among 256 devices\. Set batch\.examples to 256\."):
         check_batch(dataclasses.replace(config, batch=BatchConfig(examples=100)), Devices(256))

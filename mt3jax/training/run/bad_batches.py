@@ -1,4 +1,4 @@
-"""What the batches of updates that were not applied were made of, a line each in the run's folder."""
+"""The content of batches whose update was not applied, one line each in the run's folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mt3jax.pipeline import Pipeline
 
 
 def bad_batches_file() -> str:
-    """Of this process: appending to one file from several hosts loses lines on some file systems."""
+    """One per process: appending to one file from several hosts loses lines on some file systems."""
     return "bad_batches.jsonl" if jax.process_count() == 1 else f"bad_batches.{jax.process_index()}.jsonl"
 
 
@@ -39,11 +39,11 @@ def note_bad_batch(
         with (run_directory / bad_batches_file()).open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
     except OSError as error:  # no reason to stop, least of all for one process alone
-        say(f"The bad batch could not be noted: {error.strerror or error}.")
+        say(f"The bad batch could not be recorded: {error.strerror or error}.")
 
 
 def chunk_names(pipeline: Pipeline, host: dict[str, np.ndarray]) -> list[str]:
-    """What the examples of a batch were cut from: `dataset/split/track/stem`, seconds, row of the manifest."""
+    """The origin of a batch's examples: `dataset/split/track/stem`, seconds, row of the manifest."""
     manifest = pipeline.manifest
     frames_per_second = pipeline.stream.config.model.spectrogram.frames_per_second
     return [

@@ -1,15 +1,15 @@
-"""A run's folder: numbered checkpoints, each written aside and then renamed, and what they are restored to.
+"""A run's folder: numbered checkpoints, each written under a temporary name and then renamed, and restoring them.
 
     run.json          the run's configuration and program (`run_record.py`)
-    3000/params/      what is validated and converted: the moving average, or the parameters where there is none
-    3000/train/       optimizer state, counters, and the parameters themselves where `params` is the average
+    3000/params/      what is validated and converted: the moving average, or the parameters if there is none
+    3000/train/       optimizer state, counters, and the parameters themselves if `params` is the average
     3000/config/      the model's configuration, as JSON
     3000/data/        the place in the data, as JSON
     3000/metrics/     of the validation, as JSON
-    3000/checksums.json    sizes and checksums of all that (`checksums.py`)
-    3000.broken/      a checkpoint that could not be read and was passed over
+    3000/checksums.json    sizes and checksums of all of these (`checksums.py`)
+    3000.broken/      a checkpoint that could not be read and was skipped
 
-Random keys need no saving: they are made of the seed, which is in the configuration, and the step.
+Random keys need not be saved: they are made from the seed, which is in the configuration, and the step.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ from mt3jax.training.run.hosts import first_process_does, said_by_first_process,
 from mt3jax.training.run.run_record import RUN_FILE, check_folder, write_run_record
 from mt3jax.training.step.state import TrainState
 
-HALF_WRITTEN = ".orbax-checkpoint-tmp*"  # behind the step, as Orbax names what it has not renamed yet
+HALF_WRITTEN = ".orbax-checkpoint-tmp*"  # after the step: Orbax's name for a checkpoint that is not renamed yet
 COUNTERS = ("step", "norm_mean", "num_skipped", "skipped_in_row")
 LOCK_FILE = ".lock"
-MOST_SECONDS_UNSEEN = 60.0  # NFS believes for up to half of that that a file is not there
-SPARE_BYTES = 1 << 20  # for Orbax's descriptions and the JSON
+MOST_SECONDS_UNSEEN = 60.0  # NFS may report for up to half of this that a new file does not exist
+SPARE_BYTES = 1 << 20  # for Orbax's metadata and the JSON
 Say = Callable[[str], None]
-# Names of figures in the metrics that a checkpoint is saved with, and which of two is the better.
+# Names of the metrics that a checkpoint is saved with, and which of two values is better.
 BEST_BY: dict[str, Callable[..., float]] = {"validation/loss": min, "validation/note_f1": max}
 
 
 @dataclass(frozen=True)
 class Restored:
-    """What a checkpoint held; `metrics` is empty where it was saved without a validation."""
+    """The content of a checkpoint; `metrics` is empty if it was saved without a validation."""
 
     state: TrainState
     data_state: dict[str, Any]
@@ -61,10 +61,10 @@ class LastAndBest:
     """A preservation policy for Orbax's `CheckpointManager`.
 
     Args:
-        keep_last: so many of the newest.
-        keep_best: so many of the best by each figure of `BEST_BY`; the earlier of two that are equal.
+        keep_last: number of newest checkpoints that are kept.
+        keep_best: number of best checkpoints kept by each metric of `BEST_BY`; of two equal ones the earlier is kept.
 
-    `metrics` are those of each step. A step without a figure, or with one that is no number, is none of the best by it.
+    `metrics` are those of each step. A step whose metric is missing or NaN never counts as best.
     """
 
     def __init__(self, keep_last: int, keep_best: int) -> None:
@@ -72,12 +72,12 @@ class LastAndBest:
         self.metrics: dict[int, dict[str, float]] = {}
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Orbax's question, for checkpoints in the order of their steps."""
+        """Orbax asks this for its checkpoints in the order of their steps."""
         kept = self.kept([checkpoint.step for checkpoint in checkpoints])
         return [checkpoint.step in kept for checkpoint in checkpoints]
 
     def kept(self, steps: Sequence[int]) -> set[int]:
-        """Those of `steps` (ascending) that stay."""
+        """Those of `steps` (ascending) that are kept."""
         kept = set(steps[-self.keep_last :])
         for name, better in BEST_BY.items():
             sign = 1 if better is min else -1
@@ -89,14 +89,14 @@ class LastAndBest:
 class Checkpoints:
     """Saves and restores a run's state. All processes call the same methods in the same order.
 
-    Opening makes the folder and `run.json`, and removes what a killed process had not finished writing.
+    Opening creates the folder and `run.json`, and removes what a killed process had not finished writing.
 
     Args:
-        directory: of the run; absent, empty or of this run.
+        directory: of the run; absent, empty or that of this run.
         config: of the run.
-        say: takes what the user should know.
+        say: called with messages for the user.
 
-    Raises `TrainingError` where the folder holds something else, another run, or one that is still training.
+    Raises `TrainingError` if the folder contains something else, another run, or one that is still training.
     """
 
     def __init__(self, directory: str | os.PathLike[str], config: TrainingConfig, say: Say = print) -> None:
@@ -111,14 +111,14 @@ class Checkpoints:
                 "Choose one on a file system that all hosts share with --output.",
             )
         if changes:
-            say(f"Going on with other values than before: {', '.join(map(str, changes))}.")
+            say(f"Resuming with changed values: {', '.join(map(str, changes))}.")
         self._retention = LastAndBest(config.checkpoint.keep_last, config.checkpoint.keep_best)
         self._saving: int | None = None
         self._has_failed = False
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self._retention,
-            cleanup_tmp_directories=False,  # which Orbax does in the background: not done by the end of a short run
-            lightweight_initialize=True,  # so that no broken file of a checkpoint can keep it from starting
+            cleanup_tmp_directories=False,  # Orbax would do it in the background and not finish in a short run
+            lightweight_initialize=True,  # so that a damaged file of a checkpoint cannot keep it from starting
             async_options=ocp.AsyncOptions(post_finalization_callback=self._record),
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
@@ -129,14 +129,14 @@ class Checkpoints:
     def save(
         self, state: TrainState, data_state: Mapping[str, Any], metrics: Mapping[str, float] | None = None
     ) -> None:
-        """Writes a checkpoint while training goes on; a step that has one already is left as it is.
+        """Writes a checkpoint while training continues; a step that already has one is skipped.
 
         Args:
-            state: may be given away to the next step as soon as this returns.
-            data_state: where the data goes on, of types that JSON knows.
+            state: may be donated to the next step as soon as this returns.
+            data_state: where the data continues, in JSON-ready types.
             metrics: of the validation after this step, which decide whether it is among the best.
 
-        Raises `TrainingError` where it, or the one before, cannot be written. Earlier ones stay as they are.
+        Raises `TrainingError` if it, or the previous one, cannot be written. Earlier ones are untouched.
         """
         self.wait()
         step = int(state.step)
@@ -158,24 +158,24 @@ class Checkpoints:
             self._manager.save(step, args=items, force=True)
 
     def wait(self) -> None:
-        """Waits until what is being written is there. Raises `TrainingError` where it could not be written."""
+        """Waits until the current checkpoint is written. Raises `TrainingError` if it could not be written."""
         with self._failures_named():
             self._manager.wait_until_finished()
 
     def restore(self, abstract_state: TrainState) -> Restored | None:
-        """The newest checkpoint that is whole; None where there are no checkpoints.
+        """The newest complete checkpoint; None if there are no checkpoints.
 
-        One that is broken is named, and set aside as soon as an earlier one could be read.
+        Damaged ones are reported, and renamed as soon as an earlier one could be read.
 
         Args:
             abstract_state: shapes and shardings to restore to, whatever they were when it was saved.
 
-        Raises `TrainingError` where there are checkpoints and none can be used, or where the disk has no room for
+        Raises `TrainingError` if there are checkpoints and none can be used, or if the disk has no space for
         a new one.
         """
         self.wait()
         steps = sorted(self._manager.all_steps(), reverse=True)
-        # The old ones are deleted only when the new one is there, so the first two need room side by side.
+        # Old ones are deleted only when the new one is complete, so the first two need space at the same time.
         first_process_does(lambda: self._check_room(abstract_state, 1 if steps else 2, "for checkpoints"))
         broken: dict[int, str] = {}
         for step in steps:
@@ -188,18 +188,19 @@ class Checkpoints:
             return None
         newest = max(broken)
         raise TrainingError(
-            f"None of the {len(broken)} checkpoints in {self.directory} can be used; of {newest}, {broken[newest]}.",
-            "Bring one back from a copy, or begin another run with --output.",
+            f"None of the {len(broken)} checkpoints in {self.directory} can be used; "
+            f"the newest, {newest}: {broken[newest]}.",
+            "Restore one from a copy, or start a new run with --output.",
         )
 
     def close(self) -> None:
-        """Waits for what is being written, and gives the folder free."""
+        """Waits for the current checkpoint, and releases the folder."""
         try:
             self.wait()
             self._manager.close()
         finally:
             if self._has_failed:
-                self._remove_half_written()  # by writes that went on after another had failed
+                self._remove_half_written()  # by writes that continued after another had failed
             if self._lock is not None:
                 self._lock.close()
                 self._lock = None
@@ -213,7 +214,7 @@ class Checkpoints:
         try:
             self.close()
         except TrainingError:
-            if error is None:  # what ended the run first is what the user should read
+            if error is None:  # the user should read the error that ended the run
                 raise
 
     # ---- Opening
@@ -224,11 +225,12 @@ class Checkpoints:
             self._lock = _take_lock(self.directory / LOCK_FILE)
         except OSError as error:
             raise TrainingError(
-                f"Cannot write to {self.directory}: {error.strerror or error}.", "Choose another place with --output."
+                f"Cannot write to {self.directory}: {error.strerror or error}.", "Choose another folder with --output."
             ) from error
         if self._lock is None:
             raise TrainingError(
-                f"Another process is training in {self.directory}.", "Wait for it, or choose another with --output."
+                f"Another process is training in {self.directory}.",
+                "Wait for it, or choose another folder with --output.",
             )
         for directory in self.directory.glob(f"*{HALF_WRITTEN}"):
             shutil.rmtree(directory, ignore_errors=True)
@@ -237,7 +239,7 @@ class Checkpoints:
     # ---- Saving
 
     def _record(self) -> None:
-        """Called by Orbax's thread in the first process, when all files are there and still aside."""
+        """Called by Orbax's thread in the first process, when all files are written, still under the temporary name."""
         for directory in self._half_written():
             record_checksums(directory)
 
@@ -253,8 +255,8 @@ class Checkpoints:
         free = shutil.disk_usage(self.directory).free
         if free < needed:
             raise TrainingError(
-                f"{self.directory} has too little room {purpose}: {_shown(free)} are free of {_shown(needed)} needed.",
-                "Make room (earlier checkpoints are untouched), or choose another disk with --output.",
+                f"{self.directory} has too little space {purpose}: {_shown(free)} free, {_shown(needed)} needed.",
+                "Free some space (earlier checkpoints are untouched), or use another disk with --output.",
             )
 
     @contextlib.contextmanager
@@ -263,30 +265,30 @@ class Checkpoints:
             yield
         except MT3Error:
             raise
-        except Exception as error:  # whatever Orbax, TensorStore and the file system raise
+        except Exception as error:  # Orbax, TensorStore and the file system raise many kinds
             raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> TrainingError:
         self._has_failed = True
         self._remove_half_written()
-        self._manager.reload()  # it has forgotten old steps that it was going to delete after this one
+        self._manager.reload()  # it has forgotten the old steps that it was going to delete after this one
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         return TrainingError(
             f"Checkpoint {self._saving} could not be written to {self.directory}: {reason.rstrip('.')}.",
-            "Earlier checkpoints are untouched: make sure that the disk has room, and start the same command again.",
+            "Earlier checkpoints are untouched: make sure that the disk has space, then run the same command again.",
         )
 
     # ---- Restoring
 
     def _try(self, step: int, abstract_state: TrainState) -> tuple[Restored | None, str]:
-        """A checkpoint, or what is wrong with it; all processes come to the same."""
+        """A checkpoint, or what is wrong with it; all processes get the same result."""
         problem = find_damage(self.directory / str(step)) if jax.process_index() == 0 else ""
         if said_by_first_process(bool(problem)):
-            return None, problem or "the first process found it broken"
+            return None, problem or "the first process found it damaged"
         restored = None
         try:
             restored = self._read(step, abstract_state)
-        except Exception as error:  # Orbax and TensorStore raise many kinds for broken files
+        except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
             problem = (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".")
         if not true_for_all_processes(restored is not None):
             return None, problem or "another process could not read it"
@@ -306,11 +308,11 @@ class Checkpoints:
         return Restored(_to_state(found["params"], found["train"]), dict(found["data"]), dict(found["metrics"]))
 
     def _set_aside(self, broken: Mapping[int, str]) -> None:
-        """Takes broken checkpoints' numbers from them, which the run will come to again."""
+        """Renames damaged checkpoints, since the run will reach their steps again."""
         if not broken:
             return
         for step, problem in broken.items():
-            self._say(f"Checkpoint {step} is broken ({problem}); it is set aside as {step}.broken.")
+            self._say(f"Checkpoint {step} is damaged ({problem}); it was renamed to {step}.broken.")
         first_process_does(lambda: self._rename(broken))
         self._manager.reload()
 
@@ -322,7 +324,7 @@ class Checkpoints:
 
 
 def _read_metrics(directory: Path) -> dict[str, float]:
-    """The figures that a checkpoint was saved with; none where they cannot be read."""
+    """The metrics that a checkpoint was saved with; none if they cannot be read."""
     try:
         found = json.loads((directory / "metrics" / "metrics").read_text(encoding="utf-8"))
         return {str(name): float(value) for name, value in found.items()}
@@ -331,9 +333,9 @@ def _read_metrics(directory: Path) -> dict[str, float]:
 
 
 def quiet_orbax() -> None:
-    """Leaves out what Orbax logs: tracebacks of errors that it raises as well, and advice on its use.
+    """Suppresses Orbax's log messages: tracebacks of errors that it also raises, and advice on its use.
 
-    When one of its writes or reads fails, asyncio reports each of the others besides; of Orbax's, that is left out too.
+    When one of its writes or reads fails, asyncio also reports each of the others; for Orbax these are suppressed too.
     """
     for name in ("absl", "asyncio"):
         logging.getLogger(name).addFilter(_is_not_orbax)  # once, however often it is called
@@ -345,7 +347,7 @@ def _is_not_orbax(record: logging.LogRecord) -> bool:
 
 
 def _to_items(state: TrainState) -> tuple[Any, dict[str, Any]]:
-    """What goes into `params` and into `train`."""
+    """The content of `params` and of `train`."""
     train = {"opt_state": state.opt_state, **{name: getattr(state, name) for name in COUNTERS}}
     if state.ema is None:
         return state.params, train
@@ -366,7 +368,7 @@ def _shown(num_bytes: int) -> str:
 
 
 def _appears(path: Path) -> bool:
-    """Whether a file is there that another host may have just made, which network file systems show late."""
+    """Whether a file exists that another host may have just made, which network file systems show late."""
     ends = time.monotonic() + MOST_SECONDS_UNSEEN
     while not path.exists() and time.monotonic() < ends:
         time.sleep(0.2)
@@ -374,7 +376,7 @@ def _appears(path: Path) -> bool:
 
 
 def _take_lock(path: Path) -> Any:
-    """An open file that this process holds a lock on; None where another one does. The system frees it in any case."""
+    """An open file that this process holds a lock on; None if another one does. The system releases it in any case."""
     file = path.open("w")
     try:
         import fcntl

@@ -1,4 +1,4 @@
-"""Checksums of a checkpoint's files: recorded as it is written, looked at before it is read."""
+"""Checksums of a checkpoint's files: recorded when it is written, checked before it is read."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ RECORD_FILE = "checksums.json"
 
 
 def record_checksums(directory: Path) -> None:
-    """Writes size and SHA-256 of every file of a checkpoint's items into `checksums.json`, and all to the disk.
+    """Writes size and SHA-256 of every file of a checkpoint's items to `checksums.json`, and flushes all to disk.
 
-    To be called while the checkpoint still has its temporary name, so that it has a record as soon as it is there.
-    Files beside the items are Orbax's notes, which it goes on writing to, and are left out.
+    Call it while the checkpoint still has its temporary name, so that it has a record as soon as it exists.
+    Files next to the items are Orbax's own, which it continues to write to; they are left out.
     """
     files = {}
     for path in _files(directory):
         with path.open("rb") as file:
-            # What the file system still holds in memory would be lost, under its final name, with the power.
+            # Otherwise a power failure could lose data that is still in memory, under the final name.
             os.fsync(file.fileno())
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         files[path.relative_to(directory).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
@@ -33,11 +33,11 @@ def record_checksums(directory: Path) -> None:
 
 
 def find_damage(directory: Path, items: tuple[str, ...] = ()) -> str:
-    """What is wrong with a checkpoint, in a few words without a full stop; empty where nothing is or no record tells.
+    """What is wrong with a checkpoint, in a few words without a full stop; empty if nothing is, or without a record.
 
     Args:
         directory: the checkpoint.
-        items: only these of its folders; all of them where empty.
+        items: only these of its folders; empty for all of them.
     """
     try:
         files = json.loads((directory / RECORD_FILE).read_text(encoding="utf-8"))["files"]
@@ -47,7 +47,7 @@ def find_damage(directory: Path, items: tuple[str, ...] = ()) -> str:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return f"{RECORD_FILE} cannot be read"
     wanted = {name: entry for name, entry in expected.items() if not items or name.split("/")[0] in items}
-    for name, (num_bytes, _) in wanted.items():  # sizes first: quick, and what a full disk or a broken copy changes
+    for name, (num_bytes, _) in wanted.items():  # sizes first: quick, and changed by a full disk or an incomplete copy
         try:
             found = (directory / name).stat().st_size
         except OSError:
@@ -58,7 +58,7 @@ def find_damage(directory: Path, items: tuple[str, ...] = ()) -> str:
         try:
             with (directory / name).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                    return f"{name} has other contents than were written"
+                    return f"{name} has different contents than were written"
         except OSError as error:
             return f"{name} cannot be read: {error.strerror or error}"
     return ""

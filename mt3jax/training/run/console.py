@@ -1,4 +1,4 @@
-"""What a person sees of a run: one live line with a bar on a terminal, plain lines elsewhere."""
+"""The output of a run for a person: one live line with a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def progress_line(
 ) -> str:
     """`step 1,200/1,000,000  loss 1.234  accuracy 56 %  1,980 ex/s  MFU 41 %  waiting 1 %  left 3 h 12 min`.
 
-    Figures by the names of `meter.py`; what is not among them is left out.
+    Metrics by the names of `meter.py`; missing ones are left out.
     """
     forms: dict[str, Callable[[float], str]] = {
         "train/loss": lambda value: f"loss {value:.3f}",
@@ -49,8 +49,8 @@ def duration_text(seconds: float) -> str:
 class Console:
     """Progress and messages of a run. Close it, or use it as a context, so that the terminal is left in order.
 
-    On a terminal (of standard error) a live line follows each step and messages stand above it; elsewhere each
-    report is a line of its own, said by `say`.
+    On a terminal (standard error) a live line follows each step, with messages above it; elsewhere each
+    report is a line of its own, passed to `say`.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Console:
         is_terminal: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`first_step` is the last step done before, 0 for a new run. Without `is_shown` only messages are said."""
+        """`first_step` is the last finished step, 0 for a new run. Without `is_shown`, only messages are printed."""
         self._num_steps, self._say, self._clock, self._is_shown = num_steps, say, clock, is_shown
         self._figures: Mapping[str, float] = {}
         self._note = ""
@@ -80,19 +80,19 @@ class Console:
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def step(self, step: int, loss: float | None = None) -> None:
-        """A step is done, with its loss where it is known; seen on a terminal only."""
+        """A step is done, with its loss if known; shown on a terminal only."""
         self._step = step
         if loss is not None:
             self._figures = {**self._figures, "train/loss": loss}
         self._show()
 
     def note(self, text: str) -> None:
-        """What goes on besides steps, such as `validating`; empty when it is over. Seen on a terminal only."""
+        """Work other than steps, such as `validating`; empty when it is over. Shown on a terminal only."""
         self._note = text
         self._show()
 
     def report(self, step: int, figures: Mapping[str, float]) -> None:
-        """The figures of the steps up to this one, by the names of `meter.py`."""
+        """The metrics of the steps up to this one, by the names of `meter.py`."""
         self._step, self._figures = step, figures
         if self._begun is None:
             self._begun = (step, self._clock())
@@ -102,7 +102,7 @@ class Console:
             self._say(progress_line(step, self._num_steps, figures, self.seconds_left()))
 
     def seconds_left(self) -> float | None:
-        """Until the last step at the pace since the first report, validation and all; None where that is unknown."""
+        """Seconds to the last step at the pace since the first report, with validation and all; None if unknown."""
         steps_left = self._num_steps - self._step
         if self._begun is not None and self._step > self._begun[0]:
             step, seconds = self._begun
@@ -111,7 +111,7 @@ class Console:
         return steps_left / pace if pace else None
 
     def close(self) -> None:
-        """Takes the live line away and leaves its last state as a plain one. More calls do nothing."""
+        """Removes the live line and leaves its last state as a plain one. Further calls do nothing."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

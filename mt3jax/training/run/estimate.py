@@ -1,7 +1,7 @@
 """What a run will take, before anything is compiled: parameters, arithmetic, memory of a device, time.
 
 The arithmetic is counted as in "model FLOPs utilisation": two operations for each product and sum that the network's
-matrix products need, three times the forward pass for forward and backward. What is computed again or in vain (remat,
+matrix products need, three times the forward pass for forward and backward. Repeated or wasted computation (remat,
 padding), the spectrogram, softmax, norms and the optimizer are not counted.
 """
 
@@ -26,8 +26,8 @@ from mt3jax.training.run.console import duration_text
 from mt3jax.training.step.loss import chunk_tokens
 from mt3jax.training.step.state import TrainState, abstract_state
 
-# Operations a second and device in bfloat16 without sparsity, from the makers' data sheets; a part of JAX's name of
-# the device's kind tells, the first that fits.
+# Operations per second and device in bfloat16 without sparsity, from the makers' data sheets; the first entry whose
+# name is part of JAX's name of the device kind applies.
 PEAK_FLOPS = (
     ("H100 PCIe", 756e12),
     ("H100 NVL", 835e12),
@@ -40,11 +40,11 @@ PEAK_FLOPS = (
     ("TPU v5", 459e12),
     ("TPU v6", 918e12),
 )
-# Where memory does not suffice, in this order: short numbers cost nothing, parts hardly anything, computing twice a
+# If memory is not enough, in this order: bfloat16 costs nothing, microbatches hardly anything, computing twice a
 # quarter of the speed.
 ADVICE = "Set compute.dtype=bfloat16, then batch.accumulation=2 (4, ...), then compute.remat=true."
-# Share of the peak that estimates of time suppose.
-EXPECTED_MFU = 0.20  # nobody has measured it; docs/performance.md says what the figure comes from
+# The share of the peak assumed in estimates of time.
+EXPECTED_MFU = 0.20  # not measured; docs/performance.md explains the figure
 
 
 def forecast_lines(
@@ -55,13 +55,13 @@ def forecast_lines(
     first_step: int = 0,
     memory_limit: int | None = None,
 ) -> list[str]:
-    """What a run will take, in lines for the user.
+    """What a run will take, as lines for the user.
 
     Args:
-        rows: of a device and part, in all steps.
+        rows: per device and microbatch, in all steps.
         mean_tokens: of a target in the data.
-        first_step: that are done already.
-        memory_limit: bytes that there are on a device; None where it is not known.
+        first_step: number of steps that are already done.
+        memory_limit: bytes available on a device; None if unknown.
     """
     network, batch = config.model.network, config.batch
     places = rows * mesh.size * batch.accumulation * network.max_target_tokens
@@ -70,18 +70,18 @@ def forecast_lines(
     flops = batch.examples * example_flops(config.model, mean_tokens)
     form = "packed" if batch.packed else "padded"
     there_is = "" if memory_limit is None else f" of {memory_limit / 1e9:.2f}"
-    parts = f" in {batch.accumulation} parts" if batch.accumulation > 1 else ""
+    parts = f" in {batch.accumulation} microbatches" if batch.accumulation > 1 else ""
     lines = [
         f"{config.name}: {network.num_encoder_layers} + {network.num_decoder_layers} layers, "
         f"{num_parameters(config.model):,} parameters, computed in {config.compute.dtype}",
-        f"A step: {batch.examples} examples{parts}, {mean_tokens:.0f} tokens each, {form} in {rows} rows a device"
+        f"A step: {batch.examples} examples{parts}, {mean_tokens:.0f} tokens each, {form} in {rows} rows per device"
         f" ({100 * padding:.0f} % padding), {flops / 1e12:.3g} TFLOP",
-        f"Memory a device, estimated: {memory.total / 1e9:.2f} GB{there_is} (parameters and optimizer "
+        f"Estimated memory per device: {memory.total / 1e9:.2f} GB{there_is} (parameters and optimizer "
         f"{(memory.params + memory.optimizer + memory.average) / 1e9:.2f}, gradients {memory.gradients / 1e9:.2f}, "
         f"activations {memory.activations / 1e9:.2f})",
     ]
     if memory_limit is not None and memory.total > memory_limit:
-        lines.append(f"THAT DOES NOT FIT: expect to run out of memory. {ADVICE}")
+        lines.append(f"THIS DOES NOT FIT: expect to run out of memory. {ADVICE}")
     seconds = run_seconds(config, mean_tokens, mesh.size)
     if seconds is not None:
         left = seconds * (config.num_steps - first_step) / config.num_steps
@@ -94,18 +94,18 @@ def forecast_lines(
 
 @contextlib.contextmanager
 def exhaustion_explained() -> Iterator[None]:
-    """Makes a `TrainingError` of XLA's pages about memory that it could not get."""
+    """Turns XLA's pages about memory that it could not get into a `TrainingError`."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         said = str(error).splitlines()[0].strip().rstrip(".")
-        raise TrainingError(f"The memory of the devices does not suffice ({said}).", ADVICE) from error
+        raise TrainingError(f"The devices ran out of memory ({said}).", ADVICE) from error
 
 
 def memory_limit(mesh: Mesh) -> int | None:
-    """Bytes that JAX may take on the smallest of this process's devices; None where it does not say, as on CPUs."""
+    """Bytes that JAX may use on the smallest of this process's devices; None if it does not say, as on CPUs."""
     stats = [device.memory_stats() or {} for device in mesh.local_devices]
     limits = [found["bytes_limit"] for found in stats if found.get("bytes_limit")]
     return min(limits, default=None)
@@ -124,9 +124,9 @@ def example_flops(config: ModelConfig, tokens: float, frames: int | None = None)
         tokens: of its target, the end token included; the mean over examples for a mean.
         frames: of its input; by default the network's.
 
-    An encoder layer takes 8 e j + 2 (g + 1) e m + 4 j frames a frame; a decoder layer 4 e j a frame for the keys and
-    values of the cross-attention, and 12 e j + 2 (g + 1) e m + 4 j frames + 2 j (tokens + 1) a token, the causal half
-    of the self-attention; then 2 b e a frame for the input and 2 e v a token for the logits.
+    An encoder layer takes 8 e j + 2 (g + 1) e m + 4 j frames per frame; a decoder layer 4 e j per frame for keys and
+    values of the cross-attention, and 12 e j + 2 (g + 1) e m + 4 j frames + 2 j (tokens + 1) per token, the causal half
+    of the self-attention; then 2 b e per frame for the input and 2 e v per token for the logits.
     """
     network = config.network
     frames = network.input_frames if frames is None else frames
@@ -141,7 +141,7 @@ def example_flops(config: ModelConfig, tokens: float, frames: int | None = None)
 
 
 def peak_flops(device_kind: str | None = None) -> float | None:
-    """Of a device by its kind (JAX's `device_kind`; by default the first device's); None where it is not known."""
+    """For a kind of device (JAX's `device_kind`; by default the first device's); None if unknown."""
     kind = jax.devices()[0].device_kind if device_kind is None else device_kind
     return next((peak for name, peak in PEAK_FLOPS if name in kind), None)
 
@@ -155,7 +155,7 @@ def mfu(
 ) -> float | None:
     """Model FLOPs utilisation, a share of the devices' peak in bfloat16; None on unknown devices.
 
-    `examples_per_second` of all devices together, whose targets have `tokens` on average.
+    `examples_per_second` is for all devices together, with `tokens` per target on average.
     """
     peak = peak_flops(device_kind)
     return None if peak is None else examples_per_second * example_flops(config, tokens) / (peak * num_devices)
@@ -177,10 +177,10 @@ class MemoryEstimate:
     """Bytes on one device.
 
     Attributes:
-        params, optimizer, average: what is kept from step to step.
-        gradients: of one part and, with several, their sum; where parameters are split, gathered ones, too.
-        activations: kept for the backward pass, or the spectrogram's where that is more; with the logits of a chunk.
-        batch: two steps' input, since the next is brought while one is computed.
+        params, optimizer, average: kept from step to step.
+        gradients: of one microbatch and, with several, their sum; if parameters are split, also the gathered ones.
+        activations: kept for the backward pass, or the spectrogram's if larger; with the logits of a chunk.
+        batch: two steps' input, since the next one is sent while one is computed.
     """
 
     params: int
@@ -198,7 +198,7 @@ class MemoryEstimate:
 def memory_estimate(config: TrainingConfig, mesh: Mesh, rows: int | None = None) -> MemoryEstimate:
     """Memory that a step needs on each device of `mesh`, from shapes alone; activations are a rough count.
 
-    `rows`: decoder rows of a device and part; by default as many as it has examples.
+    `rows`: decoder rows per device and microbatch; by default as many as it has examples.
     """
     state: TrainState = abstract_state(config, mesh)
     whole = 4 * num_parameters(config.model)
@@ -218,16 +218,16 @@ def memory_estimate(config: TrainingConfig, mesh: Mesh, rows: int | None = None)
 
 
 def _bytes(tree: Any) -> int:
-    """Of a tree of abstract arrays, what lies on one device."""
+    """Bytes of a tree of abstract arrays that are on one device."""
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _activation_bytes(config: TrainingConfig, examples: int, rows: int) -> int:
-    """What the layers keep for the backward pass, and two copies of a chunk's logits in float32.
+    """The activations kept for the backward pass, and two copies of a chunk's logits in float32.
 
-    A place (frame or token) of a layer keeps its input to each block and norm, queries, keys, values, what attention
+    A position (frame or token) of a layer keeps its input to each block and norm, queries, keys, values, what attention
     and the MLP multiplied, and the attention's weights in float32 unless it is fused; a block of tokens the keys and
-    values of its example. With remat only the layers' inputs are kept, and of one layer at a time the rest; XLA undoes
+    values of its example. With remat only the layers' inputs are kept, and the rest for one layer at a time; XLA undoes
     that on CPUs. In float32 without remat XLA's own figures for 2 + 2 and 4 + 4 layers on a CPU were a tenth higher.
     """
     network, compute = config.model.network, config.compute
@@ -264,5 +264,5 @@ def _spectrogram_bytes(config: ModelConfig, examples: int) -> int:
 
 
 def _batch_bytes(config: TrainingConfig, examples: int, rows: int) -> int:
-    """Of one part: 16-bit audio, and four numbers a token."""
+    """For one microbatch: 16-bit audio, and four numbers per token."""
     return 2 * examples * config.model.segment_samples + 4 * 4 * rows * config.model.network.max_target_tokens

@@ -1,6 +1,6 @@
-"""Several processes that train together: finding each other, and agreeing on what one of them knows.
+"""Several processes that train together: finding each other, and sharing what one of them knows.
 
-SLURM, Open MPI, TPU pods and Kubernetes are found by JAX itself. Elsewhere three environment variables say it:
+JAX finds SLURM, Open MPI, TPU pods and Kubernetes by itself. Elsewhere three environment variables are needed:
 JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 """
 
@@ -16,15 +16,15 @@ from jax.experimental import multihost_utils
 
 from mt3core.errors import TrainingError, UsageError
 
-# Takes bytes of this host and returns those of all hosts in their order.
+# Sends the bytes of this host and returns those of all hosts in their order.
 Gather = Callable[[bytes], list[bytes]]
 COORDINATOR, NUM_PROCESSES, PROCESS_ID = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
 
 def join_hosts() -> None:
-    """Joins the other processes of the job, where there are any. To be called before JAX computes anything.
+    """Joins the other processes of the job, if there are any. Must be called before JAX computes anything.
 
-    Raises `UsageError` where the environment names some of them but not all that is needed.
+    Raises `UsageError` if the environment names some of them but not everything that is needed.
     """
     if jax.distributed.is_initialized():
         return
@@ -37,31 +37,31 @@ def join_hosts() -> None:
                 f"The other processes cannot be found: {error}.",
                 f"Set {COORDINATOR} (host:port of process 0), {NUM_PROCESSES} and {PROCESS_ID}, or none of them.",
             ) from None
-        # Each process has all devices that it sees: whatever else is in the environment names no others.
+        # Each process uses all devices that it sees, whatever else is in the environment.
         jax.distributed.initialize(address, count, number, cluster_detection_method="deactivate")
         return
     try:
         jax.distributed.initialize()
     except ValueError as error:
-        if os.environ.get(COORDINATOR):  # it has been told that there are others
+        if os.environ.get(COORDINATOR):  # it was configured to have others
             raise UsageError(
                 f"{COORDINATOR} is set, but the other processes cannot be found: {str(error).rstrip('.')}.",
-                f"Set {NUM_PROCESSES} and {PROCESS_ID}, too, or none of the three.",
+                f"Set {NUM_PROCESSES} and {PROCESS_ID} as well, or none of the three.",
             ) from None
         return  # no cluster: this process is alone
     except RuntimeError as error:
-        if "before any JAX" in str(error):  # a program that has computed already, so it has no others
+        if "before any JAX" in str(error):  # a program that has already computed, so it has no others
             return
         raise
 
 
 def first_process_does(action: Callable[[], None]) -> None:
-    """Runs `action` in the first process only, the others waiting; where it raises anything, all of them stop."""
+    """Runs `action` only in the first process while the others wait; if it raises anything, all of them stop."""
     trouble: Exception | None = None
     if jax.process_index() == 0:
         try:
             action()
-        except Exception as error:  # whatever it is, the others must not wait for ever
+        except Exception as error:  # of any kind: the others must not wait for ever
             trouble = error
     if said_by_first_process(trouble is not None):
         raise trouble or TrainingError("The first process had to stop.", "Its message says why.")
@@ -88,7 +88,7 @@ def gather_bytes(data: bytes) -> list[bytes]:
 
 
 def on_one_device(params: Any, device: jax.Device) -> Any:
-    """Parameters as they are laid out over a mesh, whole on one device of this host. All hosts must call it."""
+    """Parameters laid out over a mesh, whole on one device of this host. All hosts must call it."""
 
     def whole(array: jax.Array) -> jax.Array:
         if not isinstance(array, jax.Array) or array.is_fully_addressable:

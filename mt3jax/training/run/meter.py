@@ -1,24 +1,24 @@
-"""What is reported of training: figures by name, each over the steps since the last report.
+"""The metrics of training: values by name, each over the steps since the last report.
 
     train/loss               per target token: cross entropy and z-loss
     train/cross_entropy      its parts
     train/z_loss
-    train/accuracy           share of the target tokens that the network finds most probable, each after the true ones
-    train/accuracy_TYPE      the same of one type of event: shift, pitch, velocity, tie, program, drum, end
+    train/accuracy           share of the target tokens that the network finds most probable, given the true ones before
+    train/accuracy_TYPE      the same for one type of event: shift, pitch, velocity, tie, program, drum, end
     train/gradient_norm      global norm before clipping, mean of the steps
     train/learning_rate      of the last step
     train/skipped_updates    steps whose update was not applied: not finite, or a spike
-    speed/steps_per_second   of the time since the last report, without validating and handing over checkpoints
+    speed/steps_per_second   over the time since the last report, without validation and saving
     speed/examples_per_second
     speed/tokens_per_second  target tokens
-    speed/mfu                model FLOPs utilisation, see `estimate.py`; on devices whose peak is known
+    speed/mfu                model FLOPs utilisation, see `estimate.py`; on devices with a known peak
     speed/input_wait         share of the time in which the loop waited for this host's examples
     data/tokens_per_example  target tokens
-    data/padding             share of the decoder's places without a target token
-    data/rejected            draws that were too long, per example; of this host, as the next
-    data/cut                 share of the examples whose target was cut, or left out of a batch that was too full
+    data/padding             share of the decoder's positions without a target token
+    data/rejected            draws that were too long, per example; on this host, like the next
+    data/cut                 share of the examples whose target was cut, or left out because the batch was too full
 
-Steps that are not finite are left out of loss, accuracy and norm. What did not occur has no figure.
+Steps that are not finite are left out of loss, accuracy and norm. Metrics without a value are absent.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class _Sums:
 
 
 class Meter:
-    """Feed it each step's figures by `add`, take them by `take`, which begins anew."""
+    """Pass each step's metrics to `add`, and get the report from `take`, which starts again."""
 
     def __init__(
         self, config: TrainingConfig, num_devices: int = 1, clock: Callable[[], float] = time.perf_counter
@@ -67,12 +67,12 @@ class Meter:
         self.start()
 
     def start(self) -> None:
-        """Leaves the time until now out of the next figures, such as that of compiling."""
+        """Leaves the time until now out of the next metrics, for example compilation."""
         self._started, self._paused_seconds = self._clock(), 0.0
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """The time within counts for no figure: validation and saving."""
+        """Time inside counts for no metric: validation and saving."""
         begun = self._clock()
         try:
             yield
@@ -80,7 +80,7 @@ class Meter:
             self._paused_seconds += self._clock() - begun
 
     def add(self, metrics: Mapping[str, np.ndarray | float], batch: StepBatch) -> None:
-        """One step: what it returned, fetched from the device, and what it was fed."""
+        """One step: its result, fetched from the device, and its input."""
         sums, tokens = self._sums, float(metrics["num_tokens"])
         sums.steps += 1
         sums.skipped += bool(metrics["rejection"])
@@ -104,7 +104,7 @@ class Meter:
         sums.count += np.asarray(metrics["count"], np.float64)
 
     def take(self) -> dict[str, float]:
-        """The figures since the last time, by name; see above. Empty without a step."""
+        """The metrics since the last time, by name; see above. Empty without a step."""
         sums, now = self._sums, self._clock()
         seconds = max(now - self._started - self._paused_seconds, 1e-9)
         self._sums, self._started, self._paused_seconds = _Sums(), now, 0.0

@@ -1,8 +1,8 @@
-"""The figures of a run on disk: `metrics.jsonl`, TensorBoard events and, where asked for, Weights & Biases.
+"""The metrics of a run on disk: `metrics.jsonl`, TensorBoard events and, if requested, Weights & Biases.
 
-`metrics.jsonl` has one line a report: {"step": 1200, "time": seconds since 1970, "train/loss": 1.23, ...}; what is no
-finite number is null. The names are those of `meter.py` and `validation.py`. After an interruption a run goes on from
-its last checkpoint; lines of later steps are dropped then, so the file reads like that of an uninterrupted run.
+`metrics.jsonl` has one line per report: {"step": 1200, "time": seconds since 1970, "train/loss": 1.23, ...}; values
+that are not finite are null. The names are those of `meter.py` and `validation.py`. After an interruption a run resumes
+from its last checkpoint; lines of later steps are then dropped, so the file reads like that of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ Scalars = Mapping[str, float]
 
 
 class RunLog:
-    """Writes figures and pictures to every place that the configuration names. Close it, or use it as a context.
+    """Writes metrics and pictures to every place that the configuration names. Close it, or use it as a context.
 
-    Of several hosts one writes; the others' logs do nothing.
+    Of several hosts only one writes; the others' logs do nothing.
     """
 
     def __init__(
@@ -46,9 +46,9 @@ class RunLog:
     ) -> None:
         """Opens everything, before the first report.
 
-        `run_config`: JSON-ready, stored with the run at Weights & Biases; its `name` is the run's there. `step` is the
-        last that is done, 0 for a new run. Raises `MissingExtraError` for Weights & Biases without its package,
-        `UsageError` where it does not start, `OutputError` where nothing can be written.
+        `run_config`: JSON-ready, stored with the run at Weights & Biases, which also uses its `name`. `step` is the
+        last finished one, 0 for a new run. Raises `MissingExtraError` for Weights & Biases without its package,
+        `UsageError` if it does not start, `OutputError` if nothing can be written.
         """
         self._outputs: list[_Output] = []
         if not is_writer:
@@ -60,10 +60,10 @@ class RunLog:
             try:
                 self._outputs.append(_TensorBoard(directory / TENSORBOARD_FOLDER, step))
             except MissingExtraError as error:
-                say(f"No figures for TensorBoard, only in {METRICS_NAME}: {error}")
+                say(f"Nothing is written for TensorBoard (metrics are still in {METRICS_NAME}): {error}")
 
     def scalars(self, step: int, values: Scalars) -> None:
-        """One report: figures by name, at the end of a step. Raises `OutputError` where the disk takes no more."""
+        """One report: metrics by name, at the end of a step. Raises `OutputError` if the disk is full."""
         numbers = {name: float(value) for name, value in values.items()}
         for output in self._outputs:
             output.scalars(step, numbers)
@@ -74,7 +74,7 @@ class RunLog:
             output.picture(step, name, path)
 
     def close(self) -> None:
-        """Writes what is left. More calls do nothing."""
+        """Writes what is left. Further calls do nothing."""
         while self._outputs:
             self._outputs.pop().close()
 
@@ -113,7 +113,7 @@ class _JsonLines:
     def scalars(self, step: int, values: Scalars) -> None:
         numbers = {name: value if math.isfinite(value) else None for name, value in values.items()}
         try:
-            # In one piece, so that what a kill leaves is whole lines but for the last.
+            # In one piece, so that a kill leaves whole lines except perhaps the last.
             self._file.write(json.dumps({"step": step, "time": round(time.time(), 3), **numbers}) + "\n")
             self._file.flush()
         except OSError as error:
@@ -131,22 +131,22 @@ class _TensorBoard:
         with needed("train", "report.tensorboard=true"):
             from tensorboardX import SummaryWriter
 
-        # TensorBoard leaves out what earlier files have of later steps. Names tell the second only.
+        # TensorBoard drops what earlier files have for later steps. Names are only precise to the second.
         purge_step = first_step + 1 if first_step else None
         self._writer = SummaryWriter(str(folder), purge_step=purge_step, filename_suffix=f".{first_step}")
 
     def scalars(self, step: int, values: Scalars) -> None:
         for name, value in values.items():
-            if math.isfinite(value):  # for others it has no place, and tensorboardX a warning
+            if math.isfinite(value):  # it cannot show others, and tensorboardX warns
                 self._writer.add_scalar(name, value, step)
-        self._writer.flush()  # a kill would lose what waits, also of steps that are not done again
+        self._writer.flush()  # a kill would lose waiting values, even of steps that are not repeated
 
     def picture(self, step: int, name: str, path: Path) -> None:
         from tensorboardX.proto.summary_pb2 import Summary
 
         data = path.read_bytes()
         width, height = png_size(data)
-        # As it is, which `add_image` would decode and encode again.
+        # Unchanged; `add_image` would decode and encode it again.
         image = Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=data)
         self._writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
         self._writer.flush()
@@ -156,9 +156,9 @@ class _TensorBoard:
 
 
 class _WeightsAndBiases:
-    """A run there. Its id stays in the run's folder, so that a resumed run goes on with the same.
+    """A run there. Its id stays in the run's folder, so that a resumed run continues with the same one.
 
-    Steps after the last checkpoint come a second time after an interruption, with the same figures.
+    Steps after the last checkpoint are logged a second time after an interruption, with the same values.
     """
 
     def __init__(self, directory: Path, project: str, run_config: Mapping[str, Any]) -> None:
@@ -174,7 +174,7 @@ class _WeightsAndBiases:
                 resume="allow",
                 dir=os.fspath(directory),
                 config=dict(run_config),
-                # The terminal is the run's own.
+                # The terminal belongs to the run.
                 settings=wandb.Settings(console="off", silent=True),
             )
         except (wandb.Error, OSError) as error:
@@ -202,7 +202,7 @@ def png_size(data: bytes) -> tuple[int, int]:
 
 
 def _drop_later_lines(path: Path, last_step: int) -> None:
-    """Leaves the whole lines up to a step; the file is replaced at once or not touched."""
+    """Keeps the whole lines up to a step; the file is replaced in one step or not touched."""
     if not path.exists():
         return
     with path.open(encoding="utf-8", errors="replace", newline="\n") as lines:
@@ -219,7 +219,7 @@ def _is_kept(line: str, last_step: int) -> bool:
 
 
 def _parse(line: str) -> dict[str, Any] | None:
-    """None for a line that a kill has cut, if only by its line break: the next would continue it."""
+    """None for a line that a kill has cut, even if only its line break is missing: the next line would continue it."""
     try:
         values = json.loads(line) if line.endswith("\n") else None
     except ValueError:
@@ -238,5 +238,5 @@ def _stored_id(path: Path) -> str:
 
 def _cannot_write(path: Path, error: OSError) -> OutputError:
     return OutputError(
-        f"{path} cannot be written: {error.strerror or error}.", "Free disk space, or choose another place."
+        f"{path} cannot be written: {error.strerror or error}.", "Free disk space, or choose another folder."
     )

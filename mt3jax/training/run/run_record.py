@@ -1,4 +1,4 @@
-"""`run.json`, which says of a run's folder what was trained by which program, and whether a run can go on in it."""
+"""`run.json`: which program trained what in a run's folder, and whether the run can be resumed there."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PACKAGES = ("mt3kit", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gra
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """A field of a run's configuration that has another value than before."""
+    """A field of a run's configuration whose value has changed."""
 
     field: str
     before: Any
@@ -38,35 +38,35 @@ class Change:
 def read_run_record(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """A run's `run.json`: `config` (as nested dictionaries), `git`, `versions`, `time` and `earlier` starts.
 
-    Raises `TrainingError` where there is none or it cannot be read.
+    Raises `TrainingError` if there is none or it cannot be read.
     """
     path = Path(directory) / RUN_FILE
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise TrainingError(f"{directory} is no folder of a training run: it has no {RUN_FILE}.") from None
+        raise TrainingError(f"{directory} is not a training run: {RUN_FILE} is missing.") from None
     except (OSError, ValueError) as error:
-        raise TrainingError(f"{path} cannot be read: {error}.", "Train in another folder, or bring it back.") from error
+        raise TrainingError(f"{path} cannot be read: {error}.", "Use another folder, or restore the file.") from error
     if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
-        raise TrainingError(f"{path} is no record of a training run.", "Train in another folder, or bring it back.")
+        raise TrainingError(f"{path} is not the record of a training run.", "Use another folder, or restore the file.")
     return record
 
 
 def check_folder(directory: Path, config: TrainingConfig) -> list[Change]:
-    """Whether a run can begin or go on in a folder; returns what differs from before and may differ.
+    """Checks whether a run can start or resume in a folder; returns the changes that are allowed.
 
-    Raises `TrainingError` where the folder holds something else or a run that another configuration has made.
+    Raises `TrainingError` if the folder contains something else or a run of another configuration.
     """
     if not directory.exists():
         return []
     if not directory.is_dir():
         raise TrainingError(f"{directory} is a file.", "Choose a folder for the run with --output.")
     if not (directory / RUN_FILE).exists():
-        # What begins with a dot is of a start that was killed before it had written anything else.
+        # Files whose name starts with a dot are from a start that was killed before it had written anything else.
         others = sorted(entry.name for entry in directory.iterdir() if not entry.name.startswith("."))
         if others:
             raise TrainingError(
-                f"{directory} is no folder of a training run: it holds {', '.join(others[:3])}"
+                f"{directory} is not the folder of a training run: it contains {', '.join(others[:3])}"
                 f"{' and more' if len(others) > 3 else ''}, but no {RUN_FILE}.",
                 "Choose another folder with --output.",
             )
@@ -75,19 +75,19 @@ def check_folder(directory: Path, config: TrainingConfig) -> list[Change]:
     refused = [change for change in changes if not is_free(TrainingConfig, change.field)]
     if refused:
         raise TrainingError(
-            f"The run in {directory} was begun with another configuration: {', '.join(map(str, refused))}.",
-            "Go on with the same values, or begin another run with --output.",
+            f"The run in {directory} was started with a different configuration: {', '.join(map(str, refused))}.",
+            "Use the same values, or start a new run with --output.",
         )
     return changes
 
 
 def has_checkpoints(run_directory: Path) -> bool:
-    """Whether a run is to be gone on with, so that the weights it began with do not matter any more."""
+    """Whether a run will be resumed, so that the weights it started from no longer matter."""
     return run_directory.is_dir() and any(entry.name.isdigit() for entry in run_directory.iterdir())
 
 
 def write_run_record(directory: Path, config: TrainingConfig) -> None:
-    """Writes `run.json`, whole or not at all; what it said of earlier starts moves into `earlier`."""
+    """Writes `run.json`, completely or not at all; what it said about earlier starts moves into `earlier`."""
     for left in directory.glob(f".{RUN_FILE}.*"):  # by a start that was killed
         shutil.rmtree(left, ignore_errors=True)
     earlier = []
@@ -108,8 +108,8 @@ def write_run_record(directory: Path, config: TrainingConfig) -> None:
 
 
 def differences(before: Mapping[str, Any], config: TrainingConfig) -> list[Change]:
-    """The fields whose values are others now. One that a run of an older version had not yet has its default."""
-    # Through JSON, as the values of before were: tuples become lists.
+    """The fields whose values have changed. A field that an older version did not have counts as having its default."""
+    # Through JSON, like the earlier values: tuples become lists.
     now = _flat(json.loads(json.dumps(dataclasses.asdict(config))))
     default = _flat(json.loads(json.dumps(dataclasses.asdict(TrainingConfig(name="default")))))
     was = {**default, **_flat(before)}
@@ -128,10 +128,10 @@ def versions() -> dict[str, str]:
 
 
 def git_revision() -> dict[str, Any] | None:
-    """Commit and whether files differ from it, of the checkout that the program runs from; None where it is none."""
+    """Commit of the program's checkout, and whether files differ from it; None if it is not a checkout."""
     root = Path(__file__).parents[3]
     own = Path(__file__).relative_to(root).as_posix()
-    # A package that was installed below somebody else's checkout is not part of it.
+    # A package installed below somebody else's checkout is not part of it.
     if _git(root, "ls-files", "--error-unmatch", own) is None:
         return None
     commit = _git(root, "rev-parse", "HEAD")

@@ -1,5 +1,5 @@
-"""Ending a run between two steps: on SIGTERM, as batch systems send it before they take a machine away, on SIGHUP, as
-it comes when a terminal or its connection is closed, and on Ctrl-C."""
+"""Ending a run between two steps: on SIGTERM, which batch systems send before they take a machine away, on SIGHUP,
+sent when a terminal or its connection is closed, and on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ EXIT_FINISHED, EXIT_SAVED, EXIT_INTERRUPTED = 0, 75, 130  # 75: EX_TEMPFAIL of s
 
 
 class StopSignals:
-    """A context in which the first signal asks to stop, to be looked at after each step; the second interrupts at once.
+    """A context in which the first signal requests a stop, checked after each step; the second interrupts immediately.
 
-    With several processes JAX spreads the notice of a SIGTERM that any of them gets, and names a step that all of
-    them reach. What Ctrl-C or a closed terminal sends is passed on as a SIGTERM, so it stops all of them, too.
+    With several processes, JAX forwards a SIGTERM that any of them gets, and names a step that all of
+    them reach. Ctrl-C and SIGHUP are passed on as a SIGTERM, so that they also stop all processes.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._received: int | None = None
         self._previous: dict[int, signal.Handlers | Callable | int | None] = {}
-        self._terminals = _terminals()  # looked for now, as a closed one is no terminal any more
+        self._terminals = _terminals()  # found now, as a closed one is no longer a terminal
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
             numbers: list[int] = [signal.SIGINT]
-            if jax.process_count() == 1:  # else JAX's own handler must stay, which tells the other processes
+            if jax.process_count() == 1:  # else JAX's own handler must stay, which informs the other processes
                 numbers.append(signal.SIGTERM)
-            if HANG_UP is not None and signal.getsignal(HANG_UP) != signal.SIG_IGN:  # as nohup has it
+            if HANG_UP is not None and signal.getsignal(HANG_UP) != signal.SIG_IGN:  # as set by nohup
                 numbers.append(HANG_UP)
             for number in numbers:
                 self._previous[number] = signal.signal(number, self._receive)
@@ -56,7 +56,7 @@ class StopSignals:
 
     @property
     def exit_code(self) -> int:
-        """What the program should end with."""
+        """The exit code for the program."""
         if self._received is None:
             return EXIT_FINISHED
         return EXIT_INTERRUPTED if self._received == signal.SIGINT else EXIT_SAVED
@@ -69,18 +69,18 @@ class StopSignals:
                 return
             raise KeyboardInterrupt
         self._received = number
-        self._say(f"{signal.Signals(number).name} received: saving after this step. Once more stops at once.")
+        self._say(f"{signal.Signals(number).name} received: saving after this step. Send it again to stop immediately.")
         if jax.process_count() > 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _terminals() -> list[int]:
-    """Of the streams that are shown on a terminal the numbers that the system knows them by."""
+    """The file descriptors of the standard streams that are shown on a terminal."""
     return [stream.fileno() for stream in (sys.__stdout__, sys.__stderr__) if stream is not None and stream.isatty()]
 
 
 def _send_nowhere(streams: list[int]) -> None:
-    """Lets what is still going to be said vanish: writing to a closed terminal is an error."""
+    """Discards further output: writing to a closed terminal is an error."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in streams:
         os.dup2(nowhere, stream)

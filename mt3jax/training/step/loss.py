@@ -1,7 +1,7 @@
 """The loss of a batch, as sums over its target tokens: cross entropy plus a little of logsumexp squared.
 
-Where there are many rows, logits are computed for some tokens of every row at a time, and again for the gradient, so
-that those of all tokens never lie in memory: of 256 rows of 1024 tokens they would be 1.6 GB.
+If there are many rows, logits are computed for some tokens of every row at a time, and again for the gradient, so
+that those of all tokens are never in memory: for 256 rows of 1024 tokens they would be 1.6 GB.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from mt3jax.packing import Packing
 from mt3jax.training.step.sharding import EXAMPLES
 
 EVENT_TYPES = (*VOCABULARY_TYPES, "end")
-CHUNK_PLACES = 1 << 16  # whose logits are 0.4 GB with 1,536 tokens
+CHUNK_PLACES = 1 << 16  # their logits are 0.4 GB with 1,536 tokens
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LossSums:
-    """Sums over target tokens, float32, to be added up over parts and devices.
+    """Sums over target tokens, float32, to be added up over microbatches and devices.
 
-    `loss` is `cross_entropy` + `z_loss`, which holds its weight already. `count` are the targets of each of
-    `EVENT_TYPES`, `correct` those of them that scored highest.
+    `loss` is `cross_entropy` + `z_loss`, which already includes its weight. `count` is the number of targets of each
+    of the `EVENT_TYPES`, `correct` that of those that scored highest.
     """
 
     loss: Float[Array, ""]
@@ -59,14 +59,14 @@ def loss_sums(
     dropout_key: Key[Array, ""] | None = None,
     mesh: Mesh | None = None,
 ) -> LossSums:
-    """The loss of one part of a batch, to be differentiated by `.loss`.
+    """The loss of one microbatch, to be differentiated by `.loss`.
 
     Args:
         model: with float32 parameters. It is not changed; a copy computes in `config.compute.dtype`.
-        part: one part of what `mt3core.packing.split_batch` returns, without the axis of parts.
-        num_groups: that the part was packed in.
+        part: one microbatch of `mt3core.packing.split_batch`, without the axis of microbatches.
+        num_groups: number of groups that the microbatch was packed in.
         dropout_key: None for no dropout.
-        mesh: over whose devices the part is spread; None for one device.
+        mesh: the devices that the microbatch is spread over; None for one device.
     """
     dtype = jnp.dtype(config.compute.dtype)
     model = for_training(model, config)
@@ -84,7 +84,7 @@ def for_training(model: Transformer, config: TrainingConfig) -> Transformer:
     graph, params = nnx.split(model)
     copy = nnx.merge(graph, jax.tree.map(lambda array: array.astype(compute.dtype), params))
     implementation = choose_implementation(compute.attention, compute.dtype, config.model.network.head_dim)
-    # Logits in one part: what the sum in several makes more exact is lost among gradients.
+    # Logits in one part: the extra precision of several parts is lost in gradients.
     copy.set_attributes(implementation=implementation, remat=compute.remat, logit_parts=1, joins_gates=True)
     for layer in copy.decoder.layers:
         layer.self_attention.is_causal = True
@@ -94,9 +94,9 @@ def for_training(model: Transformer, config: TrainingConfig) -> Transformer:
 def network_input(
     part: Mapping[str, Array], config: TrainingConfig, mesh: Mesh | None = None
 ) -> Float[Array, "examples frames bands"]:
-    """The log-mel of a part, float32, computed here from audio that comes as int16 or float32.
+    """The log-mel of a microbatch, float32, computed here from audio that comes as int16 or float32.
 
-    Over a mesh each device is given its own examples: XLA does not split Fourier transforms and would send the audio of
+    Over a mesh each device gets its own examples: XLA does not split Fourier transforms and would send the audio of
     all examples to all devices.
     """
     if "log_mel" in part:
@@ -104,7 +104,7 @@ def network_input(
 
     def transform(audio: Array, num_frames: Array) -> Array:
         samples = audio * np.float32(1 / FULL_SCALE) if audio.dtype == jnp.int16 else audio
-        # Float32 of accelerators has eight bits in products unless told otherwise. Before bfloat16, which rounds
+        # By default accelerators use eight bits for float32 products. Before bfloat16, which rounds
         # the logarithm to eight, the ten of TF32 and the three passes of TPUs are enough, and ten times faster.
         with jax.default_matmul_precision("high" if config.compute.dtype == "bfloat16" else "highest"):
             return segment_log_mel(samples, num_frames, config.model.spectrogram)
@@ -115,7 +115,7 @@ def network_input(
 
 
 def chunk_tokens(config: TrainingConfig, rows: int) -> int:
-    """Tokens of every row whose logits are computed at a time, with so many rows on a device."""
+    """Tokens of every row whose logits are computed at a time, with this many rows on a device."""
     length = config.model.network.max_target_tokens
     asked = config.loss.chunk_tokens
     return min(asked, length) if asked else -(-length // -(-rows * length // CHUNK_PLACES))
@@ -128,17 +128,17 @@ def sums_of_hidden(
     config: TrainingConfig,
     num_groups: int = 1,
 ) -> LossSums:
-    """The loss of the decoder's last activations, of `chunk_tokens` tokens of every row at a time."""
+    """The loss of the decoder's last activations, for `chunk_tokens` tokens of every row at a time."""
     length, chunk = targets.shape[1], chunk_tokens(config, targets.shape[0] // num_groups)
     num_chunks = -(-length // chunk)
     types = jnp.asarray(types_of_tokens(config.model.vocabulary, config.model.network.vocab_size))
 
     def chunks(array: Array) -> Array:
-        """(chunks, rows, chunk, ...): only the tokens are split, as the rows are spread over devices."""
+        """(chunks, rows, chunk, ...): only the tokens are split, since the rows are spread over devices."""
         padded = jnp.pad(array, [(0, 0), (0, num_chunks * chunk - length), *[(0, 0)] * (array.ndim - 2)])
         return padded.reshape(array.shape[0], num_chunks, chunk, *array.shape[2:]).swapaxes(0, 1)
 
-    if num_chunks == 1:  # whose logits may be kept for the gradient
+    if num_chunks == 1:  # its logits may be kept for the gradient
         return sums_of_logits(decoder.logits(hidden), targets, types, config.loss.z_loss)
 
     @jax.checkpoint
@@ -158,10 +158,10 @@ def sums_of_logits(
     types: Int[Array, " vocab"],
     z_weight: float,
 ) -> LossSums:
-    """The same of logits; targets 0 count for nothing."""
+    """The same for logits; targets 0 do not count."""
     is_target = targets > 0
     logsumexp = jax.nn.logsumexp(logits, axis=-1)
-    # A sum of one, whose gradient is no scatter.
+    # A sum of one term, whose gradient is not a scatter.
     chosen = jnp.sum(jnp.where(targets[..., None] == jnp.arange(logits.shape[-1]), logits, 0.0), axis=-1)
     cross_entropy = jnp.sum(jnp.where(is_target, logsumexp - chosen, 0.0))
     z_loss = jnp.sum(jnp.where(is_target, z_weight * logsumexp**2, 0.0))
@@ -179,7 +179,7 @@ def sums_of_logits(
 
 @functools.lru_cache(maxsize=8)
 def types_of_tokens(config: VocabularyConfig, vocab_size: int) -> Int[np.ndarray, " vocab"]:
-    """The place in `EVENT_TYPES` of every token; -1 for tokens that are of no type."""
+    """The place in `EVENT_TYPES` of every token; -1 for tokens without a type."""
     types = np.full(vocab_size, -1, np.int32)
     for place, (first, last) in enumerate(Vocabulary(config).event_ranges.values()):
         types[NUM_SPECIAL_TOKENS + first : NUM_SPECIAL_TOKENS + last + 1] = place

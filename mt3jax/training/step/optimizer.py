@@ -3,20 +3,20 @@
     directions, opt_state = make_optimizer(config).update(gradients, opt_state, params)
     params = params - learning_rate(config)(step) * directions
 
-The rate is kept out of the Optax transformation, so that it follows the run's step even where updates were skipped.
+The rate is kept out of the Optax transformation, so that it follows the run's step even if updates were skipped.
 
 Adafactor is T5X's with the settings of MT3 (t5x/adafactor.py): second moments factored over two dimensions of at
 least 128, decaying with 1 - step ** -0.8 without an offset; 1e-30 added to squared gradients; each array's direction
 clipped to a root mean square of 1, then multiplied by the array's own, of at least 1e-3; no momentum. Optax's parts
 do the same in the same order (T5X multiplies rate and parameter scale first: the same product). Two things differ on
-purpose. A global norm is clipped only where asked for, before the statistics, as in T5X. Weight decay, which MT3 has
-not, is multiplied by the learning rate for all rules, where T5X and `optax.adafactor` take it as it is, and leaves
+purpose. A global norm is clipped only if requested, before the statistics, as in T5X. Weight decay, which MT3 does
+not have, is multiplied by the learning rate for all rules (not so in T5X and `optax.adafactor`) and leaves
 the norms' scales alone.
 
 Muon (Jordan 2024) is Optax's: the momentum of every matrix of the layers is made orthogonal by five Newton-Schulz
-iterations and scaled to a root mean square of 0.2 (Liu et al. 2025, arXiv 2502.16982), which is about AdamW's, so that
-one learning rate serves both. Embedding and logits are tables with a row a token, not maps between activations, and
-follow AdamW together with the norms' scales; as in Optax, Nesterov's momentum is on for both.
+iterations and scaled to a root mean square of 0.2 (Liu et al. 2025, arXiv 2502.16982), close to AdamW's, so that
+one learning rate serves both. Embedding and logits are tables with one row per token, not maps between activations, and
+use AdamW together with the norms' scales; as in Optax, Nesterov's momentum is on for both.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SQUARE_EPSILON = 1e-30
 MIN_PARAMETER_SCALE = 1e-3
 UPDATE_RMS = 1.0
 MUON_RMS = 0.2
-# The last parts of the paths of matrices that Muon leaves to AdamW.
+# The last parts of the paths of matrices that use AdamW under Muon.
 TOKEN_TABLES = (("token_embedder", "embedding"), ("logits_dense", "kernel"))
 
 Step = Int[Array, ""] | int
@@ -58,7 +58,7 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     elif config.kind == "muon":
         parts += [
             optax.contrib.muon(
-                learning_rate=-1.0,  # Optax turns the sign for its own `apply_updates`; here directions are subtracted
+                learning_rate=-1.0,  # Optax flips the sign for its own `apply_updates`; here directions are subtracted
                 beta=config.muon_momentum,
                 eps=config.adam_epsilon,
                 adam_b1=config.adam_b1,
@@ -109,7 +109,7 @@ def update_average(average: Any, params: Any, decay: float, step: Step) -> Any:
 
 
 def orthogonalised(params: Any) -> Any:
-    """A tree like `params`: which axes Muon takes for a matrix's rows and columns; None for what AdamW updates."""
+    """A tree like `params`: the axes that Muon uses as a matrix's rows and columns; None for arrays of AdamW."""
 
     def dimensions(path: tuple, leaf: Any) -> optax.contrib.MuonDimensionNumbers | None:
         names = tuple(str(getattr(part, "key", part)) for part in path)
@@ -124,17 +124,17 @@ def _is_matrix(params: Any) -> Any:
 
 
 def by_shape(rule: optax.GradientTransformation) -> optax.GradientTransformation:
-    """`rule`, which must treat every array by itself, applied to stacks of the arrays of one shape.
+    """`rule`, which must treat every array separately, applied to stacks of the arrays of one shape.
 
-    A network has hundreds of arrays of few shapes, and each would take tiny programs.
-    The state is that of `rule`, unstacked, so that checkpoints and shardings know nothing of it.
+    A network has hundreds of arrays of few shapes, and each would need tiny programs.
+    The state is that of `rule`, unstacked, so that checkpoints and shardings do not depend on it.
     """
 
     def update(gradients: Any, state: Any, params: Any) -> tuple[Any, Any]:
         form: Any = jax.tree.structure(params)
         flat: tuple[list[Any], Any] = jax.tree.flatten(state, is_leaf=lambda tree: jax.tree.structure(tree) == form)
         trees, state_form = flat
-        # What the state keeps of each array, and what of all together, such as the number of updates.
+        # What the state keeps for each array, and for all together, such as the number of updates.
         axes = [0 if jax.tree.structure(tree) == form else None for tree in trees]
         kept = [jax.tree.leaves(tree) if axis == 0 else tree for tree, axis in zip(trees, axes, strict=True)]
         given, values = jax.tree.leaves(gradients), jax.tree.leaves(params)

@@ -1,8 +1,8 @@
-"""Where arrays lie: a mesh of devices, and which axis of which parameter is split over it.
+"""Where arrays are: a mesh of devices, and which axis of which parameter is split over it.
 
-The mesh has two axes. Batches are split over both, so each device computes its own examples. Parameters and what the
-optimizer keeps of them are split over `fsdp`, gathered for a step, and copied along `data`. The rules below are all
-that is said about it; the network knows nothing of devices.
+The mesh has two axes. Batches are split over both, so each device computes its own examples. Parameters and their
+optimizer state are split over `fsdp`, gathered for a step, and copied along `data`. The rules below are all
+there is to it; the network does not know about devices.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from mt3core.errors import UsageError
 DATA, FSDP = "data", "fsdp"
 EXAMPLES = PartitionSpec((DATA, FSDP))  # of arrays whose first axis are examples or rows
 
-# The first specification whose axis divides is taken; where none does, the parameter is copied everywhere.
+# The first specification whose axis divides is used; if none does, the parameter is copied everywhere.
 RULES: tuple[tuple[str, tuple[PartitionSpec, ...]], ...] = (
-    (r"\.scale$", ()),  # a few hundred numbers: not worth a message
+    (r"\.scale$", ()),  # a few hundred numbers: not worth the communication
     (r"\.embedding$", (PartitionSpec(None, FSDP), PartitionSpec(FSDP, None))),
     (r"\.kernel$", (PartitionSpec(FSDP, None), PartitionSpec(None, FSDP))),
 )
 
 
 def make_mesh(compute: ComputeConfig, devices: list[jax.Device] | None = None) -> Mesh:
-    """The devices as `compute` asks for them; by default of all devices of all hosts.
+    """The devices that `compute` asks for, by default out of all devices of all hosts.
 
-    Raises `UsageError` where the mesh does not fit the devices. One process may leave devices unused, several may not.
+    Raises `UsageError` if the mesh does not fit the devices. One process may leave devices unused, several may not.
     """
     found = jax.devices() if devices is None else devices
     shape = {DATA: compute.data, FSDP: compute.fsdp}
     if any(size < 1 and size != -1 for size in shape.values()) or list(shape.values()) == [-1, -1]:
         raise UsageError(
-            f"compute.data={compute.data} and compute.fsdp={compute.fsdp} make no mesh.",
-            "Give numbers of devices; one of the two may be -1, what is left.",
+            f"compute.data={compute.data} and compute.fsdp={compute.fsdp} do not form a mesh.",
+            "Use numbers of devices; one of the two may be -1 (all that remain).",
         )
     for axis, other in ((DATA, FSDP), (FSDP, DATA)):
         if shape[axis] == -1:
@@ -54,17 +54,17 @@ def make_mesh(compute: ComputeConfig, devices: list[jax.Device] | None = None) -
     if size > len(found) or (jax.process_count() > 1 and size != len(found)):
         raise UsageError(
             f"A mesh of {shape[DATA]} x {shape[FSDP]} needs {size} devices; there are {len(found)}.",
-            f"Set compute.data=-1 to take what is there, or choose numbers whose product is {len(found)}.",
+            f"Set compute.data=-1 to use all devices, or choose numbers whose product is {len(found)}.",
         )
     axis_types = (AxisType.Auto, AxisType.Auto)
     return jax.make_mesh((shape[DATA], shape[FSDP]), (DATA, FSDP), axis_types=axis_types, devices=found[:size])
 
 
 def check_batch(config: TrainingConfig, mesh: Mesh) -> None:
-    """Raises `UsageError` unless every device gets equally many examples in every part."""
+    """Raises `UsageError` unless every device gets equally many examples in every microbatch."""
     parts, examples = config.batch.accumulation, config.batch.examples
     if examples % (mesh.size * parts):
-        among = f"{mesh.size} devices" + (f" in {parts} parts" if parts > 1 else "")
+        among = f"{mesh.size} devices" + (f" in {parts} microbatches" if parts > 1 else "")
         lower = examples // (mesh.size * parts) * mesh.size * parts
         near = [size for size in (lower, lower + mesh.size * parts) if size]
         raise UsageError(
@@ -74,7 +74,7 @@ def check_batch(config: TrainingConfig, mesh: Mesh) -> None:
 
 
 def num_local_groups(mesh: Mesh) -> int:
-    """Devices of the mesh that this process feeds."""
+    """Devices of the mesh that belong to this process."""
     return len(mesh.local_devices)
 
 
@@ -83,12 +83,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_shardings(mesh: Mesh) -> NamedSharding:
-    """Of every array of a step's batch: (parts, examples or rows, ...)."""
+    """For every array of a step's batch: (microbatches, examples or rows, ...)."""
     return NamedSharding(mesh, PartitionSpec(None, *EXAMPLES))
 
 
 def to_global(batch: Mapping[str, Shaped[np.ndarray, "parts local *rest"]], mesh: Mesh) -> dict[str, jax.Array]:
-    """This host's share of a step's batch, brought to its devices as part of the batch of all hosts."""
+    """This host's share of a step's batch, sent to its devices as part of the batch of all hosts."""
     sharding = batch_shardings(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
 
@@ -98,7 +98,7 @@ def place(tree: Any, shardings: Any) -> Any:
 
     def put(array: Any, sharding: NamedSharding) -> jax.Array:
         host = np.asarray(array)
-        # Copies, as JAX may use a host array's memory as it is, and two trees may hold the same one.
+        # Copies, as JAX may use a host array's memory directly, and two trees may share an array.
         return jax.make_array_from_callback(host.shape, sharding, lambda index: np.array(host[index]))
 
     return jax.tree.map(put, tree, shardings)
@@ -112,7 +112,7 @@ def param_shardings(params: Any, mesh: Mesh) -> Any:
 
 
 def partition(name: str, shape: tuple[int, ...], num_shards: int) -> PartitionSpec:
-    """How the parameter of this name is split, as `RULES` say."""
+    """How the parameter of this name is split, according to `RULES`."""
     for pattern, specifications in RULES:
         if re.search(pattern, name):
             for specification in specifications:
@@ -123,9 +123,9 @@ def partition(name: str, shape: tuple[int, ...], num_shards: int) -> PartitionSp
 
 
 def state_shardings(state: Any, params: Any, mesh: Mesh) -> Any:
-    """Shardings of a tree that holds things of the form of `params`, as optimizer states do.
+    """Shardings of a tree that contains trees like `params`, as optimizer states do.
 
-    A leaf whose path ends in a parameter's and that has its shape lies as the parameter does; all else, such as
+    A leaf whose path ends in a parameter's and that has its shape is laid out like the parameter; all else, such as
     Adafactor's rows and columns and counters, is copied everywhere.
     """
     placed, _ = jax.tree_util.tree_flatten_with_path(param_shardings(params, mesh))
@@ -144,5 +144,5 @@ def state_shardings(state: Any, params: Any, mesh: Mesh) -> Any:
 
 
 def _names(path: tuple) -> tuple[str, ...]:
-    """A path's parts as text, whatever kind of container they lead through."""
+    """A path's parts as text, for any kind of container."""
     return tuple(str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part)))) for part in path)

@@ -1,4 +1,4 @@
-"""What a run carries from step to step."""
+"""The state that a run carries from step to step."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class TrainState:
         params: nested dictionary in Flax's names (list places are integers), float32.
         opt_state: Optax's.
         ema: the parameters' moving average in the same form, or None.
-        step: int32, updates tried so far, those that were skipped among them.
+        step: int32, number of updates tried so far, including skipped ones.
         norm_mean: float32, running mean of the gradient's norm over applied updates; 0 before the first.
-        num_skipped: int32, updates that were not applied so far.
-        skipped_in_row: int32, those since the last that was applied.
+        num_skipped: int32, number of updates that were not applied so far.
+        skipped_in_row: int32, number of these since the last update that was applied.
     """
 
     params: Any
@@ -54,11 +54,11 @@ def init_state(config: TrainingConfig, mesh: Mesh, arrays: Mapping[str, np.ndarr
         mesh: where to put it.
         arrays: weights by PyTorch name and in PyTorch's shape (as `build_model` takes them) instead of drawn ones.
 
-    Raises `ModelError` where `arrays` do not fit the network.
+    Raises `ModelError` if `arrays` do not match the network.
     """
     params = drawn_params(config.model, config.seed) if arrays is None else given_params(config.model, arrays)
     shardings = state_shardings_of(config, mesh)
-    # Each leaf in memory of its own, since all of it is given away to the first step.
+    # Each leaf in memory of its own, since all of it is donated to the first step.
     return TrainState(
         params=place(params, shardings.params),
         opt_state=place(make_optimizer(config.optimizer).init(params), shardings.opt_state),
@@ -71,7 +71,7 @@ def init_state(config: TrainingConfig, mesh: Mesh, arrays: Mapping[str, np.ndarr
 
 
 def abstract_state(config: TrainingConfig, mesh: Mesh) -> TrainState:
-    """The state as `jax.ShapeDtypeStruct`s with shardings: what a checkpoint is restored to."""
+    """The state as `jax.ShapeDtypeStruct`s with shardings: the form that a checkpoint is restored to."""
     shapes = _shapes(config)
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),

@@ -1,7 +1,7 @@
-"""What the steps are fed with: the pipeline's batches, packed as they are made, and sent to the devices.
+"""The input of the steps: the pipeline's batches, packed as they are made, and sent to the devices.
 
-All batches have the decoder rows that nearly all of them need, so that the step is compiled for one shape and its
-memory is known before. Of a batch that needs more, the shortest targets that find no place are left out and counted.
+All batches have the number of decoder rows that nearly all of them need, so that the step is compiled for one shape and
+its memory is known in advance. If a batch needs more, the shortest targets without a place are left out and counted.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from mt3core.config.training import TrainingConfig
 from mt3jax.pipeline import Pipeline, PipelineIterator
 from mt3jax.training.step.sharding import to_global
 
-SAMPLED_EXAMPLES = 1024  # whose lengths decide the rows
+SAMPLED_EXAMPLES = 1024  # their lengths decide the number of rows
 
 
 @dataclass(frozen=True)
 class StepBatch:
     """One step's examples.
 
-    `arrays` are on the devices, in the form of `packing.split_batch`. `host` has what this host's pipeline said of its
-    share, without audio and targets, of which `num_left_out` found no place. `data_state` is where the pipeline goes
-    on after it. `wait_seconds` went by before it was there.
+    `arrays` are on the devices, in the form of `packing.split_batch`. `host` has the pipeline's other data on this
+    host's share, without audio and targets; `num_left_out` of them found no place. `data_state` is where the pipeline
+    continues after it. `wait_seconds` is how long the loop waited for it.
     """
 
     arrays: dict[str, Array]
@@ -40,13 +40,13 @@ class StepBatch:
 
 
 class StepInput(PipelineIterator):
-    """An endless source of `StepBatch`, from a state of the pipeline on. Close it, or use it as a context.
+    """An endless source of `StepBatch`, starting at a state of the pipeline. Close it, or use it as a context.
 
-    Batches are packed where they are made, and made ahead from the beginning.
+    Batches are packed where they are made, and made ahead from the start.
 
     Attributes:
-        rows: decoder rows of a device and part, those of every batch.
-        mean_tokens: of a target.
+        rows: decoder rows per device and microbatch, the same for every batch.
+        mean_tokens: per target.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class StepInput(PipelineIterator):
         self.start_prefetch()
 
     def __next__(self) -> StepBatch:
-        """The next batch. Raises what reading it raised."""
+        """The next batch. Raises the errors of reading it."""
         started = time.perf_counter()
         packed, host, num_left_out = super().__next__()
         wait_seconds = time.perf_counter() - started
@@ -70,9 +70,9 @@ class StepInput(PipelineIterator):
 
 
 def choose_rows(pipeline: Pipeline, config: TrainingConfig, mesh: Mesh) -> tuple[float, int]:
-    """Tokens of a target on average, and decoder rows of a device and part that nearly all batches fit.
+    """Mean number of tokens per target, and decoder rows per device and microbatch that fit nearly all batches.
 
-    The same on every host, as it depends on the configuration and the data only.
+    The same on every host, since it depends only on the configuration and the data.
     """
     batch = config.batch
     most = batch.examples // batch.accumulation // mesh.size

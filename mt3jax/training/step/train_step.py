@@ -3,8 +3,8 @@
     step = make_train_step(config, mesh)
     state, metrics = step(state, to_global(batch, mesh))
 
-The state given is used up: its memory becomes the new one's. An update that would do harm is seen on the device and
-leaves parameters, optimizer and average bit for bit as they were; the step counts all the same.
+The state passed in is donated: its memory becomes the new state's. A harmful update is detected on the device and
+leaves parameters, optimizer and average bit for bit unchanged; the step still counts.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from mt3jax.training.step.optimizer import apply_directions, learning_rate, make
 from mt3jax.training.step.sharding import batch_shardings, check_batch, replicated
 from mt3jax.training.step.state import TrainState, params_shardings, state_shardings_of
 
-# Of the running mean of gradient norms: it forgets in about a hundred updates.
+# Of the running mean of gradient norms: it forgets after about a hundred updates.
 NORM_DECAY = 0.99
 
 
 class Rejection(enum.IntEnum):
-    """Why an update was not applied; of the same names as the rules in `SafetyConfig`."""
+    """Why an update was not applied; with the same names as the rules in `SafetyConfig`."""
 
     NONE = 0
     NOT_FINITE = 1
@@ -52,13 +52,13 @@ Metrics = dict[str, Array]
 def make_train_step(config: TrainingConfig, mesh: Mesh) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The compiled step; it is compiled when first called, and for each shape of batch.
 
-    The batch must be packed in one group a device of the mesh. The result does not depend on the mesh but for rounding,
+    The batch must be packed in one group per device of the mesh. The result only depends on the mesh by rounding,
     dropout included.
 
     Returns:
-        `f(state, batch) -> (state, metrics)`; the metrics are scalars unless said otherwise: `loss`, `cross_entropy`
+        `f(state, batch) -> (state, metrics)`; the metrics are scalars unless noted otherwise: `loss`, `cross_entropy`
         and `z_loss` per target token, `gradient_norm` (before clipping), `learning_rate`, `num_tokens`, `rejection` (a
-        `Rejection`), `skipped_in_row`, `correct` and `count` (event types,). Raises `UsageError` as
+        `Rejection`), `skipped_in_row`, `correct` and `count` (event types,). Raises `UsageError` like
         `check_batch` does.
     """
     check_batch(config, mesh)
@@ -68,7 +68,7 @@ def make_train_step(config: TrainingConfig, mesh: Mesh) -> Callable[[TrainState,
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        # Gathered once for all parts; the gradients are then summed into what each device keeps.
+        # Gathered once for all microbatches; the gradients are then summed into what each device keeps.
         gathered = lax.with_sharding_constraint(state.params, replicated(mesh))
         sums, gradients = accumulate(config, gathered, batch, mesh, key, shardings.params)
         per_token = 1.0 / jnp.maximum(sums.num_tokens, 1.0)
@@ -120,7 +120,7 @@ def make_train_step(config: TrainingConfig, mesh: Mesh) -> Callable[[TrainState,
 
 
 def make_eval_step(config: TrainingConfig, mesh: Mesh) -> Callable[[Any, Batch], LossSums]:
-    """The compiled `f(params, batch) -> LossSums` over all of the batch, without dropout; sums, not means."""
+    """The compiled `f(params, batch) -> LossSums` over the whole batch, without dropout; sums, not means."""
     keep_compiled_programs()
 
     def evaluate(params: Any, batch: Batch) -> LossSums:
@@ -143,7 +143,7 @@ def accumulate(
     key: Key[Array, ""],
     shardings: Any,
 ) -> tuple[LossSums, Any]:
-    """Loss and gradient summed over the tokens of all parts, one part after the other; gradients in float32."""
+    """Loss and gradient summed over the tokens of all microbatches, one after the other; gradients in float32."""
 
     def of_part(part: Batch, part_key: Key[Array, ""]) -> tuple[LossSums, Any]:
         def loss(params: Any) -> tuple[Float[Array, ""], LossSums]:
@@ -152,7 +152,7 @@ def accumulate(
 
         gradients, sums = jax.grad(loss, has_aux=True)(params)
         gradients = jax.tree.map(lambda g: g.astype(jnp.float32), gradients)
-        # First whole: how parameters are split must not decide how the backward pass is.
+        # Gathered first: the split of the parameters must not determine that of the backward pass.
         gradients = lax.with_sharding_constraint(gradients, replicated(mesh))
         return sums, lax.with_sharding_constraint(gradients, shardings)
 

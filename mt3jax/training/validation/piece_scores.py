@@ -1,4 +1,4 @@
-"""Note F1 of transcribed pieces: each piece's, all together, and which went worst."""
+"""Note F1 of transcribed pieces: of each piece, of all together, and the worst ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_WORST = 5
 
 @dataclass(frozen=True)
 class PieceScore:
-    """One piece: notes found, expected and written; pitched notes and drum hits are matched apart."""
+    """One piece: matched, reference and estimated notes; pitched notes and drum hits are matched separately."""
 
     dataset: str
     track: str
@@ -23,7 +23,7 @@ class PieceScore:
     reference: tuple[int, int]
     estimate: tuple[int, int]
     num_segments: int
-    unfinished_segments: int  # whose tokens ran out before an end token
+    unfinished_segments: int  # tokens ran out before an end token
     invalid_events: int
 
     @property
@@ -60,14 +60,14 @@ def score_piece(
 
 
 def piece_figures(pieces: Sequence[PieceScore], prefix: str) -> dict[str, float]:
-    """Figures by name, those without any note left out.
+    """Metrics by name; those without any note are left out.
 
     note_f1, note_precision, note_recall   all notes of all pieces together
-    pitched_f1, drum_f1                    the same of either kind
-    mean_note_f1                           mean of the pieces' own
-    note_f1_DATASET                        where there are several data sets
+    pitched_f1, drum_f1                    the same for each kind
+    mean_note_f1                           mean over the pieces
+    note_f1_DATASET                        if there are several data sets
     unfinished_segments                    share whose tokens ran out before an end token
-    invalid_events                         a segment, that mean nothing where they stand
+    invalid_events                         per segment, without meaning at their position
     """
     matched, reference, estimate = (
         [sum(getattr(piece, name)[kind] for piece in pieces) for kind in (0, 1)]
@@ -94,7 +94,7 @@ def piece_figures(pieces: Sequence[PieceScore], prefix: str) -> dict[str, float]
 
 
 def worst_first(pieces: Iterable[PieceScore]) -> list[PieceScore]:
-    """By note F1, pieces without notes last; equal ones in their order."""
+    """By note F1, pieces without notes last; equal ones in their original order."""
     return sorted(pieces, key=lambda piece: math.inf if math.isnan(piece.note_f1) else piece.note_f1)
 
 

@@ -21,7 +21,7 @@ from mt3jax.training.validation.piece_scores import PieceScore, score_piece
 
 @dataclass(frozen=True, eq=False)
 class Transcribed:
-    """One piece: its score, its notes as far as the vocabulary tells them, and those that were decoded."""
+    """One piece: its score, its notes as far as the vocabulary represents them, and those that were decoded."""
 
     score: PieceScore
     reference: NoteTable = field(repr=False)
@@ -31,7 +31,7 @@ class Transcribed:
 def transcribe_pieces(
     model: Transformer, pieces: Sequence[Excerpt], decoding: Decoding, batch_size: int
 ) -> list[Transcribed]:
-    """Transcribes and scores pieces. All their segments go through the device together, as they become free."""
+    """Transcribes and scores pieces. All their segments go through the device together, as lanes become free."""
     config = model.config
     cut = [segments(len(piece.samples), config) for piece in pieces]
     places = [(number, segment) for number, own in enumerate(cut) for segment in own]

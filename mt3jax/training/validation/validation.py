@@ -5,7 +5,7 @@
     validation/note_f1, ...                   see `piece_scores.piece_figures`
 
 Sample and pieces are the same at every step of a run and for any number of hosts, which share the work: all of them
-must call `run` at the same steps. Audio is read when it is first needed and kept, as far as it is little.
+must call `run` at the same steps. Audio is read when it is first needed, and kept if it is small.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from mt3jax.transcriber import BATCH_SIZES
 
 PREFIX = "validation/"
 PICTURES_FOLDER = "pictures"
-# Examples of the loss that stay in memory from one validation to the next, of this host: 64 KB each with 2 s of int16.
+# Examples of the loss that stay in memory between validations, per host: 64 KB each with 2 s of int16.
 MOST_KEPT_EXAMPLES = 4096
 
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """Figures by name, one line about them, the worst pieces as a table of text, and where the picture is."""
+    """Metrics by name, one line about them, the worst pieces as a table of text, and the path of the picture."""
 
     metrics: dict[str, float]
     summary: str = ""
@@ -58,7 +58,7 @@ class ValidationResult:
 
 
 class Validator:
-    """Validates parameters of a run. Looks for its data at once, and reads audio when it first runs."""
+    """Validates parameters of a run. Looks for its data immediately, and reads audio when it first runs."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Validator:
     ) -> None:
         """`host` of `num_hosts` does its share; None asks JAX.
 
-        Raises `DatasetError` where the split has no recordings or a shard is missing.
+        Raises `DatasetError` if the split has no recordings or a shard is missing.
         """
         self._config, self._mesh, self._say, self._gather = config, mesh, say, gather
         self._host = jax.process_index() if host is None else host
@@ -81,7 +81,7 @@ class Validator:
         self._chosen = self._manifest.recordings(
             config.validation.split,
             config.data.datasets,
-            "Prepare some, name another by validation.split, or leave it out: validation.every_steps=0.",
+            "Prepare recordings, set another validation.split, or switch validation off: validation.every_steps=0.",
         )
         check_shards(self._manifest.select(self._chosen))
         example = ExampleConfig(config.model, audio="int16", too_long="cut")
@@ -109,12 +109,12 @@ class Validator:
 
     @functools.cached_property
     def sample(self) -> np.ndarray:
-        """The numbers of the examples whose loss is taken: spread evenly over all segments of the split."""
+        """The numbers of the examples whose loss is computed: spread evenly over all segments of the split."""
         return spread(self._stream.num_examples, self._config.validation.loss_examples)
 
     @functools.cached_property
     def _shape(self) -> BatchShape:
-        """Batches of a part's size at most, and of no more examples than there are."""
+        """Batches of at most the size of a microbatch, and of no more examples than exist."""
         batch, devices = self._config.batch, self._mesh.size
         size = min(batch.examples // batch.accumulation, -(-len(self.sample) // devices) * devices)
         return BatchShape(size, self._host, self._num_hosts)
@@ -130,7 +130,7 @@ class Validator:
 
     @functools.cached_property
     def _rows(self) -> int:
-        """Decoder rows of a device that every batch of every host fits."""
+        """Decoder rows per device that fit every batch of every host."""
         groups = num_local_groups(self._mesh)
         needed = max(packing.rows_of_batch(batch, self._batch_config, groups) for batch in self._batches())
         return max(int(data) for data in self._gather(str(needed).encode()))
@@ -165,7 +165,7 @@ class Validator:
 
     @functools.cached_property
     def _pieces(self) -> list[Excerpt]:
-        """This host's."""
+        """Those of this host."""
         validation = self._config.validation
         chosen = choose_pieces(self._manifest, self._table, self._chosen, validation.num_pieces)
         return [
@@ -204,7 +204,7 @@ class Validator:
 
 
 def loss_figures(parts: Sequence[LossSums]) -> dict[str, float]:
-    """Figures of sums over batches; none without target tokens."""
+    """Metrics from sums over batches; none without target tokens."""
     sums = {
         field.name: np.sum([np.asarray(getattr(part, field.name), np.float64) for part in parts], axis=0)
         for field in dataclasses.fields(LossSums)
@@ -217,7 +217,7 @@ def loss_figures(parts: Sequence[LossSums]) -> dict[str, float]:
 
 
 def summary(metrics: dict[str, float]) -> str:
-    """`loss 1.234, accuracy 56.1 %, note F1 0.512 (pitched 0.500, drums 0.600)`, of what is there."""
+    """`loss 1.234, accuracy 56.1 %, note F1 0.512 (pitched 0.500, drums 0.600)`, of the values that exist."""
     named = {name.removeprefix(PREFIX): value for name, value in metrics.items()}
     parts = []
     if "loss" in named:
