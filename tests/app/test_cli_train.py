@@ -94,7 +94,7 @@ def test_configs_are_listed(here, capsys):
     [
         ([], 2, "There is no config to train by. Give one: mt3 train --config NAME"),
         (["--config", "tini"], 2, "Unknown config 'tini'. Choose tiny, "),
-        (["--config", "tiny", "--set", "batch.exampels=3"], 2, "batch has examples, "),
+        (["--config", "tiny", "--set", "batch.exampels=3"], 2, "batch has the fields examples, "),
         (
             ["--config", "tiny", "--set", "batch.examples=x"],
             2,

@@ -240,7 +240,7 @@ def test_missing_cut_and_short_shards_are_named(tmp_path):
     manifest = read_manifest(tmp_path / "m.parquet")
     problems = shard_problems(manifest)
     assert len(problems) == 3
-    assert "cut is cut off or damaged" in problems[0]
+    assert "cut is truncated or damaged" in problems[0]
     assert "gone is missing" in problems[1]
     assert "short has 2 records instead of 3" in problems[2]
     with pytest.raises(DatasetError, match="So are 2 more"):

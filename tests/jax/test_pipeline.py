@@ -315,7 +315,7 @@ def test_broken_data_gets_its_sentence(band, tmp_path):
     shard = sorted((folder / "shards").iterdir())[2]
     kept = shard.read_bytes()
     shard.write_bytes(kept[: len(kept) // 2])
-    with pytest.raises(DatasetError, match=f"{shard.name} is cut off or damaged"):
+    with pytest.raises(DatasetError, match=f"{shard.name} is truncated or damaged"):
         training_pipeline(folder)
     shard.unlink()
     with pytest.raises(DatasetError, match=f"{shard.name} is missing"):
