@@ -103,12 +103,12 @@ def worst_table(pieces: Iterable[PieceScore]) -> str:
     worst = worst_first(pieces)[:MOST_WORST]
     if not worst:
         return ""
-    lines = ["note F1  pitched  drums  found  written  expected  piece"]
+    lines = ["note F1  pitched  drums  matched  estimated  reference  piece"]
     for piece in worst:
         kinds = [f1(*counts) for counts in zip(piece.matched, piece.reference, piece.estimate, strict=True)]
         lines.append(
-            f"{_shown(piece.note_f1):>7}  {_shown(kinds[0]):>7}  {_shown(kinds[1]):>5}  {sum(piece.matched):>5,}  "
-            f"{sum(piece.estimate):>7,}  {sum(piece.reference):>8,}  {piece.name}"
+            f"{_shown(piece.note_f1):>7}  {_shown(kinds[0]):>7}  {_shown(kinds[1]):>5}  {sum(piece.matched):>7,}  "
+            f"{sum(piece.estimate):>9,}  {sum(piece.reference):>9,}  {piece.name}"
         )
     return "\n".join(lines)
 
