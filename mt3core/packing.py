@@ -194,7 +194,7 @@ def _place(
     Empty targets have no place; their row is 0. The row is -1 for those that find no place in `rows_per_group` rows.
     """
     if row_tokens % block_tokens:
-        raise ValueError(f"Rows of {row_tokens} tokens are not whole blocks of {block_tokens}.")
+        raise ValueError(f"Rows of {row_tokens} tokens are not a whole number of blocks of {block_tokens}.")
     row_blocks = row_tokens // block_tokens
     needed = -(-lengths // block_tokens)
     group_size = _group_size(len(lengths), num_groups)

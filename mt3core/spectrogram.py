@@ -86,7 +86,7 @@ def _frame(samples: Array, config: SpectrogramConfig) -> Array:
     xp = array_api_compat.array_namespace(samples)
     hop, fft = config.hop_samples, config.fft_samples
     if samples.shape[-1] == 0 or samples.shape[-1] % hop:
-        raise ValueError(f"{samples.shape[-1]} samples are not whole frames of {hop} samples each.")
+        raise ValueError(f"{samples.shape[-1]} samples are not a whole number of frames of {hop} samples.")
     num_frames = samples.shape[-1] // hop
     num_views = math.ceil(fft / hop)
     blocks = xp.reshape(xp.astype(samples, xp.float32), (*samples.shape[:-1], num_frames, hop))

@@ -91,7 +91,8 @@ class AugmentationConfig(Checked, section="data.augmentation"):
     detune_probability: Probability = 0.0
     # Speed changes with pitch: 3 cents move the ends of 2 s by 1.8 ms, a fifth of the 10 ms step of the tokens.
     detune_cents: Annotated[
-        float, Limits("0 to 5. Beyond 5 cents the note times would be wrong", lambda cents: 0 <= cents <= 5)
+        float,
+        Limits("a value from 0 to 5. Beyond 5 cents the note times would be wrong", lambda cents: 0 <= cents <= 5),
     ] = 3.0
 
     @property

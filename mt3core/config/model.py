@@ -80,7 +80,7 @@ class VocabularyConfig(Checked, section="vocabulary", error=ModelError):
 
     steps_per_second: Count = 100
     max_shift_seconds: Count = 10
-    velocity_bins: Annotated[int, Limits("1 to 127", lambda bins: 1 <= bins <= 127)] = 1
+    velocity_bins: Annotated[int, Limits("a number from 1 to 127", lambda bins: 1 <= bins <= 127)] = 1
     ties: bool = True
     program_granularity: Granularity = "full"
     onsets_only: bool = False
