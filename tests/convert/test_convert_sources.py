@@ -51,7 +51,7 @@ def test_broken_forms_are_still_named(home, t5x, tiny_model):
     save_model_directory(home / "model", *tiny_model)
     (home / "model" / "config.json").unlink()
     assert identify(home / "model") == "model_directory"
-    with pytest.raises(ModelError, match=r"has no config\.json"):
+    with pytest.raises(ModelError, match=r"config\.json is missing"):
         load(home / "model")
 
 

@@ -183,7 +183,7 @@ def test_no_checkpoint_file(directory):
 )
 def test_broken_tree(directory, content):
     (directory / "checkpoint").write_bytes(content)
-    with pytest.raises(ModelError, match=r"checkpoint is (broken or )?no T5X checkpoint"):
+    with pytest.raises(ModelError, match=r"checkpoint is (damaged or )?not a T5X checkpoint"):
         read_t5x(directory)
 
 

@@ -144,7 +144,7 @@ def test_nothing_is_written_to_the_shared_constants():
 
 
 def test_samples_must_be_whole_frames():
-    with pytest.raises(ValueError, match="whole frames"):
+    with pytest.raises(ValueError, match="whole number of frames"):
         log_mel(np.zeros(100, np.float32), CONFIG)
 
 
