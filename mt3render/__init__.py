@@ -1,1 +1,1 @@
-"""Music and sound made here: a composer, synthesizers, and data sets rendered in the layouts of real ones."""
+"""Synthetic music and sound: a composer, synthesizers, and data sets rendered in the layouts of real ones."""

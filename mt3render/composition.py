@@ -1,4 +1,4 @@
-"""Short pieces made up by rule from a seed: music that a small network can learn to transcribe in minutes.
+"""Short pieces composed by rule from a seed: music that a small network can learn to transcribe in minutes.
 
 A bass, a guitar that breaks chords, a flute and drums, each in a range of its own and with one note at a time. Key,
 tempo, chords and lines differ from piece to piece; the harmony is diatonic, on an eighth-note grid.
@@ -20,13 +20,13 @@ QUARTERS_PER_MINUTE = (84.0, 132.0)
 _SCALE = (0, 2, 4, 5, 7, 9, 11)
 _PROGRESSIONS = ((0, 4, 5, 3), (0, 5, 3, 4), (0, 3, 4, 4), (5, 3, 0, 4), (0, 2, 3, 4), (1, 4, 0, 0))
 _LOWEST = {BASS: 38, GUITAR: 55, FLUTE: 74}  # the octave and a half above these
-_BASS_RHYTHMS = ((0, 4), (0, 3, 4, 7), (0, 2, 4, 6), (0, 4, 6))  # eighths of a bar at which a note begins
+_BASS_RHYTHMS = ((0, 4), (0, 3, 4, 7), (0, 2, 4, 6), (0, 4, 6))  # eighths of a bar at which a note starts
 _FLUTE_RHYTHMS = ((0, 2, 4), (0, 3, 4, 6), (0, 1, 2, 4), (0, 4), (2, 4, 6), (0, 2, 3, 4, 6))
 _GUITAR_RHYTHMS = ((0, 2, 4, 6), (0, 1, 2, 4, 6), (0, 2, 3, 4, 6, 7))
 _GUITAR_ORDERS = ((0, 1, 2, 3), (0, 2, 1, 2), (2, 1, 0, 1), (0, 1, 2, 1))  # of the chord's notes
 _SNARES = ((2, 6), (2, 6, 7), (4,))
 _KICKS = ((0, 4), (0, 3, 4), (0, 5))
-_GAP_SECONDS = 0.03  # so that a repeated note is struck anew
+_GAP_SECONDS = 0.03  # so that a repeated note is struck again
 _HIT_SECONDS = 0.05
 
 
@@ -75,7 +75,7 @@ def _flute(rng: np.random.Generator, key: int, root: int) -> _Line:
 
 
 def _melody(program: int, key: int, rhythm: tuple[int, ...], degrees: list[int]) -> _Line:
-    """One note after the other, each until the next begins."""
+    """One note after the other, each until the next starts."""
     ends = (*rhythm[1:], EIGHTHS_PER_BAR)
     spans = zip(rhythm, ends, degrees, strict=True)
     return [(at, end - at, _pitch(program, key, degree), program) for at, end, degree in spans]

@@ -24,17 +24,17 @@ from mt3render.variation import PROGRAM_CHOICES, WIDEST_TUNING_CENTS
 
 SETTINGS_NAME = "rendering.json"
 DEFAULT_MOST_MINUTES = 20.0
-LONGEST_MINUTES = 150.0  # what pretty_midi reads back at a tick a millisecond
+LONGEST_MINUTES = 150.0  # the most that pretty_midi reads back at one tick per millisecond
 MAESTRO_NAME = "maestro"
 
 
 @dataclass(frozen=True)
 class Rendering:
-    """What is rendered, and how. Equal settings and equal versions of the engine give equal bytes."""
+    """What is rendered, and how. The same settings and engine version give the same bytes."""
 
     layout: str
     engine: str
-    sound_fonts: tuple[Path, ...] = ()  # and folders of samples; empty: the sound font that pretty_midi brings
+    sound_fonts: tuple[Path, ...] = ()  # and sampled instruments; empty: the sound font included in pretty_midi
     seed: int = 0
     programs: str = "class"
     sample_rate_hz: int = 44_100
@@ -44,7 +44,7 @@ class Rendering:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a MIDI file: `written`, `skipped` since it was there, or `failed` with a sentence."""
+    """The result for a MIDI file: `written`, `skipped` because it existed, or `failed` with a sentence."""
 
     source: Source
     state: str
@@ -66,21 +66,21 @@ class RenderingReport:
 
 
 def check_rendering(rendering: Rendering) -> Rendering:
-    """The settings with engine and sound fonts settled. Raises `UsageError` and others for what cannot be done."""
+    """The settings with engine and sound fonts resolved. Raises `UsageError` and others for impossible settings."""
     require("datasets", "Rendering", ["pyloudnorm"])
     if rendering.layout not in LAYOUTS:
-        raise UsageError(f"There is no layout {rendering.layout!r}.", f"Choose {', '.join(LAYOUTS)}.")
+        raise UsageError(f"Unknown layout {rendering.layout!r}.", f"Choose {', '.join(LAYOUTS)}.")
     if rendering.programs not in PROGRAM_CHOICES:
         raise UsageError(f"Unknown choice {rendering.programs!r}.", f"Choose {', '.join(PROGRAM_CHOICES)}.")
     if not 0 < rendering.most_minutes <= LONGEST_MINUTES:
         raise UsageError(
-            f"{rendering.most_minutes:g} minutes cannot be rendered.", f"Choose up to {LONGEST_MINUTES:g}."
+            f"Pieces of {rendering.most_minutes:g} minutes cannot be rendered.", f"Use at most {LONGEST_MINUTES:g}."
         )
     if not -WIDEST_TUNING_CENTS <= rendering.tuning_cents[0] <= rendering.tuning_cents[1] <= WIDEST_TUNING_CENTS:
         low, high = rendering.tuning_cents
         raise UsageError(
-            f"A tuning from {low:g} to {high:g} cents cannot be drawn.",
-            f"Give the lower and the upper end, within {WIDEST_TUNING_CENTS:g} cents: -20,24.",
+            f"The tuning range {low:g} to {high:g} cents is not valid.",
+            f"Use a lower and an upper end within {WIDEST_TUNING_CENTS:g} cents: -20,24.",
         )
     engine = choose_engine(rendering.engine)
     fonts = tuple(font for path in rendering.sound_fonts for font in sounds_below(path.absolute()))
@@ -88,7 +88,7 @@ def check_rendering(rendering: Rendering) -> Rendering:
         fonts = fonts or (default_sound_font(),)
     elif not all(is_instrument(font) for font in fonts):
         raise UsageError(
-            f"The engine {engine} plays no sound fonts.", "Leave --sound-font out, or give only folders of samples."
+            f"The engine {engine} cannot play sound fonts.", "Omit --sound-font, or use only sampled instruments."
         )
     for font in fonts:
         read_sounds(font)
@@ -100,7 +100,7 @@ def parse_range(text: str) -> tuple[float, float]:
     try:
         low, high = (float(word) for word in text.split(","))
     except ValueError as error:
-        raise UsageError(f"{text!r} is no range.", "Give its lower and its upper end: -20,24.") from error
+        raise UsageError(f"{text!r} is not a range.", "Use a lower and an upper end: -20,24.") from error
     return low, high
 
 
@@ -113,10 +113,10 @@ def render_dataset(
     overwrite: bool = False,
     on_outcome: Callable[[Outcome, int], None] = lambda outcome, total: None,
 ) -> RenderingReport:
-    """Renders the MIDI files of a folder; what is finished already is skipped, what fails is left out.
+    """Renders the MIDI files of a folder; finished pieces are skipped, failed ones are left out.
 
     The files' bytes do not depend on the number of processes. `on_outcome` is called for each file as it is done,
-    with the number of all. Raises `UsageError` or `OutputError` before anything is written, and `OutputError` when
+    with the total number. Raises `UsageError` or `OutputError` before anything is written, and `OutputError` when
     the disk is full.
     """
     rendering = check_rendering(rendering)
@@ -149,7 +149,7 @@ def render_dataset(
 
 
 def render_piece(source: Source, out: Path, rendering: Rendering) -> Outcome:
-    """Renders one file; an error of whatever kind becomes a failed outcome."""
+    """Renders one file; any error becomes a failed outcome."""
     try:
         score = read_score(source.path, rendering.most_minutes * 60)
         written = write_piece(rendering.layout, out, source, score, _players(rendering))
@@ -167,7 +167,7 @@ def _players(rendering: Rendering) -> Players:
 
 
 def _settle(out: Path, rendering: Rendering, overwrite: bool) -> None:
-    """Writes the settings beside the data, so that a later run cannot mix pieces that were rendered otherwise."""
+    """Writes the settings next to the data, so that a later run cannot mix in pieces rendered differently."""
     described = _described(rendering)
     path = out / SETTINGS_NAME
     try:
@@ -176,21 +176,21 @@ def _settle(out: Path, rendering: Rendering, overwrite: bool) -> None:
     except (OSError, ValueError) as error:
         raise OutputError(f"{path} cannot be read ({error}).", "Choose another folder.") from error
     if is_foreign:
-        raise OutputError(f"{out} holds something that was not rendered here.", "Choose another folder.")
+        raise OutputError(f"{out} contains files that were not rendered by mt3 render.", "Choose another folder.")
     if existing == described:
         return
     if existing is not None and not overwrite:
         differing = [key for key in described if existing.get(key) != described[key]]
         raise OutputError(
-            f"{out} was rendered with another {' and '.join(differing) or 'version'}.",
-            "Choose another folder, or say --overwrite.",
+            f"{out} was rendered with a different {' and '.join(differing) or 'version'}.",
+            "Choose another folder, or use --overwrite.",
         )
     with atomic_output(path) as temporary:
         temporary.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
 def _described(rendering: Rendering) -> dict:
-    # A list, since draws go by the order, and a font may be there twice to be drawn more often.
+    # A list, since draws depend on the order, and a font may be listed twice to be drawn more often.
     digests = [[font.name, sounds_digest(font)] for font in rendering.sound_fonts]
     return {**_fields(rendering), "sound_fonts": digests}
 
@@ -201,7 +201,7 @@ def _fields(rendering: Rendering) -> dict:
 
 
 def _clear(out: Path, layout: str, sources: Sequence[Source], overwrite: bool) -> None:
-    """Removes what a run that was killed has left half done; with `overwrite` also what is finished."""
+    """Removes unfinished pieces of a killed run; with `overwrite` also finished ones."""
     for rest in out.glob(f"{RAW_PREFIX}*"):
         shutil.rmtree(rest, ignore_errors=True)
     for source in sources:

@@ -1,7 +1,7 @@
-"""Drum kits: which General MIDI note a drum's name means, Hydrogen's kits, and drums that a kit has not.
+"""Drum kits: which General MIDI note a drum's name means, Hydrogen's kits, and drums that a kit lacks.
 
-A part is played by a kit that has nearly all of its notes, so a kit without, say, a third tom would hardly be heard:
-what is missing is played by its neighbour, toms and cymbals a little higher or lower.
+A part is played by a kit that has nearly all of its notes, so a kit without, say, a third tom would hardly be used:
+a missing drum is played by its neighbour, toms and cymbals a little higher or lower.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from mt3render.instrument_folders import Recording, Take
 from mt3render.instruments import Instrument, Sample
 
 KIT_NAME = "drumkit.xml"
-HI_HATS = (42, 44, 46)  # closed, by the pedal, open: one cymbal, so each ends the others
+HI_HATS = (42, 44, 46)  # closed, pedal, open: one cymbal, so each ends the others
 TOMS = (41, 43, 45, 47, 48, 50)  # from low to high
 _TOM_STEP_SEMITONES = 2
 _CRASH, _RIDE = 49, 51
-# Drum that may be missing -> (drum that plays it, semitones higher); the first that is there.
+# Drum that may be missing -> (drum that plays it, semitones higher); the first one present.
 _STAND_INS: dict[int, tuple[tuple[int, int], ...]] = {
     35: ((36, 0),),
     36: ((35, 0),),
@@ -35,7 +35,7 @@ _STAND_INS: dict[int, tuple[tuple[int, int], ...]] = {
     59: ((_RIDE, -1),),
     53: ((_RIDE, 4), (59, 4)),
 }
-# Words of a name -> the keys that they may mean, the first that no other drum has. The first line that matches counts.
+# Words of a name -> the keys they may mean; the first one not yet taken. The first matching line counts.
 _NAMES: tuple[tuple[str, tuple[int, ...]], ...] = (
     (r"semi|half|swish|choke|flink|roll|mute|free|noise|zap", ()),
     (r"(hat|hh).*ped|ped.*(hat|hh)", (44,)),
@@ -83,7 +83,7 @@ def is_hydrogen(folder: Path) -> bool:
 
 
 def general_midi_key(name: str, taken: set[int]) -> int | None:
-    """The drum note that a name means and that is not taken yet; None for a name that tells nothing."""
+    """The drum note that a name means and that is not taken yet; None for a name without meaning."""
     for pattern, keys in _NAMES:
         if re.search(pattern, name.lower()):
             return next((key for key in keys if key not in taken), None)
@@ -91,12 +91,12 @@ def general_midi_key(name: str, taken: set[int]) -> int | None:
 
 
 def read_hydrogen(folder: Path) -> tuple[Instrument, list[Take]]:
-    """A Hydrogen kit by its drums' names, completed. Raises `UsageError` where there are none that mean anything."""
+    """A Hydrogen kit by its drums' names, completed. Raises `UsageError` if no name is known."""
     path = folder / KIT_NAME
     try:
         root = ElementTree.fromstring(re.sub(r' xmlns="[^"]*"', "", path.read_text(encoding="utf-8", errors="replace")))
     except (OSError, ElementTree.ParseError) as error:
-        raise UsageError(f"{path} cannot be read ({error}).", "Fetch the kit again.") from error
+        raise UsageError(f"{path} cannot be read ({error}).", "Download the kit again.") from error
     takes: list[Take] = []
     taken: set[int] = set()
     for drum in root.iter("instrument"):
@@ -109,7 +109,7 @@ def read_hydrogen(folder: Path) -> tuple[Instrument, list[Take]]:
                 for recording, sample in layers
             ]
     if not takes:
-        raise UsageError(f"{path} has no drums of known names.", "Take another kit.")
+        raise UsageError(f"{path} has no drums with known names.", "Use another kit.")
     instrument = Instrument(
         name=root.findtext("name", folder.name),
         licence=root.findtext("license", ""),
@@ -146,7 +146,7 @@ def completed(takes: Sequence[Take]) -> list[Take]:
 
 
 def _as(take: Take, key: int, other: int, semitones: int) -> Take:
-    own = other - take.sample.key  # by how much the drum is shifted already
+    own = other - take.sample.key  # how much the drum is already shifted
     return Take(take.recordings, dataclasses.replace(take.sample, keys=(key, key), key=key - semitones - own))
 
 

@@ -1,6 +1,6 @@
 """Synthesizers that play one part: TinySoundFont, FluidSynth's command line, and pretty_midi's sine waves.
 
-Reverb, chorus and everything else that would blur a note's begin or end is off; training adds
+Reverb, chorus and everything else that would blur a note's start or end is off; training adds
 rooms later, where it can vary them. An engine gives the same samples for the same notes, whatever it played before.
 """
 
@@ -28,8 +28,8 @@ from mt3render.variation import Voice
 ENGINES = ("tinysoundfont", "fluidsynth", "pretty_midi")
 _BLOCK_SAMPLES = 1 << 16
 _LONGEST_RELEASE_SECONDS = 60
-# FluidSynth looks for MIDI events every 64 samples, and plays them in the block after: measured 64 to 128 samples
-# late, whatever the sample rate. Taking off the middle leaves 0.7 ms at most at 44.1 kHz.
+# FluidSynth looks for MIDI events every 64 samples, and plays them in the next block: measured 64 to 128 samples
+# late, at any sample rate. Subtracting the middle leaves at most 0.7 ms at 44.1 kHz.
 _FLUIDSYNTH_BUFFER = 64
 _FLUIDSYNTH_LATENCY_SAMPLES = 96
 _FLUIDSYNTH_GAIN = 0.4
@@ -51,25 +51,25 @@ class Engine(Protocol):
 
 
 def choose_engine(wanted: str = "auto") -> str:
-    """The engine's name; for `auto` the best that is there.
+    """The engine's name; for `auto` the best one installed.
 
     Raises `UsageError` for an unknown name, `MissingExtraError` for an engine that is not installed.
     """
     if wanted == "auto":
         return next(name for name in ENGINES if _is_installed(name))
     if wanted not in ENGINES:
-        raise UsageError(f"There is no engine {wanted!r}.", f"Choose auto, {', '.join(ENGINES)}.")
+        raise UsageError(f"Unknown engine {wanted!r}.", f"Choose auto, {', '.join(ENGINES)}.")
     if not _is_installed(wanted):
         ways = {
             "tinysoundfont": "Install it: pip install --no-deps tinysoundfont.",
             "fluidsynth": "Install it, on Debian and Ubuntu with: apt install fluidsynth.",
         }
-        raise MissingExtraError(f"The engine {wanted} is not installed.", f"{ways[wanted]} Or say --engine auto.")
+        raise MissingExtraError(f"The engine {wanted} is not installed.", f"{ways[wanted]} Or use --engine auto.")
     return wanted
 
 
 def build_engine(name: str) -> Engine:
-    """The engine of a name that `choose_engine` gave."""
+    """The engine of a name returned by `choose_engine`."""
     engines: dict[str, type[Engine]] = {"tinysoundfont": TinySoundFont, "fluidsynth": FluidSynth, "pretty_midi": Sines}
     return engines[name]()
 
@@ -81,7 +81,7 @@ def _is_installed(name: str) -> bool:
 
 
 class TinySoundFont:
-    """Needs `tinysoundfont` and no system package; events fall on their very sample."""
+    """Needs `tinysoundfont` and no system package; events are exact to the sample."""
 
     name = "tinysoundfont"
     uses_sound_fonts = True
@@ -105,7 +105,7 @@ class TinySoundFont:
         return samples
 
     def _fall_silent(self, synthesizer: Any, sample_rate_hz: int) -> None:
-        """The synthesizer is kept, since a sound font takes long to load; no note may reach into the next part."""
+        """The synthesizer is kept, since loading a sound font is slow; no note may last into the next part."""
         synthesizer.sounds_off()
         rest = np.empty((_BLOCK_SAMPLES, 2), np.float32)
         for _ in range(_LONGEST_RELEASE_SECONDS * sample_rate_hz // _BLOCK_SAMPLES):
@@ -121,7 +121,7 @@ def _tiny_sound_font(font: Path, sample_rate_hz: int) -> tuple[Any, int]:
         return synthesizer, synthesizer.sfload(str(font))
     except Exception as error:
         raise AudioError(
-            f"TinySoundFont cannot load {font}: {error}.", "Take a SoundFont 2 file, or --engine fluidsynth."
+            f"TinySoundFont cannot load {font}: {error}.", "Use a SoundFont 2 file, or --engine fluidsynth."
         ) from error
 
 
@@ -132,7 +132,7 @@ def _generate(synthesizer: Any, samples: np.ndarray) -> None:
 
 
 def _events(notes: NoteTable, sample_rate_hz: int) -> list[tuple[int, int, int, int]]:
-    """(sample, is onset, pitch, velocity) in order; releases before strikes, so that a repeated note is struck anew."""
+    """(sample, is onset, pitch, velocity) in order; releases before onsets, so that a repeated note is struck again."""
     onsets = np.rint(notes["onset"] * sample_rate_hz).astype(np.int64).tolist()
     offsets = np.rint(notes["offset"] * sample_rate_hz).astype(np.int64).tolist()
     pitches, velocities = notes["pitch"].tolist(), notes["velocity"].tolist()
@@ -151,7 +151,7 @@ class FluidSynth:
         gain = _FLUIDSYNTH_GAIN
         while True:
             samples = self._run(notes, voice, sample_rate_hz, gain)
-            # It writes 16 bits; what is too loud for them would be cut.
+            # It writes 16 bits; louder samples would be clipped.
             if np.abs(samples).max(initial=0.0) < 0.999 or gain < _LEAST_FLUIDSYNTH_GAIN:
                 break
             gain /= 3

@@ -1,6 +1,6 @@
 """Scores as they might be played: tempo drift, inexact onsets, spread chords, lengths and strengths of notes.
 
-Times are in seconds; everything is drawn from the generator that is given.
+Times are in seconds; everything is drawn from the given generator.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 from mt3core.notes.table import NoteTable, trim_overlapping
 from mt3render.score import Part
 
-ONSET_SPREAD_SECONDS = 0.020  # a player's onset lies at most so far from the score's
+ONSET_SPREAD_SECONDS = 0.020  # a player's onset is at most this far from the score's
 CHORD_SPREAD_SECONDS = 0.040  # between the first and the last note of a chord, at most
-_CHORD_SECONDS = 0.004  # notes that begin within this belong to one chord
+_CHORD_SECONDS = 0.004  # notes that start within this time belong to one chord
 _LEAST_SECONDS = 0.03
 
 
@@ -31,7 +31,7 @@ def tidy(notes: NoteTable) -> NoteTable:
     notes = notes[notes["offset"] > notes["onset"]]
     notes["onset"] = np.maximum(notes["onset"], 0.0)
     notes = notes[np.lexsort((notes["pitch"], notes["onset"]))]
-    if len(notes) > 1:  # of two that begin together on one key, one is enough
+    if len(notes) > 1:  # of two that start together on one key, one is enough
         order = np.lexsort((notes["onset"], notes["pitch"]))
         again = np.zeros(len(notes), bool)
         ordered = notes[order]

@@ -1,6 +1,6 @@
 """Writing a sampled instrument's folder: recordings cut to their sound, levelled, and described.
 
-A recording begins some milliseconds before its note, and a soft one with the noise of the key. What is written begins
+A recording starts some milliseconds before its note, and a soft one with the noise of the key. The written file starts
 with the sound, so that a note's onset is where its label says.
 """
 
@@ -22,30 +22,30 @@ from mt3core.files import atomic_directory
 from mt3render.instruments import DESCRIPTION_NAME, Instrument, Sample, description
 from mt3render.pitch import cents_above
 
-# The onset is where a note first reaches a tenth of the peak of its attack; noise of keys and bows lies below.
+# The onset is where a note first reaches a tenth of the peak of its attack; noise of keys and bows is softer.
 _ONSET_SHARE = 0.1
 _ATTACK_SECONDS = 0.1
 _BEFORE_ONSET_SECONDS = 0.001
-_SILENT_SHARE = 10 ** (-60 / 20)  # of the peak: the tail from here on is cut off
+_SILENT_SHARE = 10 ** (-60 / 20)  # of the peak: the tail below this is cut off
 _LONGEST_SECONDS = 15.0
-_FADE_SHARE = 0.05  # of what is left, at its end
+_FADE_SHARE = 0.05  # of the remaining sound, at its end
 _PEAK = 0.9
 _LOUDNESS_SECONDS, _UNEVEN_DB = 0.5, 6.0
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A file, or what a microphone among several took: how much louder it is made, and from which frame it counts."""
+    """A file, or the recording of one of several microphones: its gain, and the frame from which it is used."""
 
     path: Path
     gain_db: float = 0.0
     first_frame: int = 0
-    amplitude: float = 1.0  # a factor besides `gain_db`
+    amplitude: float = 1.0  # a factor in addition to `gain_db`
 
 
 @dataclass(frozen=True)
 class Take:
-    """A sample to be written: recordings that sound together, and what they play (its `file` is given later)."""
+    """A sample to be written: recordings that sound together, and what they play (its `file` is set later)."""
 
     recordings: tuple[Recording, ...]
     sample: Sample
@@ -53,7 +53,7 @@ class Take:
 
 @dataclass(frozen=True)
 class _Written:
-    """A file: its name, the gain that gives it its level back, how loud it is itself, and how far out of tune."""
+    """A file: its name, the gain that restores its level, its own loudness, and how far it is out of tune."""
 
     name: str
     gain_db: float
@@ -71,11 +71,11 @@ def write_instrument(
     overwrite: bool = False,
     on_take: Callable[[int], None] = lambda number: None,
 ) -> Instrument:
-    """Writes the folder of an instrument, whole or not at all, and returns it with its samples.
+    """Writes the folder of an instrument, completely or not at all, and returns it with its samples.
 
-    `sample_rate_hz` is that of the recordings where it is None. `mend` is for recordings as they were played: each is
-    measured, brought into tune, and within 6 dB of the others of its velocities. Raises `AudioError` for a recording
-    that cannot be read or is silent, and `OutputError` where the folder is there already or cannot be written.
+    `sample_rate_hz` None means that of the recordings. `mend` is for recordings as they were played: each is
+    measured, tuned, and brought within 6 dB of the others of its velocities. Raises `AudioError` for a recording
+    that cannot be read or is silent, and `OutputError` if the folder already exists or cannot be written.
     """
     samples: list[Sample] = []
     written: dict[tuple[Recording, ...], _Written] = {}  # a file may play several drums
@@ -117,7 +117,7 @@ def cut_to_sound(
 
 
 def onset_frame(level: Float[np.ndarray, " frames"], sample_rate_hz: int) -> int:
-    """Where a note sets in, in a recording's magnitudes. Raises `ValueError` for silence."""
+    """Where a note starts, in a recording's magnitudes. Raises `ValueError` for silence."""
     if not level.max(initial=0.0) > 0:
         raise ValueError("it is silent")
     about = int(np.argmax(level > _ONSET_SHARE * level.max()))
@@ -131,7 +131,7 @@ def _heard(take: Take, sample_rate_hz: int | None, mono: bool) -> tuple[np.ndarr
         try:
             audio, own_rate_hz = soundfile.read(recording.path, dtype="float32", always_2d=True)
         except (OSError, soundfile.LibsndfileError) as error:
-            raise AudioError(f"{recording.path} cannot be read ({error}).", "Fetch the samples again.") from error
+            raise AudioError(f"{recording.path} cannot be read ({error}).", "Download the samples again.") from error
         if rate_hz and own_rate_hz != rate_hz:
             audio = soxr.resample(audio, own_rate_hz, rate_hz)
         rate_hz = rate_hz or own_rate_hz
@@ -149,7 +149,7 @@ def _heard(take: Take, sample_rate_hz: int | None, mono: bool) -> tuple[np.ndarr
 
 
 def _levelled(audio: np.ndarray) -> tuple[np.ndarray, float]:
-    """Close to full scale, so that soft notes keep their bits, and the gain that takes it back."""
+    """The recording close to full scale, so that soft notes keep their bits, and the gain that undoes this."""
     peak = float(np.abs(audio).max())
     return audio * np.float32(_PEAK / peak), float(20 * np.log10(peak / _PEAK))
 
@@ -160,7 +160,7 @@ def _loudness_db(audio: np.ndarray, sample_rate_hz: int) -> float:
 
 
 def _mended(samples: Sequence[Sample], files: Mapping[str, _Written]) -> list[Sample]:
-    """In tune, and no sample further from the middle of its layer than a player would be."""
+    """The samples in tune, none further from the middle level of its layer than a player would be."""
     levels_db = np.array([sample.gain_db + files[sample.file].loudness_db for sample in samples])
     layers = [sample.velocities for sample in samples]
     result = []

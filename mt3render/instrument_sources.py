@@ -1,4 +1,4 @@
-"""Published sample collections as instruments: which kind a folder or file is, and what is said about it."""
+"""Published sample collections as instruments: the kind of a folder or file, and what is known about it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NEEDED = ("licence", "attribution")
 
 @dataclass(frozen=True)
 class Card:
-    """What a person says about an instrument; None leaves what its source says, if it does."""
+    """What the user says about an instrument; None keeps what its source says, if anything."""
 
     name: str | None = None
     licence: str | None = None
@@ -33,7 +33,7 @@ class Card:
     programs: tuple[int, ...] | None = None
     rings: bool | None = None
     drums: bool = False  # an .sfz file's keys are General MIDI's drum notes
-    keys: tuple[int, ...] | None = None  # only these are taken of an .sfz file or a SpectMorph instrument
+    keys: tuple[int, ...] | None = None  # only these are used from an .sfz file or a SpectMorph instrument
     velocity_exponent: float | None = None
 
 
@@ -46,13 +46,15 @@ def parse_numbers(text: str | None) -> tuple[int, ...] | None:
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", word)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if not first <= last < NUM_KEYS:
-            raise UsageError(f"{text!r} are no programs or keys.", "Give numbers from 0 to 127, such as 40,42-45.")
+            raise UsageError(
+                f"{text!r} is not a list of programs or keys.", "Use numbers from 0 to 127, as in 40,42-45."
+            )
         numbers += range(first, last + 1)
     return tuple(numbers)
 
 
 def read_source(source: Path, card: Card, num_layers: int | None = None) -> tuple[Instrument, list[Take]]:
-    """An instrument and its recordings. Raises `UsageError` for what is of no known kind or of no stated licence."""
+    """An instrument and its recordings. Raises `UsageError` if its kind or licence is unknown."""
     if source.is_dir() and is_salamander(source):
         instrument, takes = read_salamander(source, num_layers)
     elif source.is_dir() and is_hydrogen(source):
@@ -64,16 +66,16 @@ def read_source(source: Path, card: Card, num_layers: int | None = None) -> tupl
         instrument, takes = _sfz_instrument(source, card)
     else:
         raise UsageError(
-            f"{source} holds no samples of a known kind.",
-            "Give an .sfz file, or the folder of the Salamander, of a Hydrogen kit or of a SpectMorph instrument.",
+            f"{source} contains no samples of a known kind.",
+            "Use an .sfz file, or the folder of the Salamander, a Hydrogen kit or a SpectMorph instrument.",
         )
     said = {name: getattr(card, name) for name in _SAID if getattr(card, name) is not None}
     instrument = dataclasses.replace(instrument, **said)
     if instrument.is_drum_kit == bool(instrument.programs):
-        raise UsageError(f"Nothing says what {source.name} plays.", "Give --programs, or --drums for an .sfz of drums.")
+        raise UsageError(f"It is unknown what {source.name} plays.", "Use --programs, or --drums for an .sfz drum kit.")
     for name in _NEEDED:
         if not getattr(instrument, name):
-            raise UsageError(f"Nothing says the {name} of {source}.", f"Give it with --{name}.")
+            raise UsageError(f"The {name} of {source} is unknown.", f"Use --{name}.")
     return instrument, takes
 
 
@@ -100,12 +102,12 @@ def _sfz_instrument(path: Path, card: Card) -> tuple[Instrument, list[Take]]:
 def _chosen(takes: list[Take], source: Path, card: Card) -> list[Take]:
     chosen = [take for whole in takes for take in _within(whole, card.keys)]
     if not chosen:
-        raise UsageError(f"{source.name} plays none of these keys.", "Give others with --keys.")
+        raise UsageError(f"{source.name} has none of these keys.", "Choose others with --keys.")
     return chosen
 
 
 def _within(take: Take, keys: tuple[int, ...] | None) -> list[Take]:
-    """The take on those of its keys that are asked for, once for each stretch of them."""
+    """The take on the requested ones of its keys, once for each run of consecutive keys."""
     if keys is None:
         return [take]
     wanted = [key for key in range(take.sample.keys[0], take.sample.keys[1] + 1) if key in keys]

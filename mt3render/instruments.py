@@ -1,4 +1,4 @@
-"""Sampled instruments: a folder of recorded notes with a description, `instrument.json`, beside sound fonts.
+"""Sampled instruments: a folder of recorded notes with a description, `instrument.json`.
 
     {"name": "...", "licence": "...", "attribution": "...", "source": "...",
      "programs": [0, 1],
@@ -6,7 +6,7 @@
      "samples": [{"file": "A0v1.flac", "key": 21, "keys": [21, 22], "velocities": [1, 8], "reference_velocity": 4,
                   "gain_db": -31.5, "tune_cents": 0}]}
 
-`docs/rendering.md` says what each field means. A file begins with its sound; `mt3 sounds` makes such folders.
+`docs/rendering.md` explains the fields. A file starts with its sound; `mt3 sounds` makes these folders.
 """
 
 from __future__ import annotations
@@ -32,36 +32,36 @@ _VELOCITIES = (1, 127)
 
 @dataclass(frozen=True)
 class Sample:
-    """One recorded note. Of samples with equal keys and velocities each is played in turn."""
+    """One recorded note. Samples with equal keys and velocities are played in turn."""
 
     file: str
-    key: int  # at which it sounds as it was recorded
+    key: int  # at which it sounds as recorded
     keys: tuple[int, int]  # first and last that it plays
     velocities: tuple[int, int] = _VELOCITIES
-    reference_velocity: int = 127  # at which it is as loud as in its file, but for `gain_db`
+    reference_velocity: int = 127  # at which it is as loud as in its file, except for `gain_db`
     gain_db: float = 0.0
-    tune_cents: float = 0.0  # by so much it is played higher, to be in tune
+    tune_cents: float = 0.0  # how much higher it is played to be in tune
 
 
 @dataclass(frozen=True)
 class Instrument:
-    """What `instrument.json` says. Times and pitches are those of a piano where they are left out."""
+    """The contents of `instrument.json`. Times and pitches are those of a piano if omitted."""
 
     name: str
     licence: str
     attribution: str
     source: str
     samples: tuple[Sample, ...]
-    programs: tuple[int, ...] = ()  # General MIDI, from 0, that it passes for
+    programs: tuple[int, ...] = ()  # General MIDI, from 0, that it can play
     is_drum_kit: bool = False  # then keys are General MIDI's drum notes
     release_seconds: tuple[tuple[int, float], ...] = ((21, 0.5), (108, 0.15))  # key and time to -60 dB; linear between
     damped_to: int = 127  # keys above have no damper
-    rings: bool = True  # struck or plucked: a note that is repeated before it ends sounds on
+    rings: bool = True  # struck or plucked: a note repeated before it ends keeps ringing
     choke_groups: tuple[tuple[int, ...], ...] = ()  # each of these keys ends the others: a hi-hat
     velocity_exponent: float = 1.0  # of amplitude, within the range of a sample's velocities
 
     def for_note(self, key: int, velocity: int) -> list[int]:
-        """The numbers of the samples that play a note: those whose velocities are nearest; none for other keys."""
+        """The indices of the samples that play a note: those with the closest velocities; none for other keys."""
         distances = [
             (max(sample.velocities[0] - velocity, velocity - sample.velocities[1], 0), number)
             for number, sample in enumerate(self.samples)
@@ -71,34 +71,34 @@ class Instrument:
         return [number for distance, number in distances if distance == nearest]
 
     def release_of(self, key: int) -> float:
-        """Seconds that a key takes to fall by 60 dB once it is let go."""
+        """Seconds that a key takes to fall by 60 dB after its release."""
         keys, seconds = zip(*self.release_seconds, strict=True)
         return float(np.interp(key, keys, seconds))
 
 
 def is_instrument(path: Path | None) -> bool:
-    """Whether a path given as a sound font is a folder of samples."""
+    """Whether a path given as a sound font is a sampled instrument."""
     return path is not None and path.is_dir()
 
 
 def sounds_below(path: Path) -> tuple[Path, ...]:
-    """The path itself, or what a folder of sounds holds: sound fonts and folders of samples, by name.
+    """The path itself, or the contents of a folder of sounds: sound fonts and sampled instruments, by name.
 
-    Raises `AudioError` for a folder that holds neither.
+    Raises `AudioError` for a folder with neither.
     """
     if not path.is_dir() or (path / DESCRIPTION_NAME).exists():
         return (path,)
     found = [one for one in path.iterdir() if one.suffix.lower() in _FONT_SUFFIXES or (one / DESCRIPTION_NAME).exists()]
     if not found:
         raise AudioError(
-            f"{path} has neither an {DESCRIPTION_NAME} nor any sounds in it.",
-            "Make a folder with mt3 sounds, or give a sound font (.sf2, .sf3).",
+            f"{path} contains neither {DESCRIPTION_NAME} nor sounds.",
+            "Make a sampled instrument with mt3 sounds, or use a sound font (.sf2, .sf3).",
         )
     return tuple(sorted(found))
 
 
 def read_sounds(path: Path) -> SoundFont:
-    """The presets and keys of a sound font or of a sampled instrument. Raises `AudioError` for what is neither."""
+    """The presets and keys of a sound font or a sampled instrument. Raises `AudioError` if the path is neither."""
     if not is_instrument(path):
         return read_sound_font(path)
     instrument = read_instrument(path)
@@ -111,20 +111,20 @@ def read_sounds(path: Path) -> SoundFont:
 
 @lru_cache(maxsize=64)
 def read_instrument(folder: Path) -> Instrument:
-    """The description in a folder. Raises `AudioError` where it is missing or wrong, or names a file that is."""
+    """The description in a folder. Raises `AudioError` if it is missing, not valid, or names a missing file."""
     path = folder / DESCRIPTION_NAME
     try:
         instrument = _instrument(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise AudioError(
-            f"{folder} is no sampled instrument: {DESCRIPTION_NAME} cannot be read ({error.strerror or error}).",
-            "Make one with mt3 sounds, or give a sound font (.sf2, .sf3).",
+            f"{folder} is not a sampled instrument: {DESCRIPTION_NAME} cannot be read ({error.strerror or error}).",
+            "Make one with mt3 sounds, or use a sound font (.sf2, .sf3).",
         ) from error
     except (KeyError, TypeError, ValueError) as error:
-        raise AudioError(f"{path} is wrong ({error}).", "See docs/rendering.md for its fields.") from error
+        raise AudioError(f"{path} is not valid ({error}).", "See docs/rendering.md for its fields.") from error
     missing = [sample.file for sample in instrument.samples if not (folder / sample.file).is_file()]
     if missing:
-        raise AudioError(f"{path} names {missing[0]}, which is not there.", "Make the folder again with mt3 sounds.")
+        raise AudioError(f"{path} names {missing[0]}, which is missing.", "Make the folder again with mt3 sounds.")
     return instrument
 
 
@@ -149,7 +149,7 @@ def sounds_digest(path: Path) -> str:
 def _instrument(fields: dict[str, Any]) -> Instrument:
     known = {field.name for field in dataclasses.fields(Instrument)}
     if unknown := set(fields) - known:
-        raise ValueError(f"there is no field {min(unknown)!r}")
+        raise ValueError(f"unknown field {min(unknown)!r}")
     texts = {name: str(fields[name]) for name in ("name", "licence", "attribution", "source")}
     samples = tuple(_sample(sample) for sample in fields["samples"])
     instrument = Instrument(**{**fields, **texts, "samples": samples, **_tuples(fields)})
@@ -182,12 +182,12 @@ def _sample(fields: dict[str, Any]) -> Sample:
         if not 0 <= first <= last < NUM_KEYS:
             raise ValueError(f"{sample.file} has {name} {first} to {last}")
     if Path(sample.file).is_absolute() or ".." in Path(sample.file).parts:
-        raise ValueError(f"{sample.file} lies outside the folder")
+        raise ValueError(f"{sample.file} is outside the folder")
     return sample
 
 
 def _shown(sample: Sample) -> dict[str, Any]:
-    """A sample's fields without those that are as by default."""
+    """A sample's fields without those that have their default."""
     shown = {}
     for field in dataclasses.fields(sample):
         value = getattr(sample, field.name)

@@ -36,7 +36,7 @@ _PIANO_NAME = "Piano"
 
 @dataclass(frozen=True)
 class Players:
-    """What plays the pieces, and what is varied."""
+    """The sounds that play the pieces, and what is varied."""
 
     engine: Engine
     fonts: tuple[SoundFont, ...]
@@ -46,13 +46,13 @@ class Players:
     tuning_cents: tuple[float, float] = (0.0, 0.0)
 
     def engine_of(self, voice: Voice) -> Engine:
-        """What plays a voice: a folder of samples has an engine of its own."""
+        """The engine for a voice: a sampled instrument has its own engine."""
         return Sampler() if is_instrument(voice.font) else self.engine
 
 
 @dataclass(frozen=True)
 class Written:
-    """A piece as it was written: seconds of audio, its notes, and notes that no sound font could play."""
+    """A written piece: seconds of audio, its notes, and notes that no sound font could play."""
 
     seconds: float
     num_notes: int
@@ -60,7 +60,7 @@ class Written:
 
 
 def targets(layout: str, out: Path, source: Source) -> tuple[Path, ...]:
-    """What a piece becomes: a folder, or two files. The piece is finished when all are there."""
+    """The output of a piece: a folder, or two files. The piece is finished when all of them exist."""
     if layout == "slakh":
         return (out / source.split / f"Track{source.number:05d}",)
     folder = out / str(maestro_year(source)) if layout == "maestro" else out / source.split
@@ -74,9 +74,9 @@ def maestro_year(source: Source) -> int:
 
 
 def write_piece(layout: str, out: Path, source: Source, score: Score, players: Players) -> Written:
-    """Plays a piece and writes its files, whole or not at all.
+    """Plays a piece and writes its files, completely or not at all.
 
-    Raises `MidiError` where nothing of it can be heard, `OutputError` where it cannot be written.
+    Raises `MidiError` if nothing in it can be heard, `OutputError` if it cannot be written.
     """
     container, channels = ("WAV", 2) if layout == "maestro" else ("FLAC", 1)
     with writing(out):
@@ -88,9 +88,7 @@ def write_piece(layout: str, out: Path, source: Source, score: Score, players: P
         parts = [_piano(score, source)] if layout == "maestro" else [held(part) for part in score.parts]
         played = [_play(part, number, layout, stems, source, players) for number, part in enumerate(parts)]
         if not stems.stems:
-            raise MidiError(
-                f"{source.path} has nothing that can be heard.", "Leave it out, or try another --sound-font."
-            )
+            raise MidiError(f"Nothing in {source.path} can be heard.", "Leave it out, or try another --sound-font.")
         places = targets(layout, out, source)
         if layout == "slakh":
             _write_slakh_track(places[0], source, parts, played, stems)
@@ -103,14 +101,12 @@ def write_piece(layout: str, out: Path, source: Source, score: Score, players: P
 def _piano(score: Score, source: Source) -> Part:
     pitched = [part for part in score.parts if not part.is_drum]
     if not pitched:
-        raise MidiError(
-            f"{source.path} has only drums.", "The maestro layout is for the piano; choose another --layout."
-        )
+        raise MidiError(f"{source.path} has only drums.", "The maestro layout is for piano; choose another --layout.")
     return merged(pitched, _PIANO_NAME, 0)
 
 
 def _play(part: Part, number: int, layout: str, stems: Stems, source: Source, players: Players) -> Stem | None:
-    """Plays a part by a voice drawn for it. Its label becomes the voice's program, without notes it cannot play."""
+    """Plays a part by a voice drawn for it. Its label gets the voice's program, without notes it cannot play."""
     rng = generator(players.seed, source.relative, str(number))
     if layout == "maestro":
         piano = with_program(part, int(rng.choice(ACOUSTIC_PIANOS)))

@@ -1,4 +1,4 @@
-"""Integrated loudness in LUFS after ITU-R BS.1770-4, which SLAKH's stems are normalised by; pyloudnorm measures it."""
+"""Integrated loudness in LUFS (ITU-R BS.1770-4), as used to normalise SLAKH's stems; pyloudnorm measures it."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from jaxtyping import Float
 
 from mt3core.extras import needed
 
-SILENT_LUFS = -70.0  # the absolute gate: what lies below does not count
+SILENT_LUFS = -70.0  # the absolute gate: softer parts do not count
 _BLOCK_SECONDS = 0.4
-# The standard gives its filters for 48 kHz only. Of pyloudnorm's two ways to other rates these corner frequencies,
-# qualities and gains (B. De Man, AES 2018) give the standard's own values back there.
+# The standard gives its filters for 48 kHz only. Of pyloudnorm's two methods for other rates, these corner frequencies,
+# qualities and gains (B. De Man, AES 2018) reproduce the standard's own values at 48 kHz.
 _FILTERS = "DeMan"
 
 
 def integrated_loudness(audio: Float[np.ndarray, " samples"], sample_rate_hz: int) -> float:
-    """Loudness of mono audio in LUFS over its parts that are not silent; -70 where all is."""
+    """Loudness of mono audio in LUFS over its parts that are not silent; -70 if all are."""
     with needed("datasets", "Loudness"):
         import pyloudnorm
 
     if missing := max(0, int(np.ceil(_BLOCK_SECONDS * sample_rate_hz)) - len(audio)):
         audio = np.pad(audio, (0, missing))
     loudness = pyloudnorm.Meter(sample_rate_hz, _FILTERS).integrated_loudness(audio)
-    return max(float(loudness), SILENT_LUFS)  # it gives minus infinity for silence
+    return max(float(loudness), SILENT_LUFS)  # it is minus infinity for silence
 
 
 def mean_level(audio: Float[np.ndarray, " samples"], sample_rate_hz: int) -> float:

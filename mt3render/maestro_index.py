@@ -1,4 +1,4 @@
-"""The tables of MAESTRO v3.0.0: a CSV file with a row a piece, and a JSON file with an object a column."""
+"""The tables of MAESTRO v3.0.0: a CSV file with one row per piece, and a JSON file with one object per column."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLUMNS = ("canonical_composer", "canonical_title", "split", "year", "midi_filen
 
 
 def write_maestro_index(out: Path, sources: Iterable[Source]) -> None:
-    """Writes both tables for the pieces that are finished, by composer and title. Raises `OutputError`."""
+    """Writes both tables for the finished pieces, by composer and title. Raises `OutputError`."""
     rows = sorted((_row(out, source) for source in sources), key=lambda row: [str(row[column]) for column in COLUMNS])
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""How far a recorded note is out of tune, where its key is known."""
+"""How far a recorded note of known key is out of tune."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _STEP_CENTS = 2
 _HARMONICS = np.arange(1, 9)
 _ATTACK_SECONDS = 0.06  # which is left out
 _LONGEST_SECONDS, _SHORTEST_SECONDS, _FEWEST_PERIODS = 0.8, 0.1, 12
-_FINENESS = 8  # bins of the spectrum against those of its window
+_FINENESS = 8  # bins of the spectrum per bin of its window
 
 
 def cents_above(audio: Float[np.ndarray, " samples"], sample_rate_hz: int, key: int) -> float:
-    """Cents by which a note is higher than its key; 0 where it is too short to tell.
+    """Cents by which a note is higher than its key; 0 if it is too short to measure.
 
-    The pitch at which the amplitudes of eight harmonics, the higher weighted less, have the largest sum.
+    Measured at the pitch where the amplitudes of eight harmonics, higher ones weighted less, have the largest sum.
     """
     key_hz = 440 * 2 ** ((key - 69) / 12)
     begin = round(_ATTACK_SECONDS * sample_rate_hz)

@@ -1,7 +1,7 @@
 """Notes as one stereo recording to listen to, by the engines that render data sets.
 
-Nothing is varied: each instrument is its General MIDI program, drums are the standard kit. What an engine or its sound
-font cannot play is left out of the recording and of the notes that are returned as its contents.
+Nothing is varied: each instrument is its General MIDI program, drums are the standard kit. Notes that an engine or its
+sound font cannot play are left out of the recording and of the notes returned as its contents.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DRUMS = -1  # stands for a program where levels are given
 
 @dataclass(frozen=True)
 class Played:
-    """What can be heard in a recording: the notes that were played, its seconds, and what played them."""
+    """The contents of a recording: the notes that were played, its seconds, and what played them."""
 
     notes: list[Note]
     seconds: float
@@ -42,15 +42,15 @@ def play_notes(
     engine: str = "auto",
     levels_db: Mapping[int, float] | None = None,
 ) -> Played:
-    """Writes a WAV file of 16 bits, whole or not at all, with its peak just below full scale.
+    """Writes a WAV file of 16 bits, completely or not at all, with its peak just below full scale.
 
     Args:
         notes: times in seconds.
         path: the file to write.
         engine: a name of `engines.ENGINES`, or `auto` for the best one that is installed.
-        levels_db: level of a program (of the drums: `DRUMS`) against the others, which have 0.
+        levels_db: level of a program (of the drums: `DRUMS`) relative to the others, which have 0.
 
-    Raises `MidiError` where nothing of it can be heard, `OutputError`, and for the engine as `choose_engine` does.
+    Raises `MidiError` if nothing in it can be heard, `OutputError`, and the errors of `choose_engine`.
     """
     player = build_engine(choose_engine(engine))
     fonts = (read_sound_font(default_sound_font()),) if player.uses_sound_fonts else ()
@@ -61,7 +61,7 @@ def play_notes(
         for part in _parts(table):
             _play(part, stems, player, fonts, (levels_db or {}).get(DRUMS if part.is_drum else part.program, 0.0))
         if not stems.stems:
-            raise MidiError("There is nothing to hear in these notes.", "Give notes that the sound font can play.")
+            raise MidiError("None of these notes can be heard.", "Use notes that the sound font can play.")
         with atomic_output(path) as temporary:
             stems.write(temporary)
         heard = np.concatenate([stem.part.notes for stem in stems.stems])
@@ -70,7 +70,7 @@ def play_notes(
 
 
 def _parts(table: NoteTable) -> list[Part]:
-    """A part an instrument, in the order of the programs; all drums are one."""
+    """One part per instrument, in order of program; all drums are one."""
     parts = []
     for is_drum, program in sorted({(drum, 0 if drum else number) for drum, number in _instruments(table)}):
         belongs = table["is_drum"] if is_drum else ~table["is_drum"] & (table["program"] == program)

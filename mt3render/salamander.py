@@ -24,7 +24,7 @@ def is_salamander(folder: Path) -> bool:
 def read_salamander(folder: Path, num_layers: int | None = None) -> tuple[Instrument, list[Take]]:
     """The piano and its recordings, from a folder with files such as `D#4v12.ogg`.
 
-    `num_layers` takes so many of the velocity layers, evenly spread. Raises `UsageError` where some are missing.
+    `num_layers`: how many velocity layers to use, evenly spread. Raises `UsageError` if some are missing.
     """
     found: dict[int, dict[int, Path]] = {}
     for path in sorted(folder.rglob("*")):
@@ -33,7 +33,7 @@ def read_salamander(folder: Path, num_layers: int | None = None) -> tuple[Instru
             found.setdefault(int(match[3]), {})[key] = path
     layers = sorted(found)
     if not layers or any(found[layer].keys() != found[layers[0]].keys() for layer in layers):
-        raise UsageError(f"{folder} lacks some of the piano's recordings.", "Unpack all 16 archives into it.")
+        raise UsageError(f"{folder} has only some of the piano's recordings.", "Unpack all 16 archives into it.")
     count = len(layers) if num_layers is None else min(num_layers, len(layers))
     chosen = [layers[(2 * place + 1) * len(layers) // (2 * count)] for place in range(count)]
     takes = [
@@ -55,7 +55,7 @@ def read_salamander(folder: Path, num_layers: int | None = None) -> tuple[Instru
 
 
 def nearest_keys(key: int, roots: list[int], beyond: int = 127) -> tuple[int, int]:
-    """The keys of a piano that are nearer to a root than to those beside it; ties go to the lower.
+    """The keys of a piano that are closer to a root than to its neighbours; ties go to the lower.
 
     The lowest and the highest root reach `beyond` semitones further.
     """

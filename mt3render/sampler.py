@@ -1,7 +1,7 @@
 """The engine for sampled instruments: recorded notes, resampled to the keys between them, and added up.
 
-A note is its sample from the first audible moment on. When it is let go it fades as if a damper fell; keys without
-damper, drums, and notes that are struck again while they sound ring on.
+A note is its sample from the first audible moment on. When released, it fades as if a damper fell; keys without
+a damper, drums, and notes that are struck again while they sound keep ringing.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from mt3render.instruments import Instrument, read_instrument
 from mt3render.variation import Voice
 
 _MOST_BYTES = 5 << 28  # of resampled notes kept in a process: all of a piano with 16 layers at 16 kHz in stereo
-_REPEAT_SECONDS = 0.0015  # labels are whole milliseconds: a note that ends where the next begins was not let go
+_REPEAT_SECONDS = 0.0015  # labels are whole milliseconds: a note that ends where the next starts was not released
 _FULL_SCALE = 32767
-# A bowed or blown note may last longer than its recording: the stretch between these shares of it is repeated then.
+# A bowed or blown note may last longer than its recording: the section between these shares of it is then repeated.
 _REPEATED = (0.4, 0.85)
 _CROSSFADE_SECONDS = 0.2
 _SHORTEST_SUSTAINED_SECONDS, _LONGEST_SUSTAINED_SECONDS = 0.8, 12.0
@@ -31,7 +31,7 @@ _SIXTY_DB = np.log(1000.0)
 
 
 class Sampler:
-    """Plays folders of samples; events fall on their very sample. Times of one core are in docs/rendering.md."""
+    """Plays sampled instruments; events are exact to the sample. Times on one core are in docs/rendering.md."""
 
     name = "sampler"
     uses_sound_fonts = True
@@ -39,7 +39,7 @@ class Sampler:
     def play(self, notes: NoteTable, voice: Voice, num_samples: int, sample_rate_hz: int) -> np.ndarray:
         assert voice.font is not None
         instrument = read_instrument(voice.font)
-        # A piece that is not in tune is played too slowly by as much and then brought to its time.
+        # A detuned piece is played slower by the same factor and then resampled to its duration.
         clock_hz = sample_rate_hz * 2 ** (voice.tuning_cents / 1200)
         samples = np.zeros((round(num_samples * clock_hz / sample_rate_hz), 2), np.float32)
         turns: defaultdict[tuple[int, int], int] = defaultdict(int)
@@ -68,7 +68,7 @@ def _choices(folder: Path, key: int, velocity: int) -> list[int]:
 
 
 def _events(notes: NoteTable, instrument: Instrument) -> list[tuple[float, float | None, int, int]]:
-    """(onset, when it is let go, key, velocity) by onset and key; None for what rings until it has died away."""
+    """(onset, release, key, velocity) by onset and key; release None for notes that ring until they have died away."""
     rows = sorted(
         zip(*(notes[name].tolist() for name in ("onset", "pitch", "offset", "velocity")), strict=True), reverse=True
     )
@@ -98,7 +98,7 @@ def _gain(instrument: Instrument, number: int, velocity: int) -> float:
 
 
 def _add(samples: np.ndarray, wave: np.ndarray, gain: np.float32, let_go: int | None, release: int) -> None:
-    """Adds a note to what is heard from its onset on."""
+    """Adds a note to the audio from its onset on."""
     length = min(len(wave), len(samples))
     held = length if let_go is None else min(let_go, length)
     samples[:held] += wave[:held] * gain
@@ -109,7 +109,7 @@ def _add(samples: np.ndarray, wave: np.ndarray, gain: np.float32, let_go: int | 
 
 
 class Waves:
-    """Samples resampled to keys, as 16 bits to keep many; those not used for the longest time are forgotten first."""
+    """Samples resampled to keys, as 16 bits to keep many; the least recently used are dropped first."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
@@ -117,7 +117,7 @@ class Waves:
         self._kept: OrderedDict[tuple[Path, int, int, int], tuple[np.ndarray, float]] = OrderedDict()
 
     def wave(self, folder: Path, number: int, key: int, sample_rate_hz: int) -> tuple[np.ndarray, float]:
-        """A sample at a key: int16 of shape (samples, 2) or (samples, 1), and by what it is multiplied."""
+        """A sample at a key: int16 of shape (samples, 2) or (samples, 1), and its factor."""
         place = folder, number, key, sample_rate_hz
         if place in self._kept:
             self._kept.move_to_end(place)

@@ -1,7 +1,7 @@
 """MIDI files as the parts that are rendered, and parts as MIDI files.
 
-What is written as a label is what is played: a part is its notes and its sustain pedal, nothing else. Pitch bends,
-volume and expression changes are not played, since no label would tell of them.
+The labels are exactly what is played: a part is its notes and its sustain pedal, nothing else. Pitch bends,
+volume and expression changes are not played, since no label would show them.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from mt3core.errors import MidiError
 from mt3core.notes.midi_reading import DRUM_CHANNEL, MidiInstrument, read_content
 from mt3core.notes.table import NOTE_DTYPE, SUSTAIN_PEDAL, NoteTable, apply_sustain, trim_overlapping
 
-TICKS_PER_QUARTER = 500  # at 120 quarters a minute: a tick is a millisecond
+TICKS_PER_QUARTER = 500  # at 120 quarters per minute: a tick is a millisecond
 _TICK_SECONDS = 0.001
 _MICROSECONDS_PER_QUARTER = 500_000
 _IN_TUNE = 8192
-_DRUM_PITCHES = (27, 87)  # General MIDI has 35 to 81; sound fonts for it go on with Roland's GS on both sides
+_DRUM_PITCHES = (27, 87)  # General MIDI has 35 to 81; its sound fonts continue with Roland's GS on both sides
 
-# The Roland TD-11 of the Groove MIDI data set sends three notes that General MIDI has not, or has for other drums.
+# The Roland TD-11 of the Groove MIDI data set sends three notes that General MIDI lacks or uses for other drums.
 # The edges of the hi-hat (closed 22, open 26) are played as its closed and open hi-hat, 42 and 46. The rim of the third
 # tom (58, a vibraslap in General MIDI) becomes the high floor tom, 43, in files that a hi-hat edge shows to be from
 # such a kit.
@@ -44,7 +44,7 @@ class Part:
     pedal: Float[np.ndarray, "changes 2"]
 
     def sounding(self) -> NoteTable:
-        """The notes for as long as they are heard: held by the pedal, and ended where the same key is struck again."""
+        """The notes for as long as they sound: held by the pedal, and ended where the same key is struck again."""
         controls = [(time, value, 0) for time, value in self.pedal.tolist()]
         return trim_overlapping(apply_sustain(self.notes, controls, [0] * len(self.notes)))
 
@@ -59,7 +59,7 @@ class Score:
 
 
 def read_score(path: Path, most_seconds: float) -> Score:
-    """The parts of a MIDI file in their order, without what begins later than `most_seconds`.
+    """The parts of a MIDI file in order, without notes that start after `most_seconds`.
 
     Raises `MidiError` for a file that cannot be read or has no notes to play.
     """
@@ -72,24 +72,24 @@ def read_score(path: Path, most_seconds: float) -> Score:
             parts.append(quantised(cut))
     if not parts:
         what = f"in its first {most_seconds / 60:g} minutes" if is_cut else "to play"
-        raise MidiError(f"{path} has no notes {what}.", "Leave it out, or look at what is in it.")
+        raise MidiError(f"{path} has no notes {what}.", "Leave it out, or check its contents.")
     end = max(float(part.sounding()["offset"].max()) for part in parts)
     return Score(tuple(parts), end, is_cut)
 
 
 def held(part: Part) -> Part:
-    """The same part without a pedal: its notes last as long as the pedal let them."""
+    """The same part without a pedal: its notes last as long as the pedal held them."""
     return replace(part, notes=part.sounding(), pedal=np.empty((0, 2)))
 
 
 def quantised(part: Part) -> Part:
-    """The part as it comes back from the MIDI file that is written of it: whole milliseconds."""
+    """The part as read back from the MIDI file written from it: whole milliseconds."""
     (instrument,) = read_content(score_midi([part]), drop_empty=True).instruments
     return replace(part, notes=instrument.notes, pedal=_pedal(instrument))
 
 
 def score_midi(parts: Sequence[Part], tail_seconds: float = 0.0, tuning_cents: float = 0.0) -> bytes:
-    """A MIDI file of type 1 with a track a part; drums on channel 10. It ends `tail_seconds` after the last note.
+    """A MIDI file of type 1 with one track per part; drums on channel 10. It ends `tail_seconds` after the last note.
 
     A tuning other than 0 is written as MIDI's fine tuning, for a synthesizer that reads the file.
     """
@@ -113,7 +113,7 @@ def score_midi(parts: Sequence[Part], tail_seconds: float = 0.0, tuning_cents: f
 def _track(part: Part, channel: int) -> mido.MidiTrack:
     onsets = np.rint(part.notes["onset"] / _TICK_SECONDS).astype(np.int64)
     offsets = np.maximum(np.rint(part.notes["offset"] / _TICK_SECONDS).astype(np.int64), onsets + 1)
-    # At one instant a key is released before it is struck again, and the pedal moves before either.
+    # At the same time a key is released before it is struck again, and the pedal moves before either.
     events: list[tuple[int, int, int, int]] = []
     for onset, offset, pitch, velocity in zip(
         onsets.tolist(), offsets.tolist(), part.notes["pitch"].tolist(), part.notes["velocity"].tolist(), strict=True
@@ -138,7 +138,7 @@ def _track(part: Part, channel: int) -> mido.MidiTrack:
 
 
 def _fine_tuning(channel: int, cents: float) -> list[mido.Message]:
-    """Registered parameter 1: 14 bits, of which 8192 is in tune and either end a semitone away."""
+    """Registered parameter 1: 14 bits; 8192 is in tune, and either end is a semitone away."""
     value = round(_IN_TUNE * (1 + cents / 100))
     controls = ((101, 0), (100, 1), (6, value >> 7), (38, value & 0x7F))
     return [mido.Message("control_change", channel=channel, control=one, value=to, time=0) for one, to in controls]
@@ -159,7 +159,7 @@ def _pedal(instrument: MidiInstrument) -> np.ndarray:
 
 
 def _plain(name: str) -> str:
-    """A track's name without what files of unknown encoding put into it."""
+    """A track's name without the debris of unknown encodings."""
     return " ".join("".join(sign if sign.isprintable() else " " for sign in name).split())
 
 
@@ -174,7 +174,7 @@ def _general_midi_drums(notes: NoteTable) -> NoteTable:
 
 
 def _cut(part: Part, most_seconds: float) -> Part:
-    """Notes and pedal up to a time; what sounds then ends there, by a pedal that is released."""
+    """Notes and pedal up to a time; notes that still sound end there, with the pedal released."""
     if not len(part.notes) or part.notes["offset"].max() < most_seconds:
         return part
     notes = part.notes[part.notes["onset"] < most_seconds - _TICK_SECONDS]
@@ -186,7 +186,7 @@ def _cut(part: Part, most_seconds: float) -> Part:
 
 
 def merged(parts: Sequence[Part], name: str, program: int) -> Part:
-    """Several pitched parts as one. A pedal belongs to one part, so those of several become lengths of their notes."""
+    """Several pitched parts as one. A pedal belongs to one part, so pedals of several become note lengths."""
     if len(parts) == 1:
         return replace(parts[0], name=name, program=program, notes=_with_program(parts[0].notes, program))
     notes = np.concatenate([np.empty(0, NOTE_DTYPE), *(part.sounding() for part in parts)])

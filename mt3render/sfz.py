@@ -1,8 +1,8 @@
-"""SFZ instruments: the regions that sound when nothing but keys is touched, as recordings of a sampled instrument.
+"""SFZ instruments: the regions that sound on plain key presses, as recordings of a sampled instrument.
 
-Read is what says which file plays which keys and velocities, and how loud; filters, envelopes, modulation, panning and
-release noises are not. Controllers stay where the file sets them. Regions that sound together, as those of several
-microphones, become one recording; those that take turns stay apart.
+Only the opcodes are read that say which file plays which keys and velocities, and how loud; filters, envelopes,
+modulation, panning and release noises are ignored. Controllers stay where the file sets them. Regions that sound
+together, such as those of several microphones, become one recording; alternating ones stay separate.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _Opcodes = dict[str, str]
 
 @dataclass(frozen=True)
 class SfzInstrument:
-    """What a file says: its recordings, the time that a released note takes, and how velocity turns into level."""
+    """The contents of a file: its recordings, the release time of a note, and how velocity determines level."""
 
     takes: list[Take]
     release_seconds: float
@@ -38,7 +38,7 @@ class SfzInstrument:
 
 
 def read_sfz(path: Path) -> SfzInstrument:
-    """The instrument of an .sfz file. Raises `UsageError` where it cannot be read or plays nothing."""
+    """The instrument of an .sfz file. Raises `UsageError` if it cannot be read or plays nothing."""
     controls: dict[int, float] = {}
     default_path, higher, takes = "", 0, defaultdict(list)
     inherited: dict[str, _Opcodes] = {level: {} for level in _LEVELS}
@@ -63,22 +63,20 @@ def read_sfz(path: Path) -> SfzInstrument:
             takes[_place(region)].append(_recording(region, path.parent, controls))
         found = [Take(tuple(recordings), sample) for (sample, *_), recordings in takes.items()]
     except ValueError as error:
-        raise UsageError(f"{path} has a value that cannot be read ({error}).", "Mend the file.") from error
+        raise UsageError(f"{path} has a value that cannot be read ({error}).", "Correct the file.") from error
     if not found:
-        raise UsageError(
-            f"{path} plays nothing when only keys are touched.", "Give another .sfz file of the instrument."
-        )
+        raise UsageError(f"{path} plays nothing on plain key presses.", "Use another .sfz file of the instrument.")
     releases = sorted(float(region.get("ampeg_release", _DEFAULT_RELEASE_SECONDS)) for region in heard)
     release_seconds = releases[len(releases) // 2]
     tracked = _tracked(heard[0], controls)
     if tracked > 0 or any(_curve_top(region) for region in heard):
         return SfzInstrument(found, release_seconds, 1.0 if any(_curve_top(region) for region in heard) else tracked)
-    # Velocity only chooses the recording; within a layer the level follows it all the same.
+    # Velocity only selects the recording; within a layer it still determines the level.
     return SfzInstrument([_about_middle(take) for take in found], release_seconds, 1.0)
 
 
 def _text(path: Path) -> str:
-    """The file with what it includes, without comments, and its macros replaced."""
+    """The file with its includes, without comments, and with its macros replaced."""
     macros: dict[str, str] = {}
 
     def expanded(file: Path, depth: int) -> str:
@@ -87,7 +85,7 @@ def _text(path: Path) -> str:
         except OSError as error:
             raise UsageError(f"{file} cannot be read: {error.strerror or error}.", "Check the path.") from error
         if depth > _DEEPEST_INCLUDE:
-            raise UsageError(f"{file} includes itself.", "Mend the file.")
+            raise UsageError(f"{file} includes itself.", "Correct the file.")
         text = re.sub(r"/\*.*?\*/|//[^\n]*", "", text, flags=re.DOTALL)
         parts = re.split(r'#include\s+"([^"]*)"', text)
         result = []
@@ -102,7 +100,7 @@ def _text(path: Path) -> str:
 
 
 def _defined(line: str, macros: dict[str, str]) -> str:
-    """A line with macros replaced; what it defines itself counts from there on."""
+    """A line with macros replaced; its own definitions apply from there on."""
     while match := re.search(r"#define\s+\$(\w+)\s+(\S+)", line):
         macros[match[1]] = _replaced(match[2], macros)
         line = line[: match.start()] + line[match.end() :]
@@ -112,7 +110,7 @@ def _defined(line: str, macros: dict[str, str]) -> str:
 def _replaced(text: str, macros: dict[str, str]) -> str:
     def value(match: re.Match[str]) -> str:
         word = match[1]
-        for length in range(len(word), 0, -1):  # the longest name that the word begins with
+        for length in range(len(word), 0, -1):  # the longest name that the word starts with
             if word[:length] in macros:
                 return macros[word[:length]] + word[length:]
         return match[0]
@@ -136,7 +134,7 @@ def _opcodes(body: str) -> _Opcodes:
 
 
 def _settings(opcodes: _Opcodes) -> dict[int, float]:
-    """Where controllers stand, from 0 to 127."""
+    """The positions of the controllers, from 0 to 127."""
     found = {}
     for name, value in opcodes.items():
         if match := re.fullmatch(r"set_(hd)?cc(\d+)", name):
@@ -150,7 +148,7 @@ def _sounds(region: _Opcodes, controls: dict[int, float], switch: str | None) ->
     if "sw_last" in region and switch is not None and _key(region["sw_last"]) != _key(switch):
         return False
     if any(re.match(r"(on|start)_(lo|hi)cc\d", name) for name in region):
-        return False  # begins by a controller, not by a key
+        return False  # starts by a controller, not by a key
     for name, value in region.items():
         if match := re.fullmatch(r"(lo|hi|xfin_lo|xfout_hi)cc(\d+)", name):
             control = controls.get(int(match[2]), 0.0)
@@ -163,7 +161,7 @@ def _sounds(region: _Opcodes, controls: dict[int, float], switch: str | None) ->
 
 
 def _place(region: _Opcodes) -> tuple[Sample, float, float]:
-    """What regions have in common that sound together: the sample that they are, and whose turn it is, or by chance."""
+    """What regions that sound together have in common: their sample, and their turn or chance."""
     only = region.get("key")
     low, high = (_key(region.get(name, only or default)) for name, default in (("lokey", "0"), ("hikey", "127")))
     centre = _key(region.get("pitch_keycenter", only or "60"))
@@ -178,7 +176,7 @@ def _place(region: _Opcodes) -> tuple[Sample, float, float]:
 
 
 def _velocities(region: _Opcodes) -> tuple[int, int]:
-    """From where to where; layers that are faded into each other meet in the middle."""
+    """The range of a layer; layers that crossfade meet in the middle."""
     low, high = int(region.get("lovel", 1)), int(region.get("hivel", 127))
     if "xfin_lovel" in region:
         low = max(low, (int(region["xfin_lovel"]) + int(region.get("xfin_hivel", 127))) // 2 + 1)
@@ -188,7 +186,7 @@ def _velocities(region: _Opcodes) -> tuple[int, int]:
 
 
 def _tracked(region: _Opcodes, controls: dict[int, float]) -> float:
-    """The exponent of velocity in amplitude: 2 where the file says 100 %."""
+    """The exponent of velocity in amplitude: 2 if the file says 100 %."""
     percent = float(region.get("amp_veltrack", 100))
     for name, value in region.items():
         if match := re.fullmatch(r"amp_veltrack_(?:on)?cc(\d+)", name):

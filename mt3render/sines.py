@@ -1,4 +1,4 @@
-"""The engine that needs nothing but pretty_midi: decaying sine waves, and bursts of noise for the drums.
+"""The engine that needs only pretty_midi: decaying sine waves, and bursts of noise for the drums.
 
 pretty_midi plays no drums at all; labelled notes that cannot be heard would be worse than noise.
 """
@@ -11,14 +11,14 @@ from jaxtyping import Float
 
 from mt3core.notes.table import NoteTable
 
-# pretty_midi keeps several arrays of the whole length, so long parts are played in stretches of this length.
+# pretty_midi keeps several arrays of the whole length, so long parts are played in sections of this length.
 _STRETCH_SECONDS = 30.0
 _KICKS = (35, 36)  # General MIDI drum notes, as are the next
 _RINGING = (46, 49, 51, 52, 53, 55, 57, 59)  # open hi-hat, crashes, rides, splash, Chinese cymbal
 _KICK_HZ = 60.0
 _KICK_SECONDS, _RINGING_SECONDS, _SHORT_SECONDS = 0.1, 0.3, 0.05  # to 1/e
-_HIT_LENGTHS = 7  # after as many of these a hit is below -60 dB
-_DRUM_LEVEL = 2.0  # against a pitched note of the same velocity
+_HIT_LENGTHS = 7  # after this many time constants a hit is below -60 dB
+_DRUM_LEVEL = 2.0  # relative to a pitched note of the same velocity
 
 
 def play_sines(

@@ -22,7 +22,7 @@ SOUND_EFFECTS = range(120, 128)  # SLAKH renders none of them
 def slakh_metadata(
     track: str, uuid: str, source: str, overall_gain: float, stems: Mapping[str, Mapping[str, Any]]
 ) -> str:
-    """The text of metadata.yaml with SLAKH's fields in its order. `source` stands where SLAKH names its MIDI file."""
+    """The text of metadata.yaml with SLAKH's fields in its order. `source` is in the field for SLAKH's MIDI file."""
     fields = {
         "UUID": uuid,
         "audio_dir": f"{track}/stems",
@@ -42,7 +42,7 @@ def slakh_metadata(
 
 
 def stem_fields(program: int, is_drum: bool, plugin_name: str = "None", loudness_lufs: float | None = None) -> dict:
-    """One stem's fields; without a loudness those of a stem that was not rendered."""
+    """One stem's fields; without a loudness, those of a stem that was not rendered."""
     is_rendered = loudness_lufs is not None
     fields = {
         "audio_rendered": is_rendered,
@@ -57,7 +57,7 @@ def stem_fields(program: int, is_drum: bool, plugin_name: str = "None", loudness
 
 
 def _scalar(value: Any) -> str:
-    """A YAML scalar. JSON's strings are YAML strings too; plain words go without quotes, as in the original."""
+    """A YAML scalar. JSON strings are also YAML strings; plain words have no quotes, as in the original."""
     if isinstance(value, str):
         is_plain = value.isascii() and value[:1].isalpha() and value.replace("/", "").replace("_", "").isalnum()
         return value if is_plain else json.dumps(value)

@@ -1,4 +1,4 @@
-"""Which presets a SoundFont 2 file holds and which keys sound in them, read from its `pdta` chunk.
+"""Which presets a SoundFont 2 file has and which keys sound in them, read from its `pdta` chunk.
 
 A rendered note that the font has no sample for would be a label without sound, so labels are checked against this.
 The layout is that of the SoundFont 2.04 specification, section 7. SoundFont 3 differs only in how samples are packed.
@@ -21,7 +21,7 @@ from jaxtyping import Bool
 from mt3core.errors import AudioError, UsageError
 
 DRUM_BANK = 128  # where sound fonts keep General MIDI's drum kits
-_UNREACHABLE_BANK = 16_383  # MIDI's last, which nothing asks for
+_UNREACHABLE_BANK = 16_383  # MIDI's last, which nothing requests
 NUM_KEYS = 128
 
 _PRESET = np.dtype([("name", "S20"), ("preset", "<u2"), ("bank", "<u2"), ("bag", "<u2"), ("unused", "V12")])
@@ -36,9 +36,9 @@ _RECORDS = {
     b"ibag": _BAG,
     b"igen": _GENERATOR,
 }
-# Names that may follow a chunk: lists outside, the tables of section 7 inside `pdta`.
+# Names that may follow a chunk: lists on the outside, the tables of section 7 inside `pdta`.
 _CHUNK_NAMES = frozenset({b"LIST", b"pmod", b"imod", b"shdr", *_RECORDS})
-# Generators: what a zone leads to ends its list; the key range, where there is one, begins it.
+# Generators: the target of a zone ends its list; the key range, if there is one, starts it.
 _LEADS_TO_INSTRUMENT, _KEY_RANGE, _LEADS_TO_SAMPLE = 41, 43, 53
 
 
@@ -50,13 +50,13 @@ class SoundFont:
     presets: dict[tuple[int, int], Bool[np.ndarray, " 128"]]
 
     def sounds(self, bank: int, preset: int) -> Bool[np.ndarray, " 128"]:
-        """Which keys of a preset sound; none of a preset that is not there."""
+        """Which keys of a preset sound; none for a missing preset."""
         return self.presets.get((bank, preset), np.zeros(NUM_KEYS, bool))
 
 
 @lru_cache(maxsize=32)
 def read_sound_font(path: Path) -> SoundFont:
-    """The presets of a sound font. Raises `AudioError` for a file that is missing or is no sound font."""
+    """The presets of a sound font. Raises `AudioError` for a file that is missing or is not a sound font."""
     try:
         with path.open("rb") as file:
             records = {
@@ -68,24 +68,26 @@ def read_sound_font(path: Path) -> SoundFont:
             f"The sound font {path} cannot be read: {error.strerror or error}.", "Check --sound-font."
         ) from error
     if records.keys() != _RECORDS.keys():
-        raise AudioError(f"{path} is not a sound font.", "Give a SoundFont 2 file (.sf2) with --sound-font.")
+        raise AudioError(f"{path} is not a sound font.", "Use a SoundFont 2 file (.sf2) with --sound-font.")
     try:
         if not is_whole:
             raise ValueError("it ends too early")
         presets = _presets(records)
     except (IndexError, ValueError) as error:
-        raise AudioError(f"The sound font {path} is damaged ({error}).", "Fetch it again, or take another.") from error
+        raise AudioError(
+            f"The sound font {path} is damaged ({error}).", "Download it again, or use another."
+        ) from error
     return SoundFont(path, presets)
 
 
 def without_programs(path: Path, programs: Collection[int]) -> bytes:
-    """The sound font with programs of its first bank put out of reach, for those that a synthesizer plays wrongly.
+    """The sound font with programs of its first bank made unreachable, because a synthesizer plays them wrongly.
 
-    TinySoundFont knows no modulators, by which the pianos of MuseScore General set their level: a hard note comes out
+    TinySoundFont ignores modulators, with which the pianos of MuseScore General set their level: a hard note becomes
     30 dB softer than a soft one. Raises `AudioError` as `read_sound_font` does, and `UsageError` for missing programs.
     """
     if missing := sorted(set(programs) - {preset for bank, preset in read_sound_font(path).presets if bank == 0}):
-        raise UsageError(f"{path.name} has no program {missing[0]}.", "Give some that it has.")
+        raise UsageError(f"{path.name} has no program {missing[0]}.", "Choose programs that it has.")
     data = bytearray(path.read_bytes())
     with path.open("rb") as file:
         begin, size = next((file.tell(), size) for name, size in _tables(file) if name == b"phdr")
@@ -95,7 +97,7 @@ def without_programs(path: Path, programs: Collection[int]) -> bytes:
 
 
 def default_sound_font() -> Path:
-    """TimGM6mb, a General MIDI sound font of 6 MB, as pretty_midi brings it."""
+    """TimGM6mb, a General MIDI sound font of 6 MB that comes with pretty_midi."""
     import pretty_midi
 
     return Path(str(pretty_midi.__file__)).with_name("TimGM6mb.sf2")
@@ -129,8 +131,8 @@ def _has_its_size(file: BinaryIO) -> bool:
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
     """Name and size of each RIFF chunk from here on.
 
-    A chunk of odd size is followed by a byte that counts for nothing, but some writers of compressed sound fonts leave
-    it out: MuseScore_General_Lite.sf3 has samples of 39,794,625 bytes and the next name at once.
+    A chunk of odd size is followed by a padding byte, but some writers of compressed sound fonts omit
+    it: MuseScore_General_Lite.sf3 has samples of 39,794,625 bytes and the next name immediately after.
     """
     while len(head := file.read(8)) == 8:
         name, size = struct.unpack("<4sI", head)
@@ -163,7 +165,7 @@ def _presets(records: dict[bytes, np.ndarray]) -> dict[tuple[int, int], np.ndarr
 def _zones(
     bags: np.ndarray, generators: np.ndarray, first: int, last: int, leads_to: int
 ) -> Iterator[tuple[np.ndarray, int]]:
-    """(keys, what it leads to) of each zone. A first zone that leads nowhere holds the defaults of the others."""
+    """(keys, target) of each zone. A first zone without a target has the defaults of the others."""
     default = np.ones(NUM_KEYS, bool)
     for bag in range(first, last):
         rows = generators[int(bags["generator"][bag]) : int(bags["generator"][bag + 1])]

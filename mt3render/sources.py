@@ -1,4 +1,4 @@
-"""The MIDI files to render: what they are called in the data set, and which split each belongs to."""
+"""The MIDI files to render: their names in the data set, and the split of each."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ class Source:
 
     path: Path
     relative: str
-    number: int  # from 1, its place among all files of the folder
+    number: int  # from 1, its position among all files of the folder
     name: str  # plain ASCII, unique
     split: str
 
     @property
     def composer(self) -> str:
-        """The outermost folder, which collections of piano music name after the composer."""
+        """The outermost folder, which in collections of piano music is named after the composer."""
         return self.relative.split("/")[0] if "/" in self.relative else "Unknown"
 
     @property
     def title(self) -> str:
-        """The inner folders, or the file's name where there are none."""
+        """The inner folders, or the file's name if there are none."""
         folders = self.relative.split("/")[1:-1]
         return " ".join(folders) if folders else Path(self.relative).stem
 
 
 def find_sources(midi_dir: Path, limit: int | None = None) -> list[Source]:
-    """All MIDI files below a folder, or `limit` of them spread over it, in the order of their paths.
+    """All MIDI files below a folder, or `limit` of them spread over it, in order of path.
 
-    The limited choice goes by a hash of the paths, so a larger limit adds to a smaller one. Names and splits depend
-    on the folder's files only. Raises `UsageError` where there are none.
+    The limited choice depends on a hash of the paths, so a larger limit adds to a smaller one. Names and splits depend
+    only on the folder's files. Raises `UsageError` if there are none.
     """
     if not midi_dir.is_dir():
-        raise UsageError(f"{midi_dir} is not a folder.", "Give the folder that holds the MIDI files.")
+        raise UsageError(f"{midi_dir} is not a folder.", "Use the folder that contains the MIDI files.")
     paths = [path for path in midi_dir.rglob("*") if path.suffix.lower() in MIDI_SUFFIXES and path.is_file()]
     found = sorted((_relative(path, midi_dir), path) for path in paths)
     found = [(relative, path) for relative, path in found if not re.search(r"(^|/)\.", relative)]
     if not found:
         raise UsageError(
-            f"There are no MIDI files in {midi_dir}.", f"Looked for {' '.join(MIDI_SUFFIXES)} in all its folders."
+            f"There are no MIDI files in {midi_dir}.", f"Looked for {' '.join(MIDI_SUFFIXES)} in all folders below it."
         )
     names = _names([relative for relative, _ in found])
     sources = [
@@ -66,14 +66,14 @@ def find_sources(midi_dir: Path, limit: int | None = None) -> list[Source]:
 def split_of(path: Path, relative: str) -> str:
     """The split of a file: 80, 10 and 10 of 100 by a hash, so that it stays when files are added.
 
-    Files that lie two or more folders deep (composer/piece/performance) go with their folder, so that no piece is in
-    two splits; others by their content, so that no copy is.
+    Files two or more folders deep (composer/piece/performance) follow their folder, so that no piece is in
+    two splits; others follow their content, so that no copy is.
     """
     folder = relative.rsplit("/", 1)[0] if relative.count("/") >= 2 else None
     try:
         key = folder.encode() if folder is not None else path.read_bytes()
     except OSError:
-        key = relative.encode()  # that it cannot be read is told when its turn comes
+        key = relative.encode()  # that it cannot be read is reported when its turn comes
     place = int(_digest(key)[:8], 16) / 16**8
     for name, share in SPLIT_SHARES:
         if place < share:

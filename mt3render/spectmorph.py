@@ -1,4 +1,4 @@
-"""SpectMorph's instruments: a note a file, of which most are the University of Iowa's recordings of an orchestra."""
+"""SpectMorph's instruments: one note per file, mostly the University of Iowa's recordings of an orchestra."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mt3render.instruments import Instrument, Sample
 from mt3render.salamander import nearest_keys
 
 DESCRIPTION = "instrument.xml"
-_BEYOND_SEMITONES = 2  # that the lowest and the highest recording are stretched
+_BEYOND_SEMITONES = 2  # how far the lowest and the highest recording are stretched
 
 
 def is_spectmorph(folder: Path) -> bool:
@@ -19,15 +19,15 @@ def is_spectmorph(folder: Path) -> bool:
 
 
 def read_spectmorph(folder: Path) -> tuple[Instrument, list[Take]]:
-    """The instrument of a folder and its recordings. Raises `UsageError` where there are none."""
+    """The instrument of a folder and its recordings. Raises `UsageError` if there are none."""
     path = folder / DESCRIPTION
     try:
         root = ElementTree.fromstring(path.read_text(encoding="utf-8"))
         files = {int(sample.attrib["midi_note"]): sample.attrib["filename"] for sample in root.iter("sample")}
     except (OSError, KeyError, ValueError, ElementTree.ParseError) as error:
-        raise UsageError(f"{path} cannot be read ({error}).", "Fetch the instrument again.") from error
+        raise UsageError(f"{path} cannot be read ({error}).", "Download the instrument again.") from error
     if not files:
-        raise UsageError(f"{path} has no samples.", "Take another instrument.")
+        raise UsageError(f"{path} has no samples.", "Use another instrument.")
     roots = sorted(files)
     takes = [
         Take((Recording(folder / files[key]),), Sample("", key, nearest_keys(key, roots, _BEYOND_SEMITONES)))

@@ -1,6 +1,6 @@
 """Parts as audio files: played one at a time, set to their loudness, quantised, and summed.
 
-A piece's stems may be larger than memory, and their common gain is known only after the last; so they wait as raw
+A piece's stems may be larger than memory, and their common gain is known only after the last; so they are kept as raw
 samples in a temporary folder. The mix is the sum of the stems after their quantisation: equal to the bit.
 """
 
@@ -44,7 +44,7 @@ class AudioFormat:
 
 @dataclass(frozen=True)
 class Stem:
-    """A part that was played, and where its samples wait."""
+    """A part that was played, and where its samples are kept."""
 
     part: Part
     voice: Voice
@@ -54,7 +54,7 @@ class Stem:
 
 
 class Stems:
-    """The stems of one piece; `folder` holds them until they are written, `measure` says how loud one is."""
+    """The stems of one piece; they are in `folder` until they are written, `measure` returns the loudness of one."""
 
     def __init__(
         self, folder: Path, audio_format: AudioFormat, end_seconds: float, measure: Measure = integrated_loudness
@@ -71,15 +71,15 @@ class Stems:
 
     @property
     def overall_gain(self) -> float:
-        """What brings the mix to its target peak, and leaves no stem beyond full scale."""
+        """The gain that brings the mix to its target peak and leaves no stem beyond full scale."""
         peak = max([_peak(self._mix), *(stem.peak for stem in self.stems)])
         return 10 ** (TARGET_PEAK_DB / 20) / peak if peak else 1.0
 
     def play(self, part: Part, voice: Voice, engine: Engine) -> Stem | None:
-        """Plays a part at its voice's level. None, and nothing is kept, where nothing is heard."""
+        """Plays a part at its voice's level. Returns None and keeps nothing if it is silent."""
         rate = self._format.sample_rate_hz
         samples = engine.play(part.sounding(), voice, self._num_samples, rate)
-        mono = (samples[:, 0] + samples[:, 1]) * np.float32(0.5)  # several times as fast as mean()
+        mono = (samples[:, 0] + samples[:, 1]) * np.float32(0.5)  # several times faster than mean()
         loudness = self._measure(mono, rate)
         if loudness <= SILENT_LUFS:
             return None
@@ -96,7 +96,7 @@ class Stems:
         return stem
 
     def write(self, mix: Path, stem_paths: Sequence[Path] = ()) -> None:
-        """Writes the mix, and each stem to its path where paths are given. Raises `OutputError`."""
+        """Writes the mix, and each stem to its path if paths are given. Raises `OutputError`."""
         gain = np.float32(self.overall_gain * _FULL_SCALE)
         with writing(mix), ExitStack() as files:
             mix_file = files.enter_context(self._open(mix))
@@ -125,11 +125,11 @@ def _peak(samples: np.ndarray) -> float:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns what a full disk or a forbidden place raises into `OutputError`."""
+    """Turns the errors of a full disk or a folder without permission into `OutputError`."""
     try:
         yield
     except (OSError, soundfile.LibsndfileError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise OutputError(
-            f"Cannot write {path.name} ({reason}).", "Make room on the disk, or choose another place."
+            f"Cannot write {path.name} ({reason}).", "Free some disk space, or choose another folder."
         ) from error

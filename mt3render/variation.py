@@ -1,9 +1,9 @@
-"""What plays each part: program, sound font, preset and level, drawn from a seed; and the tuning of the piece.
+"""The sound of each part: program, sound font, preset and level, drawn from a seed; and the tuning of the piece.
 
-A draw depends on the seed and the piece's path only, not on the order of the pieces or on other pieces. A program
-changes within its class: instruments that one would take for each other in an arrangement. Left out of the classes
-are programs that do not sound at the written pitch (guitar harmonics, fifths, bells, whistle, some effects), so that
-they are heard only where a file asks for them.
+A draw depends only on the seed and the piece's path, not on the order of the pieces or on other pieces. A program
+changes within its class: instruments that could replace each other in an arrangement. The classes leave out
+programs that do not sound at the written pitch (guitar harmonics, fifths, bells, whistle, some effects), so that
+they are heard only if a file asks for them.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ CLASSES: tuple[tuple[int, ...], ...] = (
     (104, 105, 106, 107, 108),  # plucked instruments of the world
 )
 KITS = (0, 8, 16, 24, 25, 32, 40)  # GS drum kits that keep each drum on its key
-ACOUSTIC_PIANOS = (0, 1)  # what passes for MAESTRO's grand piano
+ACOUSTIC_PIANOS = (0, 1)  # programs acceptable as MAESTRO's grand piano
 
 _BASS_CLASSES = ((32, 33, 34, 35, 36, 37), (38, 39))
-_BASS_TOP_PITCH = 52  # with "any", parts whose middle lies below are played by basses, and only those
+_BASS_TOP_PITCH = 52  # with "any", parts whose middle is below this are played by basses, and only those
 # Half a semitone away a note would be another key.
 WIDEST_TUNING_CENTS = 50.0
 _LEVEL_DB = (-7.0, 4.0)
@@ -57,7 +57,7 @@ _LEAST_COVERAGE = 0.99  # share of a part's notes that a preset must have sample
 
 @dataclass(frozen=True)
 class Voice:
-    """How a part is played: the program it is labelled with, the preset that plays it, its level against others."""
+    """How a part is played: the program in its label, the preset that plays it, its level relative to others."""
 
     program: int
     bank: int
@@ -73,7 +73,7 @@ class Voice:
 
 
 def generator(seed: int, *names: str) -> np.random.Generator:
-    """Random numbers that depend on a seed and names only, the same on every machine."""
+    """Random numbers that depend only on a seed and names, the same on every machine."""
     digest = hashlib.sha256("\0".join([str(seed), *names]).encode("utf-8", "surrogateescape")).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
@@ -81,7 +81,7 @@ def generator(seed: int, *names: str) -> np.random.Generator:
 def choose_voice(
     part: Part, fonts: Sequence[SoundFont], rng: np.random.Generator, programs: str = "class"
 ) -> Voice | None:
-    """A voice that has samples for nearly all notes of a part; None where no sound font has one.
+    """A voice that has samples for nearly all notes of a part; None if no sound font has one.
 
     `programs` is `keep`, `class` or `any` (see `PROGRAM_CHOICES`). Without sound fonts every program plays. Drums
     stay drums, on a kit that varies with `class` and `any`.
@@ -94,7 +94,7 @@ def choose_voice(
     if not fonts:
         return Voice(0 if part.is_drum else wanted[0], bank, wanted[0], None, level_db)
     order = [fonts[index] for index in rng.permutation(len(fonts)).tolist()]
-    # Better a program that the part did not draw than one without samples; then whatever has most of the notes.
+    # A program that was not drawn is better than one without samples; after that, the one with most of the notes.
     best: tuple[float, Voice] | None = None
     for preset in wanted:
         for font in order:
@@ -122,7 +122,7 @@ def has_samples(part: Part, voice: Voice, fonts: Sequence[SoundFont]) -> np.ndar
 
 
 def _candidates(part: Part, rng: np.random.Generator, programs: str) -> list[int]:
-    """Presets to try in their order: the drawn one, others of the class, and at last the part's own."""
+    """Presets to try in order: the drawn one, others of the class, and finally the part's own."""
     if part.is_drum:
         return [0] if programs == "keep" else [*rng.permutation(KITS).tolist(), 0]
     own = next((group for group in CLASSES if part.program in group), (part.program,))

@@ -1,1 +1,1 @@
-"""Pieces made up by rule from a seed in many styles, to train on."""
+"""Pieces composed by rule from a seed in many styles, to train on."""

@@ -1,6 +1,6 @@
 """Textures that spell out the harmony: chords, broken chords and basses of many kinds.
 
-Each function draws its pattern once, for a section, and gives a function that plays it bar by bar.
+Each function draws its pattern once, for a section, and returns a function that plays it bar by bar.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def pad(setting: Setting) -> Texture:
 
 
 def alberti(setting: Setting) -> Texture:
-    """Three notes of a chord, low - high - middle - high, without end."""
+    """Three notes of a chord, low - high - middle - high, repeated."""
     order, unit = setting.pick(((0, 2, 1, 2), (0, 1, 2, 1), (0, 2, 1, 2), (0, 1, 0, 2))), setting.unit(0.25, 0.25, 0.5)
     return _broken(setting, unit, order, 3, 1.0)
 
@@ -57,7 +57,7 @@ def arpeggio(setting: Setting) -> Texture:
 
 
 def broken_octaves(setting: Setting) -> Texture:
-    """A low note and its octave in turn, as drum basses of sonatas have it."""
+    """A low note and its octave in turn, as in the drum basses of sonatas."""
     unit = setting.unit(0.25, 0.25, 0.5, 0.125)
 
     def play(bar: Bar) -> list[Event]:
@@ -102,7 +102,7 @@ def tremolo(setting: Setting) -> Texture:
 
 
 def strum(setting: Setting) -> Texture:
-    """A guitar's strokes down and up, string after string."""
+    """A guitar's down and up strokes, string after string."""
     pattern = setting.pick(STRUMS[setting.metre.name])
     gap = setting.quarters(float(setting.rng.uniform(0.008, 0.025)))
 
@@ -181,7 +181,7 @@ def driving_bass(setting: Setting) -> Texture:
 
 
 def walking_bass(setting: Setting) -> Texture:
-    """A note a beat: chord notes, and a step into the next chord."""
+    """One note per beat: chord notes, and a step into the next chord."""
     line = [setting.low + 12]
 
     def play(bar: Bar) -> list[Event]:
@@ -288,7 +288,7 @@ def _voicing(setting: Setting, chord: Chord, count: int) -> tuple[int, ...]:
 
 
 def _bass(setting: Setting, chord: Chord, above: int) -> int:
-    """The chord's root near the bottom of the range, or so many semitones above it where that is in the range."""
+    """The chord's root near the bottom of the range, or this many semitones above it if that is in the range."""
     root = nearest((chord.root,), setting.low + 6, setting.low, setting.high)
     return root + above if root + above <= setting.high else root
 

@@ -1,4 +1,4 @@
-"""Drum patterns and fills. A pattern is a string for each drum, a sign a step of the bar.
+"""Drum patterns and fills. A pattern is a string for each drum, with one character per step of the bar.
 
 `x` is a stroke, `X` an accent, `o` a soft or ghost stroke, `.` a rest; a string is repeated to the end of the bar.
 Sixteen steps are a bar of four quarters in sixteenths, twelve one in triplets, or three quarters in sixteenths.
@@ -131,7 +131,7 @@ PATTERNS: dict[str, tuple[str, tuple[Pattern, ...]]] = {  # metre, variants
 
 
 def drum_bar(pattern: Pattern, bar: Bar, rng: np.random.Generator, opens: bool) -> list[Event]:
-    """A bar of a pattern; with a crash at its beginning where a section `opens`. Some soft strokes are left out."""
+    """A bar of a pattern; with a crash at its start if a section `opens`. Some soft strokes are left out."""
     events: list[Event] = []
     for drum, signs in pattern.items():
         steps = _steps(pattern, bar.metre)
@@ -146,7 +146,7 @@ def drum_bar(pattern: Pattern, bar: Bar, rng: np.random.Generator, opens: bool) 
 
 
 def fill(bar: Bar, rng: np.random.Generator, division: float) -> list[Event]:
-    """Strokes down the toms, or on the snare, over the last one to four beats; empty where none is drawn."""
+    """Strokes down the toms, or on the snare, over the last one to four beats; empty if none is drawn."""
     if rng.random() > _FILL_CHANCE:
         return []
     beats = int(rng.integers(1, 3 if bar.metre.quarters == 3.0 else 5))

@@ -16,7 +16,7 @@ MODES: dict[str, tuple[int, ...]] = {
     "lydian": (0, 2, 4, 6, 7, 9, 11),
     "mixolydian": (0, 2, 4, 5, 7, 9, 10),
 }
-# Degrees of the scale, from 0, one a bar.
+# Degrees of the scale, from 0, one per bar.
 PROGRESSIONS: dict[str, tuple[tuple[int, ...], ...]] = {
     "pop": ((0, 4, 5, 3), (5, 3, 0, 4), (0, 5, 3, 4), (0, 3, 4, 3), (0, 2, 3, 4), (3, 4, 2, 5), (0, 3, 5, 4)),
     "jazz": ((1, 4, 0, 0), (0, 5, 1, 4), (2, 5, 1, 4), (1, 4, 2, 5), (3, 6, 2, 5), (0, 3, 1, 4), (5, 1, 4, 0)),
@@ -47,13 +47,13 @@ class Key:
         return 12 * octave + self.tonic + self.scale[step]
 
     def degrees(self, low: int, high: int) -> list[int]:
-        """The degrees whose pitches lie from `low` to `high`."""
+        """The degrees with pitches from `low` to `high`."""
         return [degree for degree in range(80) if low <= self.pitch(degree) <= high]
 
 
 @dataclass(frozen=True)
 class Chord:
-    """A root (pitch class) and semitones above it, the first of which is 0."""
+    """A root (pitch class) and semitones above it, starting with 0."""
 
     root: int
     intervals: tuple[int, ...]
@@ -80,7 +80,7 @@ def diatonic(key: Key, degree: int, vocabulary: str, rng: np.random.Generator) -
 
 
 def chord_bars(key: Key, family: str, vocabulary: str, bars: int, rng: np.random.Generator) -> list[list[Chord]]:
-    """Chords of so many bars, one or two a bar, from a progression of a family that is repeated."""
+    """Chords for this many bars, one or two per bar, from a repeated progression of a family."""
     choices = PROGRESSIONS[family]
     degrees = choices[int(rng.integers(len(choices)))]
     halves = family != "blues" and rng.random() < 0.3  # two degrees of the progression share a bar
@@ -100,9 +100,9 @@ def chord_bars(key: Key, family: str, vocabulary: str, bars: int, rng: np.random
 
 @lru_cache(maxsize=1 << 14)
 def voiced(chord: Chord, low: int, high: int, count: int, near: float, wide: bool = False) -> tuple[int, ...]:
-    """At most `count` pitches of a chord between `low` and `high`, ascending, whose middle is nearest to `near`.
+    """At most `count` pitches of a chord between `low` and `high`, ascending, with their middle closest to `near`.
 
-    `wide` takes every second of the pitches that are there.
+    `wide` uses every second of the available pitches.
     """
     pitches = [pitch for pitch in range(low, high + 1) if pitch % 12 in chord.classes]
     step = 2 if wide and len(pitches) >= 2 * count else 1
@@ -113,6 +113,6 @@ def voiced(chord: Chord, low: int, high: int, count: int, near: float, wide: boo
 
 @lru_cache(maxsize=1 << 16)
 def nearest(classes: tuple[int, ...], pitch: int, low: int, high: int) -> int:
-    """The pitch of these classes in the range that is nearest to `pitch`."""
+    """The pitch of these classes in the range that is closest to `pitch`."""
     within = [one for one in range(low, high + 1) if one % 12 in classes]
     return min(within, key=lambda one: (abs(one - pitch), one)) if within else min(max(pitch, low), high)

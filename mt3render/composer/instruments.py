@@ -1,4 +1,4 @@
-"""General MIDI programs by what they do in a piece, with the range in which they are heard."""
+"""General MIDI programs by their role in a piece, with the range in which they play."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Instrument:
-    """Programs (from 0) that may stand for each other, their lowest and highest pitch (MIDI numbers)."""
+    """Programs (from 0) that can replace each other, with their lowest and highest pitch (MIDI numbers)."""
 
     programs: tuple[int, ...]
     low: int

@@ -1,4 +1,4 @@
-"""Textures of lines: melodies, runs, counterpoint, riffs and what pianists double them with."""
+"""Melodic textures: melodies, runs, counterpoint, riffs and the ways pianists double them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mt3render.composer.setting import Bar, Event, Setting, Texture
 
 
 def melody(setting: Setting) -> Texture:
-    """A line of a few rhythmic cells: chord notes on beats, steps between, now and then a leap or an ornament."""
+    """A line of a few rhythmic cells: chord notes on beats, steps between, sometimes a leap or an ornament."""
     line = _Line(setting)
     cells = [_cell(setting) for _ in range(2)]
 
@@ -38,7 +38,7 @@ def thirds(setting: Setting) -> Texture:
 
 
 def chord_melody(setting: Setting) -> Texture:
-    """A melody with chords below its notes on the beat, as full-handed piano writing has it."""
+    """A melody with chords below its notes on the beat, as in full-handed piano writing."""
     play_line = melody(setting)
 
     def play(bar: Bar) -> list[Event]:
@@ -102,7 +102,7 @@ def figuration(setting: Setting) -> Texture:
 
 
 def voice(setting: Setting) -> Texture:
-    """A voice of counterpoint: mostly even notes of one or two lengths, seldom a rest."""
+    """A voice of counterpoint: mostly even notes of one or two lengths, rarely a rest."""
     line = _Line(setting)
     lengths = setting.pick(((0.5, 0.5, 1.0), (0.25, 0.25, 0.5), (0.5, 1.0, 1.0), (0.25, 0.5, 0.5, 1.0)))
 
@@ -119,7 +119,7 @@ def voice(setting: Setting) -> Texture:
 
 
 def riff(setting: Setting) -> Texture:
-    """A figure of a bar that comes again over each chord."""
+    """A one-bar figure repeated over each chord."""
     cell = _cell(setting)
     moves = [int(move) for move in setting.rng.integers(-3, 6, len(cell))]
 
@@ -167,7 +167,7 @@ def planing(setting: Setting) -> Texture:
 
 
 class _Line:
-    """Where a line is, and how it goes on."""
+    """Where a line is, and how it continues."""
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting

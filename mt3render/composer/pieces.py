@@ -34,7 +34,7 @@ _NO_PEDAL = np.empty((0, 2))
 
 @dataclass(frozen=True)
 class _Player:
-    """A layer of the piece with its instrument settled."""
+    """A layer of the piece with its chosen instrument."""
 
     layer: Layer
     instrument: Instrument
@@ -84,7 +84,7 @@ def compose_piece(number: int, seed: int, style: str | None = None) -> list[Note
 
 def _style(name: str) -> Style:
     if name not in STYLES:
-        raise UsageError(f"There is no style {name!r}.", f"Choose {', '.join(STYLES)}.")
+        raise UsageError(f"Unknown style {name!r}.", f"Choose {', '.join(STYLES)}.")
     return STYLES[name]
 
 
@@ -108,7 +108,7 @@ def _played(
     drums: list[Event] = []
     begin = 0.0
     for place, letter in enumerate(form):
-        section_rng = generator(form_seed, letter)  # a section comes again as it was, perhaps in another key
+        section_rng = generator(form_seed, letter)  # a section is repeated unchanged, perhaps in another key
         if place == len(form) - 1 and rng.random() < _KEY_CHANGE:
             key = Key((key.tonic + int(rng.choice((1, 2, 5, 7)))) % 12, key.mode)
         bars = _bars(key, family, vocabulary, metre, begin, length, section_rng)
@@ -125,7 +125,7 @@ def _played(
 def _playable(
     events: list[list[Event]], drums: list[Event], tempo: float, most_a_second: float, rng: np.random.Generator
 ) -> float:
-    """Silences players where there are more notes than wanted, then gives a slower tempo, at most half as fast."""
+    """Silences players while there are too many notes, then slows the tempo down, at most to half."""
     end = max(event[0] for played in events for event in played)
 
     def a_second() -> float:
@@ -179,7 +179,7 @@ def _drums(style: Style, metre: Metre, bars: Sequence[Bar], rng: np.random.Gener
 def _end(
     key: Key, metre: Metre, begin: float, players: Sequence[_Player], events: list[list[Event]], drums: list[Event]
 ) -> None:
-    """The tonic, held for a bar by whoever played in the last section."""
+    """The tonic, held for a bar by everyone who played in the last section."""
     triad = tuple((key.pitch(degree)) % 12 for degree in (0, 2, 4))
     for player, played in zip(players, events, strict=True):
         if played and played[-1][0] >= begin - 2 * metre.quarters:
@@ -222,7 +222,7 @@ def _swung(quarters: np.ndarray, swing: float, metre: Metre) -> np.ndarray:
 
 
 def _merged(parts: Sequence[Part]) -> list[Part]:
-    """Parts of one program as one: both hands of a piano are one player."""
+    """Parts of the same program joined: both hands of a piano are one player."""
     by_program: dict[int, list[Part]] = {}
     for part in parts:
         by_program.setdefault(part.program, []).append(part)

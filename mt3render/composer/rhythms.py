@@ -1,4 +1,4 @@
-"""Rhythms of a bar: where notes begin, in quarters from the bar line."""
+"""Rhythms of a bar: where notes start, in quarters from the bar line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ COMPING: dict[str, tuple[Rhythm, ...]] = {
     "3/4": ((1, 2), (0, 1.5), (1, 2.5), (0.5, 1.5, 2.5)),
     "6/8": ((0, 1), (0.5, 1, 2, 2.5), (1, 2.5)),
 }
-# Bars of a melody in the lengths of notes, each a share of a quarter; a rest is a negative length.
+# Bars of a melody as note lengths in quarters; a rest is a negative length.
 CELLS: dict[str, tuple[tuple[float, ...], ...]] = {
     "4/4": (
         (1, 1, 1, 1), (1, 0.5, 0.5, 1, 1), (1.5, 0.5, 1, 1), (0.5, 0.5, 0.5, 0.5, 1, 1), (2, 1, 1), (-0.5, 0.5, 1, 2),
@@ -66,7 +66,7 @@ def drawn_rhythm(setting: Setting, busy: bool = False) -> Rhythm:
 
 
 def spans(bar: Bar, rhythm: Rhythm) -> list[tuple[float, float]]:
-    """Begin and length of each note of a rhythm: until the next, or the end of the bar."""
+    """Start and length of each note of a rhythm: until the next, or the end of the bar."""
     within = [at for at in rhythm if at < bar.metre.quarters]
     ends = [*within[1:], bar.metre.quarters]
     return [(bar.begin + at, end - at) for at, end in zip(within, ends, strict=True)]

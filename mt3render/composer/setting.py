@@ -1,4 +1,4 @@
-"""What a texture is given to play: bars with their chords, and the setting of an instrument in a section."""
+"""The input of a texture: bars with their chords, and the setting of an instrument in a section."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 
 from mt3render.composer.harmony import Chord, Key
 
-# Begin and length in quarters from the beginning of the piece, pitch, and strength against the layer's own (velocity).
+# Start and length in quarters from the start of the piece, pitch, and strength relative to the layer's (velocity).
 Event = tuple[float, float, int, float]
 _Choice = TypeVar("_Choice")
 
 
 @dataclass(frozen=True)
 class Metre:
-    """A bar of so many quarters, beaten in `beat_quarters`; `compound` metres divide the beat by three."""
+    """A bar's length in quarters, with beats of `beat_quarters`; `compound` metres divide the beat by three."""
 
     name: str
     quarters: float
@@ -33,7 +33,7 @@ METRES = {"4/4": Metre("4/4", 4.0, 1.0), "3/4": Metre("3/4", 3.0, 1.0), "6/8": M
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar: where it begins (quarters) and its chords, of equal length."""
+    """A bar: where it starts (quarters) and its chords, of equal length."""
 
     begin: float
     metre: Metre
@@ -45,7 +45,7 @@ class Bar:
         return self.chords[min(max(place, 0), len(self.chords) - 1)]
 
     def changes(self) -> list[tuple[float, float, Chord]]:
-        """Begin, length and chord of each change."""
+        """Start, length and chord of each change."""
         length = self.metre.quarters / len(self.chords)
         return [(self.begin + place * length, length, chord) for place, chord in enumerate(self.chords)]
 
@@ -56,7 +56,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Setting:
-    """An instrument in a section: its range, the key, the tempo and where draws come from."""
+    """An instrument in a section: its range, the key, the tempo and the random generator."""
 
     rng: np.random.Generator
     low: int

@@ -22,7 +22,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Style:
-    """One style. Tempi in quarters a minute; `drums` are names of `drums.PATTERNS`; `swing` of 0.5 is straight."""
+    """One style. Tempi in quarters per minute; `drums` are names of `drums.PATTERNS`; `swing` of 0.5 is straight."""
 
     name: str
     layers: tuple[Layer, ...]
@@ -35,7 +35,7 @@ class Style:
     swing: tuple[float, float] = (0.5, 0.5)
     triplets: float = 0.0  # share of sections that divide beats by three
     shortest_seconds: tuple[float, float] = (0.09, 0.18)  # between two notes of one line
-    densest: tuple[float, float] = (10.0, 34.0)  # most notes a second of a piece
+    densest: tuple[float, float] = (10.0, 34.0)  # most notes per second of a piece
 
 
 _LEAD, _CHORDS, _BASS = ROLES["lead"], ROLES["chords"], ROLES["bass"]

@@ -225,7 +225,7 @@ def test_levels_are_those_asked_for(tmp_path):
 
 def test_nothing_to_hear(tmp_path):
     for notes in ([], [Note(0.0, 1.0, 60, 0, 0, False)]):
-        with pytest.raises(MidiError, match="nothing to hear"):
+        with pytest.raises(MidiError, match="None of these notes can be heard"):
             play_notes(note_table(notes), tmp_path / "x.wav", "pretty_midi")
     assert list(tmp_path.iterdir()) == []
 

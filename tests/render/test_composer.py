@@ -71,7 +71,7 @@ def test_pieces_are_the_same_each_time_and_differ_from_each_other():
 
 
 def test_an_unknown_style_is_refused_by_name():
-    with pytest.raises(UsageError, match=r"no style .polka.\. Choose sonatina"):
+    with pytest.raises(UsageError, match=r"Unknown style .polka.\. Choose sonatina"):
         compose_piece(0, 0, "polka")
 
 

@@ -238,13 +238,13 @@ def test_a_finished_track_is_kept_and_an_unfinished_one_made(slakh, midi_dir, tm
 
 def test_folders_of_other_renderings_are_not_mixed(slakh, midi_dir, tmp_path):
     out = shutil.copytree(slakh, tmp_path / "out")
-    with pytest.raises(OutputError, match="was rendered with another seed"):
+    with pytest.raises(OutputError, match="was rendered with a different seed"):
         render_dataset(midi_dir, out, rendering("slakh", seed=5))
     report = render_dataset(midi_dir, out, rendering("slakh", seed=5), limit=1, overwrite=True)
     assert report.count("written") == 1
     foreign = tmp_path / "foreign"
     write_band(foreign / "mine.mid")
-    with pytest.raises(OutputError, match="holds something that was not rendered here"):
+    with pytest.raises(OutputError, match="contains files that were not rendered by mt3 render"):
         render_dataset(midi_dir, foreign, rendering("slakh"), overwrite=True)
 
 
@@ -253,7 +253,7 @@ def test_a_full_disk_ends_the_run_with_a_sentence(midi_dir, tmp_path, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(stems_module.soundfile, "SoundFile", full)
-    with pytest.raises(OutputError, match=r"Cannot write .* \(No space left on device\). Make room on the disk"):
+    with pytest.raises(OutputError, match=r"Cannot write .* \(No space left on device\). Free some disk space"):
         render_dataset(midi_dir, tmp_path / "out", rendering("slakh"))
     assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["rendering.json"]
 
@@ -261,14 +261,14 @@ def test_a_full_disk_ends_the_run_with_a_sentence(midi_dir, tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["--layout", "musdb"], 2, "There is no layout 'musdb'. Choose slakh, maestro, folder."),
-        (["--layout", "slakh", "--engine", "timidity"], 2, "There is no engine 'timidity'."),
+        (["--layout", "musdb"], 2, "Unknown layout 'musdb'. Choose slakh, maestro, folder."),
+        (["--layout", "slakh", "--engine", "timidity"], 2, "Unknown engine 'timidity'."),
         (["--layout", "slakh", "--programs", "all"], 2, "Unknown choice 'all'. Choose keep, class, any."),
-        (["--layout", "slakh", "--tuning-cents", "a,b"], 2, "'a,b' is no range."),
-        (["--layout", "slakh", "--tuning-cents", "5,-5"], 2, "A tuning from 5 to -5 cents cannot be drawn."),
-        (["--layout", "slakh", "--tuning-cents", "0,60"], 2, "A tuning from 0 to 60 cents cannot be drawn."),
+        (["--layout", "slakh", "--tuning-cents", "a,b"], 2, "'a,b' is not a range."),
+        (["--layout", "slakh", "--tuning-cents", "5,-5"], 2, "The tuning range 5 to -5 cents is not valid."),
+        (["--layout", "slakh", "--tuning-cents", "0,60"], 2, "The tuning range 0 to 60 cents is not valid."),
         (["--layout", "slakh", "--sound-font", "none.sf2"], 1, "none.sf2 cannot be read: No such file or directory."),
-        (["--layout", "slakh", "--engine", "pretty_midi", "--sound-font", "a.sf2"], 2, "plays no sound fonts."),
+        (["--layout", "slakh", "--engine", "pretty_midi", "--sound-font", "a.sf2"], 2, "cannot play sound fonts."),
     ],
 )
 def test_what_cannot_be_done_is_said(midi_dir, tmp_path, capsys, arguments, code, sentence):
@@ -291,7 +291,7 @@ def test_several_sound_fonts_are_all_used(tmp_path):
     text = "".join(path.read_text() for path in Path(tmp_path, "out").glob("*/*/metadata.yaml"))
     assert "first.sf2:" in text
     assert "second.sf2:" in text
-    with pytest.raises(UsageError, match="200 minutes cannot be rendered"):
+    with pytest.raises(UsageError, match="of 200 minutes cannot be rendered"):
         check_rendering(rendering("slakh", most_minutes=200.0))
 
 
@@ -324,7 +324,7 @@ def test_a_run_with_a_tuning_goes_on_where_it_was(midi_dir, tmp_path):
     settings = rendering("folder", tuning_cents=(-20.0, 24.0))
     assert render_dataset(midi_dir, tmp_path / "out", settings, limit=1).count("written") == 1
     assert render_dataset(midi_dir, tmp_path / "out", settings, limit=2).count("skipped") == 1
-    with pytest.raises(OutputError, match="was rendered with another tuning_cents"):
+    with pytest.raises(OutputError, match="was rendered with a different tuning_cents"):
         render_dataset(midi_dir, tmp_path / "out", rendering("folder"), limit=2)
 
 

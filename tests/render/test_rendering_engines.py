@@ -137,7 +137,7 @@ def test_an_engine_that_is_not_there_is_named(monkeypatch):
         choose_engine("tinysoundfont")
     with pytest.raises(MissingExtraError, match=r"engine fluidsynth is not installed. .*apt install fluidsynth"):
         choose_engine("fluidsynth")
-    with pytest.raises(UsageError, match=r"There is no engine 'timidity'. Choose auto, tinysoundfont"):
+    with pytest.raises(UsageError, match=r"Unknown engine 'timidity'. Choose auto, tinysoundfont"):
         choose_engine("timidity")
 
 
