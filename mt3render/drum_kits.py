@@ -114,8 +114,6 @@ def read_hydrogen(folder: Path) -> tuple[Instrument, list[Take]]:
         name=root.findtext("name", folder.name),
         licence=root.findtext("license", ""),
         attribution=root.findtext("author", ""),
-        source="",
-        samples=(),
         is_drum_kit=True,
         choke_groups=(HI_HATS,),
     )

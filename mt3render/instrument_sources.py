@@ -83,10 +83,6 @@ def _sfz_instrument(path: Path, card: Card) -> tuple[Instrument, list[Take]]:
     read = read_sfz(path)
     instrument = Instrument(
         name=path.stem,
-        licence="",
-        attribution="",
-        source="",
-        samples=(),
         programs=() if card.drums else card.programs or (),
         is_drum_kit=card.drums,
         release_seconds=((0, max(read.release_seconds, _SHORTEST_RELEASE_SECONDS)),),

@@ -48,10 +48,10 @@ class Instrument:
     """The contents of `instrument.json`. Times and pitches are those of a piano if omitted."""
 
     name: str
-    licence: str
-    attribution: str
-    source: str
-    samples: tuple[Sample, ...]
+    licence: str = ""
+    attribution: str = ""
+    source: str = ""
+    samples: tuple[Sample, ...] = ()
     programs: tuple[int, ...] = ()  # General MIDI, from 0, that it can play
     is_drum_kit: bool = False  # then keys are General MIDI's drum notes
     release_seconds: tuple[tuple[int, float], ...] = ((21, 0.5), (108, 0.15))  # key and time to -60 dB; linear between
@@ -130,8 +130,7 @@ def read_instrument(folder: Path) -> Instrument:
 
 def description(instrument: Instrument) -> str:
     """The text of `instrument.json`."""
-    fields = {field.name: getattr(instrument, field.name) for field in dataclasses.fields(instrument)}
-    del fields["samples"]
+    fields = {name: value for name, value in vars(instrument).items() if name != "samples"}
     head = ",\n ".join(f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items())
     rows = ",\n  ".join(json.dumps(_shown(sample), ensure_ascii=False) for sample in instrument.samples)
     return f'{{{head},\n "samples": [\n  {rows}\n ]}}\n'
@@ -188,9 +187,5 @@ def _sample(fields: dict[str, Any]) -> Sample:
 
 def _shown(sample: Sample) -> dict[str, Any]:
     """A sample's fields without those that have their default."""
-    shown = {}
-    for field in dataclasses.fields(sample):
-        value = getattr(sample, field.name)
-        if field.default is dataclasses.MISSING or value != field.default:
-            shown[field.name] = value
-    return shown
+    defaults = {field.name: field.default for field in dataclasses.fields(sample)}
+    return {name: value for name, value in vars(sample).items() if value != defaults[name]}

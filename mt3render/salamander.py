@@ -46,7 +46,6 @@ def read_salamander(folder: Path, num_layers: int | None = None) -> tuple[Instru
         licence="CC BY 3.0",
         attribution="Alexander Holm",
         source="https://archive.org/details/SalamanderGrandPianoV3",
-        samples=(),
         programs=(0, 1),
         release_seconds=DAMPER_SECONDS,
         damped_to=GRAND_DAMPED_TO,

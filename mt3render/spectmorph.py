@@ -34,5 +34,4 @@ def read_spectmorph(folder: Path) -> tuple[Instrument, list[Take]]:
         for key in roots
     ]
     name = root.attrib.get("name", folder.name)
-    release_seconds = ((0, 0.15),)
-    return Instrument(name, "", "", "", (), release_seconds=release_seconds, rings=False), takes
+    return Instrument(name, release_seconds=((0, 0.15),), rings=False), takes
