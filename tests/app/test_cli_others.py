@@ -42,7 +42,7 @@ def test_convert_replaces_only_when_told(folder, tiny_model, capsys):
     write_t5x("t5x", *tiny_model)
     assert run(["convert", "t5x", "tiny", "--to", "t5x"]) == 0
     assert run(["convert", "t5x", "tiny"]) == 1
-    assert "tiny exists already. Choose another place, or say --overwrite." in capsys.readouterr().err
+    assert "tiny already exists. Choose another path, or use --overwrite." in capsys.readouterr().err
     assert run(["convert", "t5x", "tiny", "--overwrite"]) == 0
     load_model_directory("tiny")
 
