@@ -44,7 +44,7 @@ def is_installed(backend: str) -> bool:
 
 
 def choose_decoding(method: str | None, num_beams: int | None) -> Decoding:
-    """The decoding asked for: more than one beam means beam search, and beam search has four unless told."""
+    """The requested decoding: more than one beam means beam search, which has four beams by default."""
     from mt3core.decoding import Decoding
 
     chosen: Any = method or ("beam" if (num_beams or 1) > 1 else "t5x")
@@ -53,14 +53,14 @@ def choose_decoding(method: str | None, num_beams: int | None) -> Decoding:
 
 
 def default_processes() -> int:
-    """Processes to decode with on a CPU: as many as there are processors to run them and memory to hold them."""
+    """Processes for decoding on a CPU: as many as the processors and the memory allow."""
     most = min(num_processors(), MOST_PROCESSES)
     available = available_bytes()
     return most if available is None else max(1, min(most, available // BYTES_OF_A_PROCESS))
 
 
 def available_bytes(root: Path = Path("/")) -> int | None:
-    """Memory that programs can still get, where the system says so (Linux), within a container its own limit."""
+    """Memory that programs can still get, if the system reports it (Linux); in a container, its own limit counts."""
     try:
         lines = (root / "proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -69,7 +69,7 @@ def available_bytes(root: Path = Path("/")) -> int | None:
     if not kilobytes:
         return None
     available = int(kilobytes[0]) * 1024
-    with contextlib.suppress(OSError, ValueError):  # no container, or one without a limit, which is called "max"
+    with contextlib.suppress(OSError, ValueError):  # no container, or one without a limit ("max")
         group = root / "sys/fs/cgroup"
         limit, used = (int((group / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
         available = min(available, max(0, limit - used))
@@ -85,16 +85,16 @@ def load_transcriber(
     batch_size: int | None = None,
     processes: int | None = None,
 ) -> BaseTranscriber:
-    """Reads the weights and builds the network on its device, telling which where None was named.
+    """Reads the weights and builds the network on its device, and reports the model if None was named.
 
     Raises `ModelError`, `UsageError`.
     """
     from mt3core.model.search import find_model, load_weights
 
     if backend != "torch" and (processes or 1) > 1:
-        raise UsageError("Only PyTorch decodes in several processes.", "Leave --processes out.")
+        raise UsageError("Only PyTorch decodes in several processes.", "Omit --processes.")
     started = time.perf_counter()
-    found = find_model(model)  # says at once, before a framework is imported, when there is no model
+    found = find_model(model)  # before a framework is imported, so that a missing model is reported immediately
     if found.remark:
         reporter.line(found.remark)
     network = importlib.import_module(f"mt3{backend}")
@@ -125,4 +125,4 @@ def _announce_fetching(source: str, reporter: Reporter) -> None:
     from mt3convert.remote import cache_directory, is_complete
 
     if not is_complete(source):
-        reporter.line(f"Fetching {source} into {cache_directory(source)}, once.")
+        reporter.line(f"Downloading {source} to {cache_directory(source)} (once).")

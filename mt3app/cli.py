@@ -1,4 +1,4 @@
-"""The command `mt3`: options and help. What a command does is in the file named like it, imported when it runs."""
+"""The command `mt3`: options and help. Each command's work is in the file of its name, imported when it runs."""
 
 from __future__ import annotations
 
@@ -35,31 +35,31 @@ Model = Annotated[
     typer.Option(metavar="MODEL", help="Name, path or address. [default: MT3_MODEL, else models/mt3, else small]"),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps; for JAX also tpu.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what exists already.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
 
 
 @dataclass(frozen=True)
 class TranscribeOptions:
-    """What the command line says; None where it says nothing."""
+    """The options of the command line; None for those not given."""
 
     inputs: Annotated[tuple[Path, ...], typer.Argument(help="Audio files, and folders to search for audio.")]
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", help="File or folder; - for standard output. [default: beside the recording]"),
+        typer.Option("--output", "-o", help="File or folder; - for standard output. [default: next to the recording]"),
     ] = None
     formats: Annotated[
         str | None,
-        typer.Option("--format", help="mid, json, jsonl, csv; several with commas. [default: suffix of -o, or mid]"),
+        typer.Option("--format", help="mid, json, jsonl, csv; separated by commas. [default: suffix of -o, or mid]"),
     ] = None
     model: Model = None
-    backend: Annotated[str | None, typer.Option(help="torch or jax. [default: torch where installed]")] = None
+    backend: Annotated[str | None, typer.Option(help="torch or jax. [default: torch if installed]")] = None
     device: Device = "auto"
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Segments side by side.")] = None
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Segments decoded at a time.")] = None
     processes: Annotated[
-        int | None, typer.Option(min=1, help="For PyTorch on a CPU. [default: by processors and memory]")
+        int | None, typer.Option(min=1, help="Processes for PyTorch on a CPU. [default: by processors and memory]")
     ] = None
     decoding: Annotated[
-        str | None, typer.Option(help="greedy, t5x (as the original) or beam. [default: t5x; beam with --num-beams]")
+        str | None, typer.Option(help="greedy, t5x (like the original) or beam. [default: t5x; beam with --num-beams]")
     ] = None
     num_beams: Annotated[int | None, typer.Option(min=1, help="Width of the beam search. [default: 4]")] = None
     overwrite: Overwrite = False
@@ -79,7 +79,9 @@ def convert(
     destination: Annotated[Path, typer.Argument(help="Folder to write.")],
     to: Annotated[
         str | None,
-        typer.Option(help="model_directory, t5x, orbax or port. [default: by the name: .pth, .orbax, else the first]"),
+        typer.Option(
+            help="model_directory, t5x, orbax or port. [default: by suffix (.pth, .orbax), else model_directory]"
+        ),
     ] = None,
     stored_type: Annotated[
         str | None,
@@ -88,7 +90,7 @@ def convert(
     overwrite: Overwrite = False,
     verbose: Verbose = False,
 ) -> None:
-    """Bring weights from one form into another."""
+    """Convert weights from one form to another."""
     from mt3app.commands.convert import convert_model
 
     convert_model(source, destination, to, stored_type, overwrite, Reporter(verbose=verbose))
@@ -114,7 +116,7 @@ def parity(
 
 @app.command()
 def doctor(
-    json_output: Annotated[bool, typer.Option("--json", help="As JSON on standard output.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Show versions, devices, models, audio formats and free disk."""
@@ -127,11 +129,11 @@ def doctor(
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("demo_output"),
     model: Model = None,
-    backend: Annotated[str | None, typer.Option(help="torch or jax. [default: torch where installed]")] = None,
+    backend: Annotated[str | None, typer.Option(help="torch or jax. [default: torch if installed]")] = None,
     device: Device = "auto",
     verbose: Verbose = False,
 ) -> None:
-    """Transcribe a short piece rendered here, and score it."""
+    """Render a short piece, transcribe it and score the result."""
     from mt3app.commands.demo import run_demo
 
     run_demo(output, model, backend, device, Reporter(verbose=verbose))
@@ -155,7 +157,7 @@ def _options(
 
 
 def run(arguments: list[str]) -> int:
-    """Runs one command and returns its exit code: 0 well, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Runs one command and returns its exit code: 0 success, 1 failure, 2 wrong usage, 130 interrupted."""
     reporter = Reporter(verbose="--verbose" in arguments or "-v" in arguments)
     try:
         code = _run_command(arguments)
@@ -163,14 +165,14 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone. Python would complain once more when it flushes at exit.
+        # The reader of our output has gone. Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except MT3Error as error:
         reporter.problem(error)
         return error.exit_code
     except Exception as error:
-        # Typer's usage errors know how to show themselves; older releases take them from click.
+        # Typer's usage errors can show themselves; older releases get them from click.
         if hasattr(error, "show") and hasattr(error, "exit_code"):
             error.show()
             return int(error.exit_code)
@@ -186,21 +188,21 @@ def _run_command(arguments: list[str]) -> int:
         code = app(args=arguments, prog_name="mt3", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except SystemExit as exit:
-        if isinstance(exit.__context__, BrokenPipeError):  # Typer's own answer would be exit code 1
+        if isinstance(exit.__context__, BrokenPipeError):  # Typer itself would return exit code 1
             raise BrokenPipeError from exit
         raise
 
 
 def main() -> None:
     for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # SIGHUP, when a terminal is closed, is unknown to Windows
-        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
+        number = getattr(signal, name, None)  # SIGHUP (a terminal was closed) does not exist on Windows
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores it
             signal.signal(number, _end_in_order)
     sys.exit(run(sys.argv[1:]))
 
 
 def _end_in_order(number: int, _: object) -> None:
-    """An end like any other, so that temporary files go and other processes with them."""
+    """Ends like any other error, so that temporary files and other processes are cleaned up."""
     raise SystemExit(128 + number)
 
 

@@ -18,7 +18,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show every metri
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringOptions:
-    """How notes are scored, wherever they come from; no protocols: the three in plain words."""
+    """How notes are scored, wherever they come from; without protocols, the three in plain words."""
 
     protocols: Annotated[
         tuple[str, ...],
@@ -26,21 +26,21 @@ class ScoringOptions:
             "--protocol",
             "-p",
             metavar="NAME",
-            help="Whose rules; repeatable; * and ? stand for anything. [default: three in plain words]",
+            help="Protocol to score by; repeatable; * and ? are wildcards. [default: three in plain words]",
         ),
     ] = ()
-    processes: Annotated[int | None, typer.Option(min=1, help="Pairs side by side. [default: all cores]")] = None
-    resamples: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.")] = 1000
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0
+    processes: Annotated[int | None, typer.Option(min=1, help="Worker processes. [default: all cores]")] = None
+    resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")] = 1000
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the bootstrap.")] = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class _FileParameters:
     reference: Annotated[
-        Path | None, typer.Argument(metavar="REFERENCE", help="The truth: a file of notes, or a folder of them.")
+        Path | None, typer.Argument(metavar="REFERENCE", help="Reference: a file of notes, or a folder of them.")
     ] = None
     estimate: Annotated[
-        Path | None, typer.Argument(metavar="ESTIMATE", help="What is scored: a file, or a folder with equal names.")
+        Path | None, typer.Argument(metavar="ESTIMATE", help="Estimate: a file, or a folder with matching names.")
     ] = None
     json_output: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Write everything as JSON; - for standard output.")
@@ -50,7 +50,7 @@ class _FileParameters:
     ] = None
     audio: Annotated[Path | None, typer.Option(help="Folder with the recordings, for the report.")] = None
     embed_audio: Annotated[
-        bool, typer.Option("--embed-audio", help="Put the recordings into the page, in place of links to them.")
+        bool, typer.Option("--embed-audio", help="Put the recordings into the page instead of links.")
     ] = False
     rolls: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Draw both sides of each piece as PNG (needs Matplotlib).")
@@ -59,13 +59,13 @@ class _FileParameters:
         Path | None, typer.Option(metavar="OTHER_ESTIMATE", help="A second system: show the difference.")
     ] = None
     reference_suffix: Annotated[
-        str | None, typer.Option(help="Ending of the reference folder's files, such as .notes.tsv. [default: all]")
+        str | None, typer.Option(help="Suffix of the reference folder's files, such as .notes.tsv. [default: all]")
     ] = None
     estimate_suffix: Annotated[
-        str | None, typer.Option(help="Ending of the estimate folder's files, such as .mid. [default: all]")
+        str | None, typer.Option(help="Suffix of the estimate folder's files, such as .mid. [default: all]")
     ] = None
     sustain: Annotated[
-        bool, typer.Option("--sustain", help="Hold notes of both sides as long as the sustain pedal does, as MT3.")
+        bool, typer.Option("--sustain", help="Hold notes of both sides as long as the sustain pedal does, as MT3 does.")
     ] = False
     drop_empty: Annotated[
         bool, typer.Option("--drop-empty", help="Leave out notes without length, as programs with pretty_midi do.")
@@ -77,27 +77,31 @@ class _DataSetParameters:
     config: Annotated[
         str,
         typer.Option(
-            "--config", "-c", metavar="NAME", help="What is decoded and scored, such as sample.", show_default=False
+            "--config",
+            "-c",
+            metavar="NAME",
+            help="Instead of files: decode data sets by this config, such as sample.",
+            show_default=False,
         ),
     ] = ""
     changes: Annotated[
         tuple[str, ...],
         typer.Option("--set", metavar="PATH=VALUE", help="Change a field of the config; repeat for more."),
     ] = ()
-    limit: Annotated[int | None, typer.Option(min=1, help="The first so many tracks of each data set.")] = None
-    backend: Annotated[str | None, typer.Option(help="torch, jax or both. [default: torch where installed]")] = None
-    model: Annotated[str | None, typer.Option(metavar="MODEL", help="Weights, as of mt3 transcribe.")] = None
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N tracks of each data set.")] = None
+    backend: Annotated[str | None, typer.Option(help="torch, jax or both. [default: torch if installed]")] = None
+    model: Annotated[str | None, typer.Option(metavar="MODEL", help="Model, as for mt3 transcribe.")] = None
     output: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write. [default: eval_outputs]")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileOptions(_FileParameters, ScoringOptions):
-    """What the command line says of files of notes; None or nothing where it says nothing."""
+    """The options for files of notes; None or empty for those not given."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSetOptions(_DataSetParameters, ScoringOptions):
-    """What it says of a model on data sets. `processes` are those that score; those that decode are the config's."""
+    """The options for a model on data sets. `processes` are for scoring; those for decoding are in the config."""
 
 
 class _EvaluateCommand(PanelCommand):
@@ -107,7 +111,7 @@ class _EvaluateCommand(PanelCommand):
 
 _OF_FILES = in_panel("Files of notes", parameters(_FileParameters))
 _OF_DATA_SETS = in_panel("A model on data sets", parameters(_DataSetParameters))
-_List = Annotated[bool, typer.Option("--list", help="List all protocols, and stop.")]
+_List = Annotated[bool, typer.Option("--list", help="List all protocols and exit.")]
 _LIST = inspect.Parameter("show_protocols", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_List)
 
 
@@ -118,12 +122,12 @@ def register(app: typer.Typer) -> None:
 
 
 def _evaluate(quiet: bool, verbose: bool, **values: Any) -> None:
-    """Score notes against the truth, by the rules of whatever paper.
+    """Score notes against a reference, by the rules of any published evaluation.
 
-    Files of notes are MIDI, JSON, JSONL, CSV and TSV, of any system. In folders, names are matched without their
-    suffixes; what has no partner is listed. Exit code 1 when a file could not be read or a reference has no estimate.
+    Files of notes are MIDI, JSON, JSONL, CSV and TSV, from any system. In folders, names are matched without their
+    suffixes; files without a partner are listed. Exit code 1 if a file cannot be read or a reference has no estimate.
 
-    With --config recordings of data sets are decoded first: mt3 evaluate --config sample --limit 10. The same again
+    With --config, recordings of data sets are decoded first: mt3 evaluate --config sample --limit 10. Running it again
     decodes only what is missing.
     """
     reporter = Reporter(quiet, verbose)

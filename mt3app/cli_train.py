@@ -28,21 +28,21 @@ def train(
     ] = None,
     init: Annotated[
         str | None,
-        typer.Option(metavar="SOURCE", help="Weights to start from: as --model of the other commands, or a run."),
+        typer.Option(metavar="SOURCE", help="Initial weights: as for --model elsewhere, or the folder of a run."),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="MANIFEST", help="chunk_manifest.parquet of mt3 prepare, or its folder.")
     ] = None,
     show_list: Annotated[bool, typer.Option("--list", help="List the configs and exit.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only results and errors.")] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Say what takes how long; tracebacks with errors.")
+        bool, typer.Option("--verbose", "-v", help="Print timings, and tracebacks with errors.")
     ] = False,
 ) -> None:
-    """Train a model; the same command again goes on where the run was stopped.
+    """Train a model; run the same command again to resume.
 
     To see it work without any data: mt3 train --config multitrack_test. Exit code 0 when the last step is done, 75
-    when a signal stopped the run and everything is saved, 1 for errors, 2 for a config that cannot be.
+    if a signal stopped the run and everything is saved, 1 for errors, 2 for a config that is not valid.
     """
     from mt3app.commands.train import Options, print_configs, run_training
     from mt3core.errors import UsageError
@@ -51,6 +51,6 @@ def train(
         print_configs()
         return
     if config is None:
-        raise UsageError("There is no config to train by.", "Give one: mt3 train --config NAME; see mt3 train --list.")
+        raise UsageError("No config was given.", "Use mt3 train --config NAME; see mt3 train --list.")
     options = Options(config, tuple(changes or ()), output, init, data)
     raise typer.Exit(run_training(options, Reporter(quiet, verbose)))

@@ -1,4 +1,4 @@
-"""Commands whose options are declared once: as the fields of a dataclass that typer reads and the command is given."""
+"""Commands whose options are declared once: as fields of a dataclass, which Typer reads and the command receives."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mt3app.progress import Reporter
 _Options = TypeVar("_Options")
 _Run = Callable[[Any, Reporter], int | None]
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what takes how long; tracebacks with errors.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print timings, and tracebacks with errors.")]
 
 
 def command(app: typer.Typer, options: type) -> Callable[[_Run], _Run]:
-    """Makes a function of `options` and a `Reporter` the command of its name; what it returns is the exit code."""
+    """Makes a function of `options` and a `Reporter` the command of its name; it returns the exit code."""
 
     def register(run: _Run) -> _Run:
         def invoke(quiet: bool, verbose: bool, **values: Any) -> None:
@@ -34,7 +34,7 @@ def command(app: typer.Typer, options: type) -> Callable[[_Run], _Run]:
 
 
 def parameters(options: type) -> list[inspect.Parameter]:
-    """The fields of a dataclass as typer takes them: a tuple is a list there, and an empty one None."""
+    """The fields of a dataclass as Typer expects them: a tuple is a list there, and an empty one None."""
     hints = get_type_hints(options, include_extras=True)
     found = []
     for field in fields(options):
@@ -55,7 +55,7 @@ def with_parameters(
     quiet: Any = Quiet,
     verbose: Any = Verbose,
 ) -> Callable[..., None]:
-    """The function as typer sees it: with these parameters, and with --quiet and --verbose."""
+    """The function as Typer sees it: with these parameters, and with --quiet and --verbose."""
     given = [*given, _parameter("quiet", quiet, False), _parameter("verbose", verbose, False)]
     invoke.__signature__ = inspect.Signature(given)  # type: ignore[attr-defined]
     invoke.__annotations__ = {one.name: one.annotation for one in given}
@@ -64,7 +64,7 @@ def with_parameters(
 
 
 def filled(options: type[_Options], values: Mapping[str, Any]) -> _Options:
-    """The dataclass with those of the values that are its own and not None."""
+    """The dataclass with those values that are its fields and not None."""
     names = {field.name for field in fields(options)}  # type: ignore[arg-type]
     own = names & {name for name, value in values.items() if value is not None}
     return options(**{name: tuple(one) if isinstance(one := values[name], list) else one for name in own})
@@ -91,7 +91,7 @@ def spelling(parameter: inspect.Parameter) -> str:
 
 
 class PanelCommand(TyperCommand):
-    """Its help has a section for each panel, in the order in which they come, after the options of none."""
+    """Its help has a section for each panel, in order of appearance, after the options without a panel."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}

@@ -1,4 +1,4 @@
-"""Which files are transcribed, and where each result goes: settled before any weights are loaded."""
+"""Which files are transcribed, and where each result goes: determined before any weights are loaded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Job:
-    """One recording and the files to write from it; no files where the result goes to standard output."""
+    """One recording and the files to write from it; no files if the result goes to standard output."""
 
     audio: Path
     outputs: tuple[Output, ...]
@@ -40,21 +40,21 @@ def parse_formats(text: str) -> tuple[str, ...]:
     formats = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
-        raise UsageError(f"Unknown format {text!r}.", f"Choose from {', '.join(FORMATS)}, with commas between them.")
+        raise UsageError(f"Unknown format {text!r}.", f"Choose from {', '.join(FORMATS)}, separated by commas.")
     return formats
 
 
 def plan(inputs: Sequence[Path], output: str | None, formats: tuple[str, ...] | None, overwrite: bool) -> list[Job]:
-    """One job a recording, in the order given; folders are searched for audio, sorted by name.
+    """One job per recording, in the order given; folders are searched for audio, sorted by name.
 
     Args:
         inputs: files and folders. That the files exist is not checked here.
-        output: None for beside each recording, `-` for standard output, otherwise a file or a folder.
-        formats: None where none was asked for: the suffix of `output`, or MIDI.
-        overwrite: if false, what exists already is taken out of `outputs` and named in `finished`.
+        output: None for next to each recording, `-` for standard output, otherwise a file or a folder.
+        formats: None if none was given: the suffix of `output`, or MIDI.
+        overwrite: if false, existing files are removed from `outputs` and named in `finished`.
 
-    Raises `UsageError` where two recordings would write one file, or a recording would be overwritten;
-    `AudioError` where a folder holds no audio.
+    Raises `UsageError` if two recordings would write the same file, or a recording would be overwritten;
+    `AudioError` if a folder contains no audio.
     """
     found = list(_recordings(inputs))
     if output == STDOUT:
@@ -65,8 +65,8 @@ def plan(inputs: Sequence[Path], output: str | None, formats: tuple[str, ...] | 
     return jobs if overwrite else [_without_finished(job) for job in jobs]
 
 
-def check_writable(outputs: Iterable[Path], next_step: str = "Choose another place with -o.") -> None:
-    """Raises `OutputError` where a file cannot be made: its folder is a file, or may not be written to."""
+def check_writable(outputs: Iterable[Path], next_step: str = "Choose another path with -o.") -> None:
+    """Raises `OutputError` if a file cannot be written: its folder is a file, or write permission is missing."""
     for folder in sorted({path.parent for path in outputs}):
         existing = folder.absolute()
         while not existing.exists() and existing != existing.parent:
@@ -78,13 +78,14 @@ def check_writable(outputs: Iterable[Path], next_step: str = "Choose another pla
 
 
 def _recordings(inputs: Sequence[Path]) -> Iterable[tuple[Path, Path]]:
-    """Every recording once, with its path as seen from the folder it was found in."""
+    """Every recording once, with its path relative to the folder it was found in."""
     seen: set[Path] = set()
     for given in inputs:
         below = _audio_below(given) if given.is_dir() else [given]
         if not below:
             raise AudioError(
-                f"There is no audio in {given}.", f"Looked for {' '.join(sorted(AUDIO_SUFFIXES))} in all its folders."
+                f"There is no audio in {given}.",
+                f"Looked for {' '.join(sorted(AUDIO_SUFFIXES))} in all folders below it.",
             )
         for path in below:
             if path.resolve() not in seen:
@@ -99,11 +100,11 @@ def _audio_below(folder: Path) -> list[Path]:
 
 def _to_stdout(found: list[tuple[Path, Path]], formats: tuple[str, ...]) -> list[Job]:
     if len(formats) != 1:
-        raise UsageError("Standard output takes one format.", f"You asked for {', '.join(formats)}; choose one.")
+        raise UsageError("Standard output can have only one format.", f"Choose one of {', '.join(formats)}.")
     if len(found) > 1 and formats[0] != "jsonl":
         raise UsageError(
             f"{len(found)} recordings cannot share standard output as {formats[0]}.",
-            "Say --format jsonl, or give a folder with -o.",
+            "Use --format jsonl, or a folder with -o.",
         )
     return [Job(audio, ()) for audio, _ in found]
 
@@ -118,12 +119,14 @@ def _outputs(
     if is_folder:
         return _with_suffixes(target / inside, formats or ("mid",))
     if not is_single:
-        raise UsageError(f"-o {output} is one file, but there may be several recordings.", f"Give a folder: {output}/")
+        raise UsageError(
+            f"-o {output} is one file, but there may be several recordings.", f"Use a folder: -o {output}/"
+        )
     named = {"midi": "mid"}.get(target.suffix[1:].lower(), target.suffix[1:].lower())
     if formats is None and named not in FORMATS:
         raise UsageError(
-            f"{target.suffix} is no format that can be written.",
-            f"Choose {', '.join(FORMATS)} with --format, or give a folder: {output}/",
+            f"{target.suffix} is not a supported output format.",
+            f"Choose {', '.join(FORMATS)} with --format, or use a folder: -o {output}/",
         )
     if formats is None or len(formats) == 1:
         return (Output(target, formats[0] if formats else named),)
@@ -142,7 +145,7 @@ def _refuse_collisions(jobs: list[Job]) -> None:
             place = output.path.resolve()
             if place in recordings:
                 raise UsageError(
-                    f"{output.path} is a recording and would be overwritten.", "Choose another place with -o."
+                    f"{output.path} is a recording and would be overwritten.", "Choose another path with -o."
                 )
             if place in written:
                 other = written[place]
@@ -150,7 +153,7 @@ def _refuse_collisions(jobs: list[Job]) -> None:
                     f"{other} and {job.audio} would both be written to {output.path}.",
                     "Rename one of them, or transcribe them one at a time with -o."
                     if other.parent == job.audio.parent
-                    else "Give the folder that holds both (its structure is kept), or transcribe them one at a time.",
+                    else "Pass the folder with both (its structure is kept), or transcribe them one at a time.",
                 )
             written[place] = job.audio
 

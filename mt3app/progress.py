@@ -1,4 +1,4 @@
-"""What a person sees while work goes on: lines and progress bars on standard error, never on standard output."""
+"""What the user sees during the work: lines and progress bars on standard error, never on standard output."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Reporter:
             self._write(text)
 
     def failure(self, text: str) -> None:
-        """A line on what went wrong in a run that goes on; also with `--quiet`."""
+        """A line on what went wrong in a run that continues; also with `--quiet`."""
         self._write(text)
 
     def detail(self, text: str) -> None:
@@ -68,7 +68,7 @@ class Reporter:
 
     @contextlib.contextmanager
     def file_bar(self, name: str) -> Iterator[Callable[[int, int], None]]:
-        """A bar over files that are fetched; it appears with the first call."""
+        """A bar over files being downloaded; it appears with the first call."""
         if not self._shows_bars():
             yield lambda done, total: None
             return
@@ -110,7 +110,7 @@ def is_expected(error: BaseException) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """One sentence for any error; with those that are expected, the next step."""
+    """One sentence for any error; for expected ones, also the next step."""
     if isinstance(error, MT3Error):
         return str(error)
     if isinstance(error, MemoryError):

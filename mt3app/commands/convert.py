@@ -1,4 +1,4 @@
-"""`mt3 convert`: brings weights from one form into another and says what it found."""
+"""`mt3 convert`: converts weights from one form to another and describes them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _KIND_NAMES = {
 def convert_model(
     source: str, destination: Path, to: str | None, stored_type: str | None, overwrite: bool, reporter: Reporter
 ) -> None:
-    """Converts, then prints the kind of the source, its arrays, where they went, and what is worth knowing."""
+    """Converts, then prints the kind of the source, its arrays, where they were written, and any notes."""
     from mt3convert.sources import convert
 
     started = time.perf_counter()
@@ -35,7 +35,7 @@ def convert_model(
 
 def _print_report(report: ConversionReport) -> None:
     network = report.config.network
-    print(f"Found:   {report.source} ({_KIND_NAMES[report.source_kind]})")
+    print(f"Source:  {report.source} ({_KIND_NAMES[report.source_kind]})")
     print(
         f"Model:   {report.config.name}, {network.num_encoder_layers} + {network.num_decoder_layers} layers, "
         f"{report.num_arrays} arrays, {report.num_parameters:,} parameters"

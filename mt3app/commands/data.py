@@ -1,4 +1,4 @@
-"""`mt3 data`: looking at a data set before it is prepared."""
+"""`mt3 data`: checks a data set before it is prepared."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHOWN = 20
 
 
 def verify_dataset(options: VerifyOptions, reporter: Reporter) -> int:
-    """Checks a data set, prints a table of what it found and writes all of it; returns the exit code."""
+    """Checks a data set, prints a table of the defects and writes all of them; returns the exit code."""
     parquet_modules()  # before anything slow: is it installed?
     kind, root = _choose(options.kind, options.directory)
     dataset = read_dataset(kind, root)
@@ -46,7 +46,7 @@ def verify_dataset(options: VerifyOptions, reporter: Reporter) -> int:
         print(_summary(dataset, defects, seconds, heard))
     table, text = write_defects(options.output or Path("cache") / f"{kind}-defects", kind, defects)
     reporter.line(
-        f"Written: {printable(table)} and {text.name}; mt3 prepare {kind} --defects {printable(table)} goes by it."
+        f"Written: {printable(table)} and {text.name}; use it with mt3 prepare {kind} --defects {printable(table)}."
     )
     return 1 if skipped(defects) else 0
 
@@ -55,13 +55,11 @@ def _choose(kind_or_directory: str, directory: Path | None) -> tuple[str, Path |
     if kind_or_directory in KINDS:
         return kind_or_directory, directory
     if directory is not None:
-        raise UsageError(
-            f"There is no kind of data set called {kind_or_directory!r}.", f"Give one of {', '.join(KINDS)}."
-        )
+        raise UsageError(f"Unknown kind of data set {kind_or_directory!r}.", f"Choose from {', '.join(KINDS)}.")
     root = Path(kind_or_directory)
     if not root.is_dir():
         raise UsageError(
-            f"{kind_or_directory} is neither a kind of data set nor a folder.", f"Give one of {', '.join(KINDS)}."
+            f"{kind_or_directory} is neither a kind of data set nor a folder.", f"Choose from {', '.join(KINDS)}."
         )
     kind = recognise(root)
     if kind == "folder":  # perhaps the folder around a data set's own
@@ -90,10 +88,10 @@ def _summary(dataset: Dataset, defects: tuple[Defect, ...], seconds: float, hear
     lines.append(
         f"To be left out by mt3 prepare: {mixes} recordings and {len(out) - mixes} single stems. The rest can be used."
         if out
-        else "mt3 prepare can use all of it, mended where the table says so."
+        else "mt3 prepare can use all of it, corrected as the table says."
     )
     first = [one for one in defects if one.skips][:_SHOWN]
     lines += [f"  {one.message}" for one in first]
     if len(first) == _SHOWN:
-        lines.append(f"  ... and more in defects.txt, among {len(defects)} in all")
+        lines.append(f"  ... and more in defects.txt ({len(defects)} in all)")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`mt3 data show`: one example to hear and to see, its notes read back from the tokens that training is given."""
+"""`mt3 data show`: one example to hear and see, with its notes read back from the tokens that training uses."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 # In the picture: below this the recording is black.
 LOWEST_LOG_MEL = -8.0
-DRUMS_AT_PITCH = 20  # the line of the picture on which drums stand
+DRUMS_AT_PITCH = 20  # the line of the picture on which drums are drawn
 
 
 def show_example(options: ShowOptions, reporter: Reporter) -> None:
-    """Writes example `number` as `example_N.wav`, `.mid` and `.png` to `folder` and prints what it is made of.
+    """Writes example `number` as `example_N.wav`, `.mid` and `.png` to `folder` and prints what it is made from.
 
-    The same number and seed give the example that training has under it. Notes that sounded before the segment
-    begin with it. Raises `DatasetError` for data that are not there or broken, `UsageError` for a number that is not.
+    The number and seed select the same example as in training. Notes that sounded before the segment
+    start with it. Raises `DatasetError` for missing or damaged data, `UsageError` for a number out of range.
     """
     import soundfile
 
@@ -40,7 +40,7 @@ def show_example(options: ShowOptions, reporter: Reporter) -> None:
     from mt3data.prepare.manifest import read_manifest
 
     if options.preset not in PRESETS:
-        raise UsageError(f"There is no preset {options.preset!r}.", f"Choose from {', '.join(PRESETS)}.")
+        raise UsageError(f"Unknown preset {options.preset!r}.", f"Choose from {', '.join(PRESETS)}.")
     pyplot = _pyplot()
     model, number = PRESETS[options.preset], options.number
     manifest = read_manifest(options.manifest)
@@ -67,9 +67,9 @@ def show_example(options: ShowOptions, reporter: Reporter) -> None:
 
 
 def example_notes(example: Example, model: ModelConfig) -> NoteTable:
-    """The notes that the example's tokens say, in seconds from the segment's start.
+    """The notes in the example's tokens, in seconds from the segment's start.
 
-    What the tie section names has begun before; here it begins at 0. What has no end in the segment ends with it.
+    Notes in the tie section started earlier; here they start at 0. Notes without an end in the segment end with it.
     """
     from mt3core.notes.decoding import NoteDecoder
     from mt3core.notes.vocabulary import NUM_SPECIAL_TOKENS
@@ -92,7 +92,7 @@ def example_notes(example: Example, model: ModelConfig) -> NoteTable:
 
 
 def _stream(manifest: Manifest, model: ModelConfig, options: ShowOptions) -> ExampleStream:
-    """The examples that training, or evaluation, has by number. Without Grain, which only carries them."""
+    """The examples of training or evaluation by number. Without Grain, which only transports them."""
     from mt3core.config.data import DataConfig, DatasetChoice
     from mt3data.examples.chunk_table import ChunkTable
     from mt3data.examples.example_streams import EvaluationStream, TrainingStream
@@ -123,7 +123,7 @@ def _draw(pyplot: Any, example: Example, notes: NoteTable, model: ModelConfig, t
     rows = segment_log_mel(waveform(example.samples), example.num_frames, model.spectrogram)[: example.num_frames]
     seconds = example.num_frames / model.spectrogram.frames_per_second
     figure, (above, below) = pyplot.subplots(2, 1, figsize=(10, 7), sharex=True, height_ratios=[3, 2])
-    # A frame shows the window that begins with it; it is drawn where the window's middle is.
+    # A frame shows the window that starts with it; it is drawn at the window's middle.
     spectrogram = model.spectrogram
     delay = (spectrogram.fft_samples - spectrogram.hop_samples) / 2 / spectrogram.sample_rate_hz
     extent = (delay, seconds + delay, 0, spectrogram.mel_bands)
@@ -151,7 +151,7 @@ def _draw(pyplot: Any, example: Example, notes: NoteTable, model: ModelConfig, t
 
 
 def _band(pitch: int, model: ModelConfig) -> float:
-    """The mel band in whose middle a pitch's fundamental lies: bands are even steps of ln(1 + f / 700)."""
+    """The mel band with a pitch's fundamental in its middle: bands are even steps of ln(1 + f / 700)."""
     spectrogram = model.spectrogram
     low, high, here = (
         np.log1p(hz / 700) for hz in (spectrogram.low_hz, spectrogram.high_hz, 440 * 2 ** ((pitch - 69) / 12))

@@ -1,7 +1,7 @@
 """`mt3 demo`: renders a short piece, transcribes it, scores and draws the result against the piece's own notes.
 
-It needs no network and no package beyond those of `mt3 transcribe`. What does, the score and the picture, is left out
-with a line that says why.
+It needs no internet connection and no packages beyond those of `mt3 transcribe`. The score and the picture need more;
+without those packages they are left out, with a line that says why.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ PICTURE_PACKAGES = (*SCORE_PACKAGES, "matplotlib")
 _FILES = {
     "demo.wav": "the recording",
     "reference.mid": "the notes that were played",
-    "transcription.mid": "the notes that were found",
+    "transcription.mid": "the transcribed notes",
     "transcription.json": "the same with the tokens they come from",
-    "piano_roll.png": "both in one picture, what differs in red",
+    "piano_roll.png": "both in one picture, differences in red",
 }
 
 
 def run_demo(folder: Path, model: str | None, backend: str | None, device: str, reporter: Reporter) -> None:
-    """Writes the files to `folder` and prints what was done, the score and their names.
+    """Writes the files to `folder` and prints what was done, the score and the file names.
 
-    Raises `ModelError` where there is no model, `MissingExtraError` where there is neither PyTorch nor JAX.
+    Raises `ModelError` if there is no model, `MissingExtraError` if neither PyTorch nor JAX is installed.
     """
     from mt3core.model.search import find_model
     from mt3core.notes.midi_writing import write_midi
@@ -54,7 +54,7 @@ def run_demo(folder: Path, model: str | None, backend: str | None, device: str, 
     factor = result.duration_seconds / max(seconds, 1e-3)
     print(
         f"Transcribed with {transcriber.config.name} ({chosen}): {len(result.notes)} notes in {seconds:.1f} s, "
-        f"{factor:.1f}x real time, model load apart."
+        f"{factor:.1f}x real time, without loading the model."
     )
     if result.remark:
         reporter.line(result.remark)
@@ -73,7 +73,7 @@ def run_demo(folder: Path, model: str | None, backend: str | None, device: str, 
 
 
 def _render(path: Path) -> list[Note]:
-    """Renders the piece; returns the notes that are in the recording, which are all that can be found in it."""
+    """Renders the piece; returns the notes that can be heard in the recording."""
     from mt3app.commands.demo_piece import DRUMS_LEVEL_DB, LEVELS_DB, piece
     from mt3render.playing import DRUMS, play_notes
 
@@ -82,7 +82,7 @@ def _render(path: Path) -> list[Note]:
     left_out = len(notes) - len(played.notes)
     print(
         f"Rendered {len(played.notes)} notes, {played.seconds:.1f} s ({played.sound})"
-        f"{f'; {left_out} notes left out that it cannot play' if left_out else ''}."
+        f"{f'; {left_out} notes that it cannot play were left out' if left_out else ''}."
     )
     return played.notes
 
@@ -99,7 +99,7 @@ def _transcribe(transcriber: BaseTranscriber, audio: Path, reporter: Reporter) -
 
 
 def _installed(what: str, packages: tuple[str, ...]) -> bool:
-    """Whether all packages are there; otherwise says in a line what is left out and what to install."""
+    """Whether all packages are installed; otherwise prints what is left out and what to install."""
     missing = [name for name in packages if not is_installed(name)]
     if missing:
         print(f"No {what}: {', '.join(missing)} not installed. Install it: pip install {' '.join(missing)}")
@@ -111,12 +111,12 @@ def _print_scores(played: list[Note], found: list[Note]) -> None:
     from mt3eval.matching.onset_score import onset_score
 
     print(f"Onsets within {1000 * ONSET_TOLERANCE_SECONDS:.0f} ms (mir_eval):")
-    print(f"  {'':8} {'played':>8} {'found':>8} {'precision':>10} {'recall':>8} {'F1':>8}")
+    print(f"  {'':8} {'reference':>9} {'estimate':>8} {'precision':>10} {'recall':>8} {'F1':>8}")
     for name, drums in (("pitched", False), ("drums", True)):
         score = onset_score(played, found, drums)
         if not score.reference_notes and not score.estimated_notes:
             continue
         print(
-            f"  {name:8} {score.reference_notes:8} {score.estimated_notes:8} "
+            f"  {name:8} {score.reference_notes:9} {score.estimated_notes:8} "
             f"{score.precision:10.3f} {score.recall:8.3f} {score.f1:8.3f}"
         )

@@ -1,14 +1,14 @@
-"""The demonstration's piece: written for this project as notes, so that its transcription can be scored.
+"""The piece of the demonstration: written for this project as notes, so that its transcription can be scored.
 
-A bossa nova of nine bars in C major, sixteen seconds: flute, nylon guitar, electric bass and drums. It is under the
-project's own licence, like the recording that is rendered of it.
+A bossa nova of nine bars in C major, sixteen seconds: flute, nylon guitar, electric bass and drums. It has the
+project's own licence, as has the recording rendered from it.
 """
 
 from __future__ import annotations
 
 from mt3core.notes.table import Note
 
-EIGHTH_SECONDS = 0.22  # 136 quarters a minute
+EIGHTH_SECONDS = 0.22  # 136 quarters per minute
 EIGHTHS_PER_BAR = 8
 GUITAR, BASS, FLUTE = 24, 33, 73  # General MIDI programs, counted from 0
 KICK, CROSS_STICK, SNARE, CLOSED_HAT, CRASH = 36, 37, 38, 42, 49  # General MIDI drum notes
@@ -17,7 +17,7 @@ LEVELS_DB = {FLUTE: 0.0, GUITAR: -3.0, BASS: -2.0}
 DRUMS_LEVEL_DB = -5.0
 
 _START_SECONDS = 0.5  # of silence, as before any performance
-_GAP_SECONDS = 0.03  # a little shorter than written, so that a repeated note is struck anew
+_GAP_SECONDS = 0.03  # a little shorter than written, so that a repeated note is struck again
 _STRUM_SECONDS = 0.006  # from string to string
 _ACCENTS = (10, -8, 2, -6, 6, -8, 2, -4)  # of the eighths in a bar, in steps of velocity
 # Bass notes (root, fifth) and the guitar's strings from below.
@@ -31,7 +31,7 @@ _CHORDS = {
 }
 _BARS = (("Dm9",), ("G13",), ("Cmaj9",), ("A7",), ("Dm9",), ("G13",), ("Em7", "A7"), ("Dm9", "G13"))
 _LAST_CHORD = "C6/9"
-# The flute's line, one bar a row: (eighth in the bar, length in eighths, pitch).
+# The flute's line, one bar per row: (eighth in the bar, length in eighths, pitch).
 _MELODY = (
     ((0, 3, 81), (3, 1, 79), (4, 2, 77), (6, 2, 76)),
     ((0, 3, 74), (3, 1, 76), (4, 4, 71)),
@@ -75,7 +75,7 @@ def _guitar(begin: int, chords: tuple[str, ...], half: int) -> list[Note]:
 def _bass(begin: int, chords: tuple[str, ...]) -> list[Note]:
     notes = []
     for eighth, length, which in _BASS_RHYTHM:
-        # With two chords in a bar the second begins with its root.
+        # With two chords in a bar the second starts with its root.
         root_or_fifth = 0 if len(chords) > 1 and eighth == EIGHTHS_PER_BAR // 2 else which
         pitch = _CHORDS[_chord_at(chords, eighth)][0][root_or_fifth]
         notes.append(_note(begin + eighth, length, pitch, 92, BASS))

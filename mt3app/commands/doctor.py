@@ -1,4 +1,4 @@
-"""`mt3 doctor`: what is installed and found on this machine, for a look before asking why something fails."""
+"""`mt3 doctor`: what is installed and found on this machine, to check before asking why something fails."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from mt3core.extras import EXTRAS
 
 ESSENTIAL = ("numpy", "soundfile", "soxr", "pretty_midi", "mido", "safetensors", "platformdirs", "typer", "rich")
 OTHERS = (*dict.fromkeys(package for packages in EXTRAS.values() for package in packages.values()), "tinysoundfont")
-# What libsndfile reads beyond these nobody asks for.
+# The other formats of libsndfile are rarely used.
 COMMON_FORMATS = ("WAV", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "W64")
 
 
 def examine(as_json: bool) -> int:
-    """Prints the report; returns 1 only where something essential is missing, which it names."""
+    """Prints the report; returns 1 only if something essential is missing, which it names."""
     report = examination()
     if as_json:
         print(json.dumps(report, indent=2))
@@ -35,7 +35,7 @@ def examine(as_json: bool) -> int:
 
 
 def examination() -> dict[str, Any]:
-    """The report as JSON values. Whatever fails while it is made is written in its place."""
+    """The report as JSON values. If an entry fails, it contains the error instead."""
     report: dict[str, Any] = {
         "mt3kit": installed_version("mt3kit"),
         "python": platform.python_version(),
@@ -73,7 +73,7 @@ def _attempt(find: Callable[[], Any]) -> Any:
 
 
 def installed_version(package: str) -> str | None:
-    """The version of a package by its name on the index; None where it is not installed."""
+    """The version of a package by its name on the index; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -112,7 +112,7 @@ def _ffmpeg_version() -> str | None:
 
 
 def _models() -> dict[str, Any]:
-    """What `--model` means when it is left out, and everything found by name."""
+    """The model used without `--model`, and all models found by name."""
     search = importlib.import_module("mt3core.model.search")
     default = _attempt(lambda: search.find_model(None).source)
     return {"default": default, "found": [str(path) for path in search.models_here()]}

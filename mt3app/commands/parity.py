@@ -1,4 +1,4 @@
-"""`mt3 parity`: prints how far the two networks lie apart, stage by stage."""
+"""`mt3 parity`: prints how far the two networks differ, stage by stage."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def compare(
     device: str,
     reporter: Reporter,
 ) -> int:
-    """Runs the comparison; returns 0 where the networks agree within the tolerance, else 1."""
+    """Runs the comparison; returns 0 if the networks agree within the tolerance, else 1."""
     for backend, packages in PACKAGES.items():
         require(backend, "mt3 parity", packages)
     if seconds is not None and seconds <= 0:
-        raise UsageError(f"--seconds is {seconds:g}; there must be something to compare.")
+        raise UsageError(f"--seconds is {seconds:g}; it must be above 0.")
     if json_output not in (None, STDOUT):
         check_writable([Path(json_output)])
     if audio is not None:

@@ -1,4 +1,4 @@
-"""`mt3 prepare`: a data set as it was published becomes shards of chunks and a manifest."""
+"""`mt3 prepare`: turns a published data set into shards of chunks and a manifest."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ from mt3data.readers.units import Settings, Unit, faults, plan_units
 if TYPE_CHECKING:
     from mt3app.cli_data import PrepareOptions
 
-# SLAKH's redux release has a fourth split: pieces it omits because they are in the others already.
+# SLAKH's redux release has a fourth split: pieces omitted because they are already in the others.
 DEFAULT_SPLITS = ("train", "validation", "test")
 KNOWN_SPLITS = (*DEFAULT_SPLITS, "omitted")
-# Where there is no terminal for a bar, as in a job's log.
+# When there is no terminal for a progress bar, as in a job's log.
 _SECONDS_BETWEEN_LINES = 60.0
 
 
 def prepare_dataset(options: PrepareOptions, reporter: Reporter) -> int:
-    """Prepares what is not prepared yet. Returns 1 where something could not be used, otherwise 0."""
+    """Prepares what is not prepared yet. Returns 1 if something could not be used, otherwise 0."""
     array_record_module()  # before anything slow: is it installed?
     part = _parse_part(options.shard)
     if options.merge and part:
-        raise UsageError("--merge and --shard exclude each other.", "Merge once, after all parts are done.")
+        raise UsageError("--merge and --shard cannot be used together.", "Merge once, after all jobs are done.")
     check_effects(options.pitch_semitones, options.stretch)
     if options.pitch_semitones or options.stretch != 1:
         require("datasets", "Another pitch or length", ["librosa"])
@@ -68,8 +68,8 @@ def prepare_dataset(options: PrepareOptions, reporter: Reporter) -> int:
     units = plan_units(dataset, settings)
     if not any(unit.recordings for unit in units):
         raise DatasetError(
-            f"{root} has nothing that can be prepared in {', '.join(settings.splits)}.",
-            "See what is wrong: mt3 data verify.",
+            f"{root} has nothing to prepare in {', '.join(settings.splits)}.",
+            "Check it with mt3 data verify.",
         )
     folder = claim_folder(options.out, settings)
     if not options.merge:
@@ -84,7 +84,7 @@ def _prepare_units(
     units: Sequence[Unit], settings: Settings, folder: Path, options: PrepareOptions, reporter: Reporter
 ) -> None:
     waiting = unfinished(units, folder)
-    reporter.detail(f"{len(units) - len(waiting)} of {len(units)} shards are finished already.")
+    reporter.detail(f"{len(units) - len(waiting)} of {len(units)} shards are already finished.")
     seconds = {unit.name: recorded_seconds(unit) for unit in waiting}
     total = sum(seconds.values())
     check_space(folder, estimated_bytes(total * settings.stretch, settings.flac))
@@ -103,7 +103,7 @@ def _prepare_units(
 
 
 class _Progress:
-    """Counts what is done; says so once a minute where no bar shows it."""
+    """Counts finished shards; without a progress bar, prints the count once a minute."""
 
     def __init__(self, total_seconds: float, num_units: int, reporter: Reporter) -> None:
         self._total, self._num_units, self._reporter = total_seconds, num_units, reporter
@@ -126,7 +126,9 @@ class _Progress:
 
 def _finish_part(units: Sequence[Unit], folder: Path, part: tuple[int, int], reporter: Reporter) -> int:
     failed = unfinished(units, folder)
-    reporter.line(f"Part {part[0]}/{part[1]} is done: {len(units)} shards. When all parts are: mt3 prepare ... --merge")
+    reporter.line(
+        f"Job {part[0]}/{part[1]} is done: {len(units)} shards. When all jobs are done: mt3 prepare ... --merge"
+    )
     return 1 if failed else 0
 
 
@@ -142,7 +144,7 @@ def _finish(dataset: Dataset, units: Sequence[Unit], settings: Settings, out: Pa
     size = sum(report.shard_bytes for report in reports)
     reporter.line(
         f"{out / MANIFEST_NAME}: {settings.name} has {num_recordings} recordings, {hours:.2f} hours in {num_chunks} "
-        f"chunks, {len(reports)} shards of {size / 1e9:.2f} GB together."
+        f"chunks, {len(reports)} shards, {size / 1e9:.2f} GB in total."
     )
     if lost or failures:
         reporter.failure(
@@ -158,12 +160,14 @@ def _sentence(failure: Defect) -> str:
 
 
 def _parse_part(text: str | None) -> tuple[int, int] | None:
-    """`"3/16"` as (3, 16): part 3 of 16, counted from 0."""
+    """`"3/16"` as (3, 16): job 3 of 16, counted from 0."""
     if text is None:
         return None
     found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
     if not found or not int(found[1]) < int(found[2]):
-        raise UsageError(f"--shard {text} is no part.", "Give --shard I/N with I from 0 to N-1, such as 0/16.")
+        raise UsageError(
+            f"--shard {text} is not of the form I/N.", "Use --shard I/N with I from 0 to N-1, such as 0/16."
+        )
     return int(found[1]), int(found[2])
 
 

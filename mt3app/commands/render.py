@@ -1,4 +1,4 @@
-"""`mt3 render`: says what is rendered, file by file, and what could not be."""
+"""`mt3 render`: reports what is rendered, file by file, and what could not be rendered."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def render_files(
     overwrite: bool,
     reporter: Reporter,
 ) -> int:
-    """Renders a folder of MIDI files; returns the exit code, 1 where a file failed."""
+    """Renders a folder of MIDI files; returns the exit code, 1 if a file failed."""
     from mt3render.dataset import check_rendering, render_dataset
 
     rendering = check_rendering(rendering)
@@ -48,7 +48,7 @@ def render_files(
     failed = [outcome.source.relative for outcome in report.outcomes if outcome.state == "failed"]
     reporter.line(
         f"{out}: {report.count('written')} pieces rendered ({seconds / 60:.1f} min in {elapsed:.1f} s, "
-        f"{seconds / max(elapsed, 1e-3):.0f}x real time), {report.count('skipped')} were there, {len(failed)} failed"
+        f"{seconds / max(elapsed, 1e-3):.0f}x real time), {report.count('skipped')} existed, {len(failed)} failed"
     )
     if failed:
         reporter.line(f"Failed and left out: {', '.join(failed)}")
@@ -60,9 +60,9 @@ def _say(outcome: Outcome, reporter: Reporter) -> None:
     if outcome.error is not None:
         reporter.problem(outcome.error)
     elif outcome.state == "skipped":
-        reporter.detail(f"{name}: skipped, it is rendered already")
+        reporter.detail(f"{name}: skipped: already rendered")
     else:
         cut = "; its end was cut off (--max-minutes)" if outcome.is_cut else ""
-        left_out = f"; {outcome.num_left_out} notes left out that nothing plays" if outcome.num_left_out else ""
+        left_out = f"; {outcome.num_left_out} notes that no sound plays were left out" if outcome.num_left_out else ""
         tell = reporter.line if cut else reporter.detail
         tell(f"{name}: {outcome.num_notes} notes, {outcome.seconds:.1f} s{cut}{left_out}")

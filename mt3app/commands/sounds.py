@@ -1,4 +1,4 @@
-"""`mt3 sounds`: makes a folder of samples for `mt3 render`, or a sound font without some programs."""
+"""`mt3 sounds`: makes a sampled instrument for `mt3 render`, or a sound font without some programs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def make_sounds(options: SoundsOptions, reporter: Reporter) -> None:
-    """Writes the folder of a sampled instrument and says what is in it, or a sound font without some programs."""
+    """Writes a sampled instrument and reports its contents, or writes a sound font without some programs."""
     from mt3render.instrument_folders import write_instrument
     from mt3render.instrument_sources import Card, parse_numbers, read_source
 
@@ -48,7 +48,7 @@ def _copy_sound_font(options: SoundsOptions, without: Sequence[int], reporter: R
 
     source, out = options.source, options.out
     if out.exists() and not options.overwrite:
-        raise OutputError(f"{out} exists already.", "Choose another place, or say --overwrite.")
+        raise OutputError(f"{out} already exists.", "Choose another path, or use --overwrite.")
     data = without_programs(source, without)
     with atomic_output(out) as temporary:
         temporary.write_bytes(data)

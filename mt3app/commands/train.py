@@ -1,4 +1,4 @@
-"""`mt3 train`: settles config, data and first weights, trains, and does at the end what the config asks for."""
+"""`mt3 train`: determines config, data and initial weights, trains, and ends with the steps the config requests."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from mt3core.model.directory import check_fit
 from mt3data.prepare.manifest import MANIFEST_NAME
 
 RUNS_FOLDER = Path("checkpoint")
-# What every run needs sooner or later, by the names of modules. Without the rest of [train] a run leaves out figures
-# for TensorBoard and pictures, and says so in a line.
+# What every run needs sooner or later, by module name. Without the rest of [train] a run omits its output
+# for TensorBoard and pictures, and prints a line about it.
 PACKAGES = ("jax", "flax", "optax", "orbax", "grain", "pyarrow", "array_record", "mir_eval", "scipy")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says; None where it says nothing."""
+    """The options of the command line; None for those not given."""
 
     config: str
     changes: tuple[str, ...] = ()
@@ -46,7 +46,7 @@ def print_configs() -> None:
 def run_training(options: Options, reporter: Reporter) -> int:
     """Trains and returns the exit code: 0 finished, 75 stopped by a signal with everything saved.
 
-    Raises `UsageError`, `DatasetError` or `ModelError` for what cannot be, before anything slow where it can be told.
+    Raises `UsageError`, `DatasetError` or `ModelError` for unusable options, if possible before anything slow.
     """
     config = settled_config(options)
     output = options.output or RUNS_FOLDER / config.name
@@ -71,9 +71,9 @@ def run_training(options: Options, reporter: Reporter) -> int:
 
 
 def runs_in_order(config: TrainingConfig, output: Path) -> list[tuple[TrainingConfig, Path]]:
-    """The runs that are to be trained, each with its folder: those before it, and then the config's own.
+    """The runs to train, each with its folder: the preceding ones, and then the config's own.
 
-    Those before a run that has checkpoints are over, whether or not they are still there.
+    If a run has checkpoints, the runs before it are finished, whether or not their folders still exist.
     """
     from mt3jax.training.run.run_record import has_checkpoints
 
@@ -84,7 +84,7 @@ def runs_in_order(config: TrainingConfig, output: Path) -> list[tuple[TrainingCo
 
 
 def _train(config: TrainingConfig, output: Path, source: str, reporter: Reporter) -> tuple[TrainingConfig, int]:
-    """One run, from the weights `source` names where there are any: its config with the data it had, its exit code."""
+    """One run, from the weights named by `source`, if any: its config with the data it had, and its exit code."""
     arrays = None
     if source:
         from mt3jax.training.run.hosts import join_hosts
@@ -93,7 +93,7 @@ def _train(config: TrainingConfig, output: Path, source: str, reporter: Reporter
         if has_checkpoints(output):
             reporter.detail(f"{output} is being resumed, so {source} is not read again.")
         else:
-            join_hosts()  # first, as reading a checkpoint starts JAX, which then finds no others any more
+            join_hosts()  # first, as reading a checkpoint starts JAX, which can then no longer find other hosts
             arrays = initial_arrays(config, source, reporter)
 
     from mt3data.prepare.composed import with_composed_data
@@ -121,9 +121,9 @@ def _finish(config: TrainingConfig, options: Options, output: Path, reporter: Re
 
 
 def settled_config(options: Options) -> TrainingConfig:
-    """The config with all changes; `--data` and `--init` stand for fields of it, too.
+    """The config with all changes; `--data` and `--init` also stand for fields of it.
 
-    With `--init` nothing is trained before.
+    With `--init` no run is trained before it.
     """
     config = load_config(options.config, options.changes)
     if options.init is not None:
@@ -145,17 +145,17 @@ def _with_manifest(config: TrainingConfig, manifest: str) -> TrainingConfig:
 
 
 def check_manifest(manifest: str) -> None:
-    """Whether prepared data lie there, told before any framework is loaded. Raises `DatasetError`."""
+    """Checks, before any framework is loaded, that prepared data exist. Raises `DatasetError`."""
     path = Path(manifest)
     if not path.is_file() and not (path / MANIFEST_NAME).is_file():
         raise DatasetError(
-            f"There are no prepared data at {path}.",
-            "Prepare a data set first (mt3 prepare maestro DIR --out cache), or say where one is: --data MANIFEST.",
+            f"No prepared data at {path}.",
+            "Prepare a data set first (mt3 prepare maestro DIR --out cache), or use --data MANIFEST.",
         )
 
 
 def initial_arrays(config: TrainingConfig, name: str, reporter: Reporter) -> Mapping[str, np.ndarray]:
-    """The weights of a name or place, by PyTorch name. Raises `ModelError` where they do not fit the config."""
+    """The weights of a name or path, by PyTorch name. Raises `ModelError` if they do not match the config."""
     from mt3core.model.search import find_model, load_weights
 
     source = find_model(name).source

@@ -1,8 +1,8 @@
-"""The end of a run that asks for it: its model transcribes a held-out recording by every back end, and is scored.
+"""The optional end of a run: its model transcribes a held-out recording with every backend, and is scored.
 
 RUN/model/                          the newest checkpoint as a model directory
 RUN/held_out/recording.wav, .mid    the recording and its true notes
-RUN/held_out/torch.mid, jax.mid     what was transcribed
+RUN/held_out/torch.mid, jax.mid     the transcriptions
 RUN/held_out/piano_rolls.png        both in one picture
 """
 
@@ -27,7 +27,7 @@ LOSS_NAME = "train/loss"
 
 
 def finish_run(config: TrainingConfig, run_directory: Path, reporter: Reporter) -> None:
-    """Converts, transcribes, scores and draws. Raises `DatasetError` where the split has no recording."""
+    """Converts, transcribes, scores and draws. Raises `DatasetError` if the split has no recording."""
     from mt3convert.sources import convert
     from mt3core.notes.midi_writing import write_midi
     from mt3data.examples.pieces import as_written
@@ -48,14 +48,14 @@ def finish_run(config: TrainingConfig, run_directory: Path, reporter: Reporter) 
         found[backend] = _transcribe(model, backend, audio, folder / f"{backend}.mid", reporter)
         print(f"{backend + ':':11} {_scores(reference, found[backend])}")
     if len(found) > 1:
-        print(f"Back ends:  {_agreement(list(found.values()))}")
+        print(f"Backends:   {_agreement(list(found.values()))}")
     picture = folder / "piano_rolls.png"
     draw_piano_rolls(picture, reference, next(iter(found.values())), f"{config.name}: {piece.name}, held out")
     print(f"Picture:    {picture}")
 
 
 def held_out_piece(config: TrainingConfig) -> Excerpt:
-    """A recording of `finish.split`, out of the prepared data: the middle one of them."""
+    """A recording of `finish.split` from the prepared data: the middle one."""
     from mt3data.examples.chunk_table import ChunkTable, ShardReader
     from mt3data.examples.pieces import choose_pieces, read_piece
     from mt3data.prepare.manifest import read_manifest
@@ -65,7 +65,7 @@ def held_out_piece(config: TrainingConfig) -> Excerpt:
     chosen = manifest.recordings(
         config.finish.split,
         config.data.datasets,
-        "Name another split by finish.split, or leave it out: finish.transcribe=false.",
+        "Set another split with finish.split, or switch this off: finish.transcribe=false.",
     )
     rows = choose_pieces(manifest, table, chosen, 1)[0]
     seconds = config.finish.piece_seconds or float(table.num_samples[rows].sum()) / SAMPLE_RATE_HZ
@@ -75,24 +75,24 @@ def held_out_piece(config: TrainingConfig) -> Excerpt:
 def follows_curve(config: TrainingConfig, unchanged: TrainingConfig, run_directory: Path, curve_path: Path) -> str:
     """A sentence: whether the run's loss stayed within the band of the stored curve.
 
-    `unchanged` is the config as its file says; a run that learns from other settings has no curve to follow.
+    `unchanged` is the config as its file says; a run with other settings has no curve to follow.
     """
     if _learning(config) != _learning(unchanged):
-        return "not compared with the stored one, which was recorded with other settings"
+        return "not compared with the stored curve, which was recorded with other settings"
     from mt3jax.training.loss_curve import compare_curve, read_curve
 
     curve = read_curve(curve_path)
     if config.data.composed_pieces and composing_engine() != curve.engine:
-        return f"not compared with the stored one, which was recorded with the sounds of {curve.engine}"
+        return f"not compared with the stored curve, which was recorded with the sounds of {curve.engine}"
     compared = compare_curve(curve, loss_reports(run_directory))
     if compared is None:
-        return "nothing to compare with the stored one"
+        return "nothing to compare with the stored curve"
     where = f"{compared.deviation:+.0%} at most, before step {compared.worst_step:,}; the band is {curve.band:.0%}"
     return f"{'within' if compared.is_inside else 'OUTSIDE'} the stored band ({where})"
 
 
 def loss_reports(run_directory: Path) -> list[tuple[int, float]]:
-    """A run's steps and losses as far as they were reported."""
+    """A run's reported steps and losses."""
     from mt3jax.training.run.run_log import METRICS_NAME, read_metrics
 
     reports = read_metrics(run_directory / METRICS_NAME)
@@ -100,7 +100,7 @@ def loss_reports(run_directory: Path) -> list[tuple[int, float]]:
 
 
 def _learning(config: TrainingConfig) -> tuple:
-    """What decides the loss curve of a run."""
+    """What determines the loss curve of a run."""
     before = None if config.before is None else _learning(config.before)
     settings = (config.model, config.init, config.seed, config.num_steps, config.batch, config.optimizer, config.loss)
     return (*settings, decisive(config.data), before)
@@ -115,7 +115,7 @@ def _write_audio(piece: Excerpt, path: Path) -> None:
 
 def _transcribe(model: Path, backend: str, audio: Path, target: Path, reporter: Reporter) -> list[Note]:
     started = time.perf_counter()
-    # One process: the recording is short, and others would take longer to start than it takes.
+    # One process: the recording is short, and starting others would take longer.
     processes = 1 if backend == "torch" else None
     transcriber = load_transcriber(
         str(model), backend, "auto", choose_decoding(None, None), reporter, processes=processes
@@ -134,11 +134,11 @@ def _scores(reference: list[Note], estimate: list[Note]) -> str:
 
     scores = {name: onset_score(reference, estimate, drums) for name, drums in (("pitched", False), ("drums", True))}
     parts = [f"{name} {score.f1:.4f}" for name, score in scores.items() if not math.isnan(score.f1)]
-    return f"note F1 {', '.join(parts) or '-'} ({len(estimate)} notes found)"
+    return f"note F1 {', '.join(parts) or '-'} ({len(estimate)} estimated notes)"
 
 
 def _agreement(transcriptions: list[list[Note]]) -> str:
-    """All of the first's notes against all of every other's, to the bit."""
+    """All notes of the first against all notes of the others, to the bit."""
     first = set(transcriptions[0])
     differing = max(len(first ^ set(other)) for other in transcriptions[1:])
     return "the same notes" if not differing else f"{differing} notes differ"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def transcribe_files(options: TranscribeOptions, reporter: Reporter) -> int:
-    """Transcribes all files that are not finished yet; returns the exit code, 1 where a file failed."""
+    """Transcribes all files that are not finished yet; returns the exit code, 1 if a file failed."""
     formats = parse_formats(options.formats) if options.formats is not None else None
     backend = choose_backend(options.backend)
     decoding = choose_decoding(options.decoding, options.num_beams)
@@ -51,7 +51,7 @@ class Batch:
     def __init__(self, reporter: Reporter, stdout_format: str, names_recordings: bool) -> None:
         self.reporter = reporter
         self.stdout_format = stdout_format
-        # Several recordings on standard output can only be told apart by a name in every line.
+        # Several recordings on standard output can only be distinguished by a name on every line.
         self.names_recordings = names_recordings
         self.failures: list[tuple[Path, Exception]] = []
 
@@ -89,7 +89,7 @@ class Batch:
                     self._fail(job, error)
 
     def finish(self, num_jobs: int) -> int:
-        """Names the failures of a batch once more, and returns the exit code."""
+        """Names the failures of a batch again, and returns the exit code."""
         if self.failures and num_jobs > 1:
             names = ", ".join(str(path) for path, _ in self.failures)
             print(f"mt3: {len(self.failures)} of {num_jobs} files failed: {names}", file=sys.stderr)
@@ -98,7 +98,7 @@ class Batch:
     def _transcribe(self, transcriber: BaseTranscriber, job: Job, progress: Progress) -> None:
         started, compiled_before = time.perf_counter(), transcriber.compile_seconds
         result = transcriber.transcribe(job.audio, progress)
-        # JAX compiles once a shape, so it would spoil the factor of the first file.
+        # JAX compiles once per shape, which would distort the factor of the first file.
         compile_seconds = transcriber.compile_seconds - compiled_before
         seconds = time.perf_counter() - started - compile_seconds
         for output in job.outputs:
@@ -109,7 +109,7 @@ class Batch:
         if result.remark:
             self.reporter.line(f"{job.audio}: {result.remark}")
         if compile_seconds:
-            self.reporter.detail(f"Compiled for {compile_seconds:.1f} s, not counted above; it happens once.")
+            self.reporter.detail(f"Compilation took {compile_seconds:.1f} s (once, not counted above).")
 
     def _print(self, result: Transcription) -> None:
         data = result.to_bytes(self.stdout_format)
@@ -134,4 +134,4 @@ class Batch:
 
 def _refuse_binary_on_terminal(jobs: list[Job], options: TranscribeOptions, formats: tuple[str, ...] | None) -> None:
     if options.output == "-" and (formats or ("mid",)) == ("mid",) and sys.stdout.isatty():
-        raise UsageError("MIDI is not for a terminal.", "Send it to a file (> song.mid), or say --format jsonl.")
+        raise UsageError("MIDI cannot be shown in a terminal.", "Redirect it (> song.mid), or use --format jsonl.")

@@ -146,7 +146,7 @@ def test_a_piece_for_which_one_system_has_no_value_is_told(two_systems, capsys):
     command = ["evaluate", "truth", "first", "--against", "second", "-p", "yourmt3_slakh", "--json", "-"]
     assert run([*command, "--processes", "1"]) == 0
     out, err = capsys.readouterr()
-    assert "yourmt3_slakh: where one system has no value, pieces are left out of the difference: multi_f (1)" in err
+    assert "yourmt3_slakh: pieces for which one system has no value are left out of the difference: multi_f (1)" in err
     paired = json.loads(out)["against"]["protocols"]["yourmt3_slakh"]["paired"]
     assert paired["one_sided"] == {"multi_f": 1}
     assert paired["first"]["onset_f"] == pytest.approx(12 / 14)  # 0 for the other, which is a value
@@ -187,7 +187,7 @@ def test_a_data_sets_own_list_is_told_of_and_kept(two_systems, capsys):
     listed = two_systems / "truth/maestro-v3.0.0.csv"
     listed.write_text("canonical_composer,split,midi_filename,duration\nA,test,a.midi,1\n")
     assert run(["evaluate", "truth", "first", "--processes", "1"]) == 0
-    assert "1 files hold no notes and are left aside: maestro-v3.0.0.csv" in capsys.readouterr().err
+    assert "1 files contain no notes and are skipped: maestro-v3.0.0.csv" in capsys.readouterr().err
     assert run(["evaluate", "truth", "first", "--json", str(listed)]) == 2
     assert listed.read_text().startswith("canonical_composer")
 
@@ -233,10 +233,10 @@ def test_notes_without_length_follow_each_protocols_rule(folder, capsys):
         (["truth"], "A reference and an estimate are needed."),
         (["truth", "nowhere"], "nowhere does not exist."),
         (["truth", "first/a.json"], "is a file, the other a folder. Give two files or two folders."),
-        (["truth", "first", "--report", "a.html", "--audio", "nowhere"], "nowhere is no folder of recordings."),
-        (["truth", "first", "--audio", "truth"], "--audio is for the report, and none is written. Say --report"),
-        (["truth", "first", "--embed-audio"], "--embed-audio is for the report, and none is written."),
-        (["truth", "first", "--embed-audio", "--report", "a.html"], "into the report, and there are none."),
+        (["truth", "first", "--report", "a.html", "--audio", "nowhere"], "nowhere is not a folder."),
+        (["truth", "first", "--audio", "truth"], "--audio is for the report, but no report is written. Add --report"),
+        (["truth", "first", "--embed-audio"], "--embed-audio is for the report, but no report is written."),
+        (["truth", "first", "--embed-audio", "--report", "a.html"], "into the report, but there are none."),
         (["truth", "first", "--config", "sample", "--embed-audio"], "is for files of notes, not for --config."),
         (["truth", "first", "--json", "second"], "--json second is a folder."),
         (["truth", "first", "--json", "a", "--report", "./a"], "--json and --report name the same file."),
@@ -262,7 +262,7 @@ def test_nothing_that_is_read_is_written_over(two_systems, capsys, output, path)
     command = ["evaluate", "truth", "first", "--against", "second", "--report", "page.html", "--audio", "audio"]
     assert run([*command, output, path]) == 2
     out, err = capsys.readouterr()
-    assert f"{output} {Path(path)} would overwrite one of the files given. Choose another name." in err
+    assert f"{output} {Path(path)} would overwrite one of the input files. Choose another name." in err
     assert out == ""
     assert {one: one.read_bytes() for one in two_systems.rglob("*") if one.is_file()} == before
 
@@ -283,7 +283,7 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_scored(two_sy
     assert run(["evaluate", "truth", "first", *output]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert "file is a file. Choose another place.\n" in err  # -o is of --config
+    assert "file is a file. Choose another path.\n" in err  # -o is of --config
 
 
 def test_the_report_is_written_with_its_recordings(two_systems, capsys):

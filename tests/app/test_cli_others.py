@@ -30,7 +30,7 @@ def test_convert_says_what_it_found_and_wrote(folder, tiny_model, capsys):
     config, arrays = load_model_directory("models/tiny")
     parameters = sum(array.size for array in arrays.values())
     assert out.splitlines() == [
-        "Found:   t5x (T5X checkpoint)",
+        "Source:  t5x (T5X checkpoint)",
         f"Model:   tiny, 2 + 2 layers, {len(arrays)} arrays, {parameters:,} parameters",
         "Written: models/tiny (model directory)",
     ]

@@ -45,7 +45,7 @@ def test_the_suffix_of_the_output_names_the_format(music):
     assert job.outputs == (Output(Path("x.MIDI"), "mid"),)
     (job,) = plan([Path("song.wav")], "notes.txt", ("csv",), False)
     assert job.outputs == (Output(Path("notes.txt"), "csv"),)
-    with pytest.raises(UsageError, match=r"\.txt is no format that can be written\. Choose mid, json, jsonl, csv"):
+    with pytest.raises(UsageError, match=r"\.txt is not a supported output format\. Choose mid, json, jsonl, csv"):
         plan([Path("song.wav")], "notes.txt", None, False)
 
 
@@ -113,7 +113,7 @@ def test_formats_are_a_list_with_commas():
 
 def test_outputs_below_a_file_cannot_be_written(music):
     check_writable([Path("new/folder/x.mid")])
-    with pytest.raises(OutputError, match=r"song\.wav is a file\. Choose another place with -o\."):
+    with pytest.raises(OutputError, match=r"song\.wav is a file\. Choose another path with -o\."):
         check_writable([Path("song.wav/x.mid")])
 
 

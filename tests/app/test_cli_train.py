@@ -92,7 +92,7 @@ def test_configs_are_listed(here, capsys):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ([], 2, "There is no config to train by. Give one: mt3 train --config NAME"),
+        ([], 2, "No config was given. Use mt3 train --config NAME"),
         (["--config", "tini"], 2, "Unknown config 'tini'. Choose tiny, "),
         (["--config", "tiny", "--set", "batch.exampels=3"], 2, "batch has the fields examples, "),
         (
@@ -105,7 +105,7 @@ def test_configs_are_listed(here, capsys):
             2,
             "4 examples cannot be divided into 3 equal microbatches",
         ),
-        (["--config", "tiny", "--data", "elsewhere"], 1, "There are no prepared data at elsewhere. Prepare a data set"),
+        (["--config", "tiny", "--data", "elsewhere"], 1, "No prepared data at elsewhere. Prepare a data set"),
         (["--config", "tiny", "--init", "nowhere"], 1, "Model 'nowhere' was not found"),
     ],
 )
@@ -279,7 +279,7 @@ def test_a_finished_run_is_converted_transcribed_scored_and_compared(here, loop,
     assert out["Held out"] == f"slakh/one, 3.0 s, {len(heard)} notes (run/held_out/recording.wav)"
     assert out["torch"] == out["jax"]
     assert "note F1 pitched" in out["torch"]
-    assert out["Back ends"] == "the same notes"
+    assert out["Backends"] == "the same notes"
     assert out["Loss curve"] == "within the stored band (+0% at most, before step 20; the band is 10%)"
     assert (here / out["Picture"]).read_bytes().startswith(b"\x89PNG")
     assert len(read_midi("run/held_out/recording.mid")) == len(heard)
@@ -292,7 +292,7 @@ def test_a_finished_run_is_converted_transcribed_scored_and_compared(here, loop,
     assert run(["train", "-c", "tiny", "-o", "run", *only_curve]) == 0
     assert capsys.readouterr().out.startswith("Loss curve: OUTSIDE the stored band (+44% at most, before step 20;")
     assert run(["train", "-c", "tiny", "-o", "run", *only_curve, "--set", "batch.examples=8"]) == 0
-    assert "not compared with the stored one, which was recorded with other settings" in capsys.readouterr().out
+    assert "not compared with the stored curve, which was recorded with other settings" in capsys.readouterr().out
 
 
 def test_a_curve_is_stretches_of_the_run_and_a_band(tmp_path):
@@ -318,4 +318,4 @@ def test_other_sounds_have_no_curve_to_follow(tmp_path):
     config = TrainingConfig("x", data=DataConfig(composed_pieces=2))
     write_curve(tmp_path / "curve.json", LossCurve("x", 40, 0.1, (1.0,), engine="a church organ"))
     sentence = follows_curve(config, config, tmp_path, tmp_path / "curve.json")
-    assert sentence == "not compared with the stored one, which was recorded with the sounds of a church organ"
+    assert sentence == "not compared with the stored curve, which was recorded with the sounds of a church organ"

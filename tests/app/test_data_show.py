@@ -60,7 +60,7 @@ def test_an_example_of_training_is_the_one_of_its_number_and_seed(manifest, tmp_
     [
         (["nowhere", "0"], "There is no manifest nowhere"),
         (["{}", "7", "--evaluation"], "There is no segment 7. The split train has 7"),
-        (["{}", "0", "--preset", "big"], "There is no preset 'big'. Choose from mt3"),
+        (["{}", "0", "--preset", "big"], "Unknown preset 'big'. Choose from mt3"),
         (["{}", "0", "--dataset", "slakh"], "has no data set 'slakh'"),
         (["{}", "0", "--split", "test", "--evaluation"], "has no recordings in 'test'"),
     ],

@@ -74,7 +74,7 @@ def test_demo_renders_transcribes_scores_draws_and_names_its_files(folder, capsy
     lines = out.splitlines()
     assert lines[0].startswith(f"Rendered {len(demo_piece.piece())} notes, ")
     assert lines[1].startswith("Transcribed with tiny (")
-    assert "x real time, model load apart." in lines[1]
+    assert "x real time, without loading the model." in lines[1]
     assert [line.split()[0] for line in lines[4:6]] == ["pitched", "drums"]
     assert [line.split()[0] for line in lines[7:]] == [
         f"demo_output/{name}"
@@ -104,7 +104,7 @@ def test_without_a_model_the_demo_says_what_to_do_before_anything_is_rendered(tm
     assert run(["demo"]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("mt3: No model was found, and none ships with this copy of mt3kit. Get the published one")
+    assert err.startswith("mt3: No model was found, and none ships with this copy of mt3kit. Get the published model")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -177,7 +177,7 @@ def test_what_was_not_rendered_does_not_count_as_missed(folder, capsys, monkeypa
     monkeypatch.setattr(demo_piece, "piece", lambda: notes)
     if choose_engine() != "pretty_midi":
         assert run(["demo"]) == 0
-        assert "; 1 notes left out that it cannot play." in capsys.readouterr().out
+        assert "; 1 notes that it cannot play were left out." in capsys.readouterr().out
         assert len(read_midi("demo_output/reference.mid")) == len(notes) - 1
 
     monkeypatch.setattr("mt3render.engines._is_installed", lambda name: name == "pretty_midi")

@@ -151,7 +151,7 @@ def test_a_run_with_one_back_end_takes_over_what_both_decoded(both, sets, model,
     output, _, before = both
     monkeypatch.setattr(evaluate_decoding, "load_transcriber", lambda *_: pytest.fail("decoded again"))
     _, metrics = evaluate(sets, output, model, backend="jax")
-    assert "jax: 6 of 6 pieces are decoded already." in capsys.readouterr().err
+    assert "jax: 6 of 6 pieces are already decoded." in capsys.readouterr().err
     assert list(metrics["backends"]) == ["jax"]
     assert metrics["agreement"] is None
     averages = [one["backends"]["jax"]["variants"]["maestro"]["protocols"] for one in (before, metrics)]
@@ -197,7 +197,7 @@ def test_only_what_is_missing_or_was_made_otherwise_is_decoded(knowing, sets, mo
     assert files(tmp_path) == ["maestro/sample_first.mid", "maestro/sample_second.mid"]
     decoded, said = again("data.most_seconds=1.2")
     assert decoded == ["first.wav", "second.wav"]
-    assert "decoded with other settings (most_seconds) are decoded anew" in said
+    assert "decoded with other settings (most_seconds) are decoded again" in said
     decoded, said = again("data.most_seconds=1.2", "decoding.method=greedy", limit=1)
     assert decoded == ["first.wav"]
     assert "(method)" in said
@@ -205,7 +205,7 @@ def test_only_what_is_missing_or_was_made_otherwise_is_decoded(knowing, sets, mo
     notes.write_text(notes.read_text()[:100])
     decoded, said = again("data.most_seconds=1.2")
     assert "second.wav" in decoded
-    assert f"{notes} cannot be read; the piece is decoded anew." in said
+    assert f"{notes} cannot be read; the piece is decoded again." in said
 
 
 def test_what_was_decoded_before_an_interruption_is_kept(knowing, sets, model, tmp_path, capsys):
@@ -282,7 +282,7 @@ def test_pieces_without_a_note_in_what_is_taken_are_left_out(knowing, sets, mode
 
 def test_what_cannot_be_is_said_before_anything_is_decoded(knowing, sets, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelError, match="no model"):
+    with pytest.raises(ModelError, match="was not found"):
         evaluate(sets, tmp_path / "out", str(tmp_path / "nowhere"))
     with pytest.raises(UsageError, match=r"Unknown evaluation protocol 'mt4'"):
         evaluate_config(DataSetOptions(config="sample", protocols=("mt4",), model=model), Reporter())

@@ -54,5 +54,5 @@ def test_an_average_that_one_back_end_lacks_is_no_agreement(first, second, large
     same = backend_agreement("maestro", {"torch": {}, "jax": {}}, scored)
     assert (same["largest_difference_of_an_average"], same["averages_of_one_only"]) == (largest, of_one_only)
     print_metrics(scored, {"maestro": same})
-    line = f"maestro: {of_one_only} averages have a value for one of them only"
+    line = f"maestro: {of_one_only} averages have a value for only one of them"
     assert (line in capsys.readouterr().out) == (of_one_only > 0)

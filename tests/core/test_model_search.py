@@ -195,7 +195,7 @@ def test_transcribe_says_which_model_it_takes_unless_it_was_named(home, small, b
 
 def test_names_are_known_to_the_other_commands(home, small, tiny_model, capsys):
     assert run(["convert", "small", "copy"]) == 0
-    assert f"Found:   {small} (model directory)" in capsys.readouterr().out
+    assert f"Source:  {small} (model directory)" in capsys.readouterr().out
     assert load_model_config("copy") == load_model_config(small)
     save_model(home / "work/models/mt3", tiny_model)
     assert run(["convert", "mt3", "again"]) == 0

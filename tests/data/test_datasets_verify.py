@@ -287,7 +287,7 @@ def test_the_command_tells_writes_and_ends_as_it_says(tmp_path, monkeypatch, cap
     assert run(["prepare", "folder", "set", "--processes", "1", "-q", "--defects", "found/defects.parquet"]) == 1
     assert set(read_manifest(Path("cache/chunk_manifest.parquet"))["track"].tolist()) == {"test__b"}
     assert run(["data", "verify", "nowhere"]) == 2
-    assert "nowhere is neither a kind of data set nor a folder. Give one of maestro" in capsys.readouterr().err
+    assert "nowhere is neither a kind of data set nor a folder. Choose from maestro" in capsys.readouterr().err
 
 
 def test_a_folder_whose_name_is_no_utf8(tmp_path, capsys):

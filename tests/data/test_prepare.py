@@ -263,13 +263,13 @@ def _end_this_process(*arguments, **more):
 @pytest.mark.parametrize(
     ("arguments", "sentence", "code"),
     [
-        (["--shard", "2/2"], "--shard 2/2 is no part", 2),
-        (["--shard", "0/2", "--merge"], "exclude each other", 2),
+        (["--shard", "2/2"], "--shard 2/2 is not of the form", 2),
+        (["--shard", "0/2", "--merge"], "cannot be used together", 2),
         (["--stretch", "3"], "cannot be stretched to 3 times its length", 2),
         (["--pitch-semitones", "-20"], "-20 semitones are too many", 2),
         (["--splits", "trian"], "Unknown split trian", 2),
         (["--name", "a/b"], "is not a valid name for a data set", 2),
-        (["--splits", "omitted"], "has nothing that can be prepared in omitted", 1),
+        (["--splits", "omitted"], "has nothing to prepare in omitted", 1),
     ],
 )
 def test_options_that_make_no_sense(pieces, tmp_path, capsys, arguments, sentence, code):

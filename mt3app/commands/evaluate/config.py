@@ -1,4 +1,4 @@
-"""`mt3 evaluate --config`: decodes recordings of data sets with a model, and scores the notes by every protocol asked.
+"""`mt3 evaluate --config`: decodes recordings of data sets with a model, and scores the notes by the chosen protocols.
 
 The JSON, `OUTPUT/metrics_NAME.json`, is described in docs/evaluation_datasets.md.
 """
@@ -49,7 +49,7 @@ _PACKAGES = ("mt3kit", "mir_eval", "numpy", "scipy", "torch", "jax", "flax")
 
 @dataclass(frozen=True)
 class Selection:
-    """What is evaluated; why pieces are left out, and why the notes of others cannot be read; by (variant, name)."""
+    """The pieces to evaluate; why others are left out, and why notes cannot be read; by (variant, name)."""
 
     sets: list[EvaluationSet]
     pieces: list[EvaluationPiece]
@@ -62,9 +62,9 @@ class Selection:
 
 
 def evaluate_config(options: DataSetOptions, reporter: Reporter) -> int:
-    """Decodes, scores, writes, prints; returns the exit code, 1 where a piece failed.
+    """Decodes, scores, writes, prints; returns the exit code, 1 if a piece failed.
 
-    Raises `UsageError`, `DatasetError`, `ModelError` and others for what cannot be, before anything slow.
+    Raises `UsageError`, `DatasetError`, `ModelError` and others for unusable options, before anything slow.
     """
     from mt3convert.sources import identify
     from mt3core.model.search import find_model
@@ -107,7 +107,7 @@ def evaluate_config(options: DataSetOptions, reporter: Reporter) -> int:
     _save(metrics, path)
     if not reporter.quiet:
         print_metrics(scored, same)
-    reporter.line(f"Written: {path}, and the notes beside it.")
+    reporter.line(f"Written: {path}, with the notes next to it.")
     failed = sorted({f"{variant} {name}" for one in failures.values() for variant, name in one})
     if failed:
         reporter.failure(f"mt3: {len(failed)} pieces failed: {', '.join(failed)}")
@@ -115,7 +115,7 @@ def evaluate_config(options: DataSetOptions, reporter: Reporter) -> int:
 
 
 def settled_config(options: DataSetOptions) -> EvaluationConfig:
-    """The config with all changes; the options of the command stand for fields of it, too."""
+    """The config with all changes; the options of the command also stand for some of its fields."""
     config = load_evaluation_config(options.config, options.changes)
     data = config.data if options.limit is None else dataclasses.replace(config.data, limit=options.limit)
     given: dict[str, Any] = {
@@ -129,14 +129,14 @@ def settled_config(options: DataSetOptions) -> EvaluationConfig:
 
 
 def choose_backends(name: str | None) -> list[str]:
-    """The back ends to run, PyTorch first. Raises `MissingExtraError` where one is not installed."""
+    """The backends to run, PyTorch first. Raises `MissingExtraError` if one is not installed."""
     return [choose_backend(one) for one in PACKAGES] if name == "both" else [choose_backend(name)]
 
 
 def select(config: EvaluationConfig) -> Selection:
     """The pieces that can be scored: their notes are read before anything is decoded.
 
-    Raises `DatasetError` where there are none, and as `find_sets` does.
+    Raises `DatasetError` if there are none, and the errors of `find_sets`.
     """
     selection = Selection(find_sets(config.data), [], {}, {})
     most_seconds = config.data.most_seconds
@@ -156,7 +156,7 @@ def select(config: EvaluationConfig) -> Selection:
                 selection.left_out[key] = f"{piece.name} has no notes{within}."
     if not selection.pieces:
         why = next(iter((*selection.failures.values(), *selection.left_out.values())))
-        raise DatasetError(f"There is nothing to decode. {why}", "Choose another split or data set.")
+        raise DatasetError(f"Nothing to decode. {why}", "Choose another split or data set.")
     return selection
 
 

@@ -1,10 +1,10 @@
-"""Decodes the recordings of an evaluation by one back end, and keeps what it found so that it is found only once.
+"""Decodes the recordings of an evaluation with one backend, and keeps the results so that it is done only once.
 
-OUTPUT/VARIANT/NAME_TRACK.mid                      what was decoded, for listening (ticks of 1 ms)
+OUTPUT/VARIANT/NAME_TRACK.mid                      the decoded notes, for listening (ticks of 1 ms)
 OUTPUT/VARIANT/NAME_notes/BACKEND/TRACK.json       the exact notes and tokens, how they were made, and how long it took
 OUTPUT/VARIANT/NAME_notes/reference/TRACK.json     the true notes
 
-A piece is decoded again where its recording, the model, the decoding or the length taken is another than before.
+A piece is decoded again if its recording, the model, the decoding or the length used has changed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ REFERENCE = "reference"
 
 @dataclass(frozen=True)
 class Decoded:
-    """A piece that has been decoded: where its exact notes lie, what they came to, and the time it took."""
+    """A decoded piece: where its exact notes are, their counts, and the time it took."""
 
     notes: Path
     reference: Path
@@ -43,14 +43,14 @@ class Decoded:
     invalid_events: int
     dropped_events: int
     audio_seconds: float
-    seconds: float  # with reading the audio, without compilation
+    seconds: float  # including reading the audio, excluding compilation
     compile_seconds: float
     is_new: bool  # decoded by this run
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the files of a piece go. With two back ends the second one's MIDI has its name in it."""
+    """Where the files of a piece go. With two backends the second one's MIDI has its name in it."""
 
     midi: Path
     notes: Path
@@ -66,7 +66,7 @@ class Place:
 
 
 class SetDecoder:
-    """Decodes pieces by one back end. `failures` has the sentences of those that could not be."""
+    """Decodes pieces with one backend. `failures` has a sentence for each that could not be decoded."""
 
     def __init__(self, config: EvaluationConfig, source: str, backend: str, is_first: bool, reporter: Reporter) -> None:
         self.config, self.backend, self.is_first, self.reporter = config, backend, is_first, reporter
@@ -77,7 +77,7 @@ class SetDecoder:
         self._model_state = model_state(source)
 
     def run(self, pieces: Sequence[EvaluationPiece]) -> dict[tuple[str, str], Decoded]:
-        """All pieces by (variant, name) but those that fail; those decoded before with equal settings are read."""
+        """All pieces by (variant, name) except those that fail; pieces already decoded with equal settings are read."""
         found: dict[tuple[str, str], Decoded] = {}
         pending = []
         changed: dict[str, None] = {}
@@ -91,17 +91,17 @@ class SetDecoder:
                 except MT3Error as error:
                     self._fail(piece, error)
         if found:
-            self.reporter.line(f"{self.backend}: {len(found)} of {len(pieces)} pieces are decoded already.")
+            self.reporter.line(f"{self.backend}: {len(found)} of {len(pieces)} pieces are already decoded.")
         if changed:
             self.reporter.line(
-                f"{self.backend}: pieces that were decoded with other settings ({', '.join(changed)}) are decoded anew."
+                f"{self.backend}: pieces decoded with other settings ({', '.join(changed)}) are decoded again."
             )
         if pending:
             found |= self._decode_all(pending)
         return found
 
     def settings(self, piece: EvaluationPiece) -> dict[str, Any]:
-        """What decides the notes of a piece."""
+        """What determines the notes of a piece."""
         return {
             "backend": self.backend,
             "model": self._model_state,
@@ -158,7 +158,7 @@ class SetDecoder:
         if self.config.data.most_seconds is not None:
             samples = samples[: max(1, round(self.config.data.most_seconds * rate_hz))]
         if not samples.any():
-            raise DatasetError(f"{piece.audio} is silent, though it has notes.", "It is left out.")
+            raise DatasetError(f"{piece.audio} is silent but has notes.", "It is left out.")
         result = transcriber.transcribe_samples(samples, str(piece.audio), progress)
         compile_seconds = transcriber.compile_seconds - compiled_before
         made = {
@@ -169,7 +169,7 @@ class SetDecoder:
         return self._keep(piece, result, made, is_new=True)
 
     def _keep(self, piece: EvaluationPiece, result: Transcription, made: dict[str, Any], is_new: bool) -> Decoded:
-        """Writes what is not there yet: the MIDI file last, so that with it everything is there."""
+        """Writes missing files, the MIDI file last, so that if it exists, all of them do."""
         place = Place.of(piece, self.config, self.backend, self.is_first)
         if is_new:
             _write(place.notes, _json({**result.to_json(), "decoded": made}))
@@ -190,7 +190,7 @@ class SetDecoder:
         )
 
     def _stored(self, piece: EvaluationPiece, changed: dict[str, None]) -> tuple[Transcription, dict[str, Any]] | None:
-        """What was decoded before with these settings; names the settings that were others in `changed`."""
+        """What was already decoded with these settings; adds the settings that differ to `changed`."""
         path = Place.of(piece, self.config, self.backend, self.is_first).notes
         if not path.is_file():
             return None
@@ -199,7 +199,7 @@ class SetDecoder:
             result, made = Transcription.from_json(values), values["decoded"]
             before, now = made["settings"], self.settings(piece)
         except (OSError, ValueError, KeyError, TypeError, MT3Error):
-            self.reporter.line(f"{path} cannot be read; the piece is decoded anew.")
+            self.reporter.line(f"{path} cannot be read; the piece is decoded again.")
             return None
         differing = [name for name in now if before.get(name) != now[name]]
         changed |= dict.fromkeys(differing)
@@ -232,9 +232,9 @@ class SetDecoder:
 
 
 def reference_notes(piece: EvaluationPiece, audio_seconds: float, most_seconds: float | None) -> NoteTable:
-    """The true notes that begin within the audio; where only a beginning was taken, they end with it.
+    """The true notes that start within the audio; if only its beginning was used, they end with it.
 
-    Raises `DatasetError` where there are none, as nothing could be said of such a piece.
+    Raises `DatasetError` if there are none, as such a piece cannot be scored.
     """
     notes = piece.reference()
     notes = notes[notes["onset"] < audio_seconds] if most_seconds is None else first_notes(notes, audio_seconds)
@@ -244,7 +244,7 @@ def reference_notes(piece: EvaluationPiece, audio_seconds: float, most_seconds: 
 
 
 def model_state(source: str) -> str:
-    """A digest by which a model that was changed is noticed: of the names, sizes and times of its files."""
+    """A digest that shows whether a model was changed: of the names, sizes and times of its files."""
     path = Path(source)
     described = [source]
     if path.exists():
@@ -262,7 +262,7 @@ def _json(values: dict[str, Any]) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all; not where it is there already."""
+    """Written completely or not at all; not if the file exists."""
     if path.is_file() and path.read_bytes() == data:
         return
     with atomic_output(path) as temporary:

@@ -25,11 +25,11 @@ from mt3eval.runner import ScoredPair, ScoringTask, score_pairs
 if TYPE_CHECKING:
     from mt3app.cli_evaluate import FileOptions
 
-_FILES_OF_ONE_REMARK = 3  # more are told in one line
+_FILES_OF_ONE_REMARK = 3  # more are reported in one line
 
 
 def print_protocols() -> None:
-    """Every protocol in a line."""
+    """Every protocol on one line."""
     protocols = list_protocols()
     width = max(len(one.name) for one in protocols)
     for one in protocols:
@@ -39,7 +39,7 @@ def print_protocols() -> None:
 
 
 def evaluate_files(options: FileOptions, reporter: Reporter) -> int:
-    """Scores, prints a table, writes what was asked for; returns the exit code."""
+    """Scores, prints a table, writes the requested files; returns the exit code."""
     if options.reference is None or options.estimate is None:
         raise UsageError("A reference and an estimate are needed.", "mt3 evaluate truth/ transcribed/")
     protocols = choose_protocols(options.protocols)
@@ -64,14 +64,14 @@ def evaluate_files(options: FileOptions, reporter: Reporter) -> int:
     result = summarise(protocols, pieces, bootstrap, against, *alone, _settings(options), others_alone)
     try:
         show_result(result, reporter, plain=not options.protocols, to_stdout=options.json_output != STDOUT)
-    finally:  # whoever read the table, such as `head`, may have gone
+    finally:  # the reader of the table, such as `head`, may have gone
         _write(result, options, audio, reporter)
     has_failed = any(piece.failure for piece in (*pieces, *other_pieces))
     return 1 if has_failed or pairing.references_alone or (others and others.references_alone) else 0
 
 
 def choose_protocols(asked: tuple[str, ...]) -> tuple[str, ...]:
-    """The protocols of these names and patterns; the default ones where none is asked for. Raises `UsageError`."""
+    """The protocols of these names and patterns; the default ones if none is given. Raises `UsageError`."""
     if not asked:
         return DEFAULT_PROTOCOLS
     names = [one.name for one in list_protocols()]
@@ -83,7 +83,7 @@ def choose_protocols(asked: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def show_result(result: Result, reporter: Reporter, plain: bool, to_stdout: bool = True) -> None:
-    """The table on standard output, and on standard error what has to be known to read it."""
+    """The table on standard output, and on standard error what a reader needs to know about it."""
     pieces = [*result.pieces, *(result.against.pieces if result.against else ())]
     for failure in dict.fromkeys(piece.failure for piece in pieces if piece.failure):
         reporter.failure(f"Not scored: {failure}")
@@ -103,7 +103,7 @@ def find_audio(given: Path | None, recordings: list[Path], names: list[str]) -> 
     if given.is_file() and len(names) == 1:
         return {names[0]: given}
     if not given.is_dir():
-        raise UsageError(f"{given} is no folder of recordings.", "Give the folder of the audio files.")
+        raise UsageError(f"{given} is not a folder.", "Use the folder of the recordings.")
     found: dict[str, Path] = {}
     for path in recordings:
         inside = path.relative_to(given).with_suffix("").as_posix()
@@ -122,28 +122,28 @@ def _recordings(given: Path | None) -> list[Path]:
 
 
 def _check_outputs(options: FileOptions) -> dict[str, Path]:
-    """The files to write, by option. Raises `UsageError` or `OutputError` for what could not be written."""
+    """The files to write, by option. Raises `UsageError` or `OutputError` for files that could not be written."""
     needing = {"--audio": options.audio, "--embed-audio": options.embed_audio}
     if options.report is None and (idle := [name for name, value in needing.items() if value]):
-        raise UsageError(f"{idle[0]} is for the report, and none is written.", "Say --report report.html, too.")
+        raise UsageError(f"{idle[0]} is for the report, but no report is written.", "Add --report report.html.")
     if options.embed_audio and options.audio is None:
-        raise UsageError("--embed-audio puts recordings into the report, and there are none.", "Give them by --audio.")
+        raise UsageError("--embed-audio puts recordings into the report, but there are none.", "Use --audio FOLDER.")
     given = {"--json": options.json_output, "--report": options.report}
     outputs = {name: Path(path) for name, path in given.items() if path is not None and str(path) != STDOUT}
     pictures = [] if options.rolls is None else [options.rolls / "piece.png"]
-    check_writable([*outputs.values(), *pictures], "Choose another place.")
+    check_writable([*outputs.values(), *pictures], "Choose another path.")
     for name, path in outputs.items():
         if path.is_dir():
-            raise UsageError(f"{name} {path} is a folder.", "Give the name of a file.")
+            raise UsageError(f"{name} {path} is a folder.", "Use the name of a file.")
     if len({path.resolve() for path in outputs.values()}) < len(outputs):
-        raise UsageError(f"{' and '.join(outputs)} name the same file.", "Give two names.")
+        raise UsageError(f"{' and '.join(outputs)} name the same file.", "Use two names.")
     return outputs
 
 
 def _refuse_inputs(
     outputs: dict[str, Path], options: FileOptions, pairing: Pairing, others: Pairing | None, recordings: list[Path]
 ) -> None:
-    """Raises `UsageError` where a file that is read, or counted as one of a folder's, would be written over."""
+    """Raises `UsageError` if a file that is read, or is one of a folder's files, would be overwritten."""
     inputs = list(recordings)
     for one, estimate in ((pairing, options.estimate), (others, options.against)):
         if one is None or options.reference is None or estimate is None:
@@ -155,7 +155,7 @@ def _refuse_inputs(
     files = {_identity(path) for path in inputs}
     for name, path in outputs.items():
         if path.exists() and _identity(path) in files:
-            raise UsageError(f"{name} {path} would overwrite one of the files given.", "Choose another name.")
+            raise UsageError(f"{name} {path} would overwrite one of the input files.", "Choose another name.")
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -227,7 +227,7 @@ def _draw(result: Result, folder: Path) -> None:
 def write_html(
     result: Result, path: Path, title: str, audio: dict[str, Path] | None = None, embed_audio: bool = False
 ) -> None:
-    """The report of the pieces that were read, which must have kept their notes; the others are listed in it."""
+    """The report of the pieces that were read, which must have kept their notes; it also lists the others."""
     from mt3eval.report import PieceReport, write_report
 
     pieces = [
@@ -247,7 +247,7 @@ def _tell_alone(pairing: Pairing, estimate: Path, reporter: Reporter) -> None:
         reporter.line(f"{len(pairing.estimates_alone)} estimates in {estimate} have no reference: {names}")
     aside = [*pairing.references_aside, *pairing.estimates_aside]
     if aside:
-        reporter.line(f"{len(aside)} files hold no notes and are left aside: {shorten(aside)}")
+        reporter.line(f"{len(aside)} files contain no notes and are skipped: {shorten(aside)}")
 
 
 def _tell_without_audio(
@@ -258,8 +258,8 @@ def _tell_without_audio(
 
 
 def _tell_remarks(pieces: list[ScoredPair], reporter: Reporter) -> None:
-    """What is to be known of single files; what is the same of many, in one line."""
-    by_matter: dict[str, dict[str, str]] = {}  # -> file -> the remark as it stands
+    """Remarks on single files; if many files have the same remark, one line for all."""
+    by_matter: dict[str, dict[str, str]] = {}  # -> file -> the full remark
     for piece in pieces:
         for remark in piece.remarks:
             file = next((one for one in (piece.reference, piece.estimate) if remark.startswith(f"{one}: ")), "")
@@ -291,8 +291,8 @@ def _tell_undefined(result: Result, reporter: Reporter) -> None:
 
 
 def _tell_one_sided(result: Result, reporter: Reporter) -> None:
-    """Of which metrics the difference leaves pieces out, because one of the two systems has no value for them."""
+    """The metrics whose difference leaves out pieces, because one of the two systems has no value for them."""
     for name, paired in (result.against.paired if result.against else {}).items():
         if paired.one_sided:
             metrics = shorten([f"{metric} ({count})" for metric, count in paired.one_sided.items()])
-            reporter.line(f"{name}: where one system has no value, pieces are left out of the difference: {metrics}")
+            reporter.line(f"{name}: pieces for which one system has no value are left out of the difference: {metrics}")

@@ -1,4 +1,4 @@
-"""What comes out of an evaluation of a model: scores, accuracy, decoding and timing, by piece and together."""
+"""The results of evaluating a model: scores, accuracy, decoding and timing, by piece and together."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from mt3eval.result import Result, summarise
 from mt3eval.runner import ScoringTask, score_pairs
 
 _FILE_NOTES = "notes last as long as the sustain pedal holds them, as in training; control changes are not scored again"
-_STEM_NOTES = "programs of its metadata; overlapping notes of a pitch are cut, as in training"
+_STEM_NOTES = "programs of its metadata; overlapping notes of the same pitch are cut, as in training"
 REFERENCES = {
     "maestro": f"MAESTRO's MIDI; {_FILE_NOTES}",
-    "folder": f"the MIDI file of the recording's name; {_FILE_NOTES}",
+    "folder": f"the MIDI file with the recording's name; {_FILE_NOTES}",
     "slakh_stems": f"the notes of the stem alone, with the {_STEM_NOTES}",
     "slakh_mix": f"the notes of all stems together, with the {_STEM_NOTES}",
 }
@@ -30,7 +30,7 @@ Found = Mapping[tuple[str, str], Decoded]
 
 @dataclass(frozen=True)
 class Scoring:
-    """How scores are made: by which protocols, with which intervals, in how many processes."""
+    """How scores are computed: by which protocols, with which intervals, in how many processes."""
 
     protocols: tuple[str, ...]
     bootstrap: Bootstrap = field(default_factory=Bootstrap)
@@ -39,7 +39,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class SetMetrics:
-    """One variant decoded by one back end."""
+    """One variant decoded with one backend."""
 
     decoded: dict[str, Decoded]
     counts: dict[str, NoteCounts]
@@ -56,7 +56,7 @@ class SetMetrics:
 
     @property
     def seconds(self) -> float:
-        """Of decoding, also where that was done by an earlier run."""
+        """Of decoding, even if an earlier run did it."""
         return math.fsum(one.seconds for one in self.decoded.values())
 
     def to_json(self) -> dict[str, Any]:
@@ -119,10 +119,10 @@ def score_set(variant: str, found: Found, scoring: Scoring, reporter: Reporter) 
 def backend_agreement(
     variant: str, decoded: Mapping[str, Found], scored: Mapping[str, Mapping[str, SetMetrics]]
 ) -> dict[str, Any]:
-    """How far two back ends wrote the same: notes and tokens of their common pieces, and every average.
+    """How far two backends agree: notes and tokens of their common pieces, and every average.
 
-    Averages that neither has (NaN) are the same; one that only one of them has is counted, as no number says how
-    far it is from the other.
+    Averages that neither has (NaN) are equal; those that only one of them has are counted, since they have no
+    difference.
     """
     first, second = decoded
     common = sorted(name for of, name in decoded[first] if of == variant and (of, name) in decoded[second])
@@ -144,7 +144,7 @@ def backend_agreement(
 
 
 def print_metrics(scored: Mapping[str, Mapping[str, SetMetrics]], agreed: Mapping[str, Any] | None) -> None:
-    """A table on standard output, a line a variant and back end, with the scores that need few words."""
+    """A table on standard output, one line per variant and backend, with the scores in plain words."""
     protocols = next(iter(next(iter(scored.values())).values())).result.protocols
     plain = plain_scores(protocols)
     rows = [["", "", "pieces", "accuracy", *(one.name for one in plain), "invalid events", "x real time"]]
@@ -170,7 +170,7 @@ def print_metrics(scored: Mapping[str, Mapping[str, SetMetrics]], agreed: Mappin
             f"{same['pieces_with_the_same_notes']} of {same['pieces']} pieces; {same['notes_of_one_only']} notes differ"
         )
         if same["averages_of_one_only"]:
-            print(f"{variant}: {same['averages_of_one_only']} averages have a value for one of them only")
+            print(f"{variant}: {same['averages_of_one_only']} averages have a value for only one of them")
 
 
 def _averages(one: SetMetrics) -> dict[tuple[str, str], float]:
@@ -187,7 +187,7 @@ def _averages(one: SetMetrics) -> dict[tuple[str, str], float]:
 def _compare_averages(
     first: Mapping[tuple[str, str], float], second: Mapping[tuple[str, str], float]
 ) -> dict[str, float | int | None]:
-    """The difference is None where no average is of both."""
+    """The difference is None if they have no average in common."""
     differences = [abs(first[name] - second[name]) for name in first.keys() & second.keys()]
     return {
         "largest_difference_of_an_average": max(differences, default=None),
@@ -196,7 +196,7 @@ def _compare_averages(
 
 
 def _timing(audio_seconds: float, seconds: float) -> dict[str, float | None]:
-    """Decoding with reading the audio and making spectrograms, without loading the model and without compilation."""
+    """Decoding, including reading the audio and making spectrograms, without loading the model or compiling."""
     factor = audio_seconds / seconds if seconds else None
     return {"audio_seconds": audio_seconds, "decoding_seconds": seconds, "real_time_factor": factor}
 

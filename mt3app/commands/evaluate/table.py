@@ -23,7 +23,7 @@ _WIDTH_WITHOUT_TERMINAL = 120
 
 
 def print_result(result: Result, plain: bool, every_metric: bool) -> None:
-    """Averages (a table, or one a protocol), what they mean, and the pieces."""
+    """Averages (one table, or one per protocol), their meaning, and the pieces."""
     console = Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL, highlight=False, soft_wrap=False)
     if plain and not every_metric:
         scores = plain_scores(result.protocols)
@@ -81,7 +81,7 @@ def _value_table(result: Result, first_column: str) -> Table:
 
 
 def _values(result: Result, name: str, metric: str) -> list[str]:
-    """The cells of one metric behind its name; with a second system, of the pieces that both have."""
+    """The cells of one metric after its name; with a second system, for the pieces that both have."""
     many = len(result.pieces) > 1
     if result.against is None:
         return _cells(result.averages[name], metric, many)
