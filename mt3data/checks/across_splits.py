@@ -1,4 +1,4 @@
-"""The same piece in two splits: what a network is tested on, it must not have been trained on."""
+"""The same piece in two splits: a network must not be tested on pieces it was trained on."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Iterable
 from mt3data.readers.defects import defect
 from mt3data.readers.tracks import MIX, Defect
 
-# Who keeps a piece that is in several splits: the test set stays as published, training gives way. Pieces in other
-# splits (SLAKH's `omitted`, left out by its publisher for this very reason) are in nobody's way.
+# Which split keeps a piece that is in several: the test set stays as published, training gives way. Pieces in other
+# splits (SLAKH's `omitted`, left out by its publisher for this very reason) do no harm.
 _KEEPERS = ("test", "validation", "train")
 
 
 def across_splits(
     items: Iterable[tuple[str, str, str]], kind: str, what: str, skips: bool = True
 ) -> tuple[Defect, ...]:
-    """A defect for each track whose key is also that of a track in a split that goes before its own.
+    """A defect for each track with the same key as a track in a split that takes precedence over its own.
 
     Args:
         items: (track, split, key) of all tracks.
         kind: the defects' kind.
-        what: names what is the same, with `{key}` where the key is worth showing.
+        what: names what is the same, with `{key}` if the key is worth showing.
         skips: whether the tracks that give way are left out.
     """
     by_key: dict[str, list[tuple[int, str, str]]] = defaultdict(list)

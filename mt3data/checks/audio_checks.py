@@ -1,4 +1,4 @@
-"""What can be wrong with an audio file, by itself and beside its notes."""
+"""What can be wrong with an audio file, alone and compared with its notes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LISTENED_SECONDS = 240
 
 @dataclass(frozen=True)
 class Heard:
-    """An audio file as far as it could be read; `samples` at 16 kHz, None where it was not decoded."""
+    """An audio file as far as it could be read; `samples` at 16 kHz, None if it was not decoded."""
 
     duration_seconds: float | None
     rate_hz: float | None
@@ -40,8 +40,8 @@ def hear(track: str, stem: str, path: Path, decode: bool) -> Heard:
     found = []
     if info.sample_rate_hz < SAMPLE_RATE_HZ:
         problem = (
-            f"{path} has a sample rate of {info.sample_rate_hz:g} Hz; it is resampled,"
-            f" with nothing above {info.sample_rate_hz / 2:g} Hz."
+            f"{path} has a sample rate of {info.sample_rate_hz:g} Hz; it is resampled"
+            f" and has no content above {info.sample_rate_hz / 2:g} Hz."
         )
         found.append(defect(track, stem, "low_sample_rate", problem, skips=False))
     duration = info.duration_seconds if samples is None else len(samples) / SAMPLE_RATE_HZ
@@ -55,9 +55,9 @@ def check_sound(
     if float(np.abs(samples).max(initial=0.0)) < _SILENCE:
         if not len(notes):
             return [defect(track, stem, "nothing_played", f"{path} is silent and has no notes.")]
-        return [defect(track, stem, "silent_audio", f"{path} is silent, but has {len(notes)} notes.")]
+        return [defect(track, stem, "silent_audio", f"{path} is silent but has {len(notes)} notes.")]
     if not len(notes):
-        return [defect(track, stem, "no_notes", f"{path} sounds, but has no notes.")]
+        return [defect(track, stem, "no_notes", f"{path} has sound but no notes.")]
     first = max(0, int((float(notes["onset"].min()) - 1.0) * SAMPLE_RATE_HZ))
     samples = samples[first : first + _LISTENED_SECONDS * SAMPLE_RATE_HZ]
     if not len(samples):
@@ -79,17 +79,17 @@ def _check_onsets(track: str, stem: str, path: Path, sound: label_fit.Sound, not
     if found is None or not found.is_doubtful:
         return []
     if not found.is_wrong:
-        problem = f"The notes of {path} may not be those of its audio: moved in time they fit somewhat better."
+        problem = f"The notes of {path} may not belong to its audio: shifted in time they fit slightly better."
         return [defect(track, stem, "doubtful_labels", problem, skips=False)]
     ratio = label_fit.rate_ratio(sound, notes)
     if ratio is not None:
         problem = f"{path} plays at {ratio:.4g} times its speed, as if its sample rate were wrong."
         return [defect(track, stem, "wrong_sample_rate", problem)]
     if found.is_shifted:
-        way = "late" if found.best_lag_seconds > 0 else "early"
-        problem = f"{path} is about {abs(found.best_lag_seconds):.2f} s {way} against its notes."
+        way = "later" if found.best_lag_seconds > 0 else "earlier"
+        problem = f"{path} is about {abs(found.best_lag_seconds):.2f} s {way} than its notes."
         return [defect(track, stem, "shifted_labels", problem)]
-    return [defect(track, stem, "wrong_labels", f"The notes of {path} are not those of its audio.")]
+    return [defect(track, stem, "wrong_labels", f"The notes of {path} do not belong to its audio.")]
 
 
 def _check_pitch(track: str, stem: str, path: Path, samples: np.ndarray, notes: NoteTable) -> list[Defect]:

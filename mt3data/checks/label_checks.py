@@ -1,4 +1,4 @@
-"""What can be wrong with notes, before and after they are laid over their audio."""
+"""What can be wrong with notes, alone and compared with their audio."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ _SILENT_END_SECONDS = 30.0
 
 
 def check_file(track: str, stem: str, path: Path) -> list[Defect]:
-    """Tells of what the reader of a MIDI file mends without a word."""
+    """Reports what the reader of a MIDI file corrects silently."""
     try:
         content = read_content(path, drop_empty=True)
     except MidiError:
-        return []  # reported by whoever reads the notes
+        return []  # reported when the notes are read
     if content.changes_tempo_after_first_track:
-        problem = f"{path} changes its tempo on a track other than the first; the times follow all of its changes."
+        problem = f"{path} changes its tempo on a track other than the first; all tempo changes are used."
         return [defect(track, stem, "tempo_on_other_track", problem, skips=False)]
     return []
 
 
 def check_notes(track: str, stem: str, notes: NoteTable, duration_seconds: float | None) -> list[Defect]:
-    """Compares notes with the length of their audio, where that is known."""
+    """Compares notes with the length of their audio, if that is known."""
     found = []
     longest = float((notes["offset"] - notes["onset"]).max(initial=0.0))
     if longest > _LONGEST_NOTE_SECONDS:
-        problem = f"A note of {_place(track, stem)} lasts {longest:.0f} s; it is used as it is."
+        problem = f"A note of {_place(track, stem)} lasts {longest:.0f} s; it is used unchanged."
         found.append(defect(track, stem, "long_note", problem, skips=False))
     if duration_seconds is None:
         return found
@@ -45,14 +45,14 @@ def check_notes(track: str, stem: str, notes: NoteTable, duration_seconds: float
     end = float(notes["offset"].max(initial=0.0))
     if past:
         problem = (
-            f"{past} of {len(notes)} notes of {_place(track, stem)} begin after its audio has ended"
+            f"{past} of {len(notes)} notes of {_place(track, stem)} start after the end of its audio"
             f" ({duration_seconds:.1f} s; the last note ends at {end:.1f} s); they are left out."
         )
         found.append(defect(track, stem, "notes_past_end", problem, skips=False))
     elif end > duration_seconds + _END_TOLERANCE_SECONDS:
         problem = (
             f"The notes of {_place(track, stem)} end at {end:.1f} s, its audio at {duration_seconds:.1f} s;"
-            " they keep their ends."
+            " their ends are kept."
         )
         found.append(defect(track, stem, "midi_longer", problem, skips=False))
     return found
@@ -61,7 +61,7 @@ def check_notes(track: str, stem: str, notes: NoteTable, duration_seconds: float
 def check_ending(
     track: str, stem: str, notes: NoteTable, samples: Float[np.ndarray, " samples"], rate_hz: int
 ) -> list[Defect]:
-    """Tells of sound that goes on for more than half a minute after the last note."""
+    """Reports sound that continues for more than half a minute after the last note."""
     end = float(notes["offset"].max(initial=0.0))
     rest = samples[round((end + 5.0) * rate_hz) :]
     if not len(notes) or len(rest) < (_SILENT_END_SECONDS - 5.0) * rate_hz:
@@ -70,14 +70,14 @@ def check_ending(
     if level < 0.1 * all_level:
         return []
     problem = (
-        f"{_place(track, stem)} goes on for {len(rest) / rate_hz + 5:.0f} s after its last note at {end:.1f} s;"
-        " the sound there is used as if nothing were played."
+        f"{_place(track, stem)} continues for {len(rest) / rate_hz + 5:.0f} s after its last note at {end:.1f} s;"
+        " that sound is used as silence without notes."
     )
     return [defect(track, stem, "audio_longer", problem, skips=False)]
 
 
 def check_pedal(track: str, path: Path) -> list[Defect]:
-    """What is odd about the sustain pedal of a recorded piano; nothing of it is mended."""
+    """Unusual uses of the sustain pedal of a recorded piano; none is corrected."""
     try:
         content = read_content(path, drop_empty=True)
     except MidiError:
@@ -95,10 +95,10 @@ def check_pedal(track: str, path: Path) -> list[Defect]:
     found = []
     if down_since is not None and down_since < end:
         longest = max(longest, end - down_since)
-        problem = f"{path} ends with the pedal down since {down_since:.1f} s; notes are held to the end at most."
+        problem = f"{path} ends with the pedal down since {down_since:.1f} s; notes are held at most to the end."
         found.append(defect(track, MIX, "pedal_not_released", problem, skips=False))
     if longest > _LONGEST_PEDAL_SECONDS:
-        problem = f"{path} keeps the pedal down for {longest:.0f} s; notes in that time end late."
+        problem = f"{path} keeps the pedal down for {longest:.0f} s; notes during that time end late."
         found.append(defect(track, MIX, "pedal_stuck", problem, skips=False))
     return found
 

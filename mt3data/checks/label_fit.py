@@ -1,6 +1,6 @@
 """Whether a recording and its notes belong together: by the rhythm of onsets, by pitch, and whether it is music.
 
-All three are rough tests that find what is plainly wrong; what they cannot decide they leave alone.
+All three are rough tests that find clear errors; they ignore doubtful cases.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ SAMPLE_RATE_HZ = 16_000
 FRAMES_PER_SECOND = 100
 _HOP_SAMPLES, _FFT_SAMPLES = 160, 512
 _FRAMES_AT_ONCE = 4096
-# Below this part of the loudest bin nothing counts as a change: 60 dB, about where reverberation ends.
+# Below this share of the loudest bin nothing counts as a change: 60 dB, about where reverberation ends.
 _FLOOR = 1e-3
 
 _FEWEST_ONSETS = 30
 _LONGEST_LAG_FRAMES = 200
-_TOLERANCE_FRAMES = 5  # as the 50 ms within which an onset counts as found
-_SLOW_ATTACK_FRAMES = 20  # strings and voices are at their loudest later
-# Measured on 16 real recordings and the stems and mixes of 24 rendered pieces: moving right labels never made them fit
-# 1.15 times as well. Labels of other pieces pass the lower limit in three of four cases, the upper in two of three;
-# labels moved by 0.15 to 1.1 s likewise.
+_TOLERANCE_FRAMES = 5  # the 50 ms within which an onset counts as found
+_SLOW_ATTACK_FRAMES = 20  # strings and voices reach their loudest point later
+# Measured on 16 real recordings and the stems and mixes of 24 rendered pieces: moving correct labels never made them
+# fit 1.15 times as well. Labels of other pieces exceed the lower limit in three of four cases, the upper in two of
+# three; so do labels moved by 0.15 to 1.1 s.
 _DOUBTFUL_GAIN, _WRONG_GAIN = 1.15, 1.25
 _CLEARLY_ONE_PLACE = 1.3
-# Pads, effects: their onsets are up to half a second late, or cannot be told.
+# Pads, effects: their onsets are up to half a second late, or cannot be determined.
 _WITHOUT_ONSETS = frozenset([*range(88, 104), *range(119, 128)])
-# Where a header gives another rate than the samples have.
+# For headers with a different rate than the samples have.
 _RATE_RATIOS = (44_100 / 48_000, 48_000 / 44_100, 0.5, 2.0, 44_100 / 32_000, 32_000 / 44_100)
 
 # Power spectral flatness of white noise is exp(-0.577) = 0.56 (Euler's constant); that of tones is below 0.1.
 _NOISE_FLATNESS = 0.4
 
 _PITCH_FFT_SAMPLES = 16_384  # bins of 1 Hz
-_PITCH_WINDOWS = (4096, 2048)  # 256 and 128 ms, whichever a note is long enough for
+_PITCH_WINDOWS = (4096, 2048)  # 256 and 128 ms, the first that the note is long enough for
 _MOST_PITCHED_NOTES, _FEWEST_PITCHED_NOTES = 80, 12
 _HIGHEST_HZ = 4000.0
 _HARMONICS = np.arange(1, 7)
@@ -57,11 +57,11 @@ class Sound:
 
 @dataclass(frozen=True)
 class OnsetFit:
-    """How labelled onsets meet the strength of onsets, against the same labels moved by up to 2 s.
+    """How well labelled onsets match the onset strength, compared with the same labels shifted by up to 2 s.
 
-    `best_lag_seconds` is the movement that meets the audio best (positive where the audio is late); `gain` how much
-    better than no movement it is; `distinction` how much better than any other movement. In a steady beat labels
-    fit nearly as well a beat later.
+    `best_lag_seconds` is the shift that matches the audio best (positive if the audio is late); `gain` how much
+    better than no shift it is; `distinction` how much better than any other shift. In a steady beat, labels
+    fit nearly as well one beat later.
     """
 
     best_lag_seconds: float
@@ -70,17 +70,17 @@ class OnsetFit:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether the labels fit somewhat better elsewhere."""
+        """Whether the labels fit slightly better with a shift."""
         return self.gain > _DOUBTFUL_GAIN
 
     @property
     def is_wrong(self) -> bool:
-        """Whether they do not belong where they are."""
+        """Whether the labels do not fit without a shift."""
         return self.gain > _WRONG_GAIN
 
     @property
     def is_shifted(self) -> bool:
-        """Whether they stand out at one other place instead."""
+        """Whether they clearly fit best with one particular shift."""
         return self.is_wrong and self.distinction > _CLEARLY_ONE_PLACE
 
 
@@ -109,7 +109,7 @@ def listen(samples: Float[np.ndarray, " samples"]) -> Sound:
 
 
 def onset_fit(sound: Sound, notes: NoteTable, slow_attacks: bool = False) -> OnsetFit | None:
-    """Compares labels with audio; None where fewer than 30 different onsets leave it open.
+    """Compares labels with audio; None if there are fewer than 30 different onsets.
 
     `slow_attacks` lets the audio be up to 200 ms late, for single instruments.
     """
@@ -120,7 +120,7 @@ def onset_fit(sound: Sound, notes: NoteTable, slow_attacks: bool = False) -> Ons
     reach = _LONGEST_LAG_FRAMES
     if len(frames) < _FEWEST_ONSETS or len(sound.strength) <= reach:
         return None
-    # The root keeps a few loud hits from deciding alone.
+    # The root prevents a few loud hits from deciding alone.
     padded = np.pad(np.sqrt(sound.strength), reach, mode="reflect")
     lags = np.arange(-reach, reach + 1)
     score = np.array([padded[frames + reach + lag] @ weights for lag in lags])
@@ -137,7 +137,7 @@ def onset_fit(sound: Sound, notes: NoteTable, slow_attacks: bool = False) -> Ons
 
 
 def rate_ratio(sound: Sound, notes: NoteTable) -> float | None:
-    """The factor by which the sample rate of wrongly played audio is too high, where a usual one explains it."""
+    """The factor by which the sample rate of wrongly played audio is too high, if a common one explains it."""
     for ratio in _RATE_RATIOS:
         stretched = notes.copy()
         stretched["onset"] /= ratio
@@ -153,10 +153,10 @@ def is_noise(sound: Sound) -> bool:
 
 
 def pitch_shift(samples: Float[np.ndarray, " samples"], notes: NoteTable) -> int | None:
-    """By how many semitones audio at 16 kHz lies above its labels: 0 where they agree, None where it stays open.
+    """How many semitones audio at 16 kHz is above its labels: 0 if they agree, None if undecided.
 
-    Hears notes that sound alone, of instruments with harmonic tones. A pitch is present where its harmonics are
-    loud and the places half-way between them are not; the latter tells it from the octave below.
+    Uses notes that sound alone, of instruments with harmonic tones. A pitch is present if its harmonics are
+    loud and the frequencies half-way between them are not; the latter distinguishes it from the octave below.
     """
     spectra, hz, lowest_hz = _spectra_of_single_notes(samples, notes)
     if len(spectra) < _FEWEST_PITCHED_NOTES:
@@ -171,7 +171,7 @@ def pitch_shift(samples: Float[np.ndarray, " samples"], notes: NoteTable) -> int
     best, own = int(np.argmax(means)), means[_SHIFTS == 0][0]
     if not np.isfinite(own) or means[best] < 0.1:
         return None
-    # The same notes must say so: not all of them reach down to every shift.
+    # The same notes must agree: not all of them reach down to every shift.
     both = np.isfinite(scores[:, best]) & np.isfinite(scores[:, _SHIFTS == 0][:, 0])
     votes = (scores[both, best] > scores[both][:, _SHIFTS == 0][:, 0]).mean() if both.any() else 0.0
     if means[best] > _CLEARLY_BETTER * max(own, 0.0) and votes > 0.8:
@@ -193,7 +193,7 @@ def _spectra_of_single_notes(samples: np.ndarray, notes: NoteTable) -> tuple[np.
         first = round(start[index] * SAMPLE_RATE_HZ)
         window = next((size for size in _PITCH_WINDOWS if alone_seconds[index] * SAMPLE_RATE_HZ >= 0.8 * size), 0)
         part = samples[first : first + window]
-        # A window must hold several periods, or harmonics run together.
+        # A window must contain several periods, or harmonics merge.
         lowest_hz = 8 * SAMPLE_RATE_HZ / window / 1.05 if window else np.inf
         if len(part) < window or hz[index] < lowest_hz or np.abs(part).max() < 1e-3:
             continue
@@ -207,7 +207,7 @@ def _spectra_of_single_notes(samples: np.ndarray, notes: NoteTable) -> tuple[np.
 
 
 def _salience(spectra: np.ndarray, hz: np.ndarray) -> np.ndarray:
-    """Mean level of the harmonics less that half-way between them, on a scale of decibels from 0 (-50 dB) to 1."""
+    """Mean level of the harmonics minus that half-way between them, on a scale of decibels from 0 (-50 dB) to 1."""
     level = np.clip(1 + 20 * np.log10(spectra + 1e-9) / 50, 0, 1)
     return _mean_level(level, hz[:, None] * _HARMONICS) - _mean_level(level, hz[:, None] * (_HARMONICS - 0.5))
 

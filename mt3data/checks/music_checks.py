@@ -1,4 +1,4 @@
-"""What librosa hears in a recording: when its notes begin against their labels, and how it is tuned."""
+"""What librosa hears in a recording: when its notes start relative to their labels, and how it is tuned."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from mt3data.readers.tracks import Defect
 _HEARD_SECONDS = 60  # from the first note on
 _HOP_SAMPLES, _FFT_SAMPLES, _MEL_BANDS = 80, 512, 64  # 5 ms; at 16 kHz
 _TUNING_FFT_SAMPLES = 4096
-# What onset strength says of sudden tones: it is highest one frame after they begin.
+# Onset strength is highest one frame after a sudden tone starts.
 _PEAK_DELAY_SECONDS = 0.005
-_TOLERANCE_SECONDS = 0.05  # as an onset counts as found
+_TOLERANCE_SECONDS = 0.05  # within which an onset counts as found
 _FEWEST_ONSETS = 20
 _EVIDENT_SHARE = 0.6
 _LARGEST_OFFSET_SECONDS = 0.02
 _LARGEST_TUNING_CENTS = 30.0  # concert pitches from 433 to 447 Hz are within it
-# Struck and plucked: their sound begins when the note does. Others may take a tenth of a second.
+# Struck and plucked: the sound starts when the note does. Others may take a tenth of a second.
 _SUDDEN_PROGRAMS = frozenset([*range(16), *range(24, 40), 45, 46, *range(104, 109), *range(112, 116)])
 
 
 @dataclass(frozen=True)
 class Music:
-    """Of a recording, as far as it can be told: how late its notes sound against their labels, and its tuning.
+    """How late a recording's notes sound relative to their labels, and its tuning, as far as can be determined.
 
-    `late_seconds` is the median over the labelled onsets with a heard one within 50 ms, `heard_share` the part of
-    the labelled onsets that they are; `tuning_cents` is above 440 Hz for a', from -50 to 50.
+    `late_seconds` is the median over the labelled onsets with a heard one within 50 ms, `heard_share` their share of
+    all labelled onsets; `tuning_cents` is above 440 Hz for a', from -50 to 50.
     """
 
     late_seconds: float | None = None
@@ -67,21 +67,21 @@ def tuned(cents: float) -> str:
 
 
 def check_music(track: str, stem: str, path: Path, music: Music) -> list[Defect]:
-    """What is worth knowing before a recording is used; nothing of it is left out."""
+    """What is worth knowing before a recording is used; none of it causes anything to be left out."""
     found = []
     late, share, cents = music.late_seconds, music.heard_share, music.tuning_cents
     if late is not None and share is not None and share > _EVIDENT_SHARE and abs(late) > _LARGEST_OFFSET_SECONDS:
         way = "after" if late > 0 else "before"
         problem = f"The notes of {path} sound {1000 * abs(late):.0f} ms {way} their labels in the median."
-        found.append(defect(track, stem, "offset_labels", f"{problem} They are used as they are.", skips=False))
+        found.append(defect(track, stem, "offset_labels", f"{problem} They are used unchanged.", skips=False))
     if cents is not None and abs(cents) > _LARGEST_TUNING_CENTS:
-        problem = f"{path} is tuned {tuned(cents)}; it is used as it is."
+        problem = f"{path} is tuned {tuned(cents)}; it is used unchanged."
         found.append(defect(track, stem, "other_tuning", problem, skips=False))
     return found
 
 
 def _timing(samples: np.ndarray, rate_hz: int, onsets: np.ndarray) -> tuple[float | None, float]:
-    """The median of the nearest heard onset less the labelled one, within 50 ms; the share of those that have one."""
+    """The median of the nearest heard onset minus the labelled one, within 50 ms; the share of onsets with one."""
     with needed("datasets", "Hearing onsets"):
         import librosa
     strength = librosa.onset.onset_strength(

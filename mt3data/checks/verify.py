@@ -1,4 +1,4 @@
-"""A data set's check: every track by itself, in several processes, then all of them beside each other."""
+"""The check of a data set: each track alone, in several processes, then all of them together."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from mt3data.readers.labels import stem_notes, track_notes
 from mt3data.readers.slakh_problems import mix_defect
 from mt3data.readers.tracks import MIX, Dataset, Defect, Stem, Track
 
-# Where a stem's own audio says less than its notes do, the mix is wrong too.
+# If a stem's own audio contains less than its notes, the mix is wrong as well.
 _SPOILS_MIX = ("unreadable_midi", "silent_audio", "no_notes")
 
 
 @dataclass(frozen=True)
 class TrackReport:
-    """What was found in one track. `identity` is a digest of its notes; `seconds` the audio heard."""
+    """The results for one track. `identity` is a digest of its notes; `seconds` the audio checked."""
 
     track: str
     defects: tuple[Defect, ...]
@@ -50,13 +50,12 @@ def verify(
     """All defects of a data set: the reader's, those of each track, and pieces that are in two splits.
 
     Args:
-        dataset: what a reader gave.
-        listen: decode all audio; otherwise only names, headers and MIDI are looked at.
-        processes: tracks side by side; as many as there are processors where None.
+        dataset: as returned by a reader.
+        listen: decode all audio; otherwise only names, headers and MIDI are checked.
+        processes: tracks checked at the same time; None for one per processor.
         progress: called in this process after each track with (tracks done, all tracks, its report).
 
-    A track whose check fails in a way nobody thought of becomes a defect. Raises `ProcessError` where a process
-    was ended from outside.
+    A track whose check fails unexpectedly becomes a defect. Raises `ProcessError` if a process was killed.
     """
     if listen:
         require("datasets", "Listening to recordings", ["librosa"])
@@ -75,10 +74,10 @@ def verify(
 
 
 def check_track(track: Track, left_out: frozenset[tuple[str, str]] = frozenset(), listen: bool = True) -> TrackReport:
-    """Checks the mix and all stems of a track but those in `left_out`, (track, stem) known to be wrong."""
+    """Checks the mix and all stems of a track except those in `left_out`, (track, stem) known to be wrong."""
     try:
         return _check_track(track, left_out, listen)
-    except Exception as error:  # one track never ends the check of the others
+    except Exception as error:  # one track never stops the check of the others
         problem = f"The check of {track.name} failed ({type(error).__name__}: {error})."
         return TrackReport(track.name, (defect(track.name, MIX, "failed_check", problem),))
 
@@ -97,7 +96,7 @@ def _check_track(track: Track, left_out: frozenset[tuple[str, str]], listen: boo
             one = hear(track.name, name, audio, listen)
             more = _check_recording(track, name, audio, one, notes)
             found += more
-            # Of a recording that is left out, at another speed for one, its tuning says nothing more.
+            # For a recording that is left out, for example at the wrong speed, the tuning means nothing.
             is_used = not any(x.skips for x in more)
             if stem is None and one.samples is not None and notes is not None and is_used:
                 music = hear_music(one.samples, SAMPLE_RATE_HZ, notes)
@@ -114,7 +113,7 @@ def _check_track(track: Track, left_out: frozenset[tuple[str, str]], listen: boo
 
 
 def _read_notes(track: Track, stem: Stem | None) -> tuple[NoteTable | None, list[Defect]]:
-    """The notes of a stem, or of the track where that is None; None and why where there are none to be had."""
+    """The notes of a stem, or of the track if `stem` is None; None and the reason if they cannot be read."""
     name = MIX if stem is None else stem.name
     path = track.midi if stem is None else stem.midi
     found = check_file(track.name, name, path) if path else []
@@ -122,10 +121,10 @@ def _read_notes(track: Track, stem: Stem | None) -> tuple[NoteTable | None, list
         found += check_pedal(track.name, path)
     try:
         return track_notes(track) if stem is None else stem_notes(track, stem), found
-    except DatasetError:  # the reader has told
+    except DatasetError:  # the reader has reported it
         return None, found
     except MT3Error as error:
-        # Of a track with stems, the stem whose MIDI it is has told already.
+        # In a track with stems, the stem with this MIDI has already reported it.
         return None, [*found, *([] if path is None else [defect(track.name, name, "unreadable_midi", error)])]
 
 
@@ -133,7 +132,7 @@ def _check_recording(track: Track, name: str, path: Path, heard: Heard, notes: N
     found = list(heard.defects)
     if heard.rate_hz is None or notes is None:
         return found
-    # The notes of a stem are in the mix as well; what lies past the end is told once.
+    # The notes of a stem are also in the mix; those past the end are reported once.
     if name == MIX or heard.samples is not None:
         found += check_notes(track.name, name, notes, heard.duration_seconds)
     if heard.samples is None:
@@ -152,7 +151,9 @@ def _check_lengths(track: Track, heard: dict[str, Heard]) -> Iterator[Defect]:
         if mix is None or name == MIX or None in (mix.duration_seconds, one.duration_seconds):
             continue
         if mix.rate_hz != one.rate_hz:
-            problem = f"{track.name} {name} has {one.rate_hz:g} Hz, its mix {mix.rate_hz:g} Hz; both are resampled."
+            problem = (
+                f"{track.name} {name} is at {one.rate_hz:g} Hz, its mix at {mix.rate_hz:g} Hz; both are resampled."
+            )
             yield defect(track.name, name, "other_sample_rate", problem, skips=False)
         if abs((mix.duration_seconds or 0.0) - (one.duration_seconds or 0.0)) > 0.1:
             problem = f"{track.name} {name} lasts {one.duration_seconds:.1f} s, its mix {mix.duration_seconds:.1f} s."

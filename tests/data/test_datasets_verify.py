@@ -95,8 +95,8 @@ def test_silence_noise_and_sound_without_notes(slakh_copy):
     write_audio(stems / "S02.flac", np.random.default_rng(0).normal(0, 0.1, 256_000))
     midi_of([], slakh_copy / "train" / "Track00001" / "MIDI" / "S01.mid", is_drum=True)
     defects = found(slakh.read(slakh_copy))
-    assert defects["Track00001", "S00", "silent_audio"] == (f"{stems}/S00.flac is silent, but has 40 notes.", True)
-    assert defects["Track00001", "S01", "no_notes"] == (f"{stems}/S01.flac sounds, but has no notes.", True)
+    assert defects["Track00001", "S00", "silent_audio"] == (f"{stems}/S00.flac is silent but has 40 notes.", True)
+    assert defects["Track00001", "S01", "no_notes"] == (f"{stems}/S01.flac has sound but no notes.", True)
     assert defects["Track00001", "S02", "noise"] == (f"{stems}/S02.flac is noise, not music.", True)
     assert defects["Track00001", MIX, "mix_with_wrong_stem"][1]
 
@@ -105,20 +105,20 @@ def test_notes_past_the_end_are_counted(tmp_path):
     pair(tmp_path, samples=plucked(NOTES, 10.0))
     late = sum(note[0] >= 10.0 for note in NOTES)
     message, skips = the_only(folder.read(tmp_path), "notes_past_end")
-    assert message.startswith(f"{late} of 40 notes of train__a begin after its audio has ended (10.0 s; the last note")
+    assert message.startswith(f"{late} of 40 notes of train__a start after the end of its audio (10.0 s; the last note")
     assert not skips
 
 
 def test_midi_that_ends_late_and_audio_that_goes_on(tmp_path):
     pair(tmp_path, notes=[*NOTES, (15.0, 25.0, 50)])
     assert the_only(folder.read(tmp_path), "midi_longer") == (
-        "The notes of train__a end at 25.0 s, its audio at 16.0 s; they keep their ends.",
+        "The notes of train__a end at 25.0 s, its audio at 16.0 s; their ends are kept.",
         False,
     )
     more = np.concatenate([plucked(NOTES, SECONDS), plucked(NOTES * 1, SECONDS), plucked(NOTES, SECONDS)])
     pair(tmp_path, samples=more)
     message, skips = the_only(folder.read(tmp_path), "audio_longer")
-    assert message.startswith("train__a goes on for ")
+    assert message.startswith("train__a continues for ")
     assert not skips
 
 
@@ -162,7 +162,7 @@ def test_tempo_changes_on_another_track_move_no_label(tmp_path):
     (track,) = folder.read(tmp_path).tracks
     assert track_notes(track)["onset"] == pytest.approx(sorted(note[0] for note in NOTES), abs=0.05)
     message, skips = the_only(folder.read(tmp_path), "tempo_on_other_track")
-    assert message.endswith("the times follow all of its changes.")
+    assert message.endswith("all tempo changes are used.")
     assert not skips
 
 
@@ -170,7 +170,7 @@ def test_sample_rates(tmp_path, slakh_copy):
     root = tmp_path / "pairs"
     pair(root, samples=plucked(NOTES, SECONDS, 8000), rate_hz=8000)
     message, skips = the_only(folder.read(root), "low_sample_rate")
-    assert message.endswith("a.flac has a sample rate of 8000 Hz; it is resampled, with nothing above 4000 Hz.")
+    assert message.endswith("a.flac has a sample rate of 8000 Hz; it is resampled and has no content above 4000 Hz.")
     assert not skips
     pair(root, samples=plucked(NOTES, SECONDS, 48_000), rate_hz=44_100)  # the header is wrong
     message, skips = the_only(folder.read(root), "wrong_sample_rate")
@@ -188,10 +188,10 @@ def test_labels_that_do_not_fit(tmp_path):
         pair(tmp_path / name, notes=NOTES, samples=plucked(NOTES, SECONDS, shift_seconds=0.7))
     midi_of(melody(40, seed=7), tmp_path / "wrong" / "train" / "a.mid")
     message, skips = the_only(folder.read(tmp_path / "shifted"), "shifted_labels")
-    assert message.endswith("a.flac is about 0.70 s late against its notes.") or "0.69 s late" in message
+    assert message.endswith("a.flac is about 0.70 s later than its notes.") or "0.69 s later" in message
     assert skips
     message, skips = the_only(folder.read(tmp_path / "wrong"), "wrong_labels")
-    assert message.endswith("a.flac are not those of its audio.")
+    assert message.endswith("a.flac do not belong to its audio.")
     assert skips
 
 
