@@ -24,7 +24,7 @@ first, then the next closest; ties go to the note that comes first in the refere
 
 In numbers (`summary`), "found" are pairs whose onset, pitch and instrument agree, whatever their offset and velocity;
 of a split or merged note one part counts. Precision is found notes over estimated, recall over reference notes; None
-(null in JSON) where there are no notes to divide by.
+(null in JSON) if there are no notes to divide by.
 """
 
 from __future__ import annotations

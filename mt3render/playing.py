@@ -24,7 +24,7 @@ from mt3render.stems import AudioFormat, Stem, Stems
 from mt3render.variation import choose_voice, has_samples
 
 SAMPLE_RATE_HZ = 44_100
-DRUMS = -1  # stands for a program where levels are given
+DRUMS = -1  # instead of a program in `levels_db`
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def default_sound_font() -> Path:
 
 
 def _tables(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Name and size of each chunk of the `pdta` list, with the file at its content; none of what is no sound font."""
+    """Name and size of each chunk of the `pdta` list, with the file at its content; none if it is not a sound font."""
     head = file.read(12)
     if head[:4] + head[8:] != b"RIFFsfbk":
         return

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-# The name of a track's whole recording, in the place of a stem's name.
+# The name of a track's whole recording, used instead of a stem's name.
 MIX = "mix"
 
 

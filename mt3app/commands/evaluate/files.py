@@ -35,7 +35,7 @@ def print_protocols() -> None:
     for one in protocols:
         mark = "*" if one.name in DEFAULT_PROTOCOLS else " "
         print(f"{mark} {one.name:{width}}  {one.summary.rstrip('.')}")
-    print("* shown where no protocol is named")
+    print("* shown if no protocol is named")
 
 
 def evaluate_files(options: FileOptions, reporter: Reporter) -> int:
