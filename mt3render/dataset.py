@@ -190,14 +190,10 @@ def _settle(out: Path, rendering: Rendering, overwrite: bool) -> None:
 
 
 def _described(rendering: Rendering) -> dict:
-    # A list, since draws depend on the order, and a font may be listed twice to be drawn more often.
-    digests = [[font.name, sounds_digest(font)] for font in rendering.sound_fonts]
-    return {**_fields(rendering), "sound_fonts": digests}
-
-
-def _fields(rendering: Rendering) -> dict:
     """Its settings as they come back from JSON."""
-    return {**asdict(rendering), "tuning_cents": list(rendering.tuning_cents)}
+    # A list, since draws go by the order, and a font may be there twice to be drawn more often.
+    digests = [[font.name, sounds_digest(font)] for font in rendering.sound_fonts]
+    return {**asdict(rendering), "tuning_cents": list(rendering.tuning_cents), "sound_fonts": digests}
 
 
 def _clear(out: Path, layout: str, sources: Sequence[Source], overwrite: bool) -> None:

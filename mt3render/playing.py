@@ -72,14 +72,12 @@ def play_notes(
 def _parts(table: NoteTable) -> list[Part]:
     """One part per instrument, in order of program; all drums are one."""
     parts = []
-    for is_drum, program in sorted({(drum, 0 if drum else number) for drum, number in _instruments(table)}):
+    for is_drum, program in sorted(
+        {(drum, 0 if drum else number) for drum, number in table[["is_drum", "program"]].tolist()}
+    ):
         belongs = table["is_drum"] if is_drum else ~table["is_drum"] & (table["program"] == program)
         parts.append(Part(str(program), program, is_drum, table[belongs], np.empty((0, 2))))
     return parts
-
-
-def _instruments(table: NoteTable) -> list[tuple[bool, int]]:
-    return table[["is_drum", "program"]].tolist()
 
 
 def _play(part: Part, stems: Stems, engine: Engine, fonts: tuple[SoundFont, ...], level_db: float) -> Stem | None:

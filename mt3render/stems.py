@@ -37,10 +37,6 @@ class AudioFormat:
     sample_rate_hz: int
     channels: int = 1
 
-    @property
-    def suffix(self) -> str:
-        return f".{self.container.lower()}"
-
 
 @dataclass(frozen=True)
 class Stem:
