@@ -15,7 +15,6 @@ that is new in every epoch.
 from __future__ import annotations
 
 import functools
-import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -160,30 +159,7 @@ def _epoch_order(seed: int, component: int, epoch: int, size: int) -> Int[np.nda
     return np.random.default_rng([seed, 2, component, epoch]).permutation(np.arange(size, dtype=np.int32))
 
 
-class _ThreadGenerator(threading.local):
-    def __init__(self) -> None:
-        self.bits = np.random.Philox(0)
-        self.generator = np.random.Generator(self.bits)
-
-
-_THREAD = _ThreadGenerator()
-
-
 def example_generator(seed: int, index: int, attempt: int) -> np.random.Generator:
-    """The random numbers of one example: Philox with seed and index as its key, separate for every attempt.
-
-    Each thread has one generator that every call sets again (in a tenth of the time of making one), so
-    draw everything from it before the next call.
-    """
-    _THREAD.bits.state = {
-        "bit_generator": "Philox",
-        "state": {
-            "counter": np.array([0, 0, 0, attempt], np.uint64),
-            "key": np.array([seed, index], np.uint64),
-        },
-        "buffer": np.zeros(4, np.uint64),
-        "buffer_pos": 4,
-        "has_uint32": 0,
-        "uinteger": 0,
-    }
-    return _THREAD.generator
+    """The random numbers of one example: Philox with seed and index as its key, separate for every attempt."""
+    key, counter = np.array([seed, index], np.uint64), np.array([0, 0, 0, attempt], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
