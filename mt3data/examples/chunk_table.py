@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from dataclasses import dataclass, field
+import functools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,6 @@ def _unique(column: Shaped[np.ndarray, " chunks"]) -> tuple[np.ndarray, np.ndarr
     return names, np.fromiter((numbers[name] for name in column.tolist()), np.int64, len(column))
 
 
-@dataclass(eq=False)
 class ShardReader:
     """Reads records by shard and number; opens shards when they are needed. Threads may share one.
 
@@ -87,15 +85,13 @@ class ShardReader:
     keeps memory, see `keep_freed_memory`.
     """
 
-    paths: tuple[str, ...]
-    _open: OrderedDict[int, Any] = field(default_factory=OrderedDict, init=False, repr=False)
-    _lock: Any = field(default_factory=threading.Lock, init=False, repr=False)
+    def __init__(self, paths: tuple[str, ...]) -> None:
+        self.paths = paths
+        # A reader that is dropped is closed when the last thread that reads from it lets go.
+        self._reader = functools.lru_cache(MAX_OPEN_SHARDS)(self._open)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"paths": self.paths}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["paths"])  # type: ignore[misc]
+    def __reduce__(self) -> tuple[type[ShardReader], tuple[tuple[str, ...]]]:
+        return ShardReader, (self.paths,)
 
     def read(self, shard: int, record: int) -> bytes:
         """One record. Raises `DatasetError` naming the shard if it cannot be read."""
@@ -108,21 +104,11 @@ class ShardReader:
                 "Delete the shard and run mt3 prepare again; finished shards are kept.",
             ) from error
 
-    def _reader(self, shard: int) -> Any:
-        with self._lock:
-            reader = self._open.get(shard)
-            if reader is not None:
-                self._open.move_to_end(shard)
-                return reader
-            path = self.paths[shard]
-            if not Path(path).is_file():
-                raise DatasetError(
-                    f"The shard {path} is missing.",
-                    "Run mt3 prepare again: it makes the missing shards and keeps the rest.",
-                )
-            keep_freed_memory()
-            reader = array_record_module().ArrayRecordReader(path, options=READER_OPTIONS)
-            self._open[shard] = reader
-            while len(self._open) > MAX_OPEN_SHARDS:
-                self._open.popitem(last=False)  # closed when the last thread that reads from it releases it
-            return reader
+    def _open(self, shard: int) -> Any:
+        path = self.paths[shard]
+        if not Path(path).is_file():
+            raise DatasetError(
+                f"The shard {path} is missing.", "Run mt3 prepare again: it makes what is missing and keeps the rest."
+            )
+        keep_freed_memory()
+        return array_record_module().ArrayRecordReader(path, options=READER_OPTIONS)

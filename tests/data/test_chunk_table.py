@@ -58,7 +58,7 @@ def test_threads_and_copies_of_a_reader_read_the_same(manifest, monkeypatch):
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda index: copy.read(*places[index]) == expected[index], order))
     assert all(found)
-    assert len(copy._open) == 2
+    assert copy._reader.cache_info().currsize == 2
 
 
 def test_a_record_that_is_not_there_names_its_shard(manifest):
