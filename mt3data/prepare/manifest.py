@@ -5,6 +5,7 @@ Shards are ArrayRecord files (see `chunks.py` for a record) next to the manifest
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -166,7 +167,8 @@ def shard_problem(path: Path, num_records: int) -> str:
             return f"The shard {path} is truncated or damaged."
         return "" if found >= num_records else f"The shard {path} has {found} records instead of {num_records}."
     finally:
-        _close(reader)
+        with contextlib.suppress(RuntimeError):  # closing a damaged file repeats its complaint
+            reader.close()
 
 
 def array_record_module() -> Any:
@@ -174,13 +176,6 @@ def array_record_module() -> Any:
     with needed("datasets", "Prepared data"):
         from array_record.python import array_record_module
     return array_record_module
-
-
-def _close(reader: Any) -> None:
-    try:
-        reader.close()
-    except RuntimeError:  # closing a damaged file raises its error again
-        return
 
 
 def _check_schema(path: Path, schema: Any) -> None:

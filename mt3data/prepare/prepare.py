@@ -54,8 +54,10 @@ def claim_folder(out: Path, settings: Settings) -> Path:
 
 
 def unfinished(units: Sequence[Unit], folder: Path) -> list[Unit]:
-    """The units to do: without a report, changed since, or with failures that may have been fixed."""
-    return [unit for unit in units if not _is_finished(unit, read_report(unit.name, folder))]
+    """The units to be done: without a report, changed since, or with failures that may have been mended."""
+    reports = [read_report(unit.name, folder) for unit in units]
+    pairs = zip(units, reports, strict=True)
+    return [unit for unit, report in pairs if report is None or report.digest != unit.digest or report.failures]
 
 
 def recorded_seconds(unit: Unit) -> float:
@@ -114,7 +116,8 @@ def merge(units: Sequence[Unit], settings: Settings, out: Path) -> list[Report]:
     """
     folder = out / settings.name
     reports = {unit.name: read_report(unit.name, folder) for unit in units}
-    missing = [unit.name for unit in units if not _belongs(unit, reports[unit.name])]
+    found = {name: report.digest for name, report in reports.items() if report is not None}
+    missing = [unit.name for unit in units if found.get(unit.name) != unit.digest]
     if missing:
         raise DatasetError(
             f"{len(missing)} of {len(units)} shards in {folder} are not finished, the first of them {missing[0]}.",
@@ -125,14 +128,6 @@ def merge(units: Sequence[Unit], settings: Settings, out: Path) -> list[Report]:
         temporary.write_text(json.dumps({"units": [unit.name for unit in units]}, indent=1) + "\n", encoding="utf-8")
     write_manifest(out / MANIFEST_NAME, _all_rows(out))
     return [report for report in reports.values() if report is not None]
-
-
-def _belongs(unit: Unit, report: Report | None) -> bool:
-    return report is not None and report.digest == unit.digest
-
-
-def _is_finished(unit: Unit, report: Report | None) -> bool:
-    return report is not None and report.digest == unit.digest and not report.failures
 
 
 def _all_rows(out: Path) -> Iterator[dict]:

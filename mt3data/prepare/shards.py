@@ -6,6 +6,7 @@ on what was left out, and the digest of the unit and the size of the shard, whic
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import zlib
@@ -84,11 +85,8 @@ def write_unit(unit: Unit, settings: Settings, folder: Path) -> Report:
         writer.close()
         shard_bytes = temporary.stat().st_size
     report = Report(unit.name, unit.digest, shard_bytes, tuple(recordings), tuple(left_out))
-    with atomic_output(report_path) as temporary:
-        try:
-            temporary.write_text(json.dumps(asdict(report), ensure_ascii=True) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise _cannot_write(report_path, error) from error
+    with atomic_output(report_path) as temporary, _writing(report_path):
+        temporary.write_text(json.dumps(asdict(report), ensure_ascii=True) + "\n", encoding="utf-8")
     return report
 
 
@@ -189,29 +187,30 @@ class _ShardWriter:
     def write(self, chunk: Any, flac: bool) -> tuple[int, int]:
         """Appends a chunk; returns how many notes sound in it and the record's checksum."""
         record = encode_chunk(chunk.audio, chunk.piece_notes, flac, chunk.start_sample)
-        try:
+        with _writing(self._shard):
             self._writer.write(record)
             if not self._writer.ok():
                 self._writer.close()  # says why
-        except (RuntimeError, OSError) as error:
-            raise _cannot_write(self._shard, error) from error
         self.num_records += 1
         end_seconds = chunk.start_seconds + len(chunk.audio) / SAMPLE_RATE_HZ
         return len(notes_between(chunk.piece_notes, chunk.start_seconds, end_seconds)), zlib.crc32(record)
 
     def close(self) -> None:
-        try:
+        with _writing(self._shard):
             self._writer.close()
-        except (RuntimeError, OSError) as error:
-            raise _cannot_write(self._shard, error) from error
 
 
-def _cannot_write(path: Path, error: BaseException) -> OutputError:
-    if "No space left" in str(error):
-        return OutputError(
-            f"The disk is full: {path} could not be written.",
-            "Free some space and run again; finished shards are kept, and --flac makes the others smaller.",
-        )
-    # The library appends its position in its source; the first words are the reason.
-    reason = str(error).split(";")[0].rstrip(".")
-    return OutputError(f"{path} cannot be written: {reason}.", "Fix that and run again; finished shards are kept.")
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        if "No space left" in str(error):
+            raise OutputError(
+                f"The disk is full: {path} could not be written.",
+                "Free some space and run again; finished shards are kept, and --flac makes the others smaller.",
+            ) from error
+        # The library appends where in its file it stood; its first words are the reason.
+        reason = str(error).split(";")[0].rstrip(".")
+        next_step = "Run again when it can; finished shards are kept."
+        raise OutputError(f"{path} cannot be written: {reason}.", next_step) from error
