@@ -144,7 +144,7 @@ class ExampleMaker:
 
     def _cut(self, row: int, frame: int) -> Chunk:
         data = self.reader.read(int(self.table.shard[row]), int(self.table.record[row]))
-        return decode_segment(data, frame * self._hop, self.config.model.segment_samples, all_notes=True)
+        return decode_segment(data, frame * self._hop, self.config.model.segment_samples)
 
     def _tokens(
         self, parts: list[Chunk], first_frames: list[int], ends: list[bool], same_place: bool

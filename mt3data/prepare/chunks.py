@@ -50,14 +50,6 @@ class Chunk:
     def start_seconds(self) -> float:
         return self.start_sample / SAMPLE_RATE_HZ
 
-    @property
-    def notes(self) -> NoteTable:
-        """The notes with times from the start of `audio`: an onset may be negative, an offset beyond the end."""
-        table = self.piece_notes.copy()
-        table["onset"] -= self.start_seconds
-        table["offset"] -= self.start_seconds
-        return table
-
 
 def to_int16(audio: Float[np.ndarray, " samples"]) -> tuple[Int16[np.ndarray, " samples"], int]:
     """Audio rounded to int16, and how many samples were outside its range by more than rounding and were clipped."""
@@ -71,9 +63,9 @@ def to_int16(audio: Float[np.ndarray, " samples"]) -> tuple[Int16[np.ndarray, " 
     return result, num_clipped
 
 
-def notes_between(notes: NoteTable, start_seconds: float, end_seconds: float, margin: float = 0.0) -> NoteTable:
-    """The notes that sound between two times of the piece, `margin` seconds more at either side, in their order."""
-    return notes[_sounds_between(notes, start_seconds - margin, end_seconds + margin)]
+def notes_between(notes: NoteTable, start_seconds: float, end_seconds: float) -> NoteTable:
+    """The notes that sound between two times of the piece, in their order."""
+    return notes[_sounds_between(notes, start_seconds, end_seconds)]
 
 
 def cut_chunks(audio: Int16[np.ndarray, " samples"], notes: NoteTable) -> list[Chunk]:
@@ -122,13 +114,13 @@ def decode_chunk(data: bytes) -> Chunk:
     return Chunk(_unpack(header, data, 0, header.num_samples), _notes(header, data), header.start_sample)
 
 
-def decode_segment(data: bytes, start_sample: int, num_samples: int, all_notes: bool = False) -> Chunk:
-    """A section of a chunk: `num_samples` from `start_sample` (within the chunk), zeros after its end.
+def decode_segment(data: bytes, start_sample: int, num_samples: int) -> Chunk:
+    """A part of a chunk: `num_samples` from `start_sample` (within the chunk), zeros where the chunk is over.
 
-    Its notes are those of the section and those within MARGIN_SECONDS of it, or with `all_notes` those of the whole
-    chunk: if notes of the same pitch overlap, the codec also needs those that have ended. Uncompressed audio is not
-    copied unless it has to be padded, and its checksum is not compared (ArrayRecord has compared its
-    own); header and notes are checked. Raises `DatasetError` for a damaged or newer record.
+    Its notes are those of the whole chunk: where notes of one pitch overlap, the codec asks for those that have ended,
+    too. Audio that is stored as it is is not copied unless it has to be padded, and its checksum is not compared
+    (ArrayRecord has compared its own); header and notes are checked. Raises `DatasetError` for a damaged or newer
+    record.
     """
     header = _read_header(data)
     if start_sample < 0 or num_samples < 1:
@@ -136,11 +128,7 @@ def decode_segment(data: bytes, start_sample: int, num_samples: int, all_notes: 
     audio = _unpack(header, data, start_sample, min(start_sample + num_samples, header.num_samples))
     if len(audio) < num_samples:
         audio = np.concatenate([audio, np.zeros(num_samples - len(audio), np.int16)])
-    first = header.start_sample + start_sample
-    if all_notes:
-        return Chunk(audio, _notes(header, data), first)
-    seconds = first / SAMPLE_RATE_HZ, (first + num_samples) / SAMPLE_RATE_HZ
-    return Chunk(audio, notes_between(_notes(header, data), *seconds, MARGIN_SECONDS), first)
+    return Chunk(audio, _notes(header, data), header.start_sample + start_sample)
 
 
 def _sounds_between(notes: NoteTable, start: float, end: float) -> Bool[np.ndarray, " notes"]:

@@ -10,13 +10,11 @@ from mt3core.errors import DatasetError
 from mt3core.notes.table import NOTE_DTYPE, note_table
 from mt3data.prepare.chunks import (
     CHUNK_SAMPLES,
-    MARGIN_SECONDS,
     SAMPLE_RATE_HZ,
     cut_chunks,
     decode_chunk,
     decode_segment,
     encode_chunk,
-    notes_between,
     to_int16,
 )
 from mt3data.prepare.manifest import (
@@ -69,9 +67,7 @@ def test_a_segment_is_a_part_of_the_chunk_with_zeros_after_it(notes, flac, start
     expected = np.concatenate([audio, np.zeros(12_000, np.int16)])[start : start + length]
     assert np.array_equal(segment.audio, expected)
     assert segment.start_sample == chunk_start + start
-    first = (chunk_start + start) / SAMPLE_RATE_HZ
-    wanted = notes_between(notes, first, first + length / SAMPLE_RATE_HZ, MARGIN_SECONDS)
-    assert segment.piece_notes.tobytes() == wanted.tobytes()
+    assert segment.piece_notes.tobytes() == notes.tobytes()
 
 
 def test_a_raw_segment_is_a_view_of_the_record():
@@ -113,8 +109,8 @@ def test_with_a_held_note_come_those_of_its_pitch_that_end_it_for_the_codec():
 def test_times_count_from_the_start_of_the_chunk_or_of_the_piece():
     notes = note_table([(8.0, 9.0, 60, 90, 0, False)])
     _, second = cut_chunks(random_audio(2 * CHUNK_SAMPLES), notes)
-    assert second.notes["onset"].tolist() == [8.0 - CHUNK_SECONDS]
-    assert second.notes["offset"].tolist() == [9.0 - CHUNK_SECONDS]
+    assert second.piece_notes["onset"].tolist() == [8.0]
+    assert second.piece_notes["offset"].tolist() == [9.0]
     assert second.piece_notes["onset"].tolist() == [8.0]
 
 

@@ -39,7 +39,7 @@ def test_what_does_not_fit_the_audio_is_noted(tmp_path, capsys):
     assert words["train__rest"] == "silent"
     assert "train__nothing" not in words
     (chunk,) = chunks_of(tmp_path / "cache", track="train__long_notes")
-    assert chunk.notes["offset"].tolist() == [9.0, 5.0]
+    assert chunk.piece_notes["offset"].tolist() == [9.0, 5.0]
 
 
 def test_slakh_keeps_stems_apart_and_sums_their_notes_for_the_mix(tmp_path):
