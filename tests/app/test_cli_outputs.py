@@ -100,7 +100,7 @@ def test_standard_output_takes_one_format_and_several_recordings_as_lines_only(m
     assert len(planned("a", output="-", formats=("jsonl",))) == 2
     with pytest.raises(UsageError, match="2 recordings cannot share standard output as json"):
         plan([Path("a")], "-", ("json",), False)
-    with pytest.raises(UsageError, match="takes one format"):
+    with pytest.raises(UsageError, match="only one format"):
         plan([Path("song.wav")], "-", ("json", "csv"), False)
 
 
