@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mt3core.errors import MidiError
-from mt3core.notes.midi_reading import read_content
+from mt3core.notes.midi_reading import MidiContent, read_content
 from mt3core.notes.table import SUSTAIN_DOWN, SUSTAIN_PEDAL, NoteTable
 from mt3data.readers.defects import defect
 from mt3data.readers.tracks import MIX, Defect
@@ -20,16 +20,17 @@ _LONGEST_PEDAL_SECONDS = 60.0
 _SILENT_END_SECONDS = 30.0
 
 
-def check_file(track: str, stem: str, path: Path) -> list[Defect]:
-    """Reports what the reader of a MIDI file corrects silently."""
+def check_file(track: str, stem: str, path: Path, is_piano: bool) -> list[Defect]:
+    """Tells of what the reader of a MIDI file mends without a word, and of a recorded piano's pedal."""
     try:
         content = read_content(path, drop_empty=True)
     except MidiError:
-        return []  # reported when the notes are read
+        return []  # reported by whoever reads the notes
+    found = check_pedal(track, path, content) if is_piano else []
     if content.changes_tempo_after_first_track:
-        problem = f"{path} changes its tempo on a track other than the first; all tempo changes are used."
-        return [defect(track, stem, "tempo_on_other_track", problem, skips=False)]
-    return []
+        problem = f"{path} changes its tempo on a track other than the first; the times follow all of its changes."
+        found.append(defect(track, stem, "tempo_on_other_track", problem, skips=False))
+    return found
 
 
 def check_notes(track: str, stem: str, notes: NoteTable, duration_seconds: float | None) -> list[Defect]:
@@ -76,12 +77,8 @@ def check_ending(
     return [defect(track, stem, "audio_longer", problem, skips=False)]
 
 
-def check_pedal(track: str, path: Path) -> list[Defect]:
-    """Unusual uses of the sustain pedal of a recorded piano; none is corrected."""
-    try:
-        content = read_content(path, drop_empty=True)
-    except MidiError:
-        return []
+def check_pedal(track: str, path: Path, content: MidiContent) -> list[Defect]:
+    """What is odd about the sustain pedal of a recorded piano; nothing of it is mended."""
     controls = content.controls[content.controls[:, 1] == SUSTAIN_PEDAL].tolist()
     if not controls:
         return [defect(track, MIX, "no_pedal", f"{path} does not use the sustain pedal.", skips=False)]

@@ -17,7 +17,7 @@ from mt3core.processes import map_in_processes
 from mt3core.processors import num_processors
 from mt3data.checks.across_splits import across_splits
 from mt3data.checks.audio_checks import Heard, check_sound, hear
-from mt3data.checks.label_checks import check_ending, check_file, check_notes, check_pedal
+from mt3data.checks.label_checks import check_ending, check_file, check_notes
 from mt3data.checks.label_fit import SAMPLE_RATE_HZ
 from mt3data.checks.music_checks import Music, check_music, hear_music
 from mt3data.readers import maestro
@@ -116,9 +116,8 @@ def _read_notes(track: Track, stem: Stem | None) -> tuple[NoteTable | None, list
     """The notes of a stem, or of the track if `stem` is None; None and the reason if they cannot be read."""
     name = MIX if stem is None else stem.name
     path = track.midi if stem is None else stem.midi
-    found = check_file(track.name, name, path) if path else []
-    if stem is None and path is not None and track.dataset == maestro.KIND:
-        found += check_pedal(track.name, path)
+    is_piano = stem is None and track.dataset == maestro.KIND
+    found = check_file(track.name, name, path, is_piano) if path else []
     try:
         return track_notes(track) if stem is None else stem_notes(track, stem), found
     except DatasetError:  # the reader has reported it
