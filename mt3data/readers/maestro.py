@@ -7,9 +7,10 @@ file is a list with one object per piece. File names are relative to the data se
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -39,7 +40,7 @@ def read(root: Path) -> Dataset:
     `DatasetError` if no metadata can be read.
     """
     rows, defects = _read_metadata(root)
-    find = _FileFinder(root)
+    listed = functools.cache(files_by_stem)
     tracks: dict[str, Track] = {}
     seen: set[str] = set()
     compositions = []
@@ -57,7 +58,8 @@ def read(root: Path) -> Dataset:
         name = track_name(midi_name.stem)
         if name in tracks:
             name = track_name(str(midi_name.with_suffix("")))
-        audio, midi = find(row["audio_filename"], AUDIO_SUFFIXES), find(row["midi_filename"], MIDI_SUFFIXES)
+        audio = _find(listed, root / row["audio_filename"], AUDIO_SUFFIXES)
+        midi = _find(listed, root / row["midi_filename"], MIDI_SUFFIXES)
         for kind, path, column in (("missing_audio", audio, "audio_filename"), ("missing_midi", midi, "midi_filename")):
             if path is None:
                 defects.append(defect(name, MIX, kind, f"There is no file {root / row[column]}."))
@@ -67,20 +69,10 @@ def read(root: Path) -> Dataset:
     return Dataset(KIND, root, in_order(tracks.values()), tuple(defects))
 
 
-class _FileFinder:
-    """Finds files by the names in the metadata; each folder is listed once."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._listed: dict[tuple[Path, tuple[str, ...]], dict[str, list[Path]]] = {}
-
-    def __call__(self, relative: str, suffixes: tuple[str, ...]) -> Path | None:
-        path = self._root / relative
-        key = (path.parent, suffixes)
-        if key not in self._listed:
-            self._listed[key] = files_by_stem(*key)
-        candidates = self._listed[key].get(unicodedata.normalize("NFC", path.stem), [])
-        return path if path in candidates else candidates[0] if candidates else None
+def _find(listed: Callable[..., dict[str, list[Path]]], path: Path, suffixes: tuple[str, ...]) -> Path | None:
+    """A file by its name in the metadata, or under another suffix, where its folder (see `files_by_stem`) has it."""
+    candidates = listed(path.parent, suffixes).get(unicodedata.normalize("NFC", path.stem), [])
+    return path if path in candidates else candidates[0] if candidates else None
 
 
 def _composition(row: dict[str, Any]) -> list[str]:

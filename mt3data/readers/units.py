@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -81,13 +81,13 @@ def plan_units(dataset: Dataset, settings: Settings) -> list[Unit]:
     """
     chosen = [track for track in in_order(dataset.tracks) if track.split in settings.splits]
     size = max(1, min(_MOST_TRACKS.get(dataset.kind, _MOST_TRACKS_OTHERWISE), len(chosen) // _SHARDS_AIMED_AT))
-    recordings = _Recordings(dataset)
+    recordings_of = _recordings_of(dataset)
     units = []
     for split in settings.splits:
         tracks = [track for track in chosen if track.split == split]
         for number, start in enumerate(range(0, len(tracks), size)):
             group = tracks[start : start + size]
-            found = tuple(recording for track in group for recording in recordings.of(track))
+            found = tuple(recording for track in group for recording in recordings_of(track))
             digest = _digest(dataset.root, group, found, settings)
             units.append(Unit(f"{split}-{number:05d}", found, digest))
     return units
@@ -103,27 +103,26 @@ def faults(dataset: Dataset, settings: Settings) -> list[Defect]:
     ]
 
 
-class _Recordings:
-    """Which files of a track are prepared, given the defects its reader found."""
+def _recordings_of(dataset: Dataset) -> Callable[[Track], Iterator[Recording]]:
+    """Which files of a track are prepared, after all that its reader found."""
+    left_out = skipped(dataset.defects)
+    whole = {one.track for one in dataset.defects if one.skips and one.kind.startswith(_WHOLE_TRACK_KINDS)}
+    words: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for one in dataset.defects:
+        if not one.skips:
+            words[one.track, one.stem].add(one.kind)
 
-    def __init__(self, dataset: Dataset) -> None:
-        self._skipped = skipped(dataset.defects)
-        self._whole = {one.track for one in dataset.defects if one.skips and one.kind.startswith(_WHOLE_TRACK_KINDS)}
-        self._words: dict[tuple[str, str], list[str]] = defaultdict(list)
-        for one in dataset.defects:
-            if not one.skips:
-                self._words[one.track, one.stem].append(one.kind)
-
-    def of(self, track: Track) -> Iterator[Recording]:
-        if track.name in self._whole:
+    def of(track: Track) -> Iterator[Recording]:
+        if track.name in whole:
             return
         places: list[tuple[Stem | None, Path | None]] = [(None, track.audio)]
         places += [(stem, stem.audio) for stem in track.stems if stem.midi is not None]
         for stem, audio in places:
             name = MIX if stem is None else stem.name
-            if audio is not None and (track.name, name) not in self._skipped:
-                words = self._words[track.name, MIX] + (self._words[track.name, name] if stem else [])
-                yield Recording(track, stem, audio, tuple(sorted(set(words))))
+            if audio is not None and (track.name, name) not in left_out:
+                yield Recording(track, stem, audio, tuple(sorted(words[track.name, MIX] | words[track.name, name])))
+
+    return of
 
 
 def _digest(root: Path, tracks: list[Track], recordings: tuple[Recording, ...], settings: Settings) -> str:
