@@ -34,13 +34,7 @@ def mix_audio(
     for index, part in enumerate(parts):
         scale = 1.0 / (peak(part) or 1.0) if normalise else 1.0 / FULL_SCALE
         total += part * np.float32(scale * (gains[index] if gains is not None else 1.0))
-    return normalise_peak(total) if normalise else limit_peak(total)
-
-
-def normalise_peak(samples: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " samples"]:
-    """Scaled in place to a peak of 1; silence stays silent."""
-    samples *= np.float32(1.0 / (peak(samples) or 1.0))
-    return samples
+    return total * np.float32(1.0 / (peak(total) or 1.0)) if normalise else limit_peak(total)
 
 
 def limit_peak(samples: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " samples"]:
