@@ -10,6 +10,7 @@ A dataclass derived from `Checked` rejects invalid values as soon as it is made.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -145,44 +146,39 @@ def parse_value(owner: type, field: str, path: str, text: str) -> Any:
     kind = _kinds(owner)[field]
     try:
         return _parsed(kind, text)
-    except _Unfit:
-        raise UsageError(f"{path} cannot be set to {text!r}.", f"Use {_described(kind)}.") from None
-
-
-class _Unfit(Exception):
-    """The text is not a value of the type."""
+    except (KeyError, ValueError):
+        raise UsageError(f"{path} cannot be {text!r}.", f"Give {_described(kind)}.") from None
 
 
 def _parsed(kind: Any, text: str) -> Any:
+    """Raises `KeyError` or `ValueError` where the text is no value of the type."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return _parsed(arguments[0], text)
     if origin in (Union, types.UnionType):
         return _parsed_union(arguments, text)
     if origin is Literal:
-        return _one_of({str(choice): choice for choice in arguments}, text)
+        return {str(choice): choice for choice in arguments}[text]
     if origin is tuple:
         return _parsed_tuple(arguments, text)
     if kind is bool:
-        return _one_of({**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False)}, text.lower())
+        return {**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False)}[text.lower()]
     if kind in (int, float):
         return _number(kind, text)
     if kind is str:
         return text
     if hasattr(kind, "from_text") and (found := kind.from_text(text)) is not None:
         return found
-    raise _Unfit
+    raise ValueError
 
 
 def _parsed_union(kinds: tuple[Any, ...], text: str) -> Any:
     if type(None) in kinds and text.lower() in _NONE:
         return None
     for kind in kinds:
-        try:
+        with contextlib.suppress(KeyError, ValueError):
             return _parsed(kind, text)
-        except _Unfit:
-            continue
-    raise _Unfit
+    raise ValueError
 
 
 def _parsed_tuple(kinds: tuple[Any, ...], text: str) -> tuple[Any, ...]:
@@ -190,41 +186,22 @@ def _parsed_tuple(kinds: tuple[Any, ...], text: str) -> tuple[Any, ...]:
     inner = text[1:-1] if text[:1] + text[-1:] in ("()", "[]") else text
     parts = [part.strip() for part in inner.split(",")] if inner.strip() else []
     if len(kinds) == 2 and kinds[1] is Ellipsis:
-        return tuple(_parsed(kinds[0], _not_empty(part)) for part in parts)
+        if not all(parts):
+            raise ValueError
+        return tuple(_parsed(kinds[0], part) for part in parts)
     if len(parts) != len(kinds):
-        raise _Unfit
+        raise ValueError
     return tuple(_parsed(kind, part) for kind, part in zip(kinds, parts, strict=True))
 
 
 def _number(kind: type, text: str) -> int | float:
-    """Digits with or without `_`; an int may be written `1e6` if it is whole."""
-    try:
-        value = float(text)
-        if kind is float:
-            if math.isnan(value):
-                raise _Unfit
-            return value
-        return int(text) if set(text) <= set("+-_0123456789") else _whole(value)
-    except ValueError:
-        raise _Unfit from None
-
-
-def _whole(value: float) -> int:
-    if not value.is_integer():  # neither are NaN and infinity
-        raise _Unfit
-    return int(value)
-
-
-def _one_of(choices: dict[str, Any], text: str) -> Any:
-    if text not in choices:
-        raise _Unfit
-    return choices[text]
-
-
-def _not_empty(text: str) -> str:
-    if not text:
-        raise _Unfit
-    return text
+    """Digits with or without `_`; an int also as `1e6`, where that is whole."""
+    if kind is int and set(text) <= set("+-_0123456789"):
+        return int(text)
+    value = float(text)
+    if math.isnan(value) or (kind is int and not value.is_integer()):
+        raise ValueError
+    return kind(value)
 
 
 def _described(kind: Any) -> str:
