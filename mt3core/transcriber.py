@@ -65,7 +65,7 @@ class BaseTranscriber(abc.ABC):
     ) -> Transcription:
         """The same for mono float32 samples at the model's own rate; `name` goes into the result."""
         pieces = segments(len(samples), self.config)
-        log_mels = (self._log_mel(samples, piece) for piece in pieces)
+        log_mels = (log_mel_segments(samples, [piece], self.config)[0] for piece in pieces)
         ready: dict[int, Generated] = {}
         decoder = NoteDecoder(self.config.vocabulary)
         written: list[SegmentTokens] = []
@@ -87,9 +87,6 @@ class BaseTranscriber(abc.ABC):
             audio=name,
             remark=remark_on(measure_level(samples, rate_hz), notes),
         )
-
-    def _log_mel(self, samples: np.ndarray, piece: AudioSegment) -> np.ndarray:
-        return log_mel_segments(samples, [piece], self.config)[0]
 
     def _decode_notes(
         self, decoder: NoteDecoder, pieces: list[AudioSegment], index: int, generated: Generated

@@ -6,7 +6,6 @@ Reading one runs no code.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -121,7 +120,7 @@ def check_fit(found: ModelConfig, wanted: ModelConfig, source: str) -> None:
     """Raises `ModelError` naming every difference that makes weights of one model useless to another."""
     differences = []
     for part in ("network", "spectrogram", "vocabulary"):
-        theirs, ours = _fields(getattr(found, part)), _fields(getattr(wanted, part))
+        theirs, ours = vars(getattr(found, part)), vars(getattr(wanted, part))
         differences += [
             f"{part}.{name} {_shown(theirs[name])} instead of {_shown(ours[name])}"
             for name in ours
@@ -133,10 +132,6 @@ def check_fit(found: ModelConfig, wanted: ModelConfig, source: str) -> None:
             "Train the matching model (--set model=PRESET, or --set model.network.NAME=VALUE), or use "
             "other weights with --init.",
         )
-
-
-def _fields(values: Any) -> dict[str, Any]:
-    return {field.name: getattr(values, field.name) for field in dataclasses.fields(values)}
 
 
 def _shown(value: Any) -> str:

@@ -113,9 +113,7 @@ class NoteDecoder:
         elif kind == _PROGRAM:
             self._program = value
         elif kind == _DRUM:
-            if self._velocity == 0:
-                return False
-            if self._is_too_soon((_DRUMS, value), time):
+            if self._velocity == 0 or self._is_too_soon((_DRUMS, value), time):
                 return False
             self._rows.append((time, time + MIN_NOTE_SECONDS, value, self._velocity, 0, True))
         else:

@@ -26,18 +26,12 @@ def mix_events(parts: Sequence[Int[np.ndarray, " _"]], vocabulary: Vocabulary) -
     section, and a decoder accepts only the first as one. If the notes of the parts are available, encoding
     all of them together gives one tie section for the mix.
     """
-    ids: list[np.ndarray] = []
-    steps: list[np.ndarray] = []
-    order: list[np.ndarray] = []
-    for index, part in enumerate(parts):
-        part_ids, part_steps = _events_with_steps(np.asarray(part, dtype=np.int64), vocabulary)
-        ids.append(part_ids)
-        steps.append(part_steps)
-        order.append(np.where(part_steps == 0, -index, index))
-    if not ids:
+    if not parts:
         return np.zeros(0, dtype=np.int32)
+    ids, steps = zip(*(_events_with_steps(np.asarray(part, np.int64), vocabulary) for part in parts), strict=True)
+    number = np.repeat(np.arange(len(parts)), list(map(len, steps)))
     all_ids, all_steps = np.concatenate(ids), np.concatenate(steps)
-    by_time = np.lexsort((np.concatenate(order), all_steps))
+    by_time = np.lexsort((np.where(all_steps == 0, -number, number), all_steps))
     all_ids, all_steps = all_ids[by_time], all_steps[by_time]
     positions = np.flatnonzero(np.diff(all_steps, prepend=0))
     positions, shifts = split_shifts(positions, all_steps[positions], vocabulary.max_shift_steps)
