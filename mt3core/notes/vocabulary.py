@@ -71,13 +71,6 @@ class Vocabulary:
             raise ValueError(f"A {kind} event must have a value from 0 to {last - first}, not {value}.")
         return first + value
 
-    def event(self, event_id: int) -> tuple[EventType, int]:
-        """Type and value of an event id. Raises `ValueError` for an id outside the vocabulary."""
-        for kind, (first, last) in self.event_ranges.items():
-            if first <= event_id <= last:
-                return kind, event_id - first
-        raise ValueError(f"An event id must be between 0 and {self.num_classes - 1}, not {event_id}.")
-
     def is_type(self, kind: EventType, events: Int[np.ndarray, "*shape"]) -> np.ndarray:
         """Boolean array: which event ids are of this type."""
         first, last = self.event_ranges[kind]

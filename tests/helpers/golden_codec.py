@@ -1,6 +1,7 @@
 """The cases of the original's codec in `golden/codec_sequences.json`, and the vocabulary of each."""
 
 from mt3core.config.model import VocabularyConfig
+from mt3core.notes.vocabulary import Vocabulary
 
 ENTRIES = (
     "multi_mt3",
@@ -22,3 +23,11 @@ def config_of(entry: dict) -> VocabularyConfig:
         onsets_only=entry["spec"] == "onsets",
         program_granularity=entry["program_granularity"],
     )
+
+
+def event_of(vocabulary: Vocabulary, event_id: int) -> tuple[str, int]:
+    """Type and value of an event id."""
+    ((kind, first),) = [
+        (kind, first) for kind, (first, last) in vocabulary.event_ranges.items() if first <= event_id <= last
+    ]
+    return kind, event_id - first

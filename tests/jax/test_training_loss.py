@@ -12,6 +12,7 @@ pytest.importorskip("flax")
 
 import jax.numpy as jnp  # noqa: E402
 from flax import nnx  # noqa: E402
+from golden_codec import event_of  # noqa: E402
 from packed_batches import (  # noqa: E402
     LENGTHS,
     QUICKLY,
@@ -196,7 +197,7 @@ def test_tokens_are_of_the_types_of_their_events(preset):
     assert EVENT_TYPES[types[EOS_ID]] == "end"
     assert types[[0, 2]].tolist() == [-1, -1]
     events = np.arange(vocabulary.num_classes)
-    assert [EVENT_TYPES[t] for t in types[events + 3]] == [vocabulary.event(event)[0] for event in events.tolist()]
+    assert [EVENT_TYPES[t] for t in types[events + 3]] == [event_of(vocabulary, event)[0] for event in events.tolist()]
     assert (types[vocabulary.num_classes + 3 :] == -1).all()
 
 
