@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,10 @@ def write_orbax(
     table = parameters(config.network)
     check_weights(config.network, arrays, "the weights")
     checkpoint = _import_orbax()
-    tree = _nest({p.flax_name: p.flip(np.asarray(arrays[p.torch_name], np.float32)) for p in table})
+    from flax.traverse_util import unflatten_dict
+
+    flat = {p.flax_name: p.flip(np.asarray(arrays[p.torch_name], np.float32)) for p in table}
+    tree = unflatten_dict(flat, sep=".")
     items = checkpoint.args.Composite(
         **{
             PARAMS_ITEM: checkpoint.args.StandardSave(tree),
@@ -88,7 +91,10 @@ def is_orbax_directory(path: str | os.PathLike[str]) -> bool:
 
 def _read_tree(tree_directory: Path, path: str) -> tuple[ModelConfig, dict[str, np.ndarray]]:
     _check_files(tree_directory)
-    found = dict(_flatten(_restore_parameters(tree_directory.resolve())))
+    from mt3jax.loading import flatten
+
+    leaves = flatten(_restore_parameters(tree_directory.resolve()))
+    found = {name: np.asarray(leaf) for name, leaf in leaves.items() if leaf is not None}
     shapes = {name: array.shape for name, array in found.items()}
     config = _read_config(tree_directory) or recognise_config(shapes, path)
     table = parameters(config.network)
@@ -151,22 +157,3 @@ def _read_config(tree_directory: Path) -> ModelConfig | None:
                 except ValueError as error:
                     raise ModelError(f"{path} is not a configuration ({error}).") from error
     return None
-
-
-def _nest(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for name, array in flat.items():
-        *parents, leaf = name.split(".")
-        branch = tree
-        for part in parents:
-            branch = branch.setdefault(part, {})
-        branch[leaf] = array
-    return tree
-
-
-def _flatten(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    for part, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{part}.")
-        elif value is not None:
-            yield f"{prefix}{part}", np.asarray(value)

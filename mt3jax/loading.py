@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
+from flax import nnx, traverse_util
 
 from mt3core.config.model import ModelConfig
 from mt3core.errors import UsageError
@@ -51,23 +51,14 @@ def _abstract_network(config: ModelConfig) -> tuple[Any, Any]:
 
 
 def nest(flat: Mapping[str, Any]) -> dict:
-    """`{"a.0.b": x}` as `{"a": {0: {"b": x}}}`: Flax's pure dictionary, with integers for list indices."""
-    tree: dict = {}
-    for name, value in flat.items():
-        *parents, leaf = (int(part) if part.isdigit() else part for part in name.split("."))
-        branch = tree
-        for part in parents:
-            branch = branch.setdefault(part, {})
-        branch[leaf] = value
-    return tree
+    """`{"a.0.b": x}` as `{"a": {0: {"b": x}}}`: Flax's pure dictionary, list places being integers."""
+    paths = {name: tuple(int(part) if part.isdigit() else part for part in name.split(".")) for name in flat}
+    return traverse_util.unflatten_dict({paths[name]: value for name, value in flat.items()})
 
 
-def flatten(tree: Mapping, prefix: str = "") -> dict[str, jax.Array]:
+def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
     """The inverse of `nest`."""
-    flat: dict[str, jax.Array] = {}
-    for part, value in tree.items():
-        flat |= flatten(value, f"{prefix}{part}.") if isinstance(value, Mapping) else {f"{prefix}{part}": value}
-    return flat
+    return {prefix + ".".join(map(str, path)): leaf for path, leaf in traverse_util.flatten_dict(tree).items()}
 
 
 def choose_device(device: str = "auto") -> jax.Device:

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flax.traverse_util import flatten_dict
+
 from mt3core.config.training import TrainingConfig
 from mt3core.config.values import is_free
 from mt3core.errors import TrainingError
@@ -108,11 +110,11 @@ def write_run_record(directory: Path, config: TrainingConfig) -> None:
 
 
 def differences(before: Mapping[str, Any], config: TrainingConfig) -> list[Change]:
-    """The fields whose values have changed. A field that an older version did not have counts as having its default."""
-    # Through JSON, like the earlier values: tuples become lists.
-    now = _flat(json.loads(json.dumps(dataclasses.asdict(config))))
-    default = _flat(json.loads(json.dumps(dataclasses.asdict(TrainingConfig(name="default")))))
-    was = {**default, **_flat(before)}
+    """The fields whose values are others now. One that a run of an older version had not yet has its default."""
+    # Through JSON, as the values of before were: tuples become lists.
+    now = flatten_dict(json.loads(json.dumps(dataclasses.asdict(config))), sep=".")
+    default = flatten_dict(json.loads(json.dumps(dataclasses.asdict(TrainingConfig(name="default")))), sep=".")
+    was = {**default, **flatten_dict(before, sep=".")}
     return [Change(field, was[field], value) for field, value in now.items() if was.get(field) != value]
 
 
@@ -146,13 +148,6 @@ def _git(root: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat
 
 
 def _shown(value: Any) -> str:
