@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -57,17 +58,8 @@ def init_state(config: TrainingConfig, mesh: Mesh, arrays: Mapping[str, np.ndarr
     Raises `ModelError` if `arrays` do not match the network.
     """
     params = drawn_params(config.model, config.seed) if arrays is None else given_params(config.model, arrays)
-    shardings = state_shardings_of(config, mesh)
-    # Each leaf in memory of its own, since all of it is donated to the first step.
-    return TrainState(
-        params=place(params, shardings.params),
-        opt_state=place(make_optimizer(config.optimizer).init(params), shardings.opt_state),
-        ema=place(params, shardings.ema) if config.optimizer.ema_decay else None,
-        step=place(np.zeros((), np.int32), shardings.step),
-        norm_mean=place(np.zeros((), np.float32), shardings.norm_mean),
-        num_skipped=place(np.zeros((), np.int32), shardings.num_skipped),
-        skipped_in_row=place(np.zeros((), np.int32), shardings.skipped_in_row),
-    )
+    # Each leaf in memory of its own, since all of it is given away to the first step.
+    return place(_first_state(config, params), state_shardings_of(config, mesh))
 
 
 def abstract_state(config: TrainingConfig, mesh: Mesh) -> TrainState:
@@ -102,14 +94,16 @@ def drawn_params(config: ModelConfig, seed: int) -> Any:
 
 
 def _shapes(config: TrainingConfig) -> TrainState:
-    params = abstract_params(config.model)
-    number, count = (jax.ShapeDtypeStruct((), kind) for kind in (jnp.float32, jnp.int32))
+    return jax.eval_shape(functools.partial(_first_state, config), abstract_params(config.model))
+
+
+def _first_state(config: TrainingConfig, params: Any) -> TrainState:
     return TrainState(
         params=params,
-        opt_state=jax.eval_shape(make_optimizer(config.optimizer).init, params),
+        opt_state=make_optimizer(config.optimizer).init(params),
         ema=params if config.optimizer.ema_decay else None,
-        step=count,
-        norm_mean=number,
-        num_skipped=count,
-        skipped_in_row=count,
+        step=np.zeros((), np.int32),
+        norm_mean=np.zeros((), np.float32),
+        num_skipped=np.zeros((), np.int32),
+        skipped_in_row=np.zeros((), np.int32),
     )
