@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import flax
 import jax
 import numpy as np
 
@@ -79,7 +80,8 @@ def train(
     mesh = make_mesh(config.compute)
     check_batch(config, mesh)
     run_directory = Path(run_directory)
-    say(f"{mesh.devices.size} x {mesh.devices.flat[0].device_kind}, {jax.process_count()} process(es); {_versions()}")
+    program = f"jax {jax.__version__}, flax {flax.__version__}"
+    say(f"{mesh.devices.size} x {mesh.devices.flat[0].device_kind}, {jax.process_count()} process(es); {program}")
 
     # ---- Data, and the folder of the run
     pipeline = training_pipeline(
@@ -256,12 +258,6 @@ class _Run:
         if result.table:
             self.console.say(result.table)
         return result.metrics
-
-
-def _versions() -> str:
-    import flax
-
-    return f"jax {jax.__version__}, flax {flax.__version__}"
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ class LastAndBest:
         return kept
 
 
-class Checkpoints:
+class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     """Saves and restores a run's state. All processes call the same methods in the same order.
 
     Opening creates the folder and `run.json`, and removes what a killed process had not finished writing.
@@ -205,9 +205,6 @@ class Checkpoints:
                 self._lock.close()
                 self._lock = None
 
-    def __enter__(self) -> Checkpoints:
-        return self
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
@@ -265,18 +262,15 @@ class Checkpoints:
             yield
         except MT3Error:
             raise
-        except Exception as error:  # Orbax, TensorStore and the file system raise many kinds
-            raise self._failure(error) from error
-
-    def _failure(self, error: Exception) -> TrainingError:
-        self._has_failed = True
-        self._remove_half_written()
-        self._manager.reload()  # it has forgotten the old steps that it was going to delete after this one
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        return TrainingError(
-            f"Checkpoint {self._saving} could not be written to {self.directory}: {reason.rstrip('.')}.",
-            "Earlier checkpoints are untouched: make sure that the disk has space, then run the same command again.",
-        )
+        except Exception as error:  # whatever Orbax, TensorStore and the file system raise
+            self._has_failed = True
+            self._remove_half_written()
+            self._manager.reload()  # it has forgotten old steps that it was going to delete after this one
+            raise TrainingError(
+                f"Checkpoint {self._saving} could not be written to {self.directory}: {_reason(error)}.",
+                "Earlier checkpoints are untouched: make sure that the disk has room, and start the same command "
+                "again.",
+            ) from error
 
     # ---- Restoring
 
@@ -288,8 +282,8 @@ class Checkpoints:
         restored = None
         try:
             restored = self._read(step, abstract_state)
-        except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
-            problem = (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".")
+        except Exception as error:  # Orbax and TensorStore raise many kinds for broken files
+            problem = _reason(error)
         if not true_for_all_processes(restored is not None):
             return None, problem or "another process could not read it"
         return restored, ""
@@ -321,6 +315,10 @@ class Checkpoints:
             aside = self.directory / f"{step}.broken"
             shutil.rmtree(aside, ignore_errors=True)
             (self.directory / str(step)).rename(aside)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".")
 
 
 def _read_metrics(directory: Path) -> dict[str, float]:

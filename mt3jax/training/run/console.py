@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import time
@@ -46,7 +47,7 @@ def duration_text(seconds: float) -> str:
     return f"{days} d {hours % 24} h"
 
 
-class Console:
+class Console(contextlib.AbstractContextManager["Console"]):
     """Progress and messages of a run. Close it, or use it as a context, so that the terminal is left in order.
 
     On a terminal (standard error) a live line follows each step, with messages above it; elsewhere each
@@ -69,7 +70,7 @@ class Console:
         self._step = first_step
         self._begun: tuple[int, float] | None = None  # step and time of the first report: until then it compiles
         self._bar: Any = None
-        if is_terminal if is_terminal is not None else sys.stderr.isatty():
+        if is_shown and (sys.stderr.isatty() if is_terminal is None else is_terminal):
             self._open_bar()
 
     def say(self, text: str) -> None:
@@ -117,15 +118,10 @@ class Console:
             self._bar = None
             self._say(progress_line(self._step, self._num_steps, self._figures))
 
-    def __enter__(self) -> Console:
-        return self
-
     def __exit__(self, *exception: object) -> None:
         self.close()
 
     def _open_bar(self) -> None:
-        if not self._is_shown:
-            return
         from rich.console import Console as Terminal
         from rich.progress import BarColumn, Progress, TextColumn
 

@@ -7,6 +7,7 @@ from its last checkpoint; lines of later steps are then dropped, so the file rea
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -29,8 +30,8 @@ WANDB_ID_NAME = "wandb_id.txt"
 Scalars = Mapping[str, float]
 
 
-class RunLog:
-    """Writes metrics and pictures to every place that the configuration names. Close it, or use it as a context.
+class RunLog(contextlib.AbstractContextManager["RunLog"]):
+    """Writes figures and pictures to every place that the configuration names. Close it, or use it as a context.
 
     Of several hosts only one writes; the others' logs do nothing.
     """
@@ -77,9 +78,6 @@ class RunLog:
         """Writes what is left. Further calls do nothing."""
         while self._outputs:
             self._outputs.pop().close()
-
-    def __enter__(self) -> RunLog:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
