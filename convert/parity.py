@@ -8,7 +8,6 @@ if the network itself is undecided: a tie, with the two best logits closer than 
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -135,7 +134,7 @@ def compare_frameworks(
         torch_notes=len(results[0].notes),
         jax_notes=len(results[1].notes),
         first_note_difference=_first_note_difference(*results),
-        midi_identical=_midi_bytes(results[0]) == _midi_bytes(results[1]),
+        midi_identical=results[0].to_bytes("mid") == results[1].to_bytes("mid"),
     )
 
 
@@ -239,9 +238,3 @@ def _first_note_difference(torch_result: Transcription, jax_result: Transcriptio
         if one != other:
             return number
     return None if len(ours) == len(theirs) else min(len(ours), len(theirs))
-
-
-def _midi_bytes(result: Transcription) -> bytes:
-    buffer = io.BytesIO()
-    result.write(buffer, "mid")
-    return buffer.getvalue()

@@ -37,11 +37,6 @@ class _BrokenFile(Exception):
     """A file arrived, but its content is damaged."""
 
 
-def is_offline() -> bool:
-    """Whether the user has disabled the network."""
-    return bool(os.environ.get(OFFLINE_VARIABLE))
-
-
 def cache_directory(url: str) -> Path:
     """The folder for the files of an address: below `MT3_CACHE` or the user's cache, by host and path."""
     parts = urllib.parse.urlsplit(_https(url))
@@ -56,7 +51,7 @@ def fetch(url: str, progress: Progress | None = None) -> Path:
     reached or has no model, if a file arrives damaged twice, or if it would have to be downloaded offline.
     """
     directory = cache_directory(url)
-    if is_offline() and not is_complete(url):
+    if os.environ.get(OFFLINE_VARIABLE) and not is_complete(url):
         raise ModelError(
             f"{url} has not been downloaded yet, and {OFFLINE_VARIABLE} is set.",
             f"Unset it, or use a local model with --model (this one would be stored in {directory}).",
