@@ -51,7 +51,7 @@ def _abstract_network(config: ModelConfig) -> tuple[Any, Any]:
 
 
 def nest(flat: Mapping[str, Any]) -> dict:
-    """`{"a.0.b": x}` as `{"a": {0: {"b": x}}}`: Flax's pure dictionary, list places being integers."""
+    """`{"a.0.b": x}` as `{"a": {0: {"b": x}}}`: Flax's pure dictionary, with integers for list indices."""
     paths = {name: tuple(int(part) if part.isdigit() else part for part in name.split(".")) for name in flat}
     return traverse_util.unflatten_dict({paths[name]: value for name, value in flat.items()})
 

@@ -147,11 +147,11 @@ def parse_value(owner: type, field: str, path: str, text: str) -> Any:
     try:
         return _parsed(kind, text)
     except (KeyError, ValueError):
-        raise UsageError(f"{path} cannot be {text!r}.", f"Give {_described(kind)}.") from None
+        raise UsageError(f"{path} cannot be set to {text!r}.", f"Use {_described(kind)}.") from None
 
 
 def _parsed(kind: Any, text: str) -> Any:
-    """Raises `KeyError` or `ValueError` where the text is no value of the type."""
+    """Raises `KeyError` or `ValueError` if the text is not a value of the type."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return _parsed(arguments[0], text)
@@ -195,7 +195,7 @@ def _parsed_tuple(kinds: tuple[Any, ...], text: str) -> tuple[Any, ...]:
 
 
 def _number(kind: type, text: str) -> int | float:
-    """Digits with or without `_`; an int also as `1e6`, where that is whole."""
+    """Digits with or without `_`; an int may be written `1e6` if it is whole."""
     if kind is int and set(text) <= set("+-_0123456789"):
         return int(text)
     value = float(text)

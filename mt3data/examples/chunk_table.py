@@ -87,7 +87,7 @@ class ShardReader:
 
     def __init__(self, paths: tuple[str, ...]) -> None:
         self.paths = paths
-        # A reader that is dropped is closed when the last thread that reads from it lets go.
+        # A reader that is dropped is closed when the last thread that reads from it releases it.
         self._reader = functools.lru_cache(MAX_OPEN_SHARDS)(self._open)
 
     def __reduce__(self) -> tuple[type[ShardReader], tuple[tuple[str, ...]]]:
@@ -108,7 +108,8 @@ class ShardReader:
         path = self.paths[shard]
         if not Path(path).is_file():
             raise DatasetError(
-                f"The shard {path} is missing.", "Run mt3 prepare again: it makes what is missing and keeps the rest."
+                f"The shard {path} is missing.",
+                "Run mt3 prepare again: it makes the missing shards and keeps the rest.",
             )
         keep_freed_memory()
         return array_record_module().ArrayRecordReader(path, options=READER_OPTIONS)

@@ -115,12 +115,11 @@ def decode_chunk(data: bytes) -> Chunk:
 
 
 def decode_segment(data: bytes, start_sample: int, num_samples: int) -> Chunk:
-    """A part of a chunk: `num_samples` from `start_sample` (within the chunk), zeros where the chunk is over.
+    """A section of a chunk: `num_samples` from `start_sample` (within the chunk), zeros after its end.
 
-    Its notes are those of the whole chunk: where notes of one pitch overlap, the codec asks for those that have ended,
-    too. Audio that is stored as it is is not copied unless it has to be padded, and its checksum is not compared
-    (ArrayRecord has compared its own); header and notes are checked. Raises `DatasetError` for a damaged or newer
-    record.
+    Its notes are those of the whole chunk: if notes of the same pitch overlap, the codec also needs those that have
+    ended. Uncompressed audio is not copied unless it has to be padded, and its checksum is not compared (ArrayRecord
+    has compared its own); header and notes are checked. Raises `DatasetError` for a damaged or newer record.
     """
     header = _read_header(data)
     if start_sample < 0 or num_samples < 1:

@@ -167,7 +167,7 @@ def shard_problem(path: Path, num_records: int) -> str:
             return f"The shard {path} is truncated or damaged."
         return "" if found >= num_records else f"The shard {path} has {found} records instead of {num_records}."
     finally:
-        with contextlib.suppress(RuntimeError):  # closing a damaged file repeats its complaint
+        with contextlib.suppress(RuntimeError):  # closing a damaged file raises its error again
             reader.close()
 
 

@@ -54,7 +54,7 @@ def claim_folder(out: Path, settings: Settings) -> Path:
 
 
 def unfinished(units: Sequence[Unit], folder: Path) -> list[Unit]:
-    """The units to be done: without a report, changed since, or with failures that may have been mended."""
+    """The units to do: without a report, changed since, or with failures that may have been fixed."""
     reports = [read_report(unit.name, folder) for unit in units]
     pairs = zip(units, reports, strict=True)
     return [unit for unit, report in pairs if report is None or report.digest != unit.digest or report.failures]

@@ -210,7 +210,7 @@ def _writing(path: Path) -> Iterator[None]:
                 f"The disk is full: {path} could not be written.",
                 "Free some space and run again; finished shards are kept, and --flac makes the others smaller.",
             ) from error
-        # The library appends where in its file it stood; its first words are the reason.
+        # The library appends its position in its source; the first words are the reason.
         reason = str(error).split(";")[0].rstrip(".")
-        next_step = "Run again when it can; finished shards are kept."
+        next_step = "Fix that and run again; finished shards are kept."
         raise OutputError(f"{path} cannot be written: {reason}.", next_step) from error

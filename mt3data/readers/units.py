@@ -104,7 +104,7 @@ def faults(dataset: Dataset, settings: Settings) -> list[Defect]:
 
 
 def _recordings_of(dataset: Dataset) -> Callable[[Track], Iterator[Recording]]:
-    """Which files of a track are prepared, after all that its reader found."""
+    """Which files of a track are prepared, given the defects its reader found."""
     left_out = skipped(dataset.defects)
     whole = {one.track for one in dataset.defects if one.skips and one.kind.startswith(_WHOLE_TRACK_KINDS)}
     words: dict[tuple[str, str], set[str]] = defaultdict(set)

@@ -262,13 +262,13 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             yield
         except MT3Error:
             raise
-        except Exception as error:  # whatever Orbax, TensorStore and the file system raise
+        except Exception as error:  # Orbax, TensorStore and the file system raise many kinds
             self._has_failed = True
             self._remove_half_written()
-            self._manager.reload()  # it has forgotten old steps that it was going to delete after this one
+            self._manager.reload()  # it has forgotten the old steps that it was going to delete after this one
             raise TrainingError(
                 f"Checkpoint {self._saving} could not be written to {self.directory}: {_reason(error)}.",
-                "Earlier checkpoints are untouched: make sure that the disk has room, and start the same command "
+                "Earlier checkpoints are untouched: make sure that the disk has space, then run the same command "
                 "again.",
             ) from error
 
@@ -282,7 +282,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         restored = None
         try:
             restored = self._read(step, abstract_state)
-        except Exception as error:  # Orbax and TensorStore raise many kinds for broken files
+        except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
             problem = _reason(error)
         if not true_for_all_processes(restored is not None):
             return None, problem or "another process could not read it"

@@ -31,7 +31,7 @@ Scalars = Mapping[str, float]
 
 
 class RunLog(contextlib.AbstractContextManager["RunLog"]):
-    """Writes figures and pictures to every place that the configuration names. Close it, or use it as a context.
+    """Writes metrics and pictures to every place that the configuration names. Close it, or use it as a context.
 
     Of several hosts only one writes; the others' logs do nothing.
     """

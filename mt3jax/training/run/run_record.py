@@ -110,8 +110,8 @@ def write_run_record(directory: Path, config: TrainingConfig) -> None:
 
 
 def differences(before: Mapping[str, Any], config: TrainingConfig) -> list[Change]:
-    """The fields whose values are others now. One that a run of an older version had not yet has its default."""
-    # Through JSON, as the values of before were: tuples become lists.
+    """The fields whose values have changed. A field that an older version did not have counts as having its default."""
+    # Through JSON, like the earlier values: tuples become lists.
     now = flatten_dict(json.loads(json.dumps(dataclasses.asdict(config))), sep=".")
     default = flatten_dict(json.loads(json.dumps(dataclasses.asdict(TrainingConfig(name="default")))), sep=".")
     was = {**default, **flatten_dict(before, sep=".")}

@@ -58,7 +58,7 @@ def init_state(config: TrainingConfig, mesh: Mesh, arrays: Mapping[str, np.ndarr
     Raises `ModelError` if `arrays` do not match the network.
     """
     params = drawn_params(config.model, config.seed) if arrays is None else given_params(config.model, arrays)
-    # Each leaf in memory of its own, since all of it is given away to the first step.
+    # Each leaf in memory of its own, since all of it is donated to the first step.
     return place(_first_state(config, params), state_shardings_of(config, mesh))
 
 
