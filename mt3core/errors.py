@@ -1,5 +1,10 @@
 """Errors that a user can act on: one sentence that says what is wrong, and the next step."""
 
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
 
 class MT3Error(Exception):
     """What went wrong and what to do now; the command line prints both and exits with `exit_code`."""
@@ -10,6 +15,15 @@ class MT3Error(Exception):
         super().__init__(f"{problem} {next_step}".strip())
         self.problem = problem
         self.next_step = next_step
+
+
+@contextlib.contextmanager
+def reading(what: object, error: type[MT3Error], next_step: str, *causes: type[Exception]) -> Iterator[None]:
+    """Around reading a file: makes an `error`, "... cannot be read: reason.", of `OSError` and of `causes`."""
+    try:
+        yield
+    except (OSError, *causes) as cause:
+        raise error(f"{what} cannot be read: {getattr(cause, 'strerror', None) or cause}.", next_step) from cause
 
 
 class AudioError(MT3Error):

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
-from mt3core.errors import MT3Error, OutputError, UsageError
+from mt3core.errors import MT3Error, OutputError, UsageError, reading
 from mt3core.extras import require
 from mt3core.files import atomic_output
 from mt3core.processes import map_in_processes
@@ -170,11 +170,9 @@ def _settle(out: Path, rendering: Rendering, overwrite: bool) -> None:
     """Writes the settings next to the data, so that a later run cannot mix in pieces rendered differently."""
     described = _described(rendering)
     path = out / SETTINGS_NAME
-    try:
+    with reading(path, OutputError, "Choose another folder.", ValueError):
         existing = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
         is_foreign = existing is None and out.exists() and (not out.is_dir() or any(out.iterdir()))
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{path} cannot be read ({error}).", "Choose another folder.") from error
     if is_foreign:
         raise OutputError(f"{out} contains files that were not rendered by mt3 render.", "Choose another folder.")
     if existing == described:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from mt3core.errors import UsageError
+from mt3core.errors import UsageError, reading
 from mt3render.instrument_folders import Recording, Take
 from mt3render.instruments import Instrument, Sample
 
@@ -93,10 +93,8 @@ def general_midi_key(name: str, taken: set[int]) -> int | None:
 def read_hydrogen(folder: Path) -> tuple[Instrument, list[Take]]:
     """A Hydrogen kit by its drums' names, completed. Raises `UsageError` if no name is known."""
     path = folder / KIT_NAME
-    try:
+    with reading(path, UsageError, "Fetch the kit again.", ElementTree.ParseError):
         root = ElementTree.fromstring(re.sub(r' xmlns="[^"]*"', "", path.read_text(encoding="utf-8", errors="replace")))
-    except (OSError, ElementTree.ParseError) as error:
-        raise UsageError(f"{path} cannot be read ({error}).", "Download the kit again.") from error
     takes: list[Take] = []
     taken: set[int] = set()
     for drum in root.iter("instrument"):

@@ -17,7 +17,7 @@ import soundfile
 import soxr
 from jaxtyping import Float
 
-from mt3core.errors import AudioError
+from mt3core.errors import AudioError, reading
 from mt3core.files import atomic_directory
 from mt3render.instruments import DESCRIPTION_NAME, Instrument, Sample, description
 from mt3render.pitch import cents_above
@@ -128,10 +128,8 @@ def onset_frame(level: Float[np.ndarray, " frames"], sample_rate_hz: int) -> int
 def _heard(take: Take, sample_rate_hz: int | None, mono: bool) -> tuple[np.ndarray, int]:
     mixed, rate_hz = np.zeros((0, 2), np.float32), 0
     for recording in take.recordings:
-        try:
+        with reading(recording.path, AudioError, "Fetch the samples again.", soundfile.LibsndfileError):
             audio, own_rate_hz = soundfile.read(recording.path, dtype="float32", always_2d=True)
-        except (OSError, soundfile.LibsndfileError) as error:
-            raise AudioError(f"{recording.path} cannot be read ({error}).", "Download the samples again.") from error
         if rate_hz and own_rate_hz != rate_hz:
             audio = soxr.resample(audio, own_rate_hz, rate_hz)
         rate_hz = rate_hz or own_rate_hz

@@ -15,7 +15,7 @@ import soundfile
 import soxr
 from jaxtyping import Float
 
-from mt3core.errors import AudioError
+from mt3core.errors import AudioError, reading
 from mt3core.notes.table import NoteTable
 from mt3render.instruments import Instrument, read_instrument
 from mt3render.variation import Voice
@@ -136,12 +136,9 @@ _WAVES = Waves(_MOST_BYTES)
 def _wave(folder: Path, number: int, key: int, sample_rate_hz: int) -> tuple[np.ndarray, float]:
     instrument = read_instrument(folder)
     sample = instrument.samples[number]
-    try:
-        recorded, rate_hz = soundfile.read(folder / sample.file, dtype="float32", always_2d=True)
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise AudioError(
-            f"{folder / sample.file} cannot be read ({error}).", "Make the folder again with mt3 sounds."
-        ) from error
+    path = folder / sample.file
+    with reading(path, AudioError, "Make the folder again with mt3 sounds.", soundfile.LibsndfileError):
+        recorded, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
     semitones = key - sample.key + sample.tune_cents / 100
     resampled = soxr.resample(recorded[:, :2], rate_hz * 2 ** (semitones / 12), sample_rate_hz)
     if not (instrument.rings or instrument.is_drum_kit):

@@ -12,7 +12,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mt3core.errors import UsageError
+from mt3core.errors import UsageError, reading
 from mt3render.instrument_folders import Recording, Take
 from mt3render.instruments import Sample
 from mt3render.soundfonts import NUM_KEYS
@@ -80,10 +80,8 @@ def _text(path: Path) -> str:
     macros: dict[str, str] = {}
 
     def expanded(file: Path, depth: int) -> str:
-        try:
+        with reading(file, UsageError, "Check the path."):
             text = file.read_text(encoding="utf-8", errors="replace")
-        except OSError as error:
-            raise UsageError(f"{file} cannot be read: {error.strerror or error}.", "Check the path.") from error
         if depth > _DEEPEST_INCLUDE:
             raise UsageError(f"{file} includes itself.", "Correct the file.")
         text = re.sub(r"/\*.*?\*/|//[^\n]*", "", text, flags=re.DOTALL)

@@ -18,7 +18,7 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Bool
 
-from mt3core.errors import AudioError, UsageError
+from mt3core.errors import AudioError, UsageError, reading
 
 DRUM_BANK = 128  # where sound fonts keep General MIDI's drum kits
 _UNREACHABLE_BANK = 16_383  # MIDI's last, which nothing requests
@@ -56,17 +56,10 @@ class SoundFont:
 
 @lru_cache(maxsize=32)
 def read_sound_font(path: Path) -> SoundFont:
-    """The presets of a sound font. Raises `AudioError` for a file that is missing or is not a sound font."""
-    try:
-        with path.open("rb") as file:
-            records = {
-                name: _array(file.read(size), _RECORDS[name]) for name, size in _tables(file) if name in _RECORDS
-            }
-            is_whole = _has_its_size(file)
-    except OSError as error:
-        raise AudioError(
-            f"The sound font {path} cannot be read: {error.strerror or error}.", "Check --sound-font."
-        ) from error
+    """The presets of a sound font. Raises `AudioError` for a file that is missing or is no sound font."""
+    with reading(f"The sound font {path}", AudioError, "Check --sound-font."), path.open("rb") as file:
+        records = {name: _array(file.read(size), _RECORDS[name]) for name, size in _tables(file) if name in _RECORDS}
+        is_whole = _has_its_size(file)
     if records.keys() != _RECORDS.keys():
         raise AudioError(f"{path} is not a sound font.", "Use a SoundFont 2 file (.sf2) with --sound-font.")
     try:

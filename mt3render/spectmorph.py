@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
-from mt3core.errors import UsageError
+from mt3core.errors import UsageError, reading
 from mt3render.instrument_folders import Recording, Take
 from mt3render.instruments import Instrument, Sample
 from mt3render.salamander import nearest_keys
@@ -21,11 +21,9 @@ def is_spectmorph(folder: Path) -> bool:
 def read_spectmorph(folder: Path) -> tuple[Instrument, list[Take]]:
     """The instrument of a folder and its recordings. Raises `UsageError` if there are none."""
     path = folder / DESCRIPTION
-    try:
+    with reading(path, UsageError, "Fetch the instrument again.", KeyError, ValueError, ElementTree.ParseError):
         root = ElementTree.fromstring(path.read_text(encoding="utf-8"))
         files = {int(sample.attrib["midi_note"]): sample.attrib["filename"] for sample in root.iter("sample")}
-    except (OSError, KeyError, ValueError, ElementTree.ParseError) as error:
-        raise UsageError(f"{path} cannot be read ({error}).", "Download the instrument again.") from error
     if not files:
         raise UsageError(f"{path} has no samples.", "Use another instrument.")
     roots = sorted(files)

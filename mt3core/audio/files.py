@@ -20,7 +20,7 @@ import soundfile
 from mt3core.audio.ffmpeg import needs_ffmpeg, open_with_ffmpeg
 from mt3core.audio.mp3 import count_mp3_samples, has_xing_header
 from mt3core.audio.stream import BLOCK_VALUES, AudioInfo, AudioStream, cut_off_error
-from mt3core.errors import AudioError
+from mt3core.errors import AudioError, reading
 
 # libsndfile reports the largest integer if a header does not say how many samples follow.
 _UNKNOWN_FRAMES = 1 << 62
@@ -82,11 +82,8 @@ def _check_path(path: Path) -> None:
         raise AudioError(f"{path} is a folder, not an audio file.", "Pass the files in it.")
     if not path.is_file():
         raise AudioError(f"{path} is not a regular file.", "Save the audio to a file first.")
-    try:
-        with path.open("rb") as file:
-            first = file.read(1)
-    except OSError as error:
-        raise AudioError(f"{path} cannot be read: {error.strerror or error}.", "Check its permissions.") from error
+    with reading(path, AudioError, "Check its permissions."), path.open("rb") as file:
+        first = file.read(1)
     if not first:
         raise AudioError(f"{path} is empty (0 bytes).", "Copy or download it again.")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mt3core.audio import AUDIO_SUFFIXES
-from mt3core.errors import DatasetError, MidiError
+from mt3core.errors import DatasetError, MidiError, reading
 from mt3core.extras import needed
 from mt3core.notes import MIDI_SUFFIXES
 from mt3core.notes.table import DRUM_PROGRAM
@@ -73,10 +73,8 @@ def read(root: Path) -> Dataset:
 def _tracks_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    try:
+    with reading(folder, DatasetError, "Check its permissions."):
         return sorted(path for path in folder.iterdir() if _TRACK_FOLDER.fullmatch(path.name) and path.is_dir())
-    except OSError as error:
-        raise DatasetError(f"{folder} cannot be read: {error.strerror or error}.", "Check its permissions.") from error
 
 
 def _read_track(folder: Path, split: str, metadata: dict[str, Any]) -> tuple[Track, list[Defect]]:
