@@ -69,20 +69,20 @@ def atomic_directory(path: str | os.PathLike[str], overwrite: bool = False) -> I
 
 def _beside(target: Path) -> Path:
     """A fresh hidden folder in the target's folder, so that the rename stays on one file system."""
-    try:
+    with _writing(f"to {target.parent}"):
         target.parent.mkdir(parents=True, exist_ok=True)
         # Cut, because a name may already use all 255 bytes that a file system allows.
         return Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", dir=target.parent))
-    except OSError as error:
-        raise OutputError(
-            f"Cannot write to {target.parent}: {error.strerror or error}.", "Choose another path with -o."
-        ) from error
 
 
 def _place(temporary: Path, target: Path) -> None:
-    try:
+    with _writing(str(target)):
         temporary.rename(target)
+
+
+@contextlib.contextmanager
+def _writing(what: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise OutputError(
-            f"Cannot write {target}: {error.strerror or error}.", "Choose another path with -o."
-        ) from error
+        raise OutputError(f"Cannot write {what}: {error.strerror or error}.", "Choose another path with -o.") from error

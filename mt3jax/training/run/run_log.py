@@ -14,7 +14,7 @@ import os
 import struct
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -101,21 +101,17 @@ class _Output(Protocol):
 class _JsonLines:
     def __init__(self, path: Path, first_step: int) -> None:
         self._path = path
-        try:
+        with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             _drop_later_lines(path, first_step)
             self._file: IO[str] = path.open("a", encoding="utf-8")
-        except OSError as error:
-            raise _cannot_write(path, error) from error
 
     def scalars(self, step: int, values: Scalars) -> None:
         numbers = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        try:
+        with _writing(self._path):
             # In one piece, so that a kill leaves whole lines except perhaps the last.
             self._file.write(json.dumps({"step": step, "time": round(time.time(), 3), **numbers}) + "\n")
             self._file.flush()
-        except OSError as error:
-            raise _cannot_write(self._path, error) from error
 
     def picture(self, step: int, name: str, path: Path) -> None:
         pass
@@ -234,7 +230,11 @@ def _stored_id(path: Path) -> str:
     return identity
 
 
-def _cannot_write(path: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"{path} cannot be written: {error.strerror or error}.", "Free disk space, or choose another folder."
-    )
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written: {error.strerror or error}.", "Free disk space, or choose another folder."
+        ) from error
