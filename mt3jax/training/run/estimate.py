@@ -115,21 +115,19 @@ def num_parameters(config: ModelConfig) -> int:
     return sum(math.prod(p.shape) for p in parameters(config.network))
 
 
-def example_flops(config: ModelConfig, tokens: float, frames: int | None = None) -> float:
+def example_flops(config: ModelConfig, tokens: float) -> float:
     """Operations of an example's forward and backward pass.
 
     Args:
         config: the model; e, j, m, g, b, v below are its width, heads times their size, the MLP's width and number
-            of gates, mel bands and vocabulary.
+            of gates, mel bands and vocabulary; frames are those of its input.
         tokens: of its target, the end token included; the mean over examples for a mean.
-        frames: of its input; by default the network's.
 
     An encoder layer takes 8 e j + 2 (g + 1) e m + 4 j frames per frame; a decoder layer 4 e j per frame for keys and
     values of the cross-attention, and 12 e j + 2 (g + 1) e m + 4 j frames + 2 j (tokens + 1) per token, the causal half
     of the self-attention; then 2 b e per frame for the input and 2 e v per token for the logits.
     """
-    network = config.network
-    frames = network.input_frames if frames is None else frames
+    network, frames = config.network, config.network.input_frames
     width, joined = network.emb_dim, network.num_heads * network.head_dim
     mlp = 2 * (len(network.mlp_activations) + 1) * width * network.mlp_dim
     encoder_layer = 8 * width * joined + mlp + 4 * joined * frames

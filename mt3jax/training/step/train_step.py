@@ -98,9 +98,7 @@ def make_train_step(config: TrainingConfig, mesh: Mesh) -> Callable[[TrainState,
             skipped_in_row=(state.skipped_in_row + is_skipped) * is_skipped,
         )
         metrics = {
-            "loss": sums.loss * per_token,
-            "cross_entropy": sums.cross_entropy * per_token,
-            "z_loss": sums.z_loss * per_token,
+            **{name: getattr(sums, name) * per_token for name in ("loss", "cross_entropy", "z_loss")},
             "gradient_norm": norm,
             "learning_rate": rate,
             "num_tokens": sums.num_tokens,
