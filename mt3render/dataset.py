@@ -189,7 +189,7 @@ def _settle(out: Path, rendering: Rendering, overwrite: bool) -> None:
 
 def _described(rendering: Rendering) -> dict:
     """Its settings as they come back from JSON."""
-    # A list, since draws go by the order, and a font may be there twice to be drawn more often.
+    # A list, since draws depend on the order, and a font may be listed twice to be drawn more often.
     digests = [[font.name, sounds_digest(font)] for font in rendering.sound_fonts]
     return {**asdict(rendering), "tuning_cents": list(rendering.tuning_cents), "sound_fonts": digests}
 

@@ -93,7 +93,7 @@ def general_midi_key(name: str, taken: set[int]) -> int | None:
 def read_hydrogen(folder: Path) -> tuple[Instrument, list[Take]]:
     """A Hydrogen kit by its drums' names, completed. Raises `UsageError` if no name is known."""
     path = folder / KIT_NAME
-    with reading(path, UsageError, "Fetch the kit again.", ElementTree.ParseError):
+    with reading(path, UsageError, "Download the kit again.", ElementTree.ParseError):
         root = ElementTree.fromstring(re.sub(r' xmlns="[^"]*"', "", path.read_text(encoding="utf-8", errors="replace")))
     takes: list[Take] = []
     taken: set[int] = set()

@@ -128,7 +128,7 @@ def onset_frame(level: Float[np.ndarray, " frames"], sample_rate_hz: int) -> int
 def _heard(take: Take, sample_rate_hz: int | None, mono: bool) -> tuple[np.ndarray, int]:
     mixed, rate_hz = np.zeros((0, 2), np.float32), 0
     for recording in take.recordings:
-        with reading(recording.path, AudioError, "Fetch the samples again.", soundfile.LibsndfileError):
+        with reading(recording.path, AudioError, "Download the samples again.", soundfile.LibsndfileError):
             audio, own_rate_hz = soundfile.read(recording.path, dtype="float32", always_2d=True)
         if rate_hz and own_rate_hz != rate_hz:
             audio = soxr.resample(audio, own_rate_hz, rate_hz)

@@ -56,7 +56,7 @@ class SoundFont:
 
 @lru_cache(maxsize=32)
 def read_sound_font(path: Path) -> SoundFont:
-    """The presets of a sound font. Raises `AudioError` for a file that is missing or is no sound font."""
+    """The presets of a sound font. Raises `AudioError` for a file that is missing or is not a sound font."""
     with reading(f"The sound font {path}", AudioError, "Check --sound-font."), path.open("rb") as file:
         records = {name: _array(file.read(size), _RECORDS[name]) for name, size in _tables(file) if name in _RECORDS}
         is_whole = _has_its_size(file)

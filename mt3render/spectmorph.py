@@ -21,7 +21,7 @@ def is_spectmorph(folder: Path) -> bool:
 def read_spectmorph(folder: Path) -> tuple[Instrument, list[Take]]:
     """The instrument of a folder and its recordings. Raises `UsageError` if there are none."""
     path = folder / DESCRIPTION
-    with reading(path, UsageError, "Fetch the instrument again.", KeyError, ValueError, ElementTree.ParseError):
+    with reading(path, UsageError, "Download the instrument again.", KeyError, ValueError, ElementTree.ParseError):
         root = ElementTree.fromstring(path.read_text(encoding="utf-8"))
         files = {int(sample.attrib["midi_note"]): sample.attrib["filename"] for sample in root.iter("sample")}
     if not files:
