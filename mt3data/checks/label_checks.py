@@ -21,7 +21,7 @@ _SILENT_END_SECONDS = 30.0
 
 
 def check_file(track: str, stem: str, path: Path, is_piano: bool) -> list[Defect]:
-    """Tells of what the reader of a MIDI file mends without a word, and of a recorded piano's pedal."""
+    """Reports what the reader of a MIDI file corrects silently, and what is odd about a recorded piano's pedal."""
     try:
         content = read_content(path, drop_empty=True)
     except MidiError:
