@@ -21,14 +21,14 @@ _SILENT_END_SECONDS = 30.0
 
 
 def check_file(track: str, stem: str, path: Path, is_piano: bool) -> list[Defect]:
-    """Reports what the reader of a MIDI file corrects silently, and what is odd about a recorded piano's pedal."""
+    """Reports what the reader of a MIDI file corrects silently, and unusual uses of a recorded piano's pedal."""
     try:
         content = read_content(path, drop_empty=True)
     except MidiError:
-        return []  # reported by whoever reads the notes
+        return []  # reported when the notes are read
     found = check_pedal(track, path, content) if is_piano else []
     if content.changes_tempo_after_first_track:
-        problem = f"{path} changes its tempo on a track other than the first; the times follow all of its changes."
+        problem = f"{path} changes its tempo on a track other than the first; all tempo changes are used."
         found.append(defect(track, stem, "tempo_on_other_track", problem, skips=False))
     return found
 
@@ -78,7 +78,7 @@ def check_ending(
 
 
 def check_pedal(track: str, path: Path, content: MidiContent) -> list[Defect]:
-    """What is odd about the sustain pedal of a recorded piano; nothing of it is mended."""
+    """Unusual uses of the sustain pedal of a recorded piano; none is corrected."""
     controls = content.controls[content.controls[:, 1] == SUSTAIN_PEDAL].tolist()
     if not controls:
         return [defect(track, MIX, "no_pedal", f"{path} does not use the sustain pedal.", skips=False)]
