@@ -22,7 +22,7 @@ import numpy as np
 
 from mt3core.processors import num_processors
 from mt3eval.intervals import Bootstrap
-from mt3eval.protocol import list_protocols, protocol
+from mt3eval.protocol import all_protocols, protocol
 from mt3eval.reading.pairing import pair_files
 from mt3eval.result import summarise
 from mt3eval.runner import ScoringTask, score_pairs
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=num_processors())
     parser.add_argument("--analyse", action="store_true", help="also analyse the errors of every note, as --json does")
     options = parser.parse_args()
-    names = options.protocol or [one.name for one in list_protocols()]
+    names = options.protocol or list(all_protocols())
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         num_notes = make_pairs(root, options.pairs, 60 * options.minutes)

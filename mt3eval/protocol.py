@@ -1,7 +1,7 @@
 """Every published evaluation by name.
 
 A protocol is the rule by which one paper or program scores. Two protocols give different values for the same notes,
-so a value means something only together with the protocol's name. `PROTOCOLS` has all of them; the modules
+so a value means something only together with the protocol's name. `all_protocols` has all of them; the modules
 that define them are imported when it is first used.
 """
 
@@ -22,15 +22,7 @@ from mt3eval.reading.performance import Performance
 
 Scores = dict[str, float]
 
-_MODULES = (
-    "mir_eval",
-    "mt3",
-    "mrmt3",
-    "yourmt3",
-    "transkun",
-    "bytedance",
-    "hft",
-)
+_MODULES = ("mir_eval", "mt3", "mrmt3", "yourmt3", "transkun", "bytedance", "hft")
 
 
 def mean_over_files(files: Sequence[Scores]) -> Scores:
@@ -73,7 +65,8 @@ class Protocol:
 
 
 @cache
-def _protocols() -> dict[str, Protocol]:
+def all_protocols() -> dict[str, Protocol]:
+    """All protocols by name, a family after the other."""
     found: dict[str, Protocol] = {}
     for module in _MODULES:
         for one in importlib.import_module(f"mt3eval.protocols.{module}").PROTOCOLS:
@@ -84,30 +77,16 @@ def _protocols() -> dict[str, Protocol]:
 
 def protocol(name: str) -> Protocol:
     """The protocol of this name; raises `UsageError` listing all names, the most similar first, if there is none."""
-    if name not in _protocols():
+    if name not in all_protocols():
         nearest = difflib.SequenceMatcher(b=name.lower())
         likeness = {}
-        for known in _protocols():
+        for known in all_protocols():
             nearest.set_seq1(known)
             likeness[known] = nearest.ratio()
         names = ", ".join(sorted(likeness, key=lambda known: -likeness[known]))
         raise UsageError(f"Unknown evaluation protocol {name!r}.", f"Choose from: {names}.")
-    return _protocols()[name]
-
-
-def list_protocols() -> list[Protocol]:
-    """All protocols, one family after the other."""
-    return list(_protocols().values())
+    return all_protocols()[name]
 
 
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values) if values else math.nan
-
-
-PROTOCOLS: dict[str, Protocol]
-
-
-def __getattr__(name: str) -> dict[str, Protocol]:
-    if name == "PROTOCOLS":
-        return _protocols()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

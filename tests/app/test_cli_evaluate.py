@@ -10,7 +10,7 @@ from mt3app.cli import run
 from mt3core.notes.midi_writing import write_midi
 from mt3core.notes.table import Note
 from mt3core.transcription import Transcription
-from mt3eval.protocol import list_protocols
+from mt3eval.protocol import all_protocols
 
 pytestmark = pytest.mark.integration
 
@@ -79,13 +79,13 @@ def test_an_unknown_protocol_lists_all_the_nearest_first(two_systems, capsys):
     assert run(["evaluate", "truth", "first", "--protocol", "mt3_program_awares"]) == 2
     err = capsys.readouterr().err
     assert "Unknown evaluation protocol 'mt3_program_awares'. Choose from: mt3_program_aware, " in err
-    assert all(one.name in err for one in list_protocols())
+    assert all(one.name in err for one in all_protocols().values())
 
 
 def test_list_explains_every_protocol_in_a_line(capsys):
     assert run(["evaluate", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    for one in list_protocols():
+    for one in all_protocols().values():
         (line,) = [line for line in lines if line[2:].split()[0] == one.name]
         assert one.summary.rstrip(".") in line
     assert sum(line.startswith("* ") for line in lines) == 4  # three, and what the sign means
@@ -316,5 +316,5 @@ def test_the_report_lists_what_has_no_scores(two_systems):
 
 def test_the_documentation_has_every_protocol():
     text = (Path(__file__).resolve().parents[2] / "docs" / "evaluation.md").read_text()
-    for one in list_protocols():
+    for one in all_protocols().values():
         assert f"| `{one.name}` | {one.summary.rstrip('.')} | {one.source} |" in text

@@ -16,7 +16,7 @@ from mt3core.errors import UsageError
 from mt3core.extras import SCORE_PACKAGES, require
 from mt3eval.headline import DEFAULT_PROTOCOLS
 from mt3eval.intervals import Bootstrap
-from mt3eval.protocol import list_protocols, protocol
+from mt3eval.protocol import all_protocols, protocol
 from mt3eval.reading.pairing import Pair, Pairing, pair_files, shorten
 from mt3eval.reading.reading import Reading
 from mt3eval.result import Result, scores_json, summarise
@@ -30,9 +30,8 @@ _FILES_OF_ONE_REMARK = 3  # more are reported in one line
 
 def print_protocols() -> None:
     """Every protocol on one line."""
-    protocols = list_protocols()
-    width = max(len(one.name) for one in protocols)
-    for one in protocols:
+    width = max(map(len, all_protocols()))
+    for one in all_protocols().values():
         mark = "*" if one.name in DEFAULT_PROTOCOLS else " "
         print(f"{mark} {one.name:{width}}  {one.summary.rstrip('.')}")
     print("* shown if no protocol is named")
@@ -74,7 +73,7 @@ def choose_protocols(asked: tuple[str, ...]) -> tuple[str, ...]:
     """The protocols of these names and patterns; the default ones if none is given. Raises `UsageError`."""
     if not asked:
         return DEFAULT_PROTOCOLS
-    names = [one.name for one in list_protocols()]
+    names = list(all_protocols())
     chosen: list[str] = []
     for one in asked:
         matching = names if one == "all" else fnmatch.filter(names, one)
