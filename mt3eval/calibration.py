@@ -62,16 +62,11 @@ def calibrate(
     if len(confidences) == 0:
         return None
     numbers = np.minimum((confidences * bins).astype(int), bins - 1)
-    found = [_bin(number, bins, confidences[numbers == number], is_right[numbers == number]) for number in range(bins)]
-    filled = tuple(one for one in found if one is not None)
+    filled = []
+    for number in np.unique(numbers).tolist():
+        sure, right = confidences[numbers == number], is_right[numbers == number]
+        filled.append(Bin(number / bins, (number + 1) / bins, len(sure), float(sure.mean()), float(right.mean())))
     errors = np.array([abs(one.mean_confidence - one.right) for one in filled])
     weights = np.array([one.notes for one in filled]) / len(confidences)
-    return Calibration(
-        filled, float(errors @ weights), float(errors.max()), float(np.mean((confidences - is_right) ** 2))
-    )
-
-
-def _bin(number: int, bins: int, confidences: np.ndarray, is_right: np.ndarray) -> Bin | None:
-    if len(confidences) == 0:
-        return None
-    return Bin(number / bins, (number + 1) / bins, len(confidences), float(confidences.mean()), float(is_right.mean()))
+    brier_score = float(np.mean((confidences - is_right) ** 2))
+    return Calibration(tuple(filled), float(errors @ weights), float(errors.max()), brier_score)

@@ -72,14 +72,8 @@ def average(protocol: Protocol, files: Sequence[Scores], bootstrap: Bootstrap) -
     """The average of the files for which the protocol is defined, with intervals."""
     values = protocol.average(files) if files else {}
     counts = {name: _count(files, name) for name in values}
-    intervals = {}
-    if len(files) > 1:
-        drawn = draw_averages(protocol, files, bootstrap.draws(len(files)))
-        for name, value in values.items():
-            interval = bootstrap.interval(drawn[name]) if counts[name] > 1 and not math.isnan(value) else None
-            if interval is not None:
-                intervals[name] = interval
-    return Average(values, intervals, counts, len(files))
+    drawn = draw_averages(protocol, files, bootstrap.draws(len(files))) if len(files) > 1 else {}
+    return Average(values, _intervals(values, counts, drawn, bootstrap), counts, len(files))
 
 
 @dataclass(frozen=True)
@@ -103,15 +97,22 @@ def compare(protocol: Protocol, first: Sequence[Scores], second: Sequence[Scores
     counts = [one.counts for one in averages]
     values = {name: averages[0].values[name] - averages[1].values[name] for name in counts[0] if name in counts[1]}
     fewest = {name: min(counts[0][name], counts[1][name]) for name in values}
-    intervals = {}
+    drawn = {}
     if len(first) > 1:
         draws = bootstrap.draws(len(first))
-        drawn = [draw_averages(protocol, files, draws) for files in (first, second)]
-        for name, value in values.items():
-            interval = bootstrap.interval(drawn[0][name] - drawn[1][name]) if not math.isnan(value) else None
-            if interval is not None and fewest[name] > 1:
-                intervals[name] = interval
+        one, other = (draw_averages(protocol, files, draws) for files in (first, second))
+        drawn = {name: one[name] - other[name] for name in values}
+    intervals = _intervals(values, fewest, drawn, bootstrap)
     return Paired(*averages, Average(values, intervals, fewest, len(first)), one_sided)
+
+
+def _intervals(
+    values: Scores, counts: dict[str, int], drawn: dict[str, Float[np.ndarray, " draws"]], bootstrap: Bootstrap
+) -> dict[str, Interval]:
+    """The interval of each metric that has a value and more than one piece."""
+    names = [name for name, value in values.items() if counts[name] > 1 and not math.isnan(value)]
+    found = {name: bootstrap.interval(drawn[name]) for name in names}
+    return {name: interval for name, interval in found.items() if interval is not None}
 
 
 def _without_one_sided(
