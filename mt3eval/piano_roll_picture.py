@@ -12,7 +12,7 @@ import numpy as np
 from mt3core.extras import needed
 from mt3core.files import atomic_output
 from mt3core.notes.table import Note, NoteTable, note_table, to_notes
-from mt3eval.matching.onset_score import matched_onsets, onset_score
+from mt3eval.matching.onset_score import matched_onsets, onset_scores
 
 _COLOURS = ("#1f6fb4", "#2a9d5c", "#8a5fb0", "#b8860b", "#159aa5", "#c05a9d", "#5a6b7b", "#6a8a1f", "#7a4a2b")
 _WRONG = "#d62728"
@@ -109,11 +109,8 @@ def _drum_lanes(table: NoteTable) -> dict[int, int]:
 
 
 def _heading(title: str, expected: NoteTable, found: NoteTable) -> str:
-    scores = []
-    for name, drums in (("pitched", False), ("drums", True)):
-        score = onset_score(to_notes(expected), to_notes(found), drums)
-        if score.reference_notes or score.estimated_notes:
-            scores.append(f"{name} onset F1 {score.f1:.3f}")
+    both = onset_scores(to_notes(expected), to_notes(found))
+    scores = [f"{name} onset F1 {score.f1:.3f}" for name, score in both.items()]
     return "\n".join(part for part in (title, ", ".join(scores)) if part)
 
 

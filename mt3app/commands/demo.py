@@ -108,14 +108,11 @@ def _installed(what: str, packages: tuple[str, ...]) -> bool:
 
 def _print_scores(played: list[Note], found: list[Note]) -> None:
     from mt3eval.matching.matching import ONSET_TOLERANCE_SECONDS
-    from mt3eval.matching.onset_score import onset_score
+    from mt3eval.matching.onset_score import onset_scores
 
     print(f"Onsets within {1000 * ONSET_TOLERANCE_SECONDS:.0f} ms (mir_eval):")
     print(f"  {'':8} {'reference':>9} {'estimate':>8} {'precision':>10} {'recall':>8} {'F1':>8}")
-    for name, drums in (("pitched", False), ("drums", True)):
-        score = onset_score(played, found, drums)
-        if not score.reference_notes and not score.estimated_notes:
-            continue
+    for name, score in onset_scores(played, found).items():
         print(
             f"  {name:8} {score.reference_notes:9} {score.estimated_notes:8} "
             f"{score.precision:10.3f} {score.recall:8.3f} {score.f1:8.3f}"

@@ -8,7 +8,6 @@ RUN/held_out/piano_rolls.png        both in one picture
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 
@@ -130,10 +129,9 @@ def _transcribe(model: Path, backend: str, audio: Path, target: Path, reporter: 
 
 
 def _scores(reference: list[Note], estimate: list[Note]) -> str:
-    from mt3eval.matching.onset_score import onset_score
+    from mt3eval.matching.onset_score import onset_scores
 
-    scores = {name: onset_score(reference, estimate, drums) for name, drums in (("pitched", False), ("drums", True))}
-    parts = [f"{name} {score.f1:.4f}" for name, score in scores.items() if not math.isnan(score.f1)]
+    parts = [f"{name} {score.f1:.4f}" for name, score in onset_scores(reference, estimate).items()]
     return f"note F1 {', '.join(parts) or '-'} ({len(estimate)} estimated notes)"
 
 

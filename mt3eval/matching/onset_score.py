@@ -39,6 +39,12 @@ def onset_score(reference: Iterable[Note], estimate: Iterable[Note], drums: bool
     return OnsetScore(score.precision, score.recall, score.f1, len(expected), len(found))
 
 
+def onset_scores(reference: Iterable[Note], estimate: Iterable[Note]) -> dict[str, OnsetScore]:
+    """The scores of the pitched notes and of the drum hits, of those that are there on either side."""
+    both = {name: onset_score(reference, estimate, drums) for name, drums in (("pitched", False), ("drums", True))}
+    return {name: score for name, score in both.items() if score.reference_notes or score.estimated_notes}
+
+
 def matched_onsets(reference: list[Note], estimate: list[Note]) -> list[tuple[int, int]]:
     """Pairs (index in `reference`, index in `estimate`) of notes that count as found; drums included."""
     comparison = Comparison(scored_notes(note_table(reference)), scored_notes(note_table(estimate)))
