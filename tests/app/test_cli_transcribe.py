@@ -135,11 +135,15 @@ def test_an_unexpected_error_is_a_sentence_and_a_traceback_only_on_request(folde
 @pytest.mark.parametrize(
     ("options", "code", "sentence"),
     [
-        ([], 1, "and none ships with this copy of mt3kit. Get the published one: mt3 convert gs://mt3/checkpoints/mt3"),
+        (
+            [],
+            1,
+            "and none ships with this copy of mt3kit. Get the published model: mt3 convert gs://mt3/checkpoints/mt3",
+        ),
         (["--model", "nothing"], 1, "Model 'nothing' was not found"),
         (["--format", "mp3"], 2, "Unknown format 'mp3'. Choose from mid, json, jsonl, csv"),
         (["--backend", "tensorflow"], 2, "Unknown backend 'tensorflow'. Choose torch or jax."),
-        (["--decoding", "guess"], 2, "Unknown decoding 'guess'. Choose greedy, t5x, beam."),
+        (["--decoding", "guess"], 2, "Unknown decoding method 'guess'. Choose greedy, t5x, beam."),
         (["--decoding", "greedy", "--num-beams", "2"], 2, "uses one beam, not 2."),
         (["--device", "abacus"], 2, "'abacus'"),
         (["-o", "song.wav/below/x.mid"], 1, "song.wav is a file. Choose another path with -o."),

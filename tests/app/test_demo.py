@@ -184,7 +184,7 @@ def test_what_was_not_rendered_does_not_count_as_missed(folder, capsys, monkeypa
     monkeypatch.setattr("mt3render.sines._add_hits", lambda samples, notes, rate: None)
     assert run(["demo"]) == 0
     out = capsys.readouterr().out
-    assert f"; {sum(note.is_drum for note in notes)} notes left out" in out
+    assert f"; {sum(note.is_drum for note in notes)} notes that it cannot play were left out" in out
     written = pretty_midi.PrettyMIDI("demo_output/reference.mid")
     assert not any(instrument.is_drum for instrument in written.instruments)
     drums = [line.split() for line in out.splitlines() if line.strip().startswith("drums")]

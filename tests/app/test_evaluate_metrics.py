@@ -30,7 +30,7 @@ def test_a_piece_whose_truth_cannot_be_read_is_told_and_the_others_are_counted(t
     values = metrics.to_json()
     assert values["note_accuracy"]["mean"] == 1.0
     assert [piece["note_accuracy"] is None for piece in values["pieces"]] == [True, False]
-    assert "is not a JSON file" in values["pieces"][0]["error"]
+    assert "cannot be read as a JSON file" in values["pieces"][0]["error"]
 
 
 def metrics_of(**averages):
