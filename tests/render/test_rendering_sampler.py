@@ -215,7 +215,7 @@ def test_the_digest_knows_every_file(tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda fields: fields.pop("licence"), r"is wrong \('licence'\)"),
+        (lambda fields: fields.pop("licence"), r"is not valid \('licence'\)"),
         (lambda fields: fields.update(program=3), "unknown field 'program'"),
         (lambda fields: fields.update(samples=[]), "it has no samples"),
         (lambda fields: fields.update(programs=[]), "it needs either programs or is_drum_kit"),
@@ -243,7 +243,7 @@ def test_a_folder_without_description_is_refused(tmp_path):
     with pytest.raises(AudioError, match=r"is not a sampled instrument: instrument.json cannot be read \(No such file"):
         read_sounds(tmp_path)
     (tmp_path / "instrument.json").write_text("[]")
-    with pytest.raises(AudioError, match=r"instrument\.json is wrong"):
+    with pytest.raises(AudioError, match=r"instrument\.json is not valid"):
         read_sounds(tmp_path)
 
 

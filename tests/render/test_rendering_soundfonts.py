@@ -46,7 +46,7 @@ def test_programs_are_left_out_and_nothing_else_changes(tmp_path, odd, capsys):
     changed = np.flatnonzero(np.frombuffer(source.read_bytes(), np.uint8) != np.frombuffer(out.read_bytes(), np.uint8))
     assert len(changed) == 2  # the bytes of the bank
     assert run(["sounds", str(source), str(out), "--without", "3"]) == 1
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert run(["sounds", str(source), str(tmp_path / "c.sf2"), "--without", "4"]) == 2
     assert "a.sf2 has no program 4" in capsys.readouterr().err
     assert run(["sounds", str(tmp_path / "none.sf2"), str(tmp_path / "c.sf2"), "--without", "4"]) == 1
