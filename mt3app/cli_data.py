@@ -130,20 +130,8 @@ def render(options: RenderOptions, reporter: Reporter) -> int:
     Finished pieces are skipped; files that cannot be rendered are named and left out, with exit code 1.
     """
     from mt3app.commands.render import render_files
-    from mt3render.dataset import Rendering, parse_range
 
-    rendering = Rendering(
-        layout=options.layout,
-        engine=options.engine,
-        sound_fonts=options.sound_fonts,
-        seed=options.seed,
-        programs=options.programs,
-        sample_rate_hz=options.rate,
-        most_minutes=options.max_minutes,
-        tuning_cents=parse_range(options.tuning_cents),
-    )
-    rest = options.processes, options.limit, options.overwrite
-    return render_files(options.midi_dir, options.out, rendering, *rest, reporter)
+    return render_files(options, reporter)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mt3app.progress import Reporter
@@ -12,25 +11,30 @@ from mt3core.processors import num_processors
 MOST_NAMES = 6
 
 if TYPE_CHECKING:
-    from mt3render.dataset import Outcome, Rendering
+    from mt3app.cli_data import RenderOptions
+    from mt3render.dataset import Outcome
 
 
-def render_files(
-    midi_dir: Path,
-    out: Path,
-    rendering: Rendering,
-    processes: int | None,
-    limit: int | None,
-    overwrite: bool,
-    reporter: Reporter,
-) -> int:
+def render_files(options: RenderOptions, reporter: Reporter) -> int:
     """Renders a folder of MIDI files; returns the exit code, 1 if a file failed."""
-    from mt3render.dataset import check_rendering, render_dataset
+    from mt3render.dataset import Rendering, check_rendering, parse_range, render_dataset
 
-    rendering = check_rendering(rendering)
+    rendering = check_rendering(
+        Rendering(
+            layout=options.layout,
+            engine=options.engine,
+            sound_fonts=options.sound_fonts,
+            seed=options.seed,
+            programs=options.programs,
+            sample_rate_hz=options.rate,
+            most_minutes=options.max_minutes,
+            tuning_cents=parse_range(options.tuning_cents),
+        )
+    )
+    midi_dir, out = options.midi_dir, options.out
     names = [font.name for font in rendering.sound_fonts]
     fonts = f"{len(names)} sounds" if len(names) > MOST_NAMES else ", ".join(names) or "sine waves"
-    processes = processes or num_processors()
+    processes = options.processes or num_processors()
     reporter.line(f"Rendering {midi_dir} with {rendering.engine} ({fonts}), {processes} processes")
     started = time.perf_counter()
     with reporter.file_bar("rendering") as show:
@@ -42,7 +46,7 @@ def render_files(
             show(done, total)
             _say(outcome, reporter)
 
-        report = render_dataset(midi_dir, out, rendering, processes, limit, overwrite, on_outcome)
+        report = render_dataset(midi_dir, out, rendering, processes, options.limit, options.overwrite, on_outcome)
     elapsed = time.perf_counter() - started
     seconds = sum(outcome.seconds for outcome in report.outcomes)
     failed = [outcome.source.relative for outcome in report.outcomes if outcome.state == "failed"]
