@@ -16,6 +16,7 @@ from mt3core.processors import num_processors
 
 if TYPE_CHECKING:
     from mt3core.decoding import Decoding
+    from mt3core.model.search import LoadedWeights
     from mt3core.transcriber import BaseTranscriber
 
 # What each backend needs; the extra that brings it has the backend's own name.
@@ -89,7 +90,7 @@ def load_transcriber(
 
     Raises `ModelError`, `UsageError`.
     """
-    from mt3core.model.search import find_model, load_weights
+    from mt3core.model.search import find_model
 
     if backend != "torch" and (processes or 1) > 1:
         raise UsageError("Only PyTorch decodes in several processes.", "Omit --processes.")
@@ -100,11 +101,7 @@ def load_transcriber(
     network = importlib.import_module(f"mt3{backend}")
     importlib.import_module(f"mt3{backend}.loading").choose_device(device)
     imported = time.perf_counter()
-    _announce_fetching(found.source, reporter)
-    with reporter.file_bar(f"Fetching {found.source}") as progress:
-        weights = load_weights(found.source, progress)
-    for note in weights.notes:
-        reporter.line(f"Note: {note}")
+    weights = fetch_weights(found.source, reporter)
     built = network.build_model(weights.config, weights.arrays, device)
     sizes = {} if batch_size is None else {"batch_size": batch_size}
     if backend == "torch":
@@ -117,12 +114,17 @@ def load_transcriber(
     return transcriber
 
 
-def _announce_fetching(source: str, reporter: Reporter) -> None:
-    from mt3core.model.search import is_address
+def fetch_weights(source: str, reporter: Reporter) -> LoadedWeights:
+    """The weights at a path or address; reports a download, and the notes that come with the weights."""
+    from mt3core.model.search import is_address, load_weights
 
-    if not is_address(source):
-        return
-    from mt3convert.remote import cache_directory, is_complete
+    if is_address(source):
+        from mt3convert.remote import cache_directory, is_complete
 
-    if not is_complete(source):
-        reporter.line(f"Downloading {source} to {cache_directory(source)} (once).")
+        if not is_complete(source):
+            reporter.line(f"Downloading {source} to {cache_directory(source)} (once).")
+    with reporter.file_bar(f"Fetching {source}") as progress:
+        weights = load_weights(source, progress)
+    for note in weights.notes:
+        reporter.line(f"Note: {note}")
+    return weights

@@ -20,14 +20,14 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print timings, and tracebacks with errors.")]
 
 
-def command(app: typer.Typer, options: type) -> Callable[[_Run], _Run]:
+def command(app: typer.Typer, options: type, quiet: Any = Quiet) -> Callable[[_Run], _Run]:
     """Makes a function of `options` and a `Reporter` the command of its name; it returns the exit code."""
 
     def register(run: _Run) -> _Run:
         def invoke(quiet: bool, verbose: bool, **values: Any) -> None:
             raise typer.Exit(run(filled(options, values), Reporter(quiet, verbose)) or 0)
 
-        app.command(run.__name__)(with_parameters(invoke, run.__doc__, parameters(options)))
+        app.command(run.__name__)(with_parameters(invoke, run.__doc__, parameters(options), quiet))
         return run
 
     return register

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mt3app.backend import fetch_weights
 from mt3app.progress import Reporter
 from mt3core.config.files import find_config, list_configs, load_config
 from mt3core.config.training import TrainingConfig
@@ -18,21 +19,13 @@ from mt3core.extras import require
 from mt3core.model.directory import check_fit
 from mt3data.prepare.manifest import MANIFEST_NAME
 
+if TYPE_CHECKING:
+    from mt3app.cli_train import TrainOptions
+
 RUNS_FOLDER = Path("checkpoint")
 # What every run needs sooner or later, by module name. Without the rest of [train] a run omits its output
 # for TensorBoard and pictures, and prints a line about it.
 PACKAGES = ("jax", "flax", "optax", "orbax", "grain", "pyarrow", "array_record", "mir_eval", "scipy")
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options of the command line; None for those not given."""
-
-    config: str
-    changes: tuple[str, ...] = ()
-    output: Path | None = None
-    init: str | None = None
-    data: Path | None = None
 
 
 def print_configs() -> None:
@@ -43,7 +36,7 @@ def print_configs() -> None:
         print(f"{path.stem:{width}}  {about}")
 
 
-def run_training(options: Options, reporter: Reporter) -> int:
+def run_training(options: TrainOptions, reporter: Reporter) -> int:
     """Trains and returns the exit code: 0 finished, 75 stopped by a signal with everything saved.
 
     Raises `UsageError`, `DatasetError` or `ModelError` for unusable options, if possible before anything slow.
@@ -106,7 +99,7 @@ def _train(config: TrainingConfig, output: Path, source: str, reporter: Reporter
     return config, result.exit_code
 
 
-def _finish(config: TrainingConfig, options: Options, output: Path, reporter: Reporter) -> None:
+def _finish(config: TrainingConfig, options: TrainOptions, output: Path, reporter: Reporter) -> None:
     import jax
 
     from mt3app.commands.train_finish import finish_run, follows_curve
@@ -120,7 +113,7 @@ def _finish(config: TrainingConfig, options: Options, output: Path, reporter: Re
         print(f"Loss curve: {follows_curve(config, load_config(options.config), output, curve)}")
 
 
-def settled_config(options: Options) -> TrainingConfig:
+def settled_config(options: TrainOptions) -> TrainingConfig:
     """The config with all changes; `--data` and `--init` also stand for fields of it.
 
     With `--init` no run is trained before it.
@@ -156,13 +149,10 @@ def check_manifest(manifest: str) -> None:
 
 def initial_arrays(config: TrainingConfig, name: str, reporter: Reporter) -> Mapping[str, np.ndarray]:
     """The weights of a name or path, by PyTorch name. Raises `ModelError` if they do not match the config."""
-    from mt3core.model.search import find_model, load_weights
+    from mt3core.model.search import find_model
 
     source = find_model(name).source
-    with reporter.file_bar(f"Fetching {source}") as progress:
-        weights = load_weights(source, progress)
+    weights = fetch_weights(source, reporter)
     check_fit(weights.config, config.model, name)
-    for note in weights.notes:
-        reporter.line(f"Note: {note}")
     reporter.line(f"Starting from {source} ({weights.config.name}, {len(weights.arrays)} arrays)")
     return weights.arrays
