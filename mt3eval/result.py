@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -149,7 +149,7 @@ def _unmatched_json(one: Result | Against) -> dict[str, list[str]]:
 
 def _average_json(name: str, one: Average) -> dict[str, Any]:
     about = protocol(name)
-    values = {"pieces": one.pieces, "average": _numbers(one.values), "intervals": _intervals_json(one)}
+    values = {"pieces": one.pieces, "average": _numbers(one.values), "intervals": one.intervals}
     return {"summary": about.summary, "source": about.source, **values, "counts": one.counts}
 
 
@@ -159,13 +159,9 @@ def _paired_json(one: Paired) -> dict[str, Any]:
         "first": _numbers(one.first.values),
         "second": _numbers(one.second.values),
         "difference": _numbers(one.difference.values),
-        "intervals": _intervals_json(one.difference),
+        "intervals": one.difference.intervals,
         "one_sided": one.one_sided,
     }
-
-
-def _intervals_json(one: Average) -> dict[str, list[float]]:
-    return {metric: list(interval) for metric, interval in one.intervals.items()}
 
 
 def _piece_json(piece: ScoredPair) -> dict[str, Any]:
@@ -179,7 +175,7 @@ def _piece_json(piece: ScoredPair) -> dict[str, Any]:
     }
     if piece.failure:
         return {**values, "error": piece.failure}
-    analysis = {} if piece.analysis is None else {"analysis": _without_nan(piece.analysis.to_json())}
+    analysis = {} if piece.analysis is None else {"analysis": without_nan(piece.analysis.to_json())}
     return {**values, "scores": scores_json(piece), **analysis}
 
 
@@ -189,16 +185,17 @@ def _pooled_analysis(pieces: list[ScoredPair]) -> dict[str, Any] | None:
         return None
     from mt3eval.note_errors import pool
 
-    return _without_nan(pool(analyses).to_json())
+    return without_nan(pool(analyses).to_json())
 
 
 def _numbers(scores: Scores) -> dict[str, float | None]:
-    return {name: _without_nan(float(value)) for name, value in scores.items()}
+    return {name: without_nan(float(value)) for name, value in scores.items()}
 
 
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(one) for key, one in value.items()}
+def without_nan(value: Any) -> Any:
+    """The same with None in place of NaN and infinities, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: without_nan(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(one) for one in value]
+        return [without_nan(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

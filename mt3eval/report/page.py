@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import json
-import math
 import mimetypes
 import os
 import re
@@ -23,6 +22,7 @@ from mt3eval.matching.program_groups import FAMILY_PROGRAMS
 from mt3eval.note_errors import CATEGORIES, Analysis, pool
 from mt3eval.reading.performance import Performance
 from mt3eval.report.packing import pack_sides
+from mt3eval.result import without_nan
 
 SCRIPTS = (
     "data.js",
@@ -120,7 +120,7 @@ def _page(title: str, data: Mapping[str, Any]) -> str:
         "title": html.escape(title),
         "style": _text("page.css"),
         # "<" could end the element that contains the data.
-        "data": json.dumps(_finite(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace(
+        "data": json.dumps(without_nan(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace(
             "<", "\\u003c"
         ),
         "script": "\n".join(_text(name) for name in SCRIPTS),
@@ -175,21 +175,6 @@ def _general_midi_names() -> dict[str, list[str]]:
         "families": [pretty_midi.program_to_instrument_class(program) for program in range(0, 128, FAMILY_PROGRAMS)],
         "drums": [pretty_midi.note_number_to_drum_name(pitch) or f"Key {pitch}" for pitch in range(128)],
     }
-
-
-def _finite(value: Any) -> Any:
-    """The same with None instead of NaN and infinities, which JSON lacks, and plain numbers instead of NumPy's."""
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, str | bool | int | None):
-        return value
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if hasattr(value, "tolist"):
-        return _finite(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return str(value)
 
 
 def _text(name: str) -> str:

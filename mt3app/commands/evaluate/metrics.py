@@ -14,7 +14,7 @@ from mt3eval.headline import plain_scores
 from mt3eval.intervals import Bootstrap
 from mt3eval.matching.note_accuracy import NoteCounts, count_notes, mean_accuracy, pooled
 from mt3eval.reading.pairing import Pair
-from mt3eval.result import Result, summarise
+from mt3eval.result import Result, summarise, without_nan
 from mt3eval.runner import ScoringTask, score_pairs
 
 _FILE_NOTES = "notes last as long as the sustain pedal holds them, as in training; control changes are not scored again"
@@ -70,7 +70,7 @@ class SetMetrics:
                 "pieces_decoded_by_this_run": sum(one.is_new for one in self.decoded.values()),
             },
             "note_accuracy": {
-                "mean": _number(self.accuracy),
+                "mean": without_nan(self.accuracy),
                 "pooled": _accuracy_json(pooled(self.counts.values())),
             },
             "decoding": {
@@ -133,13 +133,16 @@ def backend_agreement(
         differing += different
         same_notes += one.notes == other.notes
         same_tokens += [segment.tokens for segment in one.segments] == [segment.tokens for segment in other.segments]
+    averages = [_averages(scored[backend][variant]) for backend in (first, second)]
+    differences = [abs(averages[0][name] - averages[1][name]) for name in averages[0].keys() & averages[1].keys()]
     return {
         "back_ends": [first, second],
         "pieces": len(common),
         "pieces_with_the_same_notes": same_notes,
         "pieces_with_the_same_tokens": same_tokens,
         "notes_of_one_only": differing,
-        **_compare_averages(*(_averages(scored[backend][variant]) for backend in (first, second))),
+        "largest_difference_of_an_average": max(differences, default=None),
+        "averages_of_one_only": len(averages[0].keys() ^ averages[1].keys()),
     }
 
 
@@ -184,17 +187,6 @@ def _averages(one: SetMetrics) -> dict[tuple[str, str], float]:
     }
 
 
-def _compare_averages(
-    first: Mapping[tuple[str, str], float], second: Mapping[tuple[str, str], float]
-) -> dict[str, float | int | None]:
-    """The difference is None if they have no average in common."""
-    differences = [abs(first[name] - second[name]) for name in first.keys() & second.keys()]
-    return {
-        "largest_difference_of_an_average": max(differences, default=None),
-        "averages_of_one_only": len(first.keys() ^ second.keys()),
-    }
-
-
 def _timing(audio_seconds: float, seconds: float) -> dict[str, float | None]:
     """Decoding, including reading the audio and making spectrograms, without loading the model or compiling."""
     factor = audio_seconds / seconds if seconds else None
@@ -202,11 +194,7 @@ def _timing(audio_seconds: float, seconds: float) -> dict[str, float | None]:
 
 
 def _accuracy_json(counts: NoteCounts) -> dict[str, float | None]:
-    return {**asdict(counts), "accuracy": _number(counts.accuracy)}
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return {**asdict(counts), "accuracy": without_nan(counts.accuracy)}
 
 
 def _shown(value: float, digits: int = 4) -> str:
