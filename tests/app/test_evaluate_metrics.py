@@ -5,7 +5,7 @@ import math
 import pytest
 
 from mt3app.commands.evaluate.decoding import Decoded
-from mt3app.commands.evaluate.metrics import Scoring, SetMetrics, backend_agreement, print_metrics, score_set
+from mt3app.commands.evaluate.metrics import SetMetrics, backend_agreement, print_metrics, score_set
 from mt3app.progress import Reporter
 from mt3core.notes.table import Note
 from mt3core.transcription import Transcription
@@ -24,7 +24,7 @@ def test_a_piece_whose_truth_cannot_be_read_is_told_and_the_others_are_counted(t
             Transcription([Note(0.0, 1.0, 60, 80, 0)]).save(path)
         found["maestro", name] = Decoded(*paths, 1, 0, 0, 10.0, 1.0, 0.0, True)
     (tmp_path / "broken.truth.json").write_text("{")
-    metrics = score_set("maestro", found, Scoring(("mt3",), processes=1), Reporter())
+    metrics = score_set("maestro", found, ("mt3",), Bootstrap(), 1, Reporter())
     assert "Not scored: " in capsys.readouterr().err
     assert list(metrics.counts) == ["whole"]
     values = metrics.to_json()

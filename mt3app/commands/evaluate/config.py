@@ -20,14 +20,7 @@ from mt3app.backend import PACKAGES, choose_backend
 from mt3app.commands.doctor import installed_version
 from mt3app.commands.evaluate.decoding import SetDecoder
 from mt3app.commands.evaluate.files import choose_protocols
-from mt3app.commands.evaluate.metrics import (
-    REFERENCES,
-    Scoring,
-    SetMetrics,
-    backend_agreement,
-    print_metrics,
-    score_set,
-)
+from mt3app.commands.evaluate.metrics import REFERENCES, SetMetrics, backend_agreement, print_metrics, score_set
 from mt3app.outputs import check_writable
 from mt3app.progress import Reporter, describe
 from mt3core.config.evaluation import EvaluationConfig
@@ -86,9 +79,9 @@ def evaluate_config(options: DataSetOptions, reporter: Reporter) -> int:
     decoders = {one: SetDecoder(config, source, one, one == backends[0], reporter) for one in backends}
     decoded = {backend: decoder.run(selection.pieces) for backend, decoder in decoders.items()}
     started = time.perf_counter()
-    scoring = Scoring(protocols, Bootstrap(options.resamples, options.seed), options.processes)
+    scoring = protocols, Bootstrap(options.resamples, options.seed), options.processes
     scored = {
-        backend: {variant: score_set(variant, found, scoring, reporter) for variant in selection.variants}
+        backend: {variant: score_set(variant, found, *scoring, reporter) for variant in selection.variants}
         for backend, found in decoded.items()
     }
     metrics = _about(config, source, protocols, selection)
@@ -118,13 +111,9 @@ def settled_config(options: DataSetOptions) -> EvaluationConfig:
     """The config with all changes; the options of the command also stand for some of its fields."""
     config = load_evaluation_config(options.config, options.changes)
     data = config.data if options.limit is None else dataclasses.replace(config.data, limit=options.limit)
-    given: dict[str, Any] = {
-        "backend": options.backend,
-        "model": options.model,
-        "output": None if options.output is None else str(options.output),
-        "protocols": options.protocols or None,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
+    given: dict[str, Any] = {name: getattr(options, name) for name in ("backend", "model", "protocols")}
+    given["output"] = None if options.output is None else str(options.output)
+    given = {name: value for name, value in given.items() if value not in (None, ())}
     return dataclasses.replace(config, data=data, **given)
 
 

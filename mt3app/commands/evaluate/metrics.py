@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mt3app.commands.evaluate.decoding import Decoded
@@ -26,15 +26,6 @@ REFERENCES = {
     "slakh_mix": f"the notes of all stems together, with the {_STEM_NOTES}",
 }
 Found = Mapping[tuple[str, str], Decoded]
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """How scores are computed: by which protocols, with which intervals, in how many processes."""
-
-    protocols: tuple[str, ...]
-    bootstrap: Bootstrap = field(default_factory=Bootstrap)
-    processes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -99,13 +90,20 @@ class SetMetrics:
         }
 
 
-def score_set(variant: str, found: Found, scoring: Scoring, reporter: Reporter) -> SetMetrics:
+def score_set(
+    variant: str,
+    found: Found,
+    protocols: tuple[str, ...],
+    bootstrap: Bootstrap,
+    processes: int | None,
+    reporter: Reporter,
+) -> SetMetrics:
     """Scores the decoded pieces of a variant from the files of their exact notes."""
     decoded = {name: one for (of, name), one in found.items() if of == variant}
     pairs = [Pair(name, one.reference, one.notes) for name, one in sorted(decoded.items())]
-    task = ScoringTask(scoring.protocols, keep_notes=True)
+    task = ScoringTask(protocols, keep_notes=True)
     with reporter.file_bar(f"Scoring {variant}") as show:
-        pieces = score_pairs(pairs, task, scoring.processes, lambda done, total, _: show(done, total))
+        pieces = score_pairs(pairs, task, processes, lambda done, total, _: show(done, total))
     counts = {}
     for place, piece in enumerate(pieces):
         if piece.failure:
@@ -113,7 +111,7 @@ def score_set(variant: str, found: Found, scoring: Scoring, reporter: Reporter) 
         elif piece.performances is not None:
             counts[piece.name] = count_notes(*(side.notes for side in piece.performances))
             pieces[place] = replace(piece, performances=None)  # all notes of a data set would stay in memory
-    return SetMetrics(decoded, counts, summarise(scoring.protocols, pieces, scoring.bootstrap))
+    return SetMetrics(decoded, counts, summarise(protocols, pieces, bootstrap))
 
 
 def backend_agreement(
