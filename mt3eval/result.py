@@ -13,9 +13,11 @@ from typing import Any
 from mt3core.files import atomic_output
 from mt3eval.intervals import Average, Bootstrap, Paired, average, compare
 from mt3eval.protocol import Scores, protocol
+from mt3eval.reading.pairing import Pairing
 from mt3eval.runner import ScoredPair
 
 SCHEMA_VERSION = 1
+_NO_FILES = Pairing()  # where notes do not come from files that were paired
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,15 +25,14 @@ class Against:
     """A second system on the same references.
 
     `averages` are of all its pieces; `paired` compares by protocol over the pieces that both systems have and for
-    which the protocol is defined for both. `references_alone` are the references it has no estimate for.
+    which the protocol is defined for both. `pairing` tells what it has no partners for.
     """
 
     estimate: str
     pieces: list[ScoredPair]
     averages: dict[str, Average]
     paired: dict[str, Paired]
-    references_alone: tuple[str, ...] = ()
-    estimates_alone: tuple[str, ...] = ()
+    pairing: Pairing = _NO_FILES
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +44,7 @@ class Result:
     averages: dict[str, Average]
     bootstrap: Bootstrap
     against: Against | None = None
-    references_alone: tuple[str, ...] = ()
-    estimates_alone: tuple[str, ...] = ()
+    pairing: Pairing = _NO_FILES
     settings: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class Result:
                     for name in self.protocols
                 },
                 "pieces": [_piece_json(piece) for piece in self.against.pieces],
-                "unmatched": _unmatched_json(self.against),
+                "unmatched": _unmatched_json(self.against.pairing),
             }
         return {
             "schema_version": SCHEMA_VERSION,
@@ -69,7 +69,7 @@ class Result:
             "pieces": [_piece_json(piece) for piece in self.pieces],
             "analysis": self._analysis,
             "against": against,
-            "unmatched": _unmatched_json(self),
+            "unmatched": _unmatched_json(self.pairing),
             "settings": {
                 "resamples": self.bootstrap.resamples,
                 "seed": self.bootstrap.seed,
@@ -103,25 +103,23 @@ def summarise(
     pieces: list[ScoredPair],
     bootstrap: Bootstrap | None = None,
     against: tuple[str, list[ScoredPair]] | None = None,
-    references_alone: tuple[str, ...] = (),
-    estimates_alone: tuple[str, ...] = (),
+    pairing: Pairing = _NO_FILES,
+    others_pairing: Pairing = _NO_FILES,
     settings: dict[str, Any] | None = None,
-    others_alone: tuple[tuple[str, ...], tuple[str, ...]] = ((), ()),
 ) -> Result:
     """Averages with intervals of scored pieces; `against` names a second system and has its pieces.
 
-    `others_alone`: the references and the estimates without a partner of the second system. A piece for which a
-    protocol is not defined stays out of that protocol's average.
+    `pairing` and, of the second system, `others_pairing` tell which files have no partner. A piece for which a protocol
+    is not defined stays out of that protocol's average.
     """
     bootstrap = bootstrap or Bootstrap()
     other = None
     if against is not None:
         estimate, others = against
         paired = {name: _paired(name, pieces, others, bootstrap) for name in protocols}
-        other = Against(estimate, others, _averages(protocols, others, bootstrap), paired, *others_alone)
+        other = Against(estimate, others, _averages(protocols, others, bootstrap), paired, others_pairing)
     averages = _averages(protocols, pieces, bootstrap)
-    alone = references_alone, estimates_alone
-    return Result(tuple(protocols), pieces, averages, bootstrap, other, *alone, settings or {})
+    return Result(tuple(protocols), pieces, averages, bootstrap, other, pairing, settings or {})
 
 
 def _averages(protocols: Sequence[str], pieces: list[ScoredPair], bootstrap: Bootstrap) -> dict[str, Average]:
@@ -143,7 +141,7 @@ def _paired(name: str, pieces: list[ScoredPair], others: list[ScoredPair], boots
     return compare(protocol(name), [mine for mine, _ in both], [theirs for _, theirs in both], bootstrap)
 
 
-def _unmatched_json(one: Result | Against) -> dict[str, list[str]]:
+def _unmatched_json(one: Pairing) -> dict[str, list[str]]:
     return {"reference": list(one.references_alone), "estimate": list(one.estimates_alone)}
 
 

@@ -41,7 +41,7 @@ class Pairing:
     Ignored files are not files of notes: nothing was missed or invented there.
     """
 
-    pairs: tuple[Pair, ...]
+    pairs: tuple[Pair, ...] = ()
     references_alone: tuple[str, ...] = ()
     estimates_alone: tuple[str, ...] = ()
     references_aside: tuple[str, ...] = ()

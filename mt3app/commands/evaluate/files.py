@@ -58,9 +58,7 @@ def evaluate_files(options: FileOptions, reporter: Reporter) -> int:
     pieces, other_pieces = _score(pairing, others, protocols, options, reporter)
     against = None if options.against is None else (str(options.against), other_pieces)
     bootstrap = Bootstrap(options.resamples, options.seed)
-    alone = pairing.references_alone, pairing.estimates_alone
-    others_alone = (others.references_alone, others.estimates_alone) if others is not None else ((), ())
-    result = summarise(protocols, pieces, bootstrap, against, *alone, _settings(options), others_alone)
+    result = summarise(protocols, pieces, bootstrap, against, pairing, others or Pairing(), _settings(options))
     try:
         show_result(result, reporter, plain=not options.protocols, to_stdout=options.json_output != STDOUT)
     finally:  # the reader of the table, such as `head`, may have gone
