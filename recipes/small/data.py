@@ -23,7 +23,7 @@ from sampled import TRAINED_ON, make_sampled
 from sampled import UNSEEN as UNSEEN_SOUNDS
 from sources import SOUND_FONTS, UNSEEN_SOUND_FONTS, Source
 
-from mt3app.cli_data import PrepareOptions
+from mt3app.cli_data import PrepareOptions, RenderOptions
 from mt3app.commands.prepare import prepare_dataset
 from mt3app.commands.render import render_files
 from mt3app.progress import Reporter
@@ -31,7 +31,6 @@ from mt3core.errors import MT3Error
 from mt3core.files import atomic_output
 from mt3core.processors import num_processors
 from mt3data.prepare.manifest import MANIFEST_NAME
-from mt3render.dataset import Rendering
 from mt3render.soundfonts import without_programs
 
 HOURS = 100.0
@@ -39,7 +38,7 @@ HOURS_SHARES = {"piano": 0.5, "multi": 0.4, "drums": 0.1}
 LAYOUTS = {"piano": "folder", "multi": "slakh", "drums": "slakh"}
 PROGRAMS = {"piano": "keep", "multi": "class", "drums": "keep"}  # within the piano class, a quarter would be honky-tonk
 SAMPLE_RATE_HZ = 16_000  # the network's sample rate
-TUNING_CENTS = (-20.0, 24.0)  # of a piece: concert pitch from 435 to 446 Hz
+TUNING_CENTS = "-20,24"  # of a piece: concert pitch from 435 to 446 Hz
 
 
 @dataclass(frozen=True)
@@ -75,11 +74,12 @@ def make_data(wanted: Wanted, reporter: Reporter) -> int:
             midi, rendered = wanted.out / "music" / name, wanted.out / "rendered" / name
             if not midi.is_dir():
                 continue
-            rendering = Rendering(
-                *(layout, wanted.engine, fonts, wanted.seed, PROGRAMS[kind], SAMPLE_RATE_HZ),
+            rendering = RenderOptions(
+                *(midi, rendered, layout, fonts, wanted.engine, PROGRAMS[kind], wanted.seed, SAMPLE_RATE_HZ),
                 tuning_cents=TUNING_CENTS,
+                processes=processes,
             )
-            failed |= render_files(midi, rendered, rendering, processes, None, False, reporter)
+            failed |= render_files(rendering, reporter)
             options = PrepareOptions(layout, rendered, wanted.out / "cache", name=f"small_{name}", processes=processes)
             failed |= prepare_dataset(options, reporter)
     reporter.line(f"Training data: {wanted.out / 'cache' / MANIFEST_NAME}. Next: mt3 train --config small")

@@ -81,6 +81,7 @@ def knowing(sets, monkeypatch):
 
     class Knowing:
         config = SimpleNamespace(spectrogram=SimpleNamespace(sample_rate_hz=RATE_HZ))
+        compile_seconds = 0.0
 
         def transcribe_samples(self, samples, name, progress):
             state.decoded.append(name.rsplit("/", 1)[-1])
