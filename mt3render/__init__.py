@@ -1,1 +1,1 @@
-"""Synthetic music and sound: a composer, synthesizers, and data sets rendered in the layouts of real ones."""
+"""Synthetic sound: samplers, synthesizers, and data sets rendered in the layouts of real ones."""

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from composer.instruments import ROLES, drawn_program
+from humanising import tidy
 from playing import density, faster, passage, rescaled_velocities, transposed
 
 from mt3core.notes.table import NoteTable
-from mt3render.composer.instruments import ROLES, drawn_program
-from mt3render.humanising import tidy
 from mt3render.score import Part, with_program
 
 _QUARTETS = (

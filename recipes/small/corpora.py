@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from composer.pieces import compose_piece
 from held_out import held_out
 from musicxml import read_musicxml
 
 from mt3core.notes.table import note_table
-from mt3render.composer.pieces import compose_piece
 from mt3render.score import Part, read_score
 from mt3render.sources import split_of
 

@@ -24,7 +24,9 @@ from pathlib import Path
 import numpy as np
 from archives import unpacked
 from bands import band_piece, chamber_arrangement, grid, song_arrangement, with_drums
+from composer.styles import BAND_STYLES, DRUM_STYLES, PIANO_STYLES
 from corpora import Piece, composed_pieces, find_pieces
+from humanising import humanised
 from piano import as_piano, piano_piece
 from playing import density, faster, passage, with_pedal
 from sources import MUSIC
@@ -33,8 +35,6 @@ from mt3core.errors import MT3Error
 from mt3core.files import atomic_output
 from mt3core.notes.midi_reading import read_content
 from mt3core.processors import num_processors
-from mt3render.composer.styles import BAND_STYLES, DRUM_STYLES, PIANO_STYLES
-from mt3render.humanising import humanised
 from mt3render.score import Part, score_midi
 from mt3render.variation import generator
 

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from composer.pieces import compose_piece
+from composer.styles import BAND_STYLES, PIANO_STYLES
 
 from mt3core.errors import MT3Error
 from mt3core.notes.midi_reading import read_midi
 from mt3core.notes.table import NoteTable, note_table
-from mt3render.composer.pieces import compose_piece
-from mt3render.composer.styles import BAND_STYLES, PIANO_STYLES
 from mt3render.sources import find_sources
 
 HEADINGS = (

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from humanising import tidy
 from playing import HIGHEST, LOWEST, density, faster, passage, rescaled_velocities, transposed, with_pedal
 
 from mt3core.notes.table import NOTE_DTYPE, NoteTable
-from mt3render.humanising import tidy
 from mt3render.score import Part, merged
 
 SLOWEST, FASTEST = 0.75, 1.8

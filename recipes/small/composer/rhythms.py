@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mt3render.composer.setting import Bar, Setting
+from composer.setting import Bar, Setting
 
 Rhythm = tuple[float, ...]
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from mt3render.composer.harmony import Chord, Key
+from composer.harmony import Chord, Key
 
 # Start and length in quarters from the start of the piece, pitch, and strength relative to the layer's (velocity).
 Event = tuple[float, float, int, float]

@@ -10,17 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from humanising import humanised
 
+from composer.accompaniment import ACCOMPANIMENTS
+from composer.drums import PATTERNS, Pattern, drum_bar, fill
+from composer.harmony import Chord, Key, chord_bars, nearest, voiced
+from composer.instruments import Instrument, drawn_program
+from composer.melody import LINES
+from composer.setting import METRES, Bar, Event, Metre, Setting, Texture
+from composer.styles import STYLES, Layer, Style
 from mt3core.errors import UsageError
 from mt3core.notes.table import NOTE_DTYPE, Note, to_notes
-from mt3render.composer.accompaniment import ACCOMPANIMENTS
-from mt3render.composer.drums import PATTERNS, Pattern, drum_bar, fill
-from mt3render.composer.harmony import Chord, Key, chord_bars, nearest, voiced
-from mt3render.composer.instruments import Instrument, drawn_program
-from mt3render.composer.melody import LINES
-from mt3render.composer.setting import METRES, Bar, Event, Metre, Setting, Texture
-from mt3render.composer.styles import STYLES, Layer, Style
-from mt3render.humanising import humanised
 from mt3render.score import Part
 from mt3render.variation import generator
 

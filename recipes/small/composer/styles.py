@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mt3render.composer import instruments as i
-from mt3render.composer.instruments import ROLES, Instrument
+from composer import instruments as i
+from composer.instruments import ROLES, Instrument
 
 
 @dataclass(frozen=True)

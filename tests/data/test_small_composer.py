@@ -1,17 +1,23 @@
 """Pieces composed by rule in many styles: repeatable, playable, and as varied as they are meant to be."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from mt3core.errors import UsageError
 from mt3core.notes.table import NOTE_DTYPE, note_table, trim_overlapping, validate_notes
-from mt3render.composer.drums import PATTERNS
-from mt3render.composer.harmony import MODES, PROGRESSIONS, VOCABULARIES, Chord, Key, chord_bars, voiced
-from mt3render.composer.pieces import compose_piece
-from mt3render.composer.setting import METRES
-from mt3render.composer.styles import BAND_STYLES, PIANO_STYLES, STYLES
-from mt3render.humanising import CHORD_SPREAD_SECONDS, ONSET_SPREAD_SECONDS, humanised
 from mt3render.score import Part
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "recipes" / "small"))
+
+from composer.drums import PATTERNS
+from composer.harmony import MODES, PROGRESSIONS, VOCABULARIES, Chord, Key, chord_bars, voiced
+from composer.pieces import compose_piece
+from composer.setting import METRES
+from composer.styles import BAND_STYLES, PIANO_STYLES, STYLES
+from humanising import CHORD_SPREAD_SECONDS, ONSET_SPREAD_SECONDS, humanised
 
 pytestmark = pytest.mark.unit
 SOUND_EFFECTS = 15  # General MIDI's last class of eight programs: no pitches

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mt3render.composer.setting import Bar, Event, Metre
+from composer.setting import Bar, Event, Metre
 
 KICK, KICK_2, STICK, SNARE, CLAP, SNARE_2 = 36, 35, 37, 38, 39, 40
 CLOSED, PEDAL, OPEN, CRASH, RIDE, BELL, SPLASH, CRASH_2, CHINA, RIDE_2 = 42, 44, 46, 49, 51, 53, 55, 57, 52, 59

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mt3render.composer.harmony import nearest, voiced
-from mt3render.composer.rhythms import CELLS, TRIPLET_CELLS
-from mt3render.composer.setting import Bar, Event, Setting, Texture
+from composer.harmony import nearest, voiced
+from composer.rhythms import CELLS, TRIPLET_CELLS
+from composer.setting import Bar, Event, Setting, Texture
 
 
 def melody(setting: Setting) -> Texture:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mt3render.composer.harmony import Chord, nearest, voiced
-from mt3render.composer.rhythms import COMPING, STRUMS, drawn_rhythm, spans
-from mt3render.composer.setting import Bar, Event, Setting, Texture
+from composer.harmony import Chord, nearest, voiced
+from composer.rhythms import COMPING, STRUMS, drawn_rhythm, spans
+from composer.setting import Bar, Event, Setting, Texture
 
 
 def block(setting: Setting) -> Texture:
