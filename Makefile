@@ -16,10 +16,8 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 # Renders a short piece, transcribes it, then scores and draws the result. Uses no network.
-# Until our own weights ship, it falls back to those next to the checkout.
-SHARED_MODEL := $(if $(MT3_MODEL)$(wildcard models/mt3),,$(wildcard ../shared/mt3_checkpoint))
 demo: $(READY)
-	$(if $(SHARED_MODEL),MT3_MODEL=$(SHARED_MODEL)) $(BIN)/mt3 demo
+	$(BIN)/mt3 demo
 
 # Two at a time: most of the time is compilation on one processor. The tests of a file stay together to share fixtures.
 TEST_PROCESSES ?= 2
