@@ -93,7 +93,7 @@ def _read_tree(tree_directory: Path, path: str) -> tuple[ModelConfig, dict[str, 
     _check_files(tree_directory)
     from mt3jax.loading import flatten
 
-    leaves = flatten(_restore_parameters(tree_directory.resolve()))
+    leaves = flatten(dict(_restore_parameters(tree_directory.resolve())))
     found = {name: np.asarray(leaf) for name, leaf in leaves.items() if leaf is not None}
     shapes = {name: array.shape for name, array in found.items()}
     config = _read_config(tree_directory) or recognise_config(shapes, path)

@@ -20,9 +20,10 @@ class MT3Error(Exception):
 @contextlib.contextmanager
 def reading(what: object, error: type[MT3Error], next_step: str, *causes: type[Exception]) -> Iterator[None]:
     """Around reading a file: makes an `error`, "... cannot be read: reason.", of `OSError` and of `causes`."""
+    kinds: tuple[type[Exception], ...] = (OSError, *causes)
     try:
         yield
-    except (OSError, *causes) as cause:
+    except kinds as cause:
         raise error(f"{what} cannot be read: {getattr(cause, 'strerror', None) or cause}.", next_step) from cause
 
 
