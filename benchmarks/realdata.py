@@ -17,7 +17,7 @@ import math
 import time
 from pathlib import Path
 
-from mt3convert.sources import load
+from mt3core.model.search import find_model, load_weights
 from mt3core.notes.midi_writing import midi_bytes
 from mt3core.notes.table import Note
 from mt3eval.matching.onset_score import onset_score
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--backend", action="append", choices=["torch", "jax"], help="default: both")
     parser.add_argument("--output", type=Path, help="also write the table to this file (Markdown)")
     options = parser.parse_args()
-    weights = load(options.model)
+    weights = load_weights(find_model(options.model).source)
     results = {}
     for backend in options.backend or ["torch", "jax"]:
         network = importlib.import_module(f"mt3{backend}")
