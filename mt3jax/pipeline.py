@@ -261,7 +261,11 @@ def _fingerprint(data: DataConfig, manifest: Manifest, stream: ExampleStream, sp
     values = decisive(data)
     del values["composed_pieces"]  # it has already decided the content of the manifest
     # In its original layout, so that existing saved states stay valid.
-    example = dataclasses.asdict(stream.config) | {name: values.pop(name) for name in ("part_gain_db", "augmentation")}
+    example = (
+        dataclasses.asdict(stream.config)
+        | {"model": stream.config.model.values()}
+        | {name: values.pop(name) for name in ("part_gain_db", "augmentation")}
+    )
     values |= {"mode": type(stream).__name__, "split": split, "seed": seed, "example": example}
     listed = hashlib.sha256()
     for name in ("checksum", "index", "start_seconds"):

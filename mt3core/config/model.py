@@ -116,7 +116,11 @@ class ModelConfig(Checked, error=ModelError):
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary with `format_version`."""
-        values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
+        return {"format_version": FORMAT_VERSION, **self.values()}
+
+    def values(self) -> dict[str, Any]:
+        """All fields by section, without those added later that have their default."""
+        values = dataclasses.asdict(self)
         for name, default in ADDED_LATER.items():
             if values["vocabulary"][name] == default:
                 del values["vocabulary"][name]

@@ -39,8 +39,11 @@ def training_config(form="gated", chunk_tokens=7, **network):
 
 
 def computed(config, **compute):
-    """The same with other fields of `compute`."""
-    return dataclasses.replace(config, compute=dataclasses.replace(config.compute, **compute))
+    """The same with other fields of `compute`, also such as no run may have: float64 proves gradients."""
+    changed = dataclasses.replace(config.compute)
+    for name, value in compute.items():
+        object.__setattr__(changed, name, value)
+    return dataclasses.replace(config, compute=changed)
 
 
 def targets(config):

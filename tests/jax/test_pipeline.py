@@ -299,7 +299,7 @@ def test_impossible_numbers_are_refused(band):
         training_pipeline(band, 0, 3)
     with pytest.raises(UsageError, match="global batch of 0 examples"):
         training_pipeline(band, batch_size=0)
-    with pytest.raises(UsageError, match="seed is -1"):
+    with pytest.raises(UsageError, match="The seed -1 is not valid"):
         training_pipeline(band, seed=-1)
     with pytest.raises(UsageError, match=r"data\.datasets\.mix is -1\.0\. Use at least 0\."):
         DatasetChoice("slakh", mix=-1.0)
