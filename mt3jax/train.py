@@ -231,7 +231,7 @@ class _Run:
             )
         if int(metrics["skipped_in_row"]) > safety.most_skipped:
             return TrainingError(
-                f"{problem} It was the {int(metrics['skipped_in_row'])}th in a row.",
+                f"{problem} Steps skipped in a row: {int(metrics['skipped_in_row'])}.",
                 "Resume from an earlier checkpoint with a lower learning rate.",
             )
         self.console.say(problem)

@@ -117,7 +117,7 @@ def _array(data: bytes, kind: np.dtype) -> np.ndarray:
 
 def _has_its_size(file: BinaryIO) -> bool:
     file.seek(4)
-    (size,) = struct.unpack("<I", file.read(4))
+    size = int.from_bytes(file.read(4), "little")  # of a file that ends before, 0
     return file.seek(0, os.SEEK_END) >= size + 8
 
 

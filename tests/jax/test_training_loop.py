@@ -87,7 +87,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(pieces, tmp
 def test_bad_batches_are_left_out_where_the_rule_says_so_but_not_for_ever(pieces, tmp_path, no_numbers):
     said = []
     changes = ("safety.not_finite=skip", "safety.most_skipped=3")
-    with pytest.raises(TrainingError, match=r"4th in a row.*lower learning rate"):
+    with pytest.raises(TrainingError, match=r"skipped in a row: 4\. .*lower learning rate"):
         run_small(pieces, 50, tmp_path, *changes, arrays=no_numbers, say=said.append)
     assert sum("was not applied" in line for line in said) == 3
 
