@@ -51,3 +51,11 @@ def test_programs_are_left_out_and_nothing_else_changes(tmp_path, odd, capsys):
     assert "a.sf2 has no program 4" in capsys.readouterr().err
     assert run(["sounds", str(tmp_path / "none.sf2"), str(tmp_path / "c.sf2"), "--without", "4"]) == 1
     assert not (tmp_path / "c.sf2").exists()
+
+
+@pytest.mark.parametrize("length", [0, 3, 6, 8, 12])
+def test_the_beginning_of_a_sound_font_is_refused_in_a_sentence(length, tmp_path):
+    path = tmp_path / "cut.sf2"
+    path.write_bytes(b"RIFF\x10\x00\x00\x00sfbk"[:length])
+    with pytest.raises(AudioError, match="is not a sound font"):
+        read_sound_font(path)
