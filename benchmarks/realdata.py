@@ -99,6 +99,10 @@ def markdown(results: dict[str, dict[str, dict]]) -> str:
         scores = [row[part].f1 for row in results[first].values() if row[part] and row[part].reference_notes]
         name = {"pitched": "pitched notes", "drums": "drum hits"}[part]
         lines.append(f"\nMean onset F1 of {name} over the {len(scores)} clips that have them: {mean(scores):.3f}")
+    for kind in ("piano_real", "multi_rendered"):
+        chosen = [row for clip, row in results[first].items() if clip.startswith(kind) and row["seconds"] >= 20]
+        if scores := [row["pitched"].f1 for row in chosen if row["pitched"]]:
+            lines.append(f"\nMean over the {len(scores)} clips `{kind}_*` of 20 s and more: {mean(scores):.3f}")
     return "\n".join(lines) + "\n"
 
 

@@ -13,7 +13,7 @@ from flax import nnx, traverse_util
 
 from mt3core.config.model import ModelConfig
 from mt3core.errors import UsageError
-from mt3core.model.parameters import check_arrays, parameters
+from mt3core.model.parameters import check_weights, parameters
 from mt3core.model.search import load_pretrained
 from mt3jax.model import Transformer
 
@@ -31,10 +31,8 @@ def build_model(config: ModelConfig, arrays: Mapping[str, np.ndarray], device: s
 
 def given_params(config: ModelConfig, arrays: Mapping[str, np.ndarray]) -> dict:
     """Weights by PyTorch name as Flax's nested dictionary of host arrays, float32. Raises `ModelError`."""
-    table = parameters(config.network)
-    shapes = {name: array.shape for name, array in arrays.items()}
-    check_arrays({p.torch_name: p.torch_shape for p in table}, shapes, "the given weights")
-    return nest({p.flax_name: p.flip(np.asarray(arrays[p.torch_name], np.float32)) for p in table})
+    check_weights(config.network, arrays, "the given weights")
+    return nest({p.flax_name: p.flip(np.asarray(arrays[p.torch_name], np.float32)) for p in parameters(config.network)})
 
 
 def network(config: ModelConfig, params: dict) -> Transformer:

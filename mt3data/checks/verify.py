@@ -15,12 +15,12 @@ from mt3core.extras import require
 from mt3core.notes.table import NoteTable
 from mt3core.processes import map_in_processes
 from mt3core.processors import num_processors
-from mt3data.checks.across_splits import across_splits
 from mt3data.checks.audio_checks import Heard, check_sound, hear
 from mt3data.checks.label_checks import check_ending, check_file, check_notes
 from mt3data.checks.label_fit import SAMPLE_RATE_HZ
 from mt3data.checks.music_checks import Music, check_music, hear_music
 from mt3data.readers import maestro
+from mt3data.readers.across_splits import across_splits
 from mt3data.readers.defects import defect, in_order, skipped
 from mt3data.readers.labels import stem_notes, track_notes
 from mt3data.readers.slakh_problems import mix_defect

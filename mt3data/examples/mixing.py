@@ -34,7 +34,10 @@ def mix_audio(
     for index, part in enumerate(parts):
         scale = 1.0 / (peak(part) or 1.0) if normalise else 1.0 / FULL_SCALE
         total += part * np.float32(scale * (gains[index] if gains is not None else 1.0))
-    return total * np.float32(1.0 / (peak(total) or 1.0)) if normalise else limit_peak(total)
+    if not normalise:
+        return limit_peak(total)
+    total *= np.float32(1.0 / (peak(total) or 1.0))  # in place: no further array for each example
+    return total
 
 
 def limit_peak(samples: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " samples"]:

@@ -19,7 +19,7 @@ from mt3core.errors import DatasetError, MidiError, reading
 from mt3core.extras import needed
 from mt3core.notes import MIDI_SUFFIXES
 from mt3core.notes.table import DRUM_PROGRAM
-from mt3data.checks.across_splits import across_splits
+from mt3data.readers.across_splits import across_splits
 from mt3data.readers.defects import defect
 from mt3data.readers.file_names import files_by_stem, track_name
 from mt3data.readers.slakh_problems import is_known, known_problem, mix_defect

@@ -11,39 +11,16 @@ from conftest import shared_path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from midi_messages import control, midi, off, on, pedal, read_through_pretty_midi, spans
+from note_lists import BAND, assert_same_notes
 
 from mt3core.errors import MidiError
 from mt3core.notes.midi_reading import read_content, read_midi
 from mt3core.notes.midi_writing import midi_bytes, write_midi
-from mt3core.notes.table import NOTE_DTYPE, Note, note_table, to_notes
+from mt3core.notes.table import NOTE_DTYPE, Note, note_table
 
 pytestmark = pytest.mark.unit
 
 quarters = partial(midi, ticks_per_beat=480)
-
-BAND = [
-    Note(0.5, 1.0, 40, 100, 33),
-    Note(0.25, 0.26, 36, 120, 0, True),
-    Note(0.5, 0.75, 60, 1, 0),
-    Note(0.51, 2.0, 64, 127, 0),
-]
-
-
-def assert_same_notes(found, expected):
-    found, expected = to_notes(found), list(expected)
-    assert [(n.pitch, n.velocity, n.program, n.is_drum) for n in found] == [
-        (n.pitch, n.velocity, n.program, n.is_drum) for n in expected
-    ]
-    times = [(n.onset, n.offset) for n in expected]
-    np.testing.assert_allclose([(n.onset, n.offset) for n in found], np.reshape(times, (-1, 2)), atol=1e-6)
-
-
-BAND = [
-    Note(0.5, 1.0, 40, 100, 33),
-    Note(0.25, 0.26, 36, 120, 0, True),
-    Note(0.5, 0.75, 60, 1, 0),
-    Note(0.51, 2.0, 64, 127, 0),
-]
 
 
 @pytest.mark.parametrize("name", ["multi_rendered_gugs_earthday.orig.mid", "multi_rendered_gugs_jcycle.orig.mid"])

@@ -8,6 +8,7 @@ import pretty_midi
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from note_lists import BAND, assert_same_notes
 
 from mt3core.errors import MidiError, OutputError
 from mt3core.notes.midi_reading import read_content, read_midi
@@ -31,23 +32,6 @@ def channels(track):
 
 def ports(track):
     return [message.port for message in track if message.type == "midi_port"]
-
-
-def assert_same_notes(found, expected):
-    found, expected = to_notes(found), list(expected)
-    assert [(n.pitch, n.velocity, n.program, n.is_drum) for n in found] == [
-        (n.pitch, n.velocity, n.program, n.is_drum) for n in expected
-    ]
-    times = [(n.onset, n.offset) for n in expected]
-    np.testing.assert_allclose([(n.onset, n.offset) for n in found], np.reshape(times, (-1, 2)), atol=1e-6)
-
-
-BAND = [
-    Note(0.5, 1.0, 40, 100, 33),
-    Note(0.25, 0.26, 36, 120, 0, True),
-    Note(0.5, 0.75, 60, 1, 0),
-    Note(0.51, 2.0, 64, 127, 0),
-]
 
 
 # Writing
