@@ -8,9 +8,9 @@ cache folder (`--cache`); our two networks run in the current one. A system that
 the reason and does not stop the others. MIDI files and timings are kept in `--output`, so an interrupted command can be
 run again to resume; `--fresh` starts over.
 
-Scores are means over clips with 95 % bootstrap intervals over clips; each names its protocol (`mt3 evaluate --list`).
-Speed is wall clock with the model loaded, one clip after the other; memory is the peak resident size of all processes
-of a system (Linux; shared pages count once per process).
+Scores are means over clips with 95 % intervals over clips (docs/evaluation.md); each names its protocol
+(`mt3 evaluate --list`). Speed is wall clock with the model loaded, one clip after the other; memory is the peak
+resident size of all processes of a system (Linux; shared pages count once per process).
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def markdown(runs: Sequence[Run], clips: Sequence[Clip]) -> str:
     head = (
         f"{len(clips)} clips, {minutes:.1f} minutes; {datetime.date.today().isoformat()}; {platform.system()} "
         f"{platform.machine()}, {num_processors()} processors, Python {platform.python_version()}{busy}. Means over "
-        "clips with 95 % bootstrap intervals over clips (10,000 resamples)."
+        "clips with 95 % intervals over clips (Student's t, see evaluation.md)."
     )
     parts = [head, table.as_markdown(table.comparison(runs, clips), (1,))]
     parts += ["Onset F1 of each clip (mir_eval):", table.as_markdown(table.by_clip(runs, clips), (0,))]

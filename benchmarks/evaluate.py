@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 
 from mt3core.processors import num_processors
-from mt3eval.intervals import Bootstrap
 from mt3eval.protocol import all_protocols, protocol
 from mt3eval.reading.pairing import pair_files
 from mt3eval.result import summarise
@@ -57,7 +56,7 @@ def time_protocol(root: Path, name: str, processes: int, analyse: bool) -> None:
     started = time.perf_counter()
     pairs = pair_files(root / "reference", root / "estimate").pairs
     pieces = score_pairs(pairs, ScoringTask((protocol(name).name,), analyse=analyse), processes)
-    result = summarise((name,), pieces, Bootstrap())
+    result = summarise((name,), pieces)
     seconds = time.perf_counter() - started
     failures = sum(piece.values(name) is None for piece in pieces)
     values = ", ".join(f"{metric} {value:.3f}" for metric, value in list(result.averages[name].values.items())[:3])

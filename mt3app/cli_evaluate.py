@@ -30,8 +30,6 @@ class ScoringOptions:
         ),
     ] = ()
     processes: Annotated[int | None, typer.Option(min=1, help="Worker processes. [default: all cores]")] = None
-    resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")] = 1000
-    seed: Annotated[int, typer.Option(min=0, help="Random seed of the bootstrap.")] = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PlainScore:
-    """A value in plain words: its name, which notes count as found, and where it comes from."""
+    """A value in plain words: its name, which notes count as found, and where it comes from.
+
+    One that `needs_pitched` notes leaves out the pieces whose reference has none: mir_eval gives them 0.
+    """
 
     name: str
     rule: str
     protocol: str
     metric: str
+    needs_pitched: bool = False
 
 
 PLAIN_SCORES = (
@@ -22,12 +26,14 @@ PLAIN_SCORES = (
         "pitched notes of the right pitch that start within 50 ms; the instrument does not matter",
         "mir_eval_notes_nondrum",
         "F-measure_no_offset",
+        needs_pitched=True,
     ),
     PlainScore(
         "notes and their ends",
         "the same, and they end within 50 ms or a fifth of the note's length",
         "mir_eval_notes_nondrum",
         "F-measure",
+        needs_pitched=True,
     ),
     PlainScore(
         "notes and instruments",
@@ -42,6 +48,7 @@ PLAIN_SCORES = (
         "onset_f_drum",
     ),
 )
+UNPITCHED = "have no pitched notes and are left out of the F1 of notes (mir_eval counts them as 0)"
 DEFAULT_PROTOCOLS = tuple(dict.fromkeys(one.protocol for one in PLAIN_SCORES))
 
 # By the start of the protocol's name; the first match counts.

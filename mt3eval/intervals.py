@@ -1,12 +1,17 @@
-"""How certain an average over pieces is: bootstrap intervals, also for the difference between two systems.
+"""How certain an average over pieces is: an interval for it, also for the difference between two systems.
 
-The pieces are drawn again, with replacement, as many as there are; each draw is averaged by the protocol's own rule;
-the interval holds the middle 95 % of the draws (the percentile bootstrap: Efron and Tibshirani, An Introduction to
-the Bootstrap, 1993, chapter 13). It says how much the average would vary with other pieces of the same kind, not how
-much single pieces vary. With few pieces it is too narrow; with one there is none.
+The interval is Student's t: the average, plus and minus a number of standard errors that grows as the pieces get
+fewer. It says how much the average would vary with other pieces of the same kind, not how much single pieces vary.
+The standard error is the jackknife's (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 11): the
+protocol's own rule averages all pieces but one, for each piece in turn. For a mean that is the usual standard error,
+and it serves just as well for values that are pooled over pieces.
 
-Two systems are compared on the same draws of the same pieces, so pieces that are hard for both cancel out. An
-interval of the difference without 0 in it says that the systems differ.
+An average of shares (F1, precision, recall, overlap) has its interval on the logit scale, by the delta method: it stays
+between 0 and 1 and reaches further away from the nearer of the two. `benchmarks/interval_coverage.py` compares this
+with the bootstrap, whose intervals are too narrow for few pieces; its figures are in docs/evaluation.md.
+
+Two systems are compared piece by piece, so pieces that are hard for both cancel out. An interval of the difference
+without 0 in it says that the systems differ.
 """
 
 from __future__ import annotations
@@ -17,41 +22,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool
 
-from mt3eval.protocol import Protocol, Scores, mean_over_files, mean_without_nan
+from mt3eval.protocol import LeftOut, Protocol, Scores, is_share, mean_over_files, mean_without_nan
 
-RESAMPLES = 1000
 CONFIDENCE = 0.95
+METHOD = "Student's t with the jackknife's standard error; on the logit scale for F1, precision, recall and overlap"
 
-# How often each piece is in each draw.
-Draws = Float[np.ndarray, "draws pieces"]
 Interval = tuple[float, float]
 
-
-@dataclass(frozen=True)
-class Bootstrap:
-    """How intervals are computed; the same settings give the same intervals."""
-
-    resamples: int = RESAMPLES
-    seed: int = 0
-    confidence: float = CONFIDENCE
-
-    def draws(self, pieces: int) -> Draws:
-        """How often each of the pieces is drawn, by draw."""
-        picks = np.random.default_rng(self.seed).integers(0, pieces, (self.resamples, pieces))
-        counts = np.zeros((self.resamples, pieces))
-        np.add.at(counts, (np.arange(self.resamples)[:, None], picks), 1.0)
-        return counts
-
-    def interval(self, values: Float[np.ndarray, " draws"]) -> Interval | None:
-        """The interval of the values; None without values."""
-        values = values[~np.isnan(values)]
-        if len(values) == 0:
-            return None
-        outside = 50 * (1 - self.confidence)
-        low, high = np.percentile(values, [outside, 100 - outside])
-        return float(low), float(high)
+# An average of fewer pieces than this has no interval.
+_FEWEST_PIECES = 2
+# Sums in another order differ by this much; pieces that change a pooled value by less are not part of it.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -68,12 +51,17 @@ class Average:
     pieces: int
 
 
-def average(protocol: Protocol, files: Sequence[Scores], bootstrap: Bootstrap) -> Average:
+def average(protocol: Protocol, files: Sequence[Scores]) -> Average:
     """The average of the files for which the protocol is defined, with intervals."""
     values = protocol.average(files) if files else {}
     counts = {name: _count(files, name) for name in values}
-    drawn = draw_averages(protocol, files, bootstrap.draws(len(files))) if len(files) > 1 else {}
-    return Average(values, _intervals(values, counts, drawn, bootstrap), counts, len(files))
+    without_each = averages_without_each(protocol, files)
+    intervals = {}
+    for name, value in values.items():
+        concerned = _concerned(files, name, value, without_each.get(name))
+        if found := _interval(value, without_each.get(name), concerned, is_share(name)):
+            intervals[name] = found
+    return Average(values, intervals, counts, len(files))
 
 
 @dataclass(frozen=True)
@@ -90,29 +78,96 @@ class Paired:
     one_sided: dict[str, int] = field(default_factory=dict)
 
 
-def compare(protocol: Protocol, first: Sequence[Scores], second: Sequence[Scores], bootstrap: Bootstrap) -> Paired:
+def compare(protocol: Protocol, first: Sequence[Scores], second: Sequence[Scores]) -> Paired:
     """Two systems on the same pieces, in the same order on both sides."""
     first, second, one_sided = _without_one_sided(protocol, first, second)
-    averages = average(protocol, first, bootstrap), average(protocol, second, bootstrap)
+    averages = average(protocol, first), average(protocol, second)
     counts = [one.counts for one in averages]
     values = {name: averages[0].values[name] - averages[1].values[name] for name in counts[0] if name in counts[1]}
     fewest = {name: min(counts[0][name], counts[1][name]) for name in values}
-    drawn = {}
-    if len(first) > 1:
-        draws = bootstrap.draws(len(first))
-        one, other = (draw_averages(protocol, files, draws) for files in (first, second))
-        drawn = {name: one[name] - other[name] for name in values}
-    intervals = _intervals(values, fewest, drawn, bootstrap)
+    sides = [averages_without_each(protocol, files) for files in (first, second)]
+    intervals = {}
+    for name, value in values.items():
+        each = [side.get(name) for side in sides]
+        concerned = [
+            _concerned(files, name, one.values[name], left_out)
+            for files, one, left_out in zip((first, second), averages, each, strict=True)
+        ]
+        if each[0] is not None and each[1] is not None:
+            found = _interval(value, each[0] - each[1], concerned[0] | concerned[1], False)
+            if found:
+                intervals[name] = found
     return Paired(*averages, Average(values, intervals, fewest, len(first)), one_sided)
 
 
-def _intervals(
-    values: Scores, counts: dict[str, int], drawn: dict[str, Float[np.ndarray, " draws"]], bootstrap: Bootstrap
-) -> dict[str, Interval]:
-    """The interval of each metric that has a value and more than one piece."""
-    names = [name for name, value in values.items() if counts[name] > 1 and not math.isnan(value)]
-    found = {name: bootstrap.interval(drawn[name]) for name in names}
-    return {name: interval for name, interval in found.items() if interval is not None}
+def t_interval(value: float, error: float, pieces: int, share: bool, confidence: float = CONFIDENCE) -> Interval:
+    """The interval of an average with this standard error; a share's is within 0 and 1."""
+    from scipy.special import expit, logit, stdtrit
+
+    reach = float(stdtrit(pieces - 1, (1 + confidence) / 2)) * error
+    if share and 0 < value < 1:
+        reach /= value * (1 - value)
+        return float(expit(logit(value) - reach)), float(expit(logit(value) + reach))
+    low, high = value - reach, value + reach
+    return (max(low, 0.0), min(high, 1.0)) if share and value in (0, 1) else (low, high)
+
+
+def averages_without_each(protocol: Protocol, files: Sequence[Scores]) -> dict[str, LeftOut]:
+    """The protocol's average of all files but one, for each file in turn, by metric; NaN if none is left."""
+    if len(files) < _FEWEST_PIECES:
+        return {}
+    if protocol.average is mean_over_files:
+        return means_without_each(files, skip_nan=False)
+    if protocol.average is mean_without_nan:
+        return means_without_each(files, skip_nan=True)
+    if protocol.averages_without_each is not None:
+        return protocol.averages_without_each(files)
+    averages = [protocol.average([*files[:place], *files[place + 1 :]]) for place in range(len(files))]
+    names = dict.fromkeys(name for values in averages for name in values)
+    return {name: np.array([values.get(name, math.nan) for values in averages]) for name in names}
+
+
+def means_without_each(files: Sequence[Scores], skip_nan: bool) -> dict[str, LeftOut]:
+    """The mean over the other files that have the value; NaN counts as missing, or makes the mean NaN."""
+    names = list(dict.fromkeys(name for scores in files for name in scores))
+    values = np.array([[scores.get(name, math.nan) for name in names] for scores in files], dtype=float)
+    values = values.reshape(len(files), len(names))
+    has_value = ~np.isnan(values)
+    known = np.where(has_value, values, 0.0)
+    counts = has_value.sum(axis=0) - has_value
+    means = np.full(values.shape, math.nan)
+    np.divide(known.sum(axis=0) - known, counts, out=means, where=counts > 0)
+    if not skip_nan:
+        is_nan = np.array([[name in scores for name in names] for scores in files]).reshape(values.shape) & ~has_value
+        means[is_nan.sum(axis=0) - is_nan > 0] = math.nan
+    return dict(zip(names, means.T, strict=True))
+
+
+def _interval(
+    value: float, without_each: LeftOut | None, concerned: Bool[np.ndarray, " files"], share: bool
+) -> Interval | None:
+    """The interval from the averages without each of the pieces concerned; None if there are too few of them."""
+    if math.isnan(value) or without_each is None:
+        return None
+    if len(without_each) > 1 and not concerned.any():  # a pooled value that no piece changes
+        return value, value
+    left_out = without_each[concerned]
+    pieces = len(left_out)
+    if pieces < _FEWEST_PIECES or np.isnan(left_out).any():
+        return None
+    error = math.sqrt((pieces - 1) / pieces * float(np.square(left_out - left_out.mean()).sum()))
+    return t_interval(value, error, pieces, share)
+
+
+def _concerned(
+    files: Sequence[Scores], name: str, value: float, without_each: LeftOut | None
+) -> Bool[np.ndarray, " files"]:
+    """The pieces with a value; for values pooled over pieces, which no piece has, those that change it."""
+    if any(name in scores for scores in files):
+        return np.array([not math.isnan(scores.get(name, math.nan)) for scores in files], dtype=bool)
+    if without_each is None:
+        return np.zeros(len(files), dtype=bool)
+    return ~(np.abs(without_each - value) <= _ROUNDING)  # NaN, where no other piece has any, changes it
 
 
 def _without_one_sided(
@@ -133,40 +188,6 @@ def _without_one_sided(
         for side, files, has in zip(sides, kept, having, strict=True):
             files.append({name: value for name, value in side.items() if name not in alone & has})
     return *kept, {name: one_sided[name] for name in sorted(one_sided)}
-
-
-def draw_averages(protocol: Protocol, files: Sequence[Scores], draws: Draws) -> dict[str, Float[np.ndarray, " draws"]]:
-    """The protocol's average for every draw, by metric."""
-    if protocol.average is mean_over_files:
-        return draw_means(files, draws, skip_nan=False)
-    if protocol.average is mean_without_nan:
-        return draw_means(files, draws, skip_nan=True)
-    if protocol.draw_averages is not None:
-        return protocol.draw_averages(files, draws)
-    return _one_by_one(protocol, files, draws)
-
-
-def draw_means(files: Sequence[Scores], draws: Draws, skip_nan: bool) -> dict[str, Float[np.ndarray, " draws"]]:
-    """The mean of every draw over the files that have the value; NaN counts as missing, or makes the mean NaN."""
-    names = list(dict.fromkeys(name for scores in files for name in scores))
-    values = np.array([[scores.get(name, math.nan) for name in names] for scores in files], dtype=float)
-    values = values.reshape(len(files), len(names))
-    has_value = ~np.isnan(values)
-    counts = draws @ has_value
-    with np.errstate(invalid="ignore"):
-        means = draws @ np.where(has_value, values, 0.0) / counts
-    if not skip_nan:
-        is_nan = np.array([[name in scores for name in names] for scores in files]).reshape(values.shape) & ~has_value
-        means[draws @ is_nan > 0] = math.nan
-    return dict(zip(names, means.T, strict=True))
-
-
-def _one_by_one(protocol: Protocol, files: Sequence[Scores], draws: Draws) -> dict[str, Float[np.ndarray, " draws"]]:
-    averages = []
-    for draw in draws.astype(int).tolist():
-        averages.append(protocol.average([one for one, times in zip(files, draw, strict=True) for _ in range(times)]))
-    names = dict.fromkeys(name for values in averages for name in values)
-    return {name: np.array([values.get(name, math.nan) for values in averages]) for name in names}
 
 
 def _count(files: Sequence[Scores], name: str) -> int:

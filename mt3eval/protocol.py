@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,8 +22,18 @@ from mt3core.errors import UsageError
 from mt3eval.reading.performance import Performance
 
 Scores = dict[str, float]
+LeftOut = Float[np.ndarray, " files"]  # the averages without each of the files
 
 _MODULES = ("mir_eval", "mt3", "mrmt3", "yourmt3", "transkun", "bytedance", "hft")
+
+
+# A word of the metric's name; elsewhere a letter may follow, as in "offset".
+_SHARE = re.compile(r"(?<![a-z])(f|f1|f-measure|precision|recall|overlap)(?![a-z0-9])", re.IGNORECASE)
+
+
+def is_share(metric: str) -> bool:
+    """Whether the metric's name is that of a value from 0 to 1: F1, precision, recall, overlap."""
+    return _SHARE.search(metric) is not None
 
 
 def mean_over_files(files: Sequence[Scores]) -> Scores:
@@ -46,8 +57,8 @@ class Protocol:
 
     `score(reference, estimate)` gives the values of one file under the original's names (NaN where the original
     says NaN) and raises `NotDefinedError` if the original fails with an error. `average` makes the value of a
-    set from the values of its files as the original does. `draw_averages` does the same for many draws of the files
-    in one go, given how often each file is in each draw; a protocol whose average is a mean needs none.
+    set from the values of its files as the original does. `averages_without_each` does the same for all files but one,
+    for each file in turn; a protocol whose average is a mean needs none.
     """
 
     name: str
@@ -55,13 +66,7 @@ class Protocol:
     source: str  # the paper or repository, with its commit
     score: Callable[[Performance, Performance], Scores]
     average: Callable[[Sequence[Scores]], Scores] = mean_over_files
-    draw_averages: (
-        Callable[
-            [Sequence[Scores], Float[np.ndarray, "draws files"]],
-            dict[str, Float[np.ndarray, " draws"]],
-        ]
-        | None
-    ) = None
+    averages_without_each: Callable[[Sequence[Scores]], dict[str, LeftOut]] | None = None
 
 
 @cache

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from mt3core.files import atomic_output
-from mt3eval.intervals import Average, Bootstrap, Paired, average, compare
+from mt3eval.headline import PlainScore, plain_scores
+from mt3eval.intervals import CONFIDENCE, METHOD, Average, Paired, average, compare
 from mt3eval.protocol import Scores, protocol
 from mt3eval.reading.pairing import Pairing
 from mt3eval.runner import ScoredPair
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _NO_FILES = Pairing()  # where notes do not come from files that were paired
 
 
@@ -25,24 +26,29 @@ class Against:
     """A second system on the same references.
 
     `averages` are of all its pieces; `paired` compares by protocol over the pieces that both systems have and for
-    which the protocol is defined for both. `pairing` tells what it has no partners for.
+    which the protocol is defined for both; `plain` does the same for the scores in plain words. `pairing` tells what it
+    has no partners for.
     """
 
     estimate: str
     pieces: list[ScoredPair]
     averages: dict[str, Average]
     paired: dict[str, Paired]
+    plain: dict[str, Paired]
     pairing: Pairing = _NO_FILES
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """The scored pieces. `protocols` are names; `settings` go into the JSON unchanged."""
+    """The scored pieces. `protocols` are names; `settings` go into the JSON unchanged.
+
+    `plain` has the averages of the scores in plain words by name, without the pieces that have nothing to find.
+    """
 
     protocols: tuple[str, ...]
     pieces: list[ScoredPair]
     averages: dict[str, Average]
-    bootstrap: Bootstrap
+    plain: dict[str, Average]
     against: Against | None = None
     pairing: Pairing = _NO_FILES
     settings: dict[str, Any] = field(default_factory=dict)
@@ -60,23 +66,43 @@ class Result:
                     }
                     for name in self.protocols
                 },
+                "plain": self._plain_json({name: one.difference for name, one in self.against.plain.items()}),
                 "pieces": [_piece_json(piece) for piece in self.against.pieces],
                 "unmatched": _unmatched_json(self.against.pairing),
             }
         return {
             "schema_version": SCHEMA_VERSION,
             "protocols": {name: _average_json(name, self.averages[name]) for name in self.protocols},
+            "plain": self._plain_json(self.plain),
+            "unpitched": self.unpitched,
             "pieces": [_piece_json(piece) for piece in self.pieces],
             "analysis": self._analysis,
             "against": against,
             "unmatched": _unmatched_json(self.pairing),
             "settings": {
-                "resamples": self.bootstrap.resamples,
-                "seed": self.bootstrap.seed,
-                "confidence": self.bootstrap.confidence,
+                "confidence": CONFIDENCE,
+                "interval": METHOD,
                 **self.settings,
             },
         }
+
+    @property
+    def unpitched(self) -> int:
+        """How many references that were read have no pitched notes."""
+        return sum(not piece.failure and not piece.has_pitched_reference for piece in self.pieces)
+
+    def _plain_json(self, averages: Mapping[str, Average]) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": one.name,
+                "protocol": one.protocol,
+                "metric": one.metric,
+                "pieces": averages[one.name].counts.get(one.metric, 0),
+                "average": without_nan(averages[one.name].values.get(one.metric)),
+                "interval": averages[one.name].intervals.get(one.metric),
+            }
+            for one in plain_scores(self.protocols)
+        ]
 
     @cached_property
     def _analysis(self) -> dict[str, Any] | None:
@@ -101,7 +127,6 @@ def scores_json(piece: ScoredPair) -> dict[str, dict[str, Any]]:
 def summarise(
     protocols: Sequence[str],
     pieces: list[ScoredPair],
-    bootstrap: Bootstrap | None = None,
     against: tuple[str, list[ScoredPair]] | None = None,
     pairing: Pairing = _NO_FILES,
     others_pairing: Pairing = _NO_FILES,
@@ -112,25 +137,34 @@ def summarise(
     `pairing` and, of the second system, `others_pairing` tell which files have no partner. A piece for which a protocol
     is not defined stays out of that protocol's average.
     """
-    bootstrap = bootstrap or Bootstrap()
     other = None
+    plain = plain_scores(protocols)
     if against is not None:
         estimate, others = against
-        paired = {name: _paired(name, pieces, others, bootstrap) for name in protocols}
-        other = Against(estimate, others, _averages(protocols, others, bootstrap), paired, others_pairing)
-    averages = _averages(protocols, pieces, bootstrap)
-    return Result(tuple(protocols), pieces, averages, bootstrap, other, pairing, settings or {})
+        paired = {name: _paired(name, pieces, others) for name in protocols}
+        plainly = {one.name: _paired(one.protocol, _with_notes(one, pieces), others) for one in plain}
+        other = Against(estimate, others, _averages(protocols, others), paired, plainly, others_pairing)
+    averages = {one.name: _average(one.protocol, _with_notes(one, pieces)) for one in plain}
+    return Result(tuple(protocols), pieces, _averages(protocols, pieces), averages, other, pairing, settings or {})
 
 
-def _averages(protocols: Sequence[str], pieces: list[ScoredPair], bootstrap: Bootstrap) -> dict[str, Average]:
-    return {name: average(protocol(name), _defined(name, pieces), bootstrap) for name in protocols}
+def _averages(protocols: Sequence[str], pieces: list[ScoredPair]) -> dict[str, Average]:
+    return {name: _average(name, pieces) for name in protocols}
+
+
+def _average(name: str, pieces: list[ScoredPair]) -> Average:
+    return average(protocol(name), _defined(name, pieces))
+
+
+def _with_notes(score: PlainScore, pieces: list[ScoredPair]) -> list[ScoredPair]:
+    return [piece for piece in pieces if piece.has_pitched_reference] if score.needs_pitched else pieces
 
 
 def _defined(name: str, pieces: list[ScoredPair]) -> list[Scores]:
     return [values for piece in pieces if (values := piece.values(name)) is not None]
 
 
-def _paired(name: str, pieces: list[ScoredPair], others: list[ScoredPair], bootstrap: Bootstrap) -> Paired:
+def _paired(name: str, pieces: list[ScoredPair], others: list[ScoredPair]) -> Paired:
     """Over the pieces that both systems have and for which the protocol is defined for both."""
     by_name = {piece.name: piece.values(name) for piece in others}
     both = []
@@ -138,7 +172,7 @@ def _paired(name: str, pieces: list[ScoredPair], others: list[ScoredPair], boots
         mine, theirs = piece.values(name), by_name.get(piece.name)
         if mine is not None and theirs is not None:
             both.append((mine, theirs))
-    return compare(protocol(name), [mine for mine, _ in both], [theirs for _, theirs in both], bootstrap)
+    return compare(protocol(name), [mine for mine, _ in both], [theirs for _, theirs in both])
 
 
 def _unmatched_json(one: Pairing) -> dict[str, list[str]]:

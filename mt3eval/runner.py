@@ -49,6 +49,11 @@ class ScoredPair:
     analysis: Any = None
     performances: tuple[Performance, Performance] | None = None
 
+    @property
+    def has_pitched_reference(self) -> bool:
+        """Whether the reference has notes other than drum hits."""
+        return self.num_notes[0] > self.num_drum_hits[0]
+
     def values(self, name: str) -> Scores | None:
         """The values of a protocol; None if it is not defined for the piece or the piece was not read."""
         values = self.scores.get(name)

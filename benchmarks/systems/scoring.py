@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mt3core.errors import MT3Error
-from mt3eval.intervals import Bootstrap, average
+from mt3eval.intervals import average
 from mt3eval.protocol import protocol
 from mt3eval.reading.performance import NotDefinedError, Performance
 from mt3eval.reading.reading import Reading, read_performance
@@ -16,7 +16,6 @@ from systems.clips import DRUMS, OTHER, PIANO, Clip
 from systems.registry import System
 from systems.running import Outcome
 
-_BOOTSTRAP = Bootstrap(resamples=10_000)
 _READING = Reading(drop_empty=True)
 
 
@@ -131,6 +130,6 @@ def _value(measure: Measure, clips: Sequence[Clip], estimates: Mapping[str, Perf
         names.append(clip.name)
     if not files:
         return Value(math.nan, None, {})
-    found = average(rule, files, _BOOTSTRAP)
+    found = average(rule, files)
     by_clip = {name: one[measure.metric] for name, one in zip(names, files, strict=True)}
     return Value(found.values[measure.metric], found.intervals.get(measure.metric), by_clip)

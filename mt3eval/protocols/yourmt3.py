@@ -31,13 +31,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 
 from mt3core.notes.table import NoteTable
-from mt3eval.intervals import draw_means
+from mt3eval.intervals import means_without_each
 from mt3eval.matching.matching import best_pairs
 from mt3eval.matching.note_scores import Comparison, f1, require_lengths, scored_notes
-from mt3eval.protocol import Protocol, Scores, mean_without_nan
+from mt3eval.protocol import LeftOut, Protocol, Scores, mean_without_nan
 from mt3eval.protocols.yourmt3_classes import (
     EVERY_PROGRAM,
     GENERAL_MIDI,
@@ -58,7 +58,7 @@ DRUM_SECONDS = 0.008  # the length of every drum hit
 NOTES_THAT_END_THE_FRAMES = 20
 _NO_CLASS = -1
 _EPSILON = sys.float_info.epsilon
-Value = TypeVar("Value", float, Float[np.ndarray, " draws"])
+Value = TypeVar("Value", float, LeftOut)
 
 
 @dataclass(frozen=True)
@@ -98,15 +98,13 @@ class Preset:
             averages[f"micro_{kind}_f_{name}"] = _harmonic_mean(precision, recall)
         return averages
 
-    def draw_averages(
-        self, files: Sequence[Scores], draws: Float[np.ndarray, "draws files"]
-    ) -> dict[str, Float[np.ndarray, " draws"]]:
-        """The same for many draws of the files."""
-        means = draw_means(files, draws, skip_nan=True)
-        nothing = np.full(len(draws), math.nan)
+    def averages_without_each(self, files: Sequence[Scores]) -> dict[str, LeftOut]:
+        """The same for all files but one, for each file in turn."""
+        means = means_without_each(files, skip_nan=True)
+        nothing = np.full(len(files), math.nan)
         averages = {name: means.get(name, nothing) for name in self._mean_names()}
         for kind, name in self._pooled_names():
-            precision, recall = (_drawn_weighted_means(files, f"micro_{kind}_{p}_{name}", draws) for p in ("p", "r"))
+            precision, recall = (_weighted_means_without_each(files, f"micro_{kind}_{p}_{name}") for p in ("p", "r"))
             averages[f"micro_{kind}_f_{name}"] = _harmonic_mean(precision, recall)
         return averages
 
@@ -248,13 +246,12 @@ def _weighted_mean(files: Sequence[Scores], name: str) -> float:
     return math.fsum(value * weight for value, weight in weights) / total if total else math.nan
 
 
-def _drawn_weighted_means(
-    files: Sequence[Scores], name: str, draws: Float[np.ndarray, "draws files"]
-) -> Float[np.ndarray, " draws"]:
+def _weighted_means_without_each(files: Sequence[Scores], name: str) -> LeftOut:
     weights = np.array([scores.get(f"{name} weight", 0.0) for scores in files])
     values = np.array([scores[name] if weight else 0.0 for scores, weight in zip(files, weights, strict=True)])
-    with np.errstate(invalid="ignore"):
-        return draws @ (values * weights) / (draws @ weights)
+    others, products = weights.sum() - weights, values * weights
+    means = np.full(len(files), math.nan)
+    return np.divide(products.sum() - products, others, out=means, where=others > 0)
 
 
 _SOURCE = "Chang et al. 2024, YourMT3+; utils/metrics.py in the PyPI package yourmt3 0.1.4"
@@ -262,7 +259,7 @@ _SOURCE = "Chang et al. 2024, YourMT3+; utils/metrics.py in the PyPI package you
 
 def _protocol(name: str, summary: str, classes: Classes | None, drum_groups: Classes | None = None) -> Protocol:
     preset = Preset(classes, drum_groups)
-    return Protocol(name, f"YourMT3: {summary}", _SOURCE, preset.score, preset.average, preset.draw_averages)
+    return Protocol(name, f"YourMT3: {summary}", _SOURCE, preset.score, preset.average, preset.averages_without_each)
 
 
 PROTOCOLS = (

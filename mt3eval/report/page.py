@@ -17,7 +17,7 @@ from typing import Any
 
 from mt3core.errors import AudioError
 from mt3core.files import atomic_output
-from mt3eval.headline import headline, plain_scores
+from mt3eval.headline import UNPITCHED, headline, plain_scores
 from mt3eval.matching.program_groups import FAMILY_PROGRAMS
 from mt3eval.note_errors import CATEGORIES, Analysis, pool
 from mt3eval.reading.performance import Performance
@@ -64,8 +64,9 @@ def write_report(
 
     `summary`: what the result of an evaluation (`result.Result.to_json`) says of the whole set, `{"protocols":
     {name: {"summary", "average", "intervals"}}, "against": {"estimate", "protocols"} or None, "settings": {...}}`;
-    with "analysis", that of all pieces pooled, it need not be computed again. Pieces with an "error" and "unmatched"
-    files, also those of the second system, are listed on the page as left out.
+    with "analysis", that of all pieces pooled, it need not be computed again; "plain" has the scores in plain words,
+    "unpitched" the number of references that some of these leave out. Pieces with an "error" and "unmatched" files,
+    also those of the second system, are listed on the page as left out.
     `audio`: a piece's name -> its recording, which the page links to by a path relative to itself, so the two have
     to be moved together; with `embed_audio` the recordings are inside the page. Values that are not finite numbers
     are shown as missing.
@@ -79,7 +80,8 @@ def write_report(
         "categories": CATEGORIES,
         "protocols": protocols,
         "headlines": {name: headline(name, one.get("average", {})) for name, one in protocols.items()},
-        "plain": _plain_scores(protocols),
+        "plain": _plain_scores(summary),
+        "plain_note": _plain_note(summary),
         "against": _without_pieces(summary.get("against")),
         "left_out": [*_left_out(summary), *_left_out(summary.get("against") or {}, "Other system: ")],
         "settings": summary.get("settings", {}),
@@ -129,17 +131,21 @@ def _page(title: str, data: Mapping[str, Any]) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _text("page.html"))
 
 
-def _plain_scores(protocols: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _plain_scores(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The values of the set in plain words, for the chosen protocols."""
+    values = {one["name"]: one for one in summary.get("plain", ())}
     return [
-        {
-            "name": one.name,
-            "rule": one.rule,
-            "value": protocols[one.protocol].get("average", {}).get(one.metric),
-            "interval": protocols[one.protocol].get("intervals", {}).get(one.metric),
-        }
-        for one in plain_scores(protocols)
-    ]
+        {"name": one.name, "rule": one.rule, "value": values[one.name]["average"],
+         "interval": values[one.name]["interval"]}
+        for one in plain_scores(summary.get("protocols", {}))
+        if one.name in values
+    ]  # fmt: skip
+
+
+def _plain_note(summary: Mapping[str, Any]) -> str:
+    """How many pieces are left out of the first of them, and why; the words of the command."""
+    count = summary.get("unpitched", 0)
+    return f"{count} of the references {UNPITCHED}." if count and _plain_scores(summary) else ""
 
 
 def _piece_data(piece: PieceReport, audio: str | None) -> dict[str, Any]:

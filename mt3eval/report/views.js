@@ -46,6 +46,8 @@ function showAverages() {
   }
   const whenEmpty = Object.keys(report.protocols).length ? "No metric contains this." : "No protocol was chosen.";
   showTable("averages", "Scores of the set", columns, rows, whenEmpty);
+  const { interval, confidence } = report.settings;
+  element("averages-note").textContent = interval ? `Intervals: ${100 * confidence} %, ${interval}.` : "";
 }
 
 function showPieces(openPiece, current) {
@@ -203,6 +205,7 @@ function showCards() {
       make("div", { class: "card", title }, make("b", { text: value }), make("span", { text })),
     ),
   );
+  element("cards-note").textContent = report.plain_note;
   const notes = (number) => number.toLocaleString("en");
   element("overview").textContent =
     `${report.pieces.length} ${report.pieces.length === 1 ? "piece" : "pieces"}, ` +

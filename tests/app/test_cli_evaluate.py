@@ -1,12 +1,14 @@
 """`mt3 evaluate REFERENCE ESTIMATE` as a person meets it."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from report_pieces import data_of
 
 from mt3app.cli import run
+from mt3app.commands.evaluate import table
 from mt3core.notes.midi_writing import write_midi
 from mt3core.notes.table import Note
 from mt3core.transcription import Transcription
@@ -63,6 +65,64 @@ def test_folders_give_averages_intervals_and_every_piece(two_systems, capsys):
     assert err == ""
 
 
+def test_a_piece_of_drums_alone_is_no_failure_to_find_notes(two_systems, capsys):
+    """Magnitudes of mir_eval stay as published; the score in plain words leaves the piece out, on the page as well."""
+    write_midi(DRUMS, two_systems / "truth/d.midi")
+    Transcription(DRUMS).save(two_systems / "first/d.json")
+    Transcription(DRUMS[1:]).save(two_systems / "second/d.csv")
+    outputs = ["--json", "scores.json", "--report", "page.html"]
+    assert run(["evaluate", "truth", "first", "--against", "second", "--processes", "1", *outputs]) == 0
+    out = capsys.readouterr().out
+    sentence = (
+        "1 of the references have no pitched notes and are left out of the F1 of notes (mir_eval counts them as 0)."
+    )
+    assert sentence in out.splitlines()
+    rows = [line.split() for line in out.splitlines()]
+    other = (2 * 3 / 11 + 2 * 2 / 3) / 3
+    (notes,) = [row for row in rows if row[:2] == ["notes", "0.857"]]
+    assert (notes[2:4], notes[-1]) == ([f"{other:.3f}", f"{12 / 14 - other:+.3f}"], "3")
+    assert ["d", "4", "4", "-", "-", "1.000", "1.000"] in rows
+    values = json.loads((two_systems / "scores.json").read_text())
+    assert values["protocols"]["mir_eval_notes_nondrum"]["average"]["F-measure"] == pytest.approx(12 / 14 * 3 / 4)
+    by_name = {one["name"]: one for one in values["plain"]}
+    assert by_name["notes"]["average"] == pytest.approx(12 / 14)
+    assert (by_name["notes"]["pieces"], by_name["notes"]["interval"]) == (3, pytest.approx([12 / 14, 12 / 14]))
+    assert (by_name["drums"]["average"], by_name["drums"]["pieces"]) == (1.0, 2)
+    assert values["unpitched"] == 1
+    assert values["against"]["plain"][0]["average"] == pytest.approx(12 / 14 - other)
+    data = data_of(two_systems / "page.html")
+    assert data["plain"][0]["value"] == pytest.approx(12 / 14)
+    assert data["plain_note"] == sentence
+
+
+@pytest.mark.parametrize("width", [50, 80, 120])
+def test_names_in_wide_tables_are_never_broken_in_the_middle_of_a_word(two_systems, capsys, monkeypatch, width):
+    monkeypatch.setattr(table, "_WIDTH_WITHOUT_TERMINAL", width)
+    long = "Sonata_No.2-Allegro_con_brio-first take"
+    for folder in ("truth", "first"):
+        (file,) = (two_systems / folder).glob("a.*")
+        file.rename(two_systems / folder / (long + file.suffix))
+    assert run(["evaluate", "truth", "first", "-p", "transkun_*", "-p", "mir_eval_notes_drum", "--processes", "1"]) == 0
+    out = capsys.readouterr().out
+    tables = out[out.index("Intervals:") :].split("\n", 1)[1]
+    assert "…" not in out
+    assert max(len(line) for line in tables.splitlines()) <= width
+    parts = {part for cell in tables.split() for part in re.split("[_-]", cell)}
+    assert {"transkun", "compute", "metrics", "no", "extension", "transcription", "notes", "drum"} <= parts
+    assert {"Sonata", "No.2", "Allegro", "con", "brio", "first", "take"} <= parts
+
+
+def test_a_name_is_broken_at_the_signs_between_its_words():
+    assert table.lines_of("transkun_compute_metrics_no_extension", 16) == [
+        "transkun_",
+        "compute_metrics_",
+        "no_extension",
+    ]
+    assert table.lines_of("a/Sonata No. 2 - Allegro", 12) == ["a/Sonata No.", "2 - Allegro"]
+    assert table.lines_of("onset", 16) == ["onset"]
+    assert table.lines_of("Donaudampfschiffahrt", 8) == ["Donaudam", "pfschiff", "ahrt"]
+
+
 def test_protocols_by_name_and_pattern(two_systems, capsys):
     assert run(["evaluate", "truth", "first", "-p", "mt3", "-p", "hft_n*", "--processes", "1"]) == 0
     out = capsys.readouterr().out
@@ -95,7 +155,7 @@ def test_json_holds_everything(two_systems, capsys):
     assert run(["evaluate", "truth", "first", "--json", "out/scores.json", "-q", "--processes", "1"]) == 0
     assert capsys.readouterr() == ("", "")
     values = json.loads((two_systems / "out/scores.json").read_text())
-    assert values["schema_version"] == 1
+    assert values["schema_version"] == 2
     notes = values["protocols"]["mir_eval_notes_nondrum"]
     assert notes["average"]["F-measure"] == pytest.approx(12 / 14)
     assert notes["intervals"]["F-measure"] == pytest.approx([12 / 14, 12 / 14])
@@ -111,7 +171,7 @@ def test_json_holds_everything(two_systems, capsys):
     assert values["analysis"]
     assert values["unmatched"] == {"reference": [], "estimate": []}
     assert values["against"] is None
-    assert {"reference", "estimate", "sustain", "versions", "seed"} <= values["settings"].keys()
+    assert {"reference", "estimate", "sustain", "versions", "confidence", "interval"} <= values["settings"].keys()
     assert [path.name for path in (two_systems / "out").iterdir()] == ["scores.json"]
 
 

@@ -9,7 +9,6 @@ from mt3app.commands.evaluate.metrics import SetMetrics, backend_agreement, prin
 from mt3app.progress import Reporter
 from mt3core.notes.table import Note
 from mt3core.transcription import Transcription
-from mt3eval.intervals import Bootstrap
 from mt3eval.result import summarise
 from mt3eval.runner import ScoredPair
 
@@ -24,7 +23,7 @@ def test_a_piece_whose_truth_cannot_be_read_is_told_and_the_others_are_counted(t
             Transcription([Note(0.0, 1.0, 60, 80, 0)]).save(path)
         found["maestro", name] = Decoded(*paths, 1, 0, 0, 10.0, 1.0, 0.0, True)
     (tmp_path / "broken.truth.json").write_text("{")
-    metrics = score_set("maestro", found, ("mt3",), Bootstrap(), 1, Reporter())
+    metrics = score_set("maestro", found, ("mt3",), 1, Reporter())
     assert "Not scored: " in capsys.readouterr().err
     assert list(metrics.counts) == ["whole"]
     values = metrics.to_json()
@@ -35,7 +34,7 @@ def test_a_piece_whose_truth_cannot_be_read_is_told_and_the_others_are_counted(t
 
 def metrics_of(**averages):
     """One piece whose scores by MT3's protocol are these."""
-    return SetMetrics({}, {}, summarise(("mt3",), [ScoredPair("a", "", "", {"mt3": averages})], Bootstrap()))
+    return SetMetrics({}, {}, summarise(("mt3",), [ScoredPair("a", "", "", {"mt3": averages})]))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ SUMMARY = {
             "intervals": {"Onset F1": [0.4, 0.6]},
         }
     },
-    "settings": {"resamples": 1000, "versions": {"mt3kit": "0"}},
+    "settings": {"confidence": 0.95, "versions": {"mt3kit": "0"}},
 }
 
 

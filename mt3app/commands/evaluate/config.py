@@ -28,7 +28,6 @@ from mt3core.config.files import load_evaluation_config
 from mt3core.errors import DatasetError, MT3Error
 from mt3core.extras import SCORE_PACKAGES, require
 from mt3core.files import atomic_output
-from mt3eval.intervals import Bootstrap
 from mt3eval.matching.note_accuracy import DEFINITION
 from mt3eval.reading.dataset_pieces import EvaluationPiece, EvaluationSet, find_sets
 from mt3eval.reading.pairing import shorten
@@ -36,7 +35,7 @@ from mt3eval.reading.pairing import shorten
 if TYPE_CHECKING:
     from mt3app.cli_evaluate import DataSetOptions
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _PACKAGES = ("mt3kit", "mir_eval", "numpy", "scipy", "torch", "jax", "flax")
 
 
@@ -79,7 +78,7 @@ def evaluate_config(options: DataSetOptions, reporter: Reporter) -> int:
     decoders = {one: SetDecoder(config, source, one, one == backends[0], reporter) for one in backends}
     decoded = {backend: decoder.run(selection.pieces) for backend, decoder in decoders.items()}
     started = time.perf_counter()
-    scoring = protocols, Bootstrap(options.resamples, options.seed), options.processes
+    scoring = protocols, options.processes
     scored = {
         backend: {variant: score_set(variant, found, *scoring, reporter) for variant in selection.variants}
         for backend, found in decoded.items()

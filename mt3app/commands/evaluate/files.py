@@ -15,7 +15,6 @@ from mt3core.audio import AUDIO_SUFFIXES
 from mt3core.errors import UsageError
 from mt3core.extras import SCORE_PACKAGES, require
 from mt3eval.headline import DEFAULT_PROTOCOLS
-from mt3eval.intervals import Bootstrap
 from mt3eval.protocol import all_protocols, protocol
 from mt3eval.reading.pairing import Pair, Pairing, pair_files, shorten
 from mt3eval.reading.reading import Reading
@@ -57,8 +56,7 @@ def evaluate_files(options: FileOptions, reporter: Reporter) -> int:
 
     pieces, other_pieces = _score(pairing, others, protocols, options, reporter)
     against = None if options.against is None else (str(options.against), other_pieces)
-    bootstrap = Bootstrap(options.resamples, options.seed)
-    result = summarise(protocols, pieces, bootstrap, against, pairing, others or Pairing(), _settings(options))
+    result = summarise(protocols, pieces, against, pairing, others or Pairing(), _settings(options))
     try:
         show_result(result, reporter, plain=not options.protocols, to_stdout=options.json_output != STDOUT)
     finally:  # the reader of the table, such as `head`, may have gone

@@ -10,8 +10,7 @@ from typing import Any
 from mt3app.commands.evaluate.decoding import Decoded
 from mt3app.progress import Reporter
 from mt3core.transcription import Transcription
-from mt3eval.headline import plain_scores
-from mt3eval.intervals import Bootstrap
+from mt3eval.headline import UNPITCHED, plain_scores
 from mt3eval.matching.note_accuracy import NoteCounts, count_notes, mean_accuracy, pooled
 from mt3eval.reading.pairing import Pair
 from mt3eval.result import Result, summarise, without_nan
@@ -71,7 +70,8 @@ class SetMetrics:
             },
             "num_pieces": len(pieces),
             "protocols": scored["protocols"],
-            "bootstrap": scored["settings"],
+            "plain": scored["plain"],
+            "intervals": scored["settings"],
             "pieces": pieces,
         }
 
@@ -94,7 +94,6 @@ def score_set(
     variant: str,
     found: Found,
     protocols: tuple[str, ...],
-    bootstrap: Bootstrap,
     processes: int | None,
     reporter: Reporter,
 ) -> SetMetrics:
@@ -111,7 +110,7 @@ def score_set(
         elif piece.performances is not None:
             counts[piece.name] = count_notes(*(side.notes for side in piece.performances))
             pieces[place] = replace(piece, performances=None)  # all notes of a data set would stay in memory
-    return SetMetrics(decoded, counts, summarise(protocols, pieces, bootstrap))
+    return SetMetrics(decoded, counts, summarise(protocols, pieces))
 
 
 def backend_agreement(
@@ -151,7 +150,7 @@ def print_metrics(scored: Mapping[str, Mapping[str, SetMetrics]], agreed: Mappin
     rows = [["", "", "pieces", "accuracy", *(one.name for one in plain), "invalid events", "x real time"]]
     for backend, variants in scored.items():
         for variant, one in variants.items():
-            values = [one.result.averages[score.protocol].values.get(score.metric, math.nan) for score in plain]
+            values = [one.result.plain[score.name].values.get(score.metric, math.nan) for score in plain]
             invalid = sum(piece.invalid_events for piece in one.decoded.values())
             factor = one.audio_seconds / one.seconds if one.seconds else math.nan
             numbers = [_shown(value) for value in (one.accuracy, *values)]
@@ -165,6 +164,9 @@ def print_metrics(scored: Mapping[str, Mapping[str, SetMetrics]], agreed: Mappin
         print("  ".join(cells).rstrip())
     for score in plain:
         print(f"{score.name}: F1, {score.rule} ({score.protocol})")
+    for variant, one in next(iter(scored.values())).items():
+        if one.result.unpitched:
+            print(f"{variant}: {one.result.unpitched} of the references {UNPITCHED}")
     for variant, same in (agreed or {}).items():
         print(
             f"{variant}: {' and '.join(same['back_ends'])} wrote the same notes for "
