@@ -2,7 +2,8 @@
 
 A name is the path below the folder without the suffixes of files of notes, so `a/x.notes.tsv`, `a/x.mid` and
 `a/x.json` are one piece, `a/x`. A file without a partner is then matched by its last part alone (`x`), if that
-occurs once on either side. Two files of the same name on a side are an error: a suffix has to be given.
+occurs once on either side. Of a JSON file and others with the same name in the forms that `mt3 transcribe` writes, the
+JSON is read: its times are exact. Other files of the same name on a side are an error: a suffix has to be given.
 
 Data sets come with lists of their recordings, and transcriptions with records of how they were made. A file that
 clearly contains no notes is ignored if there is another of its name, or if it has no partner and a suffix that none
@@ -17,12 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mt3core.errors import UsageError
+from mt3core.notes import MIDI_SUFFIXES
 from mt3eval.reading.note_rows import is_of_something_else
 from mt3eval.reading.reading import SUFFIXES
 
 _SHOWN = 20
 # `x.notes.tsv` is a common name for a table of notes.
 _NAME_ENDINGS = frozenset((*SUFFIXES, ".notes"))
+_LESS_EXACT = frozenset((*MIDI_SUFFIXES, ".jsonl", ".csv"))
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class Pair:
 class Pairing:
     """All pieces of two folders by name, and the files without a partner, relative to their folder.
 
-    Ignored files are not files of notes: nothing was missed or invented there.
+    Files put aside are not files of notes: nothing was missed or invented there. Those passed over, with their folder,
+    lie beside a JSON file of the same name, which is read instead.
     """
 
     pairs: tuple[Pair, ...] = ()
@@ -46,6 +50,7 @@ class Pairing:
     estimates_alone: tuple[str, ...] = ()
     references_aside: tuple[str, ...] = ()
     estimates_aside: tuple[str, ...] = ()
+    passed_over: tuple[Path, ...] = ()
 
 
 def pair_files(
@@ -66,6 +71,7 @@ def pair_files(
     if not reference.is_dir():
         return Pairing((Pair(_name(Path(reference.name), None), reference, estimate),))
     references, estimates = _named(reference, reference_suffix), _named(estimate, estimate_suffix)
+    passed_over = (*_prefer_json(references), *_prefer_json(estimates))
     partners = _partners(references, estimates)
     beside = _set_aside(reference, references, partners.keys()), _set_aside(estimate, estimates, partners.values())
     _refuse_doubles("reference", reference, {name: references[name] for name in partners})
@@ -89,6 +95,7 @@ def pair_files(
         tuple(name for name in alone[1] if name not in estimates_aside),
         (*beside[0], *references_aside),
         (*beside[1], *estimates_aside),
+        passed_over,
     )
 
 
@@ -133,6 +140,18 @@ def _partners(references: dict[str, list[Path]], estimates: dict[str, list[Path]
 def _once(items: list[tuple[str, str]]) -> dict[str, str]:
     keys = [key for key, _ in items]
     return {key: value for key, value in items if keys.count(key) == 1}
+
+
+def _prefer_json(named: dict[str, list[Path]]) -> tuple[Path, ...]:
+    """Removes what is less exact than a JSON file of notes with the same name; returns what was removed."""
+    passed_over: list[Path] = []
+    for name, paths in named.items():
+        exact = [path for path in paths if path.suffix.lower() == ".json"]
+        others = [path for path in paths if path.suffix.lower() in _LESS_EXACT]
+        if len(exact) == 1 and len(others) == len(paths) - 1 and others and not _is_else(exact[0]):
+            passed_over += others
+            named[name] = exact
+    return tuple(passed_over)
 
 
 def _set_aside(folder: Path, named: dict[str, list[Path]], names: Iterable[str]) -> tuple[str, ...]:

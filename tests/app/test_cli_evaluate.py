@@ -123,6 +123,28 @@ def test_a_name_is_broken_at_the_signs_between_its_words():
     assert table.lines_of("Donaudampfschiffahrt", 8) == ["Donaudam", "pfschiff", "ahrt"]
 
 
+def test_our_own_files_pair_and_the_json_is_read(two_systems, capsys):
+    """As `mt3 transcribe --format mid,json` leaves them; here the MIDI files are wrong, so that it shows."""
+    for folder in ("truth", "first", "second"):
+        for name in "abc":
+            if folder == "truth":
+                Transcription(PIANO).save(two_systems / folder / f"{name}.json")
+            elif folder == "second":
+                Transcription(PIANO[1:]).save(two_systems / folder / f"{name}.json")
+            write_midi(PIANO[7:], two_systems / folder / f"{name}.mid")
+    for file in [*two_systems.glob("*/*.midi"), *two_systems.glob("*/*.csv")]:
+        file.unlink()
+    assert run(["evaluate", "truth", "first", "--against", "second", "--processes", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert ["notes", "0.857", f"{14 / 15:.3f}"] in [line.split()[:3] for line in out.splitlines()]
+    assert err.count("files beside a .json of the same name, which is exact and is read instead: ") == 1
+    assert err.startswith("9 files beside")
+    assert str(Path("second/c.mid")) in err
+    assert run(["evaluate", "truth", "first", "--json", "truth/a.mid", "--processes", "1"]) == 2  # they stay inputs
+    assert run(["evaluate", "truth", "first", "--estimate-suffix", ".mid", "--processes", "1"]) == 0
+    assert "3 files beside" in capsys.readouterr().err
+
+
 def test_protocols_by_name_and_pattern(two_systems, capsys):
     assert run(["evaluate", "truth", "first", "-p", "mt3", "-p", "hft_n*", "--processes", "1"]) == 0
     out = capsys.readouterr().out

@@ -35,13 +35,31 @@ def test_names_match_without_their_suffixes(tmp_path):
 
 
 def test_two_files_of_one_name_are_never_chosen_from(tmp_path):
-    reference, estimate = folders(tmp_path, ["x.mid", "x.notes.tsv", "y.mid", "y.json"], ["x.mid", "x.json", "z.mid"])
+    reference, estimate = folders(tmp_path, ["x.mid", "x.notes.tsv"], ["x.mid", "x.json", "x.tsv", "z.mid"])
     with pytest.raises(UsageError, match=r"x\.mid and x\.notes\.tsv have the same name\. .*--reference-suffix \.mid"):
         pair_files(reference, estimate)
-    with pytest.raises(UsageError, match=r"x\.json and x\.mid have the same name.*--estimate-suffix \.json"):
+    with pytest.raises(UsageError, match=r"x\.json and x\.mid and x\.tsv have the same name.*--estimate-suffix \.json"):
         pair_files(reference, estimate, reference_suffix=".notes.tsv")
     pairing = pair_files(reference, estimate, ".notes.tsv", ".json")
     assert [(pair.reference.name, pair.estimate.name) for pair in pairing.pairs] == [("x.notes.tsv", "x.json")]
+
+
+def test_of_what_mt3_transcribe_writes_the_json_is_read(tmp_path):
+    """On both sides, in folders, for names without a partner too; the suffix still chooses another."""
+    reference, estimate = folders(
+        tmp_path,
+        ["a/x.mid", "a/x.json", "y.MID", "alone.midi", "alone.json"],
+        ["x.json", "x.kar", "x.csv", "x.jsonl", "y.mid", "extra.json", "extra.mid"],
+    )
+    pairing = pair_files(reference, estimate)
+    chosen = [(pair.reference, pair.estimate) for pair in pairing.pairs]
+    assert chosen == [(reference / "a/x.json", estimate / "x.json"), (reference / "y.MID", estimate / "y.mid")]
+    assert (pairing.references_alone, pairing.estimates_alone) == (("alone.json",), ("extra.json",))
+    assert {path.name for path in pairing.passed_over} == {
+        "x.mid", "alone.midi", "x.kar", "x.csv", "x.jsonl", "extra.mid",
+    }  # fmt: skip
+    assert pair_files(reference, estimate, ".mid", ".csv").pairs[0].estimate.name == "x.csv"
+    assert pair_files(reference, estimate, ".mid", ".csv").passed_over == ()
 
 
 def test_two_files_are_a_pair_whatever_their_names(tmp_path):
@@ -89,9 +107,9 @@ def test_records_beside_the_notes_of_their_name_are_left_aside(tmp_path):
     pairing = pair_files(reference, estimate)
     assert [pair.estimate.name for pair in pairing.pairs] == ["a.mid", "b.mid"]
     assert (pairing.estimates_alone, pairing.estimates_aside) == ((), ("a.json", "b.json"))
+    assert pairing.passed_over == ()
     (estimate / "b.json").write_text('{"notes": []}')
-    with pytest.raises(UsageError, match=r"b\.json and b\.mid have the same name"):
-        pair_files(reference, estimate)
+    assert [pair.estimate.name for pair in pair_files(reference, estimate).pairs] == ["a.mid", "b.json"]
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ def evaluate_files(options: FileOptions, reporter: Reporter) -> int:
     _tell_alone(pairing, options.estimate, reporter)
     if others is not None and options.against is not None:
         _tell_alone(others, options.against, reporter)
+    _tell_passed_over([*pairing.passed_over, *(others.passed_over if others else ())], reporter)
 
     pieces, other_pieces = _score(pairing, others, protocols, options, reporter)
     against = None if options.against is None else (str(options.against), other_pieces)
@@ -144,6 +145,7 @@ def _refuse_inputs(
         if one is None or options.reference is None or estimate is None:
             continue
         inputs += [path for pair in one.pairs for path in (pair.reference, pair.estimate)]
+        inputs += one.passed_over
         inputs += [options.reference / name for name in (*one.references_alone, *one.references_aside)]
         inputs += [estimate / name for name in (*one.estimates_alone, *one.estimates_aside)]
     # Not by name: a link, or capitals on some file systems, may name the same file.
@@ -243,6 +245,14 @@ def _tell_alone(pairing: Pairing, estimate: Path, reporter: Reporter) -> None:
     aside = [*pairing.references_aside, *pairing.estimates_aside]
     if aside:
         reporter.line(f"{len(aside)} files contain no notes and are skipped: {shorten(aside)}")
+
+
+def _tell_passed_over(passed_over: list[Path], reporter: Reporter) -> None:
+    if names := list(dict.fromkeys(map(str, passed_over))):
+        reporter.line(
+            f"{len(names)} file{'s' if len(names) > 1 else ''} beside a .json of the same name, which is exact and is "
+            f"read instead: {shorten(names)}"
+        )
 
 
 def _tell_without_audio(

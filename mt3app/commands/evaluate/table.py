@@ -50,9 +50,9 @@ def print_result(result: Result, plain: bool, every_metric: bool) -> None:
 
 
 def lines_of(name: str, width: int) -> list[str]:
-    """A name in lines of at most `width` characters, broken after spaces, `_`, `/` and `-` where there are any."""
+    """A name in lines of at most `width` characters, broken after spaces, `_`, `/`, `+` and `-` where there are any."""
     lines = [""]
-    for part in re.findall(r"[^ _/-]*[ _/-]+|[^ _/-]+", name):
+    for part in re.findall(r"[^ _/+-]*[ _/+-]+|[^ _/+-]+", name):
         if lines[-1] and len(lines[-1]) + len(part.rstrip()) > width:
             lines.append("")
         while len(lines[-1] + part.rstrip()) > width:
