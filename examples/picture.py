@@ -2,10 +2,10 @@
 
     mt3 demo && python examples/picture.py demo_output docs/transcription.png
 
-Needs the extra `notebook` (matplotlib).
+Needs the extra `evaluate` (matplotlib).
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import matplotlib
@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 
 from mt3core.audio.load import load_audio
 from mt3core.config.model import MT3
+from mt3core.errors import MT3Error
 from mt3core.notes.midi_reading import read_midi
 from mt3core.segments import segments
 from mt3core.spectrogram import log_mel_segments
@@ -27,12 +28,22 @@ def main(folder: Path, picture: Path) -> None:
     seconds = len(samples) / MT3.spectrogram.sample_rate_hz
     rows = rows[: int(seconds * MT3.spectrogram.frames_per_second)]
     figure, (above, below) = plt.subplots(2, 1, figsize=(10, 5.2), sharex=True, height_ratios=[2, 3])
-    above.imshow(np.maximum(rows.T, -8), origin="lower", aspect="auto", extent=(0, seconds, 0, 512), cmap="magma")
+    draw_log_mel(above, rows, seconds)
     above.set(ylabel="mel band", title="in: log-mel of the recording")
     draw_notes(below, folder)
     below.set(xlabel="seconds", ylabel="pitch", xlim=(0, seconds), title="out: notes (grey: what was played)")
     figure.tight_layout()
     figure.savefig(picture, dpi=110)
+
+
+def draw_log_mel(axes, rows: np.ndarray, seconds: float) -> None:
+    """A frame shows the window that starts with it and is drawn at the window's middle; the first reaches to 0 s."""
+    rate = MT3.spectrogram.sample_rate_hz
+    starts = np.arange(len(rows) + 1) * MT3.spectrogram.hop_samples
+    edges = (starts + (MT3.spectrogram.fft_samples - MT3.spectrogram.hop_samples) / 2) / rate
+    edges[0] = 0
+    axes.pcolormesh(edges, np.arange(rows.shape[1] + 1), np.maximum(rows.T, -8), cmap="magma", rasterized=True)
+    axes.set_xlim(0, seconds)
 
 
 def draw_notes(axes, folder: Path) -> None:
@@ -50,4 +61,11 @@ def draw_notes(axes, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description="Draws a recording's log-mel with the notes transcribed from it.")
+    parser.add_argument("folder", type=Path, help="what mt3 demo wrote, such as demo_output")
+    parser.add_argument("picture", type=Path, help="the PNG to write, such as picture.png")
+    options = parser.parse_args()
+    try:
+        main(options.folder, options.picture)
+    except (MT3Error, OSError) as error:
+        parser.exit(1, f"picture.py: {error}\n")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # What each backend needs; the extra that brings it has the backend's own name.
 PACKAGES = {"torch": ("torch",), "jax": ("jax", "flax")}
-INSTALL_ONE = "Run: pip install torch (or pip install jax flax optax orbax-checkpoint)"
+INSTALL_ONE = "Run: {} (or {})".format(*(extras.install_command(extras.EXTRAS[name].values()) for name in PACKAGES))
 DEFAULT_NUM_BEAMS = 4
 # A process takes up to 1.8 GB with the published network. More than four have not been measured.
 MOST_PROCESSES = 4

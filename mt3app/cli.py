@@ -12,16 +12,16 @@ from typing import Annotated
 import typer
 
 from mt3app import cli_data, cli_evaluate, cli_train
-from mt3app.command_line import Verbose, command
+from mt3app.command_line import HelpfulCommand, HelpfulGroup, Verbose, command, explain
 from mt3app.progress import Reporter
 from mt3core.errors import MT3Error
 
 # Rich help and tracebacks are off: importing Rich costs as much as everything else that help needs.
 app = typer.Typer(
     name="mt3",
+    cls=HelpfulGroup,
     help="Music transcription: recordings in, multi-instrument MIDI out.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -34,7 +34,8 @@ Model = Annotated[
     str | None,
     typer.Option(metavar="MODEL", help="Name, path or address. [default: MT3_MODEL, else models/mt3, else small]"),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps; for JAX also tpu.")]
+Backend = Annotated[str | None, typer.Option(metavar="NAME", help="torch or jax. [default: torch if installed]")]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1, mps; for JAX also tpu.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
 
 
@@ -42,24 +43,38 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing f
 class TranscribeOptions:
     """The options of the command line; None for those not given."""
 
-    inputs: Annotated[tuple[Path, ...], typer.Argument(help="Audio files, and folders to search for audio.")]
+    inputs: Annotated[
+        tuple[Path, ...], typer.Argument(metavar="INPUT", help="Audio files, and folders to search for audio.")
+    ]
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", help="File or folder; - for standard output. [default: next to the recording]"),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="File or folder; - for standard output. [default: next to the recording]",
+        ),
     ] = None
     formats: Annotated[
         str | None,
-        typer.Option("--format", help="mid, json, jsonl, csv; separated by commas. [default: suffix of -o, or mid]"),
+        typer.Option(
+            "--format",
+            metavar="LIST",
+            help="mid, json, jsonl, csv; separated by commas. [default: suffix of -o, or mid]",
+        ),
     ] = None
     model: Model = None
-    backend: Annotated[str | None, typer.Option(help="torch or jax. [default: torch if installed]")] = None
+    backend: Backend = None
     device: Device = "auto"
     batch_size: Annotated[int | None, typer.Option(min=1, help="Segments decoded at a time.")] = None
     processes: Annotated[
         int | None, typer.Option(min=1, help="Processes for PyTorch on a CPU. [default: by processors and memory]")
     ] = None
     decoding: Annotated[
-        str | None, typer.Option(help="greedy, t5x (like the original) or beam. [default: t5x; beam with --num-beams]")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="greedy, t5x (like the original) or beam. [default: t5x; beam with --num-beams]"
+        ),
     ] = None
     num_beams: Annotated[int | None, typer.Option(min=1, help="Width of the beam search. [default: 4]")] = None
     overwrite: Overwrite = False
@@ -67,73 +82,106 @@ class TranscribeOptions:
 
 @command(app, TranscribeOptions)
 def transcribe(options: TranscribeOptions, reporter: Reporter) -> int:
-    """Write the notes of recordings as MIDI, JSON or CSV."""
+    """Write the notes of recordings as MIDI, JSON or CSV.
+
+    Recordings whose output exists are skipped. Exit code 1 if one could not be transcribed; the others are done.
+
+    Example: mt3 transcribe album/ -o notes/ --format mid,json
+    """
     from mt3app.commands.transcribe import transcribe_files
 
     return transcribe_files(options, reporter)
 
 
-@app.command()
+@app.command(cls=HelpfulCommand)
 def convert(
-    source: Annotated[str, typer.Argument(help="Model directory, T5X or Orbax directory, .pth file, name or address.")],
-    destination: Annotated[Path, typer.Argument(help="Folder to write.")],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="Model directory, T5X or Orbax directory, .pth file, name or address."),
+    ],
+    destination: Annotated[Path, typer.Argument(metavar="DESTINATION", help="Folder or file to write.")],
     to: Annotated[
         str | None,
         typer.Option(
-            help="model_directory, t5x, orbax or port. [default: by suffix (.pth, .orbax), else model_directory]"
+            metavar="FORM",
+            help="model_directory, t5x, orbax or port. [default: by suffix (.pth, .orbax), else model_directory]",
         ),
     ] = None,
     stored_type: Annotated[
         str | None,
-        typer.Option("--dtype", help="How a model directory stores weights: float32 or bfloat16. [default: float32]"),
+        typer.Option(
+            "--dtype",
+            metavar="TYPE",
+            help="How a model directory stores weights: float32 or bfloat16. [default: float32]",
+        ),
     ] = None,
     overwrite: Overwrite = False,
     verbose: Verbose = False,
 ) -> None:
-    """Convert weights from one form to another."""
+    """Convert weights from one form to another.
+
+    Example: mt3 convert gs://mt3/checkpoints/mt3 models/mt3
+    """
     from mt3app.commands.convert import convert_model
 
     convert_model(source, destination, to, stored_type, overwrite, Reporter(verbose=verbose))
 
 
-@app.command()
+@app.command(cls=HelpfulCommand)
 def parity(
-    model: Annotated[str, typer.Argument(help="Name (small), path of a model in any form, or address.")],
-    audio: Annotated[Path | None, typer.Argument(help="A recording. [default: a synthetic signal]")] = None,
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Name (small), path of a model in any form, or address.")
+    ],
+    audio: Annotated[
+        Path | None, typer.Argument(metavar="RECORDING", help="A recording. [default: a synthetic signal]")
+    ] = None,
     json_output: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON; - for standard output.")
     ] = None,
     tolerance: Annotated[float, typer.Option(min=0.0, help="Largest allowed difference of the logits.")] = 1e-4,
     seconds: Annotated[float | None, typer.Option(min=0.0, help="Compare only the first seconds.")] = None,
-    device: Annotated[str, typer.Option(help="For both networks: cpu, cuda, auto.")] = "cpu",
+    device: Annotated[str, typer.Option(metavar="NAME", help="For both networks: cpu, cuda, auto.")] = "cpu",
     verbose: Verbose = False,
 ) -> None:
-    """Compare the JAX and the PyTorch network stage by stage."""
+    """Compare the JAX and the PyTorch network stage by stage.
+
+    Exit code 1 if they differ by more than the tolerance.
+
+    Example: mt3 parity small song.mp3 --seconds 30
+    """
     from mt3app.commands.parity import compare
 
     raise typer.Exit(compare(model, audio, json_output, tolerance, seconds, device, Reporter(verbose=verbose)))
 
 
-@app.command()
+@app.command(cls=HelpfulCommand)
 def doctor(
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show versions, devices, models, audio formats and free disk."""
+    """Show versions, devices, models, audio formats and free disk space.
+
+    Exit code 1 if something essential is missing or broken.
+
+    Example: mt3 doctor --json
+    """
     from mt3app.commands.doctor import examine
 
     raise typer.Exit(examine(json_output))
 
 
-@app.command()
+@app.command(cls=HelpfulCommand)
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("demo_output"),
     model: Model = None,
-    backend: Annotated[str | None, typer.Option(help="torch or jax. [default: torch if installed]")] = None,
+    backend: Backend = None,
     device: Device = "auto",
     verbose: Verbose = False,
 ) -> None:
-    """Render a short piece, transcribe it and score the result."""
+    """Render a short piece, transcribe it and score the result.
+
+    Example: mt3 demo --model models/mt3 -o demo_output
+    """
     from mt3app.commands.demo import run_demo
 
     run_demo(output, model, backend, device, Reporter(verbose=verbose))
@@ -172,9 +220,9 @@ def run(arguments: list[str]) -> int:
         reporter.problem(error)
         return error.exit_code
     except Exception as error:
-        # Typer's usage errors can show themselves; older releases get them from click.
-        if hasattr(error, "show") and hasattr(error, "exit_code"):
-            error.show()
+        # Typer's errors of usage; older releases get them from click.
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+            print(explain(error), file=sys.stderr)
             return int(error.exit_code)
         reporter.problem(error)
         return 1

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mt3app.command_line import PanelCommand, filled, in_panel, parameters, spelling, with_parameters
+from mt3app.command_line import HelpfulCommand, filled, in_panel, parameters, spelling, with_parameters
 from mt3app.progress import Reporter
 
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show every metric; tracebacks with errors.")]
@@ -54,13 +54,17 @@ class _FileParameters:
         Path | None, typer.Option(metavar="FOLDER", help="Draw both sides of each piece as PNG (needs Matplotlib).")
     ] = None
     against: Annotated[
-        Path | None, typer.Option(metavar="OTHER_ESTIMATE", help="A second system: show the difference.")
+        Path | None, typer.Option(metavar="OTHER_ESTIMATE", help="Estimates of a second system: show the difference.")
     ] = None
     reference_suffix: Annotated[
-        str | None, typer.Option(help="Suffix of the reference folder's files, such as .notes.tsv. [default: all]")
+        str | None,
+        typer.Option(
+            metavar="SUFFIX", help="Suffix of the reference folder's files, such as .notes.tsv. [default: all]"
+        ),
     ] = None
     estimate_suffix: Annotated[
-        str | None, typer.Option(help="Suffix of the estimate folder's files, such as .mid. [default: all]")
+        str | None,
+        typer.Option(metavar="SUFFIX", help="Suffix of the estimate folder's files, such as .mid. [default: all]"),
     ] = None
     sustain: Annotated[
         bool, typer.Option("--sustain", help="Hold notes of both sides as long as the sustain pedal does, as MT3 does.")
@@ -87,7 +91,9 @@ class _DataSetParameters:
         typer.Option("--set", metavar="PATH=VALUE", help="Change a field of the config; repeat for more."),
     ] = ()
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N tracks of each data set.")] = None
-    backend: Annotated[str | None, typer.Option(help="torch, jax or both. [default: torch if installed]")] = None
+    backend: Annotated[
+        str | None, typer.Option(metavar="NAME", help="torch, jax or both. [default: torch if installed]")
+    ] = None
     model: Annotated[str | None, typer.Option(metavar="MODEL", help="Model, as for mt3 transcribe.")] = None
     output: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write. [default: eval_outputs]")] = None
 
@@ -102,9 +108,9 @@ class DataSetOptions(_DataSetParameters, ScoringOptions):
     """The options for a model on data sets. `processes` are for scoring; those for decoding are in the config."""
 
 
-class _EvaluateCommand(PanelCommand):
+class _EvaluateCommand(HelpfulCommand):
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        return ["[OPTIONS] REFERENCE ESTIMATE", "|", "[OPTIONS] --config NAME"]
+        return ["[OPTIONS]", "(REFERENCE ESTIMATE | --config NAME)"]
 
 
 _OF_FILES = in_panel("Files of notes", parameters(_FileParameters))
@@ -115,7 +121,8 @@ _LIST = inspect.Parameter("show_protocols", inspect.Parameter.KEYWORD_ONLY, defa
 
 def register(app: typer.Typer) -> None:
     """Adds the command of this file to `mt3`."""
-    given = [*_OF_FILES, *_OF_DATA_SETS, *parameters(ScoringOptions), _LIST]
+    scoring = in_panel("Scoring", [*parameters(ScoringOptions), _LIST])
+    given = [*_OF_FILES, *_OF_DATA_SETS, *scoring]
     app.command("evaluate", cls=_EvaluateCommand)(with_parameters(_evaluate, _evaluate.__doc__, given, verbose=Verbose))
 
 
@@ -127,6 +134,8 @@ def _evaluate(quiet: bool, verbose: bool, **values: Any) -> None:
 
     With --config, recordings of data sets are decoded first: mt3 evaluate --config sample --limit 10. Running it again
     decodes only what is missing.
+
+    Example: mt3 evaluate truth/ transcribed/ --report report.html
     """
     reporter = Reporter(quiet, verbose)
     if values["show_protocols"]:
@@ -136,7 +145,7 @@ def _evaluate(quiet: bool, verbose: bool, **values: Any) -> None:
     elif not values["config"]:
         from mt3app.commands.evaluate.files import evaluate_files
 
-        _refuse(_OF_DATA_SETS, values, "needs --config", "mt3 evaluate --config sample")
+        _refuse(_OF_DATA_SETS, values, "needs --config", "For example: mt3 evaluate --config sample")
         raise typer.Exit(evaluate_files(filled(FileOptions, values), reporter))
     else:
         from mt3app.commands.evaluate.config import evaluate_config

@@ -52,6 +52,8 @@ def train(options: TrainOptions, reporter: Reporter) -> int | None:
 
     To see it work without any data: mt3 train --config multitrack_test. Exit code 0 when the last step is done, 75
     if a signal stopped the run and everything is saved, 1 for errors, 2 for a config that is not valid.
+
+    Example: mt3 train --config finetune --init models/mt3 --data cache
     """
     from mt3app.commands.train import print_configs, run_training
     from mt3core.errors import UsageError

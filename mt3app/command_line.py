@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from types import GenericAlias
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from mt3app.progress import Reporter
 
@@ -19,6 +20,19 @@ _Run = Callable[[Any, Reporter], int | None]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print timings, and tracebacks with errors.")]
 
+_ANY_LENGTH = 1000
+# How Typer, or click in its place in older releases, names the types of values.
+_TYPE = re.compile(r"<[^>]*>|\b(INTEGER|FLOAT)( RANGE)?\b")
+_REQUIRED = re.compile(r"\s*\[required\]|; required(?=\])")  # of an argument, the line of usage says so
+_METAVARS = {"int": "N", "float": "X", "path": "PATH", "integer": "N"}
+_WORDS = (
+    (re.compile(r"Input should be a valid integer.*"), "use a whole number"),
+    (re.compile(r"Input should be a valid number.*"), "use a number"),
+    (re.compile(r"Input should be greater than or equal to "), "use at least "),
+    (re.compile(r"Input should be less than or equal to "), "use at most "),
+    (re.compile(r" \(Possible options: (.*)\)"), r". Similar ones: \1"),
+)
+
 
 def command(app: typer.Typer, options: type, quiet: Any = Quiet) -> Callable[[_Run], _Run]:
     """Makes a function of `options` and a `Reporter` the command of its name; it returns the exit code."""
@@ -27,7 +41,7 @@ def command(app: typer.Typer, options: type, quiet: Any = Quiet) -> Callable[[_R
         def invoke(quiet: bool, verbose: bool, **values: Any) -> None:
             raise typer.Exit(run(filled(options, values), Reporter(quiet, verbose)) or 0)
 
-        app.command(run.__name__)(with_parameters(invoke, run.__doc__, parameters(options), quiet))
+        app.command(run.__name__, cls=HelpfulCommand)(with_parameters(invoke, run.__doc__, parameters(options), quiet))
         return run
 
     return register
@@ -90,17 +104,67 @@ def spelling(parameter: inspect.Parameter) -> str:
     return next((name for name in names if name.startswith("--")), f"--{parameter.name.replace('_', '-')}")
 
 
-class PanelCommand(TyperCommand):
-    """Its help has a section for each panel, in order of appearance, after the options without a panel."""
+class HelpfulCommand(TyperCommand):
+    """Arguments in capitals, whole sentences, and a section for each panel, in order of appearance, before the options.
+
+    Without Rich, whose import takes as long as everything else that help needs.
+    """
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        arguments = [one for one in self.get_params(ctx) if one.param_type_name == "argument"]
+        names = [(_argument(one), one.required) for one in arguments]
+        return ["[OPTIONS]", *(name if required else f"[{name}]" for name, required in names)]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": []}
+        options: list[tuple[str, str]] = []
         for parameter in self.get_params(ctx):
-            section = "Arguments" if parameter.param_type_name == "argument" else "Options"
-            section = getattr(parameter, "rich_help_panel", None) or section
+            is_argument = parameter.param_type_name == "argument"
+            panel = getattr(parameter, "rich_help_panel", None) or ("Arguments" if is_argument else None)
             if record := parameter.get_help_record(ctx):
-                sections.setdefault(section, []).append(record)
-        for section, records in sections.items():
-            if records:
+                name = _argument(parameter) if is_argument else _TYPE.sub(_metavar, record[0])
+                rows = options if panel is None else sections.setdefault(panel, [])
+                text = _readable(record[1])
+                rows.append((name, _REQUIRED.sub("", text) if is_argument else text))
+        for section, rows in [*sections.items(), ("Options", options)]:
+            if rows:
                 with formatter.section(section):
-                    formatter.write_dl(records)
+                    formatter.write_dl(rows)
+
+    def get_short_help_str(self, limit: int = 0) -> str:
+        return super().get_short_help_str(_ANY_LENGTH)
+
+
+class HelpfulGroup(TyperGroup):
+    """In the list of the commands above it, its sentence is whole, as theirs are."""
+
+    def get_short_help_str(self, limit: int = 0) -> str:
+        return super().get_short_help_str(_ANY_LENGTH)
+
+
+def explain(error: Any) -> str:
+    """What a person who typed a command wrongly needs: how it is used, what is wrong, and where there is more."""
+    message = error.format_message()
+    for pattern, words in _WORDS:
+        message = pattern.sub(words, message)
+    message += "" if message.endswith((".", "?")) else "."
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return f"mt3: {message} See mt3 -h."
+    return f"{context.get_usage()}\nmt3: {message} See {context.command_path} -h."
+
+
+def _argument(parameter: Any) -> str:
+    return (parameter.metavar or parameter.name.upper()) + "..." * (parameter.nargs == -1)
+
+
+def _metavar(found: re.Match[str]) -> str:
+    kind = found[0].strip("<>").lower().removeprefix("list[").split()[0].rstrip("]")
+    return _METAVARS.get(kind, "TEXT")
+
+
+def _readable(text: str) -> str:
+    """One pair of brackets at the end, and bounds in words."""
+    text = re.sub(r"\s+\[", " [", re.sub(r"\]\s+\[", "; ", text))
+    text = re.sub(r"([\d.]+)<=x<=([\d.]+)", lambda found: f"{float(found[1]):g} to {float(found[2]):.0f}", text)
+    return re.sub(r"x>=([\d.]+)", lambda found: f"at least {float(found[1]):g}", text)

@@ -30,6 +30,11 @@ SCORE_PACKAGES = ("mir_eval", "scipy")  # of [evaluate]: without these nothing c
 EXTRAS["train"] = {**EXTRAS["jax"], **EXTRAS["datasets"], **EXTRAS["evaluate"], "tensorboardX": "tensorboardX"}
 
 
+def install_command(packages: Iterable[str]) -> str:
+    """The command that installs packages, from anywhere: mt3kit itself is not on the package index."""
+    return f"pip install {' '.join(packages)}"
+
+
 @contextlib.contextmanager
 def needed(extra: str, purpose: str) -> Iterator[None]:
     """Around imports from an extra's packages: if one is missing, raises `MissingExtraError` instead of Python's error.
@@ -63,5 +68,5 @@ def _missing(extra: str, purpose: str, modules: list[str]) -> MissingExtraError:
     named, install = ([packages[name] for name in names] for names in (modules, also))
     return MissingExtraError(
         f"{purpose} needs {', '.join(named)}, which {'are' if len(named) > 1 else 'is'} not installed.",
-        f'Run: pip install {" ".join(install)} (in a checkout of mt3kit: pip install ".[{extra}]")',
+        f'Run: {install_command(install)} (in a checkout of mt3kit: pip install ".[{extra}]")',
     )

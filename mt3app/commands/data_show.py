@@ -123,13 +123,15 @@ def _draw(pyplot: Any, example: Example, notes: NoteTable, model: ModelConfig, t
     rows = segment_log_mel(waveform(example.samples), example.num_frames, model.spectrogram)[: example.num_frames]
     seconds = example.num_frames / model.spectrogram.frames_per_second
     figure, (above, below) = pyplot.subplots(2, 1, figsize=(10, 7), sharex=True, height_ratios=[3, 2])
-    # A frame shows the window that starts with it; it is drawn at the window's middle.
+    # A frame shows the window that starts with it and is drawn at the window's middle; the first also shows what is
+    # before that, so that the recording begins at the edge of the picture.
     spectrogram = model.spectrogram
-    delay = (spectrogram.fft_samples - spectrogram.hop_samples) / 2 / spectrogram.sample_rate_hz
-    extent = (delay, seconds + delay, 0, spectrogram.mel_bands)
-    above.set_facecolor("black")
-    above.imshow(np.maximum(rows.T, LOWEST_LOG_MEL), origin="lower", aspect="auto", extent=extent, cmap="magma")
-    above.set(ylabel="mel band", title=f"{title}: log-mel with the fundamentals of the notes", ylim=extent[2:])
+    starts = np.arange(example.num_frames + 1) * spectrogram.hop_samples
+    edges = (starts + (spectrogram.fft_samples - spectrogram.hop_samples) / 2) / spectrogram.sample_rate_hz
+    edges[0] = 0.0
+    bands = np.arange(spectrogram.mel_bands + 1)
+    above.pcolormesh(edges, bands, np.maximum(rows.T, LOWEST_LOG_MEL), cmap="magma", rasterized=True)
+    above.set(ylabel="mel band", title=f"{title}: log-mel with the fundamentals of the notes", ylim=bands[[0, -1]])
     names = dict.fromkeys(notes["program"][~notes["is_drum"]].tolist())
     colours = {program: f"C{number % 10}" for number, program in enumerate(names)}
     for note in notes[~notes["is_drum"]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mt3app.backend import choose_backend, choose_decoding, load_transcriber
 from mt3app.outputs import check_writable
 from mt3app.progress import Reporter
-from mt3core.extras import SCORE_PACKAGES, is_installed
+from mt3core.extras import SCORE_PACKAGES, install_command, is_installed
 
 if TYPE_CHECKING:
     from mt3core.notes.table import Note
@@ -102,7 +102,7 @@ def _installed(what: str, packages: tuple[str, ...]) -> bool:
     """Whether all packages are installed; otherwise prints what is left out and what to install."""
     missing = [name for name in packages if not is_installed(name)]
     if missing:
-        print(f"No {what}: {', '.join(missing)} not installed. Install it: pip install {' '.join(missing)}")
+        print(f"No {what}: {', '.join(missing)} not installed. Install it: {install_command(missing)}")
     return not missing
 
 

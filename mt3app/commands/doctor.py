@@ -16,7 +16,7 @@ from typing import Any
 
 from mt3app.backend import INSTALL_ONE, PACKAGES, is_installed
 from mt3app.progress import describe
-from mt3core.extras import EXTRAS
+from mt3core.extras import EXTRAS, install_command
 
 ESSENTIAL = ("numpy", "soundfile", "soxr", "pretty_midi", "mido", "safetensors", "platformdirs", "typer", "rich")
 OTHERS = (*dict.fromkeys(package for packages in EXTRAS.values() for package in packages.values()), "tinysoundfont")
@@ -53,7 +53,7 @@ def examination() -> dict[str, Any]:
 
 def _problems(report: dict[str, Any]) -> list[str]:
     missing = [name for name in ESSENTIAL if report["packages"][name] is None]
-    problems = [f"{name} is not installed. Run: pip install {name}" for name in missing]
+    problems = [f"{name} is not installed. Run: {install_command([name])}" for name in missing]
     if not any(is_installed(backend) for backend in PACKAGES):
         problems.append(f"Neither PyTorch nor JAX is installed. {INSTALL_ONE}")
     for name, found in report["devices"].items():

@@ -1,6 +1,7 @@
 """`mt3 data show`: what is written is the example that training has, and a wrong call gets its sentence."""
 
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -8,7 +9,10 @@ import soundfile
 from prepared_chunks import Recording, prepare
 
 from mt3app.cli import run
+from mt3app.commands import data_show
+from mt3core.config.model import PRESETS
 from mt3core.notes.midi_reading import read_midi
+from mt3core.notes.table import note_table
 
 pytestmark = pytest.mark.integration
 
@@ -40,6 +44,30 @@ def test_wav_midi_and_picture_show_the_segment(manifest, tmp_path, capsys):
     np.testing.assert_allclose(pitched["offset"], [0.16, 1.16, 2.048], atol=0.002)
     np.testing.assert_allclose(notes["onset"][notes["is_drum"]], [0.21, 1.21], atol=0.002)
     assert (tmp_path / "out/example_1.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("preset", ["mt3", "ismir2021"])
+def test_the_picture_begins_with_the_recording_and_shows_sounds_when_they_are_heard(preset):
+    """A frame is the window that starts with it: drawn there, sounds seem half a window early; later, black is left."""
+    pyplot = pytest.importorskip("matplotlib.pyplot", reason="needs Matplotlib")
+    model = PRESETS[preset]
+    rate, frames = model.spectrogram.sample_rate_hz, 128
+    samples = np.zeros(frames * model.spectrogram.hop_samples, np.int16)
+    click = 0.5
+    samples[int(click * rate)] = 30_000
+    example = types.SimpleNamespace(samples=samples, num_frames=frames)
+    figure = data_show._draw(pyplot, example, note_table([]), model, "a click")
+    above = figure.axes[0]
+    (mesh,) = above.collections
+    edges = mesh.get_coordinates()[0, :, 0]
+    seconds = frames / model.spectrogram.frames_per_second
+    assert (edges[0], above.get_xlim()) == (0, (0, pytest.approx(seconds)))
+    assert edges[-1] >= seconds
+    loudness = np.asarray(mesh.get_array()).reshape(-1, frames).max(axis=0)
+    heard = np.flatnonzero(loudness > loudness.max() - 1)  # the windows with the click well inside
+    middle = (edges[heard[0]] + edges[heard[-1] + 1]) / 2
+    assert middle == pytest.approx(click, abs=model.spectrogram.hop_samples / rate)
+    pyplot.close(figure)
 
 
 def test_an_example_of_training_is_the_one_of_its_number_and_seed(manifest, tmp_path):

@@ -170,6 +170,30 @@ main()
     ]
 
 
+def test_the_example_that_draws_the_demo_says_what_it_needs(tmp_path):
+    pytest.importorskip("matplotlib", reason="needs Matplotlib")
+    program = Path(__file__).resolve().parents[2] / "examples/picture.py"
+
+    def picture(*arguments):
+        return subprocess.run([sys.executable, program, *arguments], capture_output=True, text=True, check=False)
+
+    assert (done := picture()).returncode == 2
+    assert done.stderr.splitlines()[-1].endswith("the following arguments are required: folder, picture")
+    assert (done := picture(tmp_path / "none", tmp_path / "x.png")).returncode == 1
+    assert done.stderr.startswith("picture.py: There is no file ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@needs_a_backend
+def test_the_example_draws_the_demo(folder, capsys):
+    pytest.importorskip("matplotlib", reason="needs Matplotlib")
+    assert run(["demo"]) == 0
+    program = Path(__file__).resolve().parents[2] / "examples/picture.py"
+    done = subprocess.run([sys.executable, program, "demo_output", "picture.png"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert Path("picture.png").read_bytes().startswith(b"\x89PNG")
+
+
 @needs_a_backend
 def test_what_was_not_rendered_does_not_count_as_missed(folder, capsys, monkeypatch):
     """A drum that no sound font has (General MIDI ends at 81) and an engine that plays no drums at all."""

@@ -1,5 +1,6 @@
 """The extras: what pyproject.toml says, and what is said where a package is missing."""
 
+import ast
 import re
 import sys
 import tomllib
@@ -12,7 +13,9 @@ from mt3core.extras import EXTRAS, needed, require
 
 pytestmark = pytest.mark.unit
 
-PROJECT = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())["project"]
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+OURS = ("mt3core", "mt3data", "mt3eval", "mt3render", "mt3jax", "mt3torch", "convert", "mt3app")
 HEAVY = {"scipy", "mir_eval", "tensorstore", "msgpack", "matplotlib", "librosa", "pyarrow", "torch", "jax"}
 
 
@@ -35,6 +38,43 @@ def test_the_table_is_that_of_pyproject(extra):
 def test_every_extra_is_in_the_table_and_in_all():
     assert {*PROJECT["optional-dependencies"]} == {*EXTRAS, "all", "dev"}
     assert packages("all") == set().union(*map(packages, EXTRAS))
+
+
+def test_no_extra_is_empty_and_what_is_imported_is_asked_for():
+    """Also what another package happens to bring, such as mido with pretty_midi."""
+    assert all(map(packages, PROJECT["optional-dependencies"]))
+    names = {"orbax": "orbax-checkpoint", "yaml": "pyyaml", "array_record": "array-record"}
+    every = {re.match(r"[\w-]+", line)[0] for line in PROJECT["dependencies"]}.union(*map(packages, EXTRAS))
+    installed = {name.replace("-", "_") for name in every}
+    optional = {"tinysoundfont", "absl"}  # one more engine; the flags of Grain, which brings it
+    imported = set()
+    for path in (file for name in OURS for file in (ROOT / name).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
+            imported |= {module.split(".")[0] for module in modules}
+    others = imported - set(sys.stdlib_module_names) - {*OURS, "mt3convert", "mt3configs"} - optional
+    assert {"mido", "numpy", "typer"} <= others
+    assert {one for one in others if names.get(one, one).replace("-", "_") not in installed} == set()
+
+
+def test_every_package_tells_type_checkers_of_its_annotations():
+    assert [name for name in OURS if not (ROOT / name / "py.typed").exists()] == []
+
+
+def test_nothing_says_to_install_mt3kit_from_the_index():
+    """It is not there. What pyproject.toml says of its own extras is for pip, in the clone."""
+    files = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*")]
+    files += [path for name in OURS for path in (ROOT / name).rglob("*.py")]
+    wrong = re.compile(r"(pip3? install|uvx|pipx \w+)[^\n`]*mt3kit\b(?!:)")
+    assert [path.name for path in files if wrong.search(path.read_text())] == []
+
+
+def test_the_first_installation_of_each_page_is_from_a_clone_with_constraints():
+    for name in ("README.md", "docs/training.md", "docs/data.md"):
+        first = re.search(r"pip install [^\n]*", (ROOT / name).read_text())[0]
+        assert re.match(r'pip install "\.\[\w+\]" -c constraints\.txt`?\s+#? ?\(?in a clone', first), name
+    assert (ROOT / "constraints.txt").is_file()
 
 
 def test_whoever_only_transcribes_installs_nothing_heavy():

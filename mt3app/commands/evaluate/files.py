@@ -39,7 +39,7 @@ def print_protocols() -> None:
 def evaluate_files(options: FileOptions, reporter: Reporter) -> int:
     """Scores, prints a table, writes the requested files; returns the exit code."""
     if options.reference is None or options.estimate is None:
-        raise UsageError("A reference and an estimate are needed.", "mt3 evaluate truth/ transcribed/")
+        raise UsageError("A reference and an estimate are needed.", "For example: mt3 evaluate truth/ transcribed/")
     protocols = choose_protocols(options.protocols)
     drawing = () if options.rolls is None else ("matplotlib",)
     require("evaluate", "mt3 evaluate", (*SCORE_PACKAGES, *drawing))
