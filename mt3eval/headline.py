@@ -43,12 +43,11 @@ PLAIN_SCORES = (
     ),
     PlainScore(
         "drums",
-        "the right drum within 50 ms, similar drums (two kicks, two snares, ...) count as one; pieces with drums only",
+        "the right drum within 50 ms, similar drums (two kicks, ...) count as one; pieces without drums do not count",
         "yourmt3_slakh",
         "onset_f_drum",
     ),
 )
-UNPITCHED = "have no pitched notes and are left out of the F1 of notes (mir_eval counts them as 0)"
 DEFAULT_PROTOCOLS = tuple(dict.fromkeys(one.protocol for one in PLAIN_SCORES))
 
 # By the start of the protocol's name; the first match counts.
@@ -84,3 +83,13 @@ def plain_scores(protocols: Iterable[str]) -> tuple[PlainScore, ...]:
     """The values in plain words that these protocols give."""
     there = set(protocols)
     return tuple(one for one in PLAIN_SCORES if one.protocol in there)
+
+
+def unpitched_sentence(references: int) -> str:
+    """What is left out of the first values in plain words, for the table and the report; nothing if none is."""
+    if references == 0:
+        return ""
+    if references == 1:
+        return "1 reference has no pitched notes and is left out of the F1 of notes (mir_eval counts it as 0)."
+    have = f"{references} references have no pitched notes"
+    return f"{have} and are left out of the F1 of notes (mir_eval counts them as 0)."

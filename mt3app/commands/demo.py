@@ -80,11 +80,14 @@ def _render(path: Path) -> list[Note]:
     notes = piece()
     played = play_notes(notes, path, levels_db={**LEVELS_DB, DRUMS: DRUMS_LEVEL_DB})
     left_out = len(notes) - len(played.notes)
-    print(
-        f"Rendered {len(played.notes)} notes, {played.seconds:.1f} s ({played.sound})"
-        f"{f'; {left_out} notes that it cannot play were left out' if left_out else ''}."
-    )
+    print(f"Rendered {len(played.notes)} notes, {played.seconds:.1f} s ({played.sound}){_left_out(left_out)}.")
     return played.notes
+
+
+def _left_out(number: int) -> str:
+    if number == 0:
+        return ""
+    return f"; {number} note{'s' * (number != 1)} that it cannot play {'was' if number == 1 else 'were'} left out"
 
 
 def _transcribe(transcriber: BaseTranscriber, audio: Path, reporter: Reporter) -> tuple[Transcription, float]:

@@ -42,7 +42,7 @@ class Pairing:
     """All pieces of two folders by name, and the files without a partner, relative to their folder.
 
     Files put aside are not files of notes: nothing was missed or invented there. Those passed over, with their folder,
-    lie beside a JSON file of the same name, which is read instead.
+    lie next to a JSON file of the same name, which is read instead.
     """
 
     pairs: tuple[Pair, ...] = ()
@@ -104,6 +104,11 @@ def shorten(names: Iterable[str]) -> str:
     names = list(names)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more if names else "nothing"
+
+
+def counted(number: int, noun: str) -> str:
+    """The number with the noun, in the plural unless it is one."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _named(folder: Path, suffix: str | None) -> dict[str, list[Path]]:

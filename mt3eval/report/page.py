@@ -17,7 +17,7 @@ from typing import Any
 
 from mt3core.errors import AudioError
 from mt3core.files import atomic_output
-from mt3eval.headline import UNPITCHED, headline, plain_scores
+from mt3eval.headline import headline, plain_scores, unpitched_sentence
 from mt3eval.matching.program_groups import FAMILY_PROGRAMS
 from mt3eval.note_errors import CATEGORIES, Analysis, pool
 from mt3eval.reading.performance import Performance
@@ -144,8 +144,7 @@ def _plain_scores(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _plain_note(summary: Mapping[str, Any]) -> str:
     """How many pieces are left out of the first of them, and why; the words of the command."""
-    count = summary.get("unpitched", 0)
-    return f"{count} of the references {UNPITCHED}." if count and _plain_scores(summary) else ""
+    return unpitched_sentence(summary.get("unpitched", 0)) if _plain_scores(summary) else ""
 
 
 def _piece_data(piece: PieceReport, audio: str | None) -> dict[str, Any]:

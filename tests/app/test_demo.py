@@ -201,7 +201,7 @@ def test_what_was_not_rendered_does_not_count_as_missed(folder, capsys, monkeypa
     monkeypatch.setattr(demo_piece, "piece", lambda: notes)
     if choose_engine() != "pretty_midi":
         assert run(["demo"]) == 0
-        assert "; 1 notes that it cannot play were left out." in capsys.readouterr().out
+        assert "; 1 note that it cannot play was left out." in capsys.readouterr().out
         assert len(read_midi("demo_output/reference.mid")) == len(notes) - 1
 
     monkeypatch.setattr("mt3render.engines._is_installed", lambda name: name == "pretty_midi")

@@ -1,7 +1,11 @@
 """What is in the report's file: everything it needs, nothing that reaches out, the notes as they were."""
 
 import base64
+import json
+import os
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -15,6 +19,7 @@ from report_pieces import HOSTILE, SUMMARY, data_of, piece
 from mt3core.errors import AudioError, OutputError
 from mt3core.notes.table import Note, note_table
 from mt3core.transcription import Transcription
+from mt3eval.headline import unpitched_sentence
 from mt3eval.note_errors import CATEGORIES, analyse
 from mt3eval.reading.performance import Performance
 from mt3eval.report import PieceReport, write_report
@@ -102,6 +107,46 @@ def test_the_second_systems_pieces_take_no_room(tmp_path):
     write_report(tmp_path / "report.html", "Two", [piece("a", notes=5)], {"pieces": own, "against": other})
     assert data_of(tmp_path / "report.html")["against"] == {"estimate": "other", "protocols": {}}
     assert "xxxx" not in (tmp_path / "report.html").read_text()
+
+
+PAGE_WITHOUT_BROWSER = """
+const nothing = new Proxy(function () {}, { get: (_, name) => (name === Symbol.toPrimitive ? () => "" : nothing),
+    apply: () => nothing, set: () => true });
+const blank = () => ({ children: [], style: nothing, dataset: {}, classList: nothing, value: "", checked: true,
+    textContent: "", append(...all) { this.children.push(...all); }, replaceChildren(...all) { this.children = all; },
+    setAttribute() {}, addEventListener() {}, querySelector: () => nothing, querySelectorAll: () => [] });
+const known = { "report-data": { textContent: process.env.REPORT } };
+globalThis.document = { createElement: blank, createElementNS: blank, getElementById: (id) => (known[id] ??= blank()) };
+SCRIPTS
+showCards();
+showAverages();
+const textsOf = (each) => [each.textContent, ...each.children.flatMap(textsOf)].filter(Boolean);
+console.log(JSON.stringify(["cards", "cards-note", "averages-note"].map((id) => textsOf(known[id]))));
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
+def test_the_tiles_leave_out_what_has_no_pitched_notes_and_the_intervals_are_named(tmp_path):
+    plain = [{"name": "notes", "average": 0.857, "interval": [0.7, 0.94]}, {"name": "drums", "average": None,
+             "interval": None}]  # fmt: skip
+    protocols = {"mir_eval_notes_nondrum": {"average": {"F-measure_no_offset": 0.64}}, "yourmt3_slakh": {}}
+    summary = {"protocols": protocols, "plain": plain, "unpitched": 2,
+               "settings": {"confidence": 0.95, "interval": "by some method"}}  # fmt: skip
+    write_report(tmp_path / "report.html", "Two", [piece("a", notes=5)], summary)
+    text = (tmp_path / "report.html").read_text()
+    scripts = "\n".join((FOLDER / name).read_text() for name in SCRIPTS if name != "main.js")
+    (tmp_path / "page.js").write_text(PAGE_WITHOUT_BROWSER.replace("SCRIPTS", scripts))
+    data = re.search(r'id="report-data">(.*?)</script>', text, re.DOTALL)[1]
+    done = subprocess.run(
+        ["node", tmp_path / "page.js"], env={**os.environ, "REPORT": data}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    cards, note, method = json.loads(done.stdout)
+    assert [text.replace("\xa0", " ") for text in cards[:4]] == [
+        *("85.7 %", "F1 of notes (70.0 % to 94.0 %)", "–", "F1 of drums"),
+    ]
+    assert note == [unpitched_sentence(2)]
+    assert method == ["Intervals: 95 %, by some method."]
 
 
 def test_no_pieces_and_empty_pieces_are_written(tmp_path):

@@ -30,7 +30,7 @@ from mt3core.extras import SCORE_PACKAGES, require
 from mt3core.files import atomic_output
 from mt3eval.matching.note_accuracy import DEFINITION
 from mt3eval.reading.dataset_pieces import EvaluationPiece, EvaluationSet, find_sets
-from mt3eval.reading.pairing import shorten
+from mt3eval.reading.pairing import counted, shorten
 
 if TYPE_CHECKING:
     from mt3app.cli_evaluate import DataSetOptions
@@ -102,7 +102,7 @@ def evaluate_config(options: DataSetOptions, reporter: Reporter) -> int:
     reporter.line(f"Written: {path}, with the notes next to it.")
     failed = sorted({f"{variant} {name}" for one in failures.values() for variant, name in one})
     if failed:
-        reporter.failure(f"mt3: {len(failed)} pieces failed: {', '.join(failed)}")
+        reporter.failure(f"mt3: {counted(len(failed), 'piece')} failed: {', '.join(failed)}")
     return 1 if failed else 0
 
 
@@ -153,7 +153,7 @@ def _tell(selection: Selection, reporter: Reporter) -> None:
         count = sum(piece.variant == one.variant for piece in selection.pieces)
         out = [name for variant, name in selection.left_out if variant == one.variant]
         left_out = f"; left out: {shorten(out)}" if out else ""
-        reporter.line(f"{one.variant}: {count} piece{'s' * (count != 1)} of {one.root}{left_out}")
+        reporter.line(f"{one.variant}: {counted(count, 'piece')} of {one.root}{left_out}")
     for sentence in selection.failures.values():
         reporter.failure(f"mt3: {sentence}")
 

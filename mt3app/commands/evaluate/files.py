@@ -16,7 +16,7 @@ from mt3core.errors import UsageError
 from mt3core.extras import SCORE_PACKAGES, require
 from mt3eval.headline import DEFAULT_PROTOCOLS
 from mt3eval.protocol import all_protocols, protocol
-from mt3eval.reading.pairing import Pair, Pairing, pair_files, shorten
+from mt3eval.reading.pairing import Pair, Pairing, counted, pair_files, shorten
 from mt3eval.reading.reading import Reading
 from mt3eval.result import Result, scores_json, summarise
 from mt3eval.runner import ScoredPair, ScoringTask, score_pairs
@@ -238,20 +238,27 @@ def write_html(
 def _tell_alone(pairing: Pairing, estimate: Path, reporter: Reporter) -> None:
     if pairing.references_alone:
         names = shorten(pairing.references_alone)
-        reporter.failure(f"{len(pairing.references_alone)} references have no estimate in {estimate}: {names}")
+        have = f"{counted(len(pairing.references_alone), 'reference')} {_have(pairing.references_alone)}"
+        reporter.failure(f"{have} no estimate in {estimate}: {names}")
     if pairing.estimates_alone:
         names = shorten(pairing.estimates_alone)
-        reporter.line(f"{len(pairing.estimates_alone)} estimates in {estimate} have no reference: {names}")
+        estimates = counted(len(pairing.estimates_alone), "estimate")
+        reporter.line(f"{estimates} in {estimate} {_have(pairing.estimates_alone)} no reference: {names}")
     aside = [*pairing.references_aside, *pairing.estimates_aside]
     if aside:
-        reporter.line(f"{len(aside)} files contain no notes and are skipped: {shorten(aside)}")
+        verbs = ("contains", "is") if len(aside) == 1 else ("contain", "are")
+        reporter.line(f"{counted(len(aside), 'file')} {verbs[0]} no notes and {verbs[1]} skipped: {shorten(aside)}")
+
+
+def _have(names: tuple[str, ...]) -> str:
+    return "has" if len(names) == 1 else "have"
 
 
 def _tell_passed_over(passed_over: list[Path], reporter: Reporter) -> None:
     if names := list(dict.fromkeys(map(str, passed_over))):
         reporter.line(
-            f"{len(names)} file{'s' if len(names) > 1 else ''} beside a .json of the same name, which is exact and is "
-            f"read instead: {shorten(names)}"
+            f"{counted(len(names), 'file')} next to a .json of the same name, which is exact and is read instead: "
+            f"{shorten(names)}"
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from mt3app.commands.evaluate.decoding import Decoded
 from mt3app.progress import Reporter
 from mt3core.transcription import Transcription
-from mt3eval.headline import UNPITCHED, plain_scores
+from mt3eval.headline import plain_scores, unpitched_sentence
 from mt3eval.matching.note_accuracy import NoteCounts, count_notes, mean_accuracy, pooled
 from mt3eval.reading.pairing import Pair
 from mt3eval.result import Result, summarise, without_nan
@@ -165,8 +165,8 @@ def print_metrics(scored: Mapping[str, Mapping[str, SetMetrics]], agreed: Mappin
     for score in plain:
         print(f"{score.name}: F1, {score.rule} ({score.protocol})")
     for variant, one in next(iter(scored.values())).items():
-        if one.result.unpitched:
-            print(f"{variant}: {one.result.unpitched} of the references {UNPITCHED}")
+        if one.result.unpitched and any(score.needs_pitched for score in plain):
+            print(f"{variant}: {unpitched_sentence(one.result.unpitched)}")
     for variant, same in (agreed or {}).items():
         print(
             f"{variant}: {' and '.join(same['back_ends'])} wrote the same notes for "

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mt3eval.headline import UNPITCHED, PlainScore, headline, plain_scores
+from mt3eval.headline import PlainScore, headline, plain_scores, unpitched_sentence
 from mt3eval.intervals import METHOD, Average, Interval, Paired
 from mt3eval.protocol import protocol
 from mt3eval.result import Result
@@ -46,7 +46,7 @@ def print_result(result: Result, plain: bool, every_metric: bool) -> None:
     if len(result.pieces) > 1:
         console.print(f"Intervals: {METHOD}.", soft_wrap=not console.is_terminal)
     if 1 < len(result.pieces) <= _MOST_PIECES and len(columns) <= _MOST_COLUMNS:
-        _print_pieces(console, result.pieces, columns, unpitched)
+        _print_pieces(console, result.pieces, columns, plain and not every_metric, unpitched)
 
 
 def lines_of(name: str, width: int) -> list[str]:
@@ -70,12 +70,12 @@ def _print_plain(console: Console, result: Result, scores: Sequence[PlainScore])
         (one.name, _values(result, result.plain[one.name], against[one.name] if against else None, one.metric))
         for one in scores
     ]
-    _print_values(console, result, "F1 of", rows)
+    _print_values(console, result, "F1 of", [(name, _without_nan(cells)) for name, cells in rows])
     for one in scores:
         text = Text(f"{one.name}: {one.rule} [{one.protocol}: {one.metric}]")
         console.print(text, soft_wrap=not console.is_terminal)
     if result.unpitched and any(one.needs_pitched for one in scores):
-        console.print(f"{result.unpitched} of the references {UNPITCHED}.", soft_wrap=not console.is_terminal)
+        console.print(unpitched_sentence(result.unpitched), soft_wrap=not console.is_terminal)
     console.print()
 
 
@@ -120,7 +120,7 @@ def _cells(one: Average, metric: str, many: bool, signed: bool = False) -> list[
 
 
 def _print_pieces(
-    console: Console, pieces: list[ScoredPair], columns: list[tuple[str, str, str]], unpitched: set[str]
+    console: Console, pieces: list[ScoredPair], columns: list[tuple[str, str, str]], plain: bool, unpitched: set[str]
 ) -> None:
     rows = []
     for piece in pieces:
@@ -131,7 +131,7 @@ def _print_pieces(
             "-" if column in unpitched and not piece.has_pitched_reference else _piece_value(piece, name, metric)
             for column, name, metric in columns
         ]
-        rows.append((piece.name, [*map(str, piece.num_notes), *values]))
+        rows.append((piece.name, [*map(str, piece.num_notes), *(_without_nan(values) if plain else values)]))
     _print_table(console, "piece", [*_COUNT_COLUMNS, *(column for column, _, _ in columns)], rows)
 
 
@@ -169,6 +169,11 @@ def _groups(widths: Sequence[int], room: int) -> Iterator[list[int]]:
 def _piece_value(piece: ScoredPair, name: str, metric: str) -> str:
     values = piece.values(name)
     return "not defined" if values is None else _number(values.get(metric))
+
+
+def _without_nan(cells: Sequence[str]) -> list[str]:
+    """In plain words there is nothing where a protocol says NaN, such as for the drums of a piece without drums."""
+    return ["-" if cell == "NaN" else cell for cell in cells]
 
 
 def _number(value: float | None, signed: bool = False) -> str:
