@@ -26,8 +26,8 @@ _TYPE = re.compile(r"<[^>]*>|\b(INTEGER|FLOAT)( RANGE)?\b")
 _REQUIRED = re.compile(r"\s*\[required\]|; required(?=\])")  # of an argument, the line of usage says so
 _METAVARS = {"int": "N", "float": "X", "path": "PATH", "integer": "N"}
 _WORDS = (
-    (re.compile(r"Input should be a valid integer.*"), "use a whole number"),
-    (re.compile(r"Input should be a valid number.*"), "use a number"),
+    (re.compile(r"Input should be a valid integer.*|\S+ is not a valid integer.*"), "use a whole number"),
+    (re.compile(r"Input should be a valid number.*|\S+ is not a valid float.*"), "use a number"),
     (re.compile(r"Input should be greater than or equal to "), "use at least "),
     (re.compile(r"Input should be less than or equal to "), "use at most "),
     (re.compile(r" \(Possible options: (.*)\)"), r". Similar ones: \1"),
@@ -147,6 +147,7 @@ def explain(error: Any) -> str:
     message = error.format_message()
     for pattern, words in _WORDS:
         message = pattern.sub(words, message)
+    message = _readable(message)
     message += "" if message.endswith((".", "?")) else "."
     context = getattr(error, "ctx", None)
     if context is None:
@@ -165,6 +166,7 @@ def _metavar(found: re.Match[str]) -> str:
 
 def _readable(text: str) -> str:
     """One pair of brackets at the end, and bounds in words."""
+    text = text.replace("\\[", "[")  # older releases of Typer mark brackets for Rich
     text = re.sub(r"\s+\[", " [", re.sub(r"\]\s+\[", "; ", text))
     text = re.sub(r"([\d.]+)<=x<=([\d.]+)", lambda found: f"{float(found[1]):g} to {float(found[2]):.0f}", text)
     return re.sub(r"x>=([\d.]+)", lambda found: f"at least {float(found[1]):g}", text)

@@ -94,7 +94,9 @@ def compare(protocol: Protocol, first: Sequence[Scores], second: Sequence[Scores
             for files, one, left_out in zip((first, second), averages, each, strict=True)
         ]
         if each[0] is not None and each[1] is not None:
-            found = _interval(value, each[0] - each[1], concerned[0] | concerned[1], False)
+            with np.errstate(invalid="ignore"):
+                differences = each[0] - each[1]
+            found = _interval(value, differences, concerned[0] | concerned[1], False)
             if found:
                 intervals[name] = found
     return Paired(*averages, Average(values, intervals, fewest, len(first)), one_sided)
@@ -136,7 +138,8 @@ def means_without_each(files: Sequence[Scores], skip_nan: bool) -> dict[str, Lef
     known = np.where(has_value, values, 0.0)
     counts = has_value.sum(axis=0) - has_value
     means = np.full(values.shape, math.nan)
-    np.divide(known.sum(axis=0) - known, counts, out=means, where=counts > 0)
+    with np.errstate(invalid="ignore"):  # infinite values have no interval
+        np.divide(known.sum(axis=0) - known, counts, out=means, where=counts > 0)
     if not skip_nan:
         is_nan = np.array([[name in scores for name in names] for scores in files]).reshape(values.shape) & ~has_value
         means[is_nan.sum(axis=0) - is_nan > 0] = math.nan
@@ -156,7 +159,7 @@ def _interval(
     if pieces < _FEWEST_PIECES or np.isnan(left_out).any():
         return None
     error = math.sqrt((pieces - 1) / pieces * float(np.square(left_out - left_out.mean()).sum()))
-    return t_interval(value, error, pieces, share)
+    return t_interval(value, error, pieces, share) if math.isfinite(value + error) else None
 
 
 def _concerned(

@@ -32,6 +32,29 @@ def test_a_piece_whose_truth_cannot_be_read_is_told_and_the_others_are_counted(t
     assert "cannot be read as a JSON file" in values["pieces"][0]["error"]
 
 
+def test_pieces_without_pitched_notes_are_left_out_of_the_notes_and_counted(tmp_path, capsys):
+    found = {}
+    for name, truth in (("band", [Note(0.0, 1.0, 60, 80, 0)]), ("drums", [Note(0.0, 0.1, 36, 80, 0, True)])):
+        paths = [tmp_path / f"{name}.{side}.json" for side in ("found", "truth")]
+        for path in paths:
+            Transcription(truth).save(path)
+        found["maestro", name] = Decoded(*paths, 1, 0, 0, 10.0, 1.0, 0.0, True)
+    metrics = score_set("maestro", found, ("mir_eval_notes_nondrum",), 1, Reporter())
+    print_metrics({"torch": {"maestro": metrics}}, None)
+    out = capsys.readouterr().out
+    assert out.splitlines()[1].split()[:6] == ["maestro", "torch", "2", "1.0000", "1.0000", "1.0000"]
+    assert (
+        "maestro: 1 reference has no pitched notes and is left out of the F1 of notes (mir_eval counts it as 0)." in out
+    )
+    values = metrics.to_json()
+    assert values["protocols"]["mir_eval_notes_nondrum"]["average"]["F-measure"] == 0.5
+    assert (values["plain"][0]["name"], values["plain"][0]["average"], values["plain"][0]["pieces"]) == (
+        "notes",
+        1.0,
+        1,
+    )
+
+
 def metrics_of(**averages):
     """One piece whose scores by MT3's protocol are these."""
     return SetMetrics({}, {}, summarise(("mt3",), [ScoredPair("a", "", "", {"mt3": averages})]))

@@ -167,6 +167,14 @@ def test_one_piece_or_nothing_has_no_interval():
     assert (one_value.values, one_value.intervals, one_value.counts) == ({"F1": 0.5}, {}, {"F1": 1})
 
 
+def test_an_infinite_value_has_no_interval():
+    """No interval of it could be written as JSON."""
+    for one in (MEAN, MEAN_WITHOUT_NAN):
+        found = average(one, files_of([0.5, 0.25, math.inf]))
+        assert (found.values["F1"], found.intervals) == (math.inf, {})
+        assert compare(one, files_of([0.5, 0.25, math.inf]), files_of([1, 1, 1])).difference.intervals == {}
+
+
 def test_nan_is_an_average_without_interval():
     one = average(MEAN, files_of([0.5, 0.25, math.nan]))
     assert math.isnan(one.values["F1"])
