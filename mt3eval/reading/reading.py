@@ -71,11 +71,8 @@ def _from_midi(path: Path, reading: Reading) -> tuple[Performance, tuple[str, ..
         content = read_content(path, drop_empty=False)  # they are reported, and dropped after the pedal
     except MidiError as error:
         raise NotesFileError(error.problem, error.next_step) from error
-    remarks = []
-    if content.unreleased:
-        remarks.append(f"{content.unreleased} notes are never released; they are left out")
     notes = content.held() if reading.sustain else content.notes
-    return _performance(path, notes, content.controls, None, remarks, reading)
+    return _performance(path, notes, content.controls, None, list(content.remarks), reading)
 
 
 def _from_text(path: Path, reading: Reading) -> tuple[Performance, tuple[str, ...]]:

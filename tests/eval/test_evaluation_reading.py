@@ -40,7 +40,7 @@ def test_notes_without_length_stay_and_unreleased_ones_are_told_of(tmp_path):
     performance, remarks = read_with_remarks(path)
     assert spans(performance.notes) == [(0.0, 0.0, 60), (0.0, 0.5, 62)]
     assert remarks == (
-        f"{path}: 1 notes are never released; they are left out",
+        f"{path}: 1 note is never released; it is left out",
         f"{path}: 1 notes have no length; each protocol has its own rule for them",
     )
     performance, remarks = read_with_remarks(path, Reading(drop_empty=True))
@@ -64,14 +64,13 @@ WHOLE = midi([on(60), off(60, 100)])
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "does not start like one"),
-        (b"RIFF" + WHOLE, "does not start like one"),
-        (WHOLE[:-3], "track 1 is truncated"),
-        (WHOLE[:14], "it has 0 of 1 tracks"),
+        (b"", "it is empty"),
+        (b"RIFF" + WHOLE[8:], "it has no MIDI header"),
+        (WHOLE[:-3], "it is cut short within track 1"),
+        (WHOLE[:14], "it has no tracks"),
         (WHOLE[:12] + b"\xe0\x28" + WHOLE[14:], "film frames at 32 per second"),
-        (WHOLE[:12] + b"\xe8\x00" + WHOLE[14:], "no ticks"),
-        (WHOLE[:12] + b"\x00\x00" + WHOLE[14:], "no ticks"),
-        (midi([mido.MetaMessage("set_tempo", tempo=0), on(60), off(60, 100)]), "a tempo of zero length"),
+        (WHOLE[:12] + b"\xe8\x00" + WHOLE[14:], "0 ticks per film frame"),
+        (WHOLE[:12] + b"\x00\x00" + WHOLE[14:], "0 ticks per quarter note"),
     ],
 )
 def test_broken_midi_is_refused_with_its_name(tmp_path, data, reason):
