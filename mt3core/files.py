@@ -1,4 +1,4 @@
-"""Outputs, written completely or not at all: under a temporary name, then renamed. And the folder of the cache."""
+"""Outputs, written completely or not at all: under a temporary name, then renamed. Folders, and sizes in words."""
 
 from __future__ import annotations
 
@@ -14,11 +14,54 @@ import platformdirs
 from mt3core.errors import OutputError
 
 CACHE_VARIABLE = "MT3_CACHE"
+_KILO = 1000
 
 
 def cache_folder() -> Path:
     """The folder of everything that can be made or downloaded again: `MT3_CACHE`, or the user's cache."""
     return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("mt3kit"))
+
+
+def folders_below(root: Path) -> Iterator[Path]:
+    """`root` and the folders below it, each once, wherever links lead; those whose name starts with a dot are left out.
+
+    Links come last, so that a folder that is there itself has its own name; a link to a folder around it is not
+    followed.
+    """
+    seen: set[str] = set()
+    waiting = [os.fspath(root)]
+    while waiting:
+        for folder, names, _ in os.walk(waiting.pop(0)):
+            real = os.path.realpath(folder)
+            if real in seen:
+                names.clear()
+                continue
+            seen.add(real)
+            yield Path(folder)
+            shown = sorted(name for name in names if not name.startswith("."))
+            linked = {name for name in shown if os.path.islink(os.path.join(folder, name))}
+            names[:] = [name for name in shown if name not in linked]
+            for path in (os.path.join(folder, name) for name in shown if name in linked):
+                target = os.path.realpath(path)
+                if real != target and not real.startswith(target.rstrip(os.sep) + os.sep):
+                    waiting.append(path)
+
+
+def files_below(root: Path) -> Iterator[Path]:
+    """The files in `folders_below`, by name in each; those whose name starts with a dot are left out."""
+    for folder in folders_below(root):
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file())
+            yield from (folder / name for name in names)
+
+
+def size_in_words(num_bytes: float) -> str:
+    """A number of bytes in three digits: `512 bytes`, `1.23 MB`, `45.6 GB`."""
+    units = iter(("kB", "MB", "GB", "TB"))
+    size, unit = float(round(num_bytes)), "byte" if num_bytes == 1 else "bytes"
+    while size >= _KILO and (larger := next(units, "")):
+        size, unit = float(f"{size / _KILO:.3g}"), larger
+    return f"{size:g} {unit}"
 
 
 @contextlib.contextmanager

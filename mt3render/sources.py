@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mt3core.errors import UsageError
+from mt3core.files import files_below
 from mt3core.notes import MIDI_SUFFIXES
+from mt3core.splits import split_of_folders
 
 SPLIT_SHARES = (("train", 0.8), ("validation", 0.1), ("test", 0.1))
 _LONGEST_NAME = 120
@@ -46,9 +48,8 @@ def find_sources(midi_dir: Path, limit: int | None = None) -> list[Source]:
     """
     if not midi_dir.is_dir():
         raise UsageError(f"{midi_dir} is not a folder.", "Use the folder that contains the MIDI files.")
-    paths = [path for path in midi_dir.rglob("*") if path.suffix.lower() in MIDI_SUFFIXES and path.is_file()]
+    paths = [path for path in files_below(midi_dir) if path.suffix.lower() in MIDI_SUFFIXES]
     found = sorted((_relative(path, midi_dir), path) for path in paths)
-    found = [(relative, path) for relative, path in found if not re.search(r"(^|/)\.", relative)]
     if not found:
         raise UsageError(
             f"There are no MIDI files in {midi_dir}.", f"Looked for {' '.join(MIDI_SUFFIXES)} in all folders below it."
@@ -64,11 +65,15 @@ def find_sources(midi_dir: Path, limit: int | None = None) -> list[Source]:
 
 
 def split_of(path: Path, relative: str) -> str:
-    """The split of a file: 80, 10 and 10 of 100 by a hash, so that it stays when files are added.
+    """The split of a file: that of a folder called train, validation or test (also valid, val, dev) on the way to it.
 
-    Files two or more folders deep (composer/piece/performance) follow their folder, so that no piece is in
-    two splits; others follow their content, so that no copy is.
+    Others are divided 80, 10 and 10 of 100 by a hash, so that a split stays when files are added. Files two or more
+    folders deep (composer/piece/performance) follow their folder, so that no piece is in two splits; others follow
+    their content, so that no copy is.
     """
+    named = split_of_folders(relative.split("/")[:-1])
+    if named is not None:
+        return named
     folder = relative.rsplit("/", 1)[0] if relative.count("/") >= 2 else None
     try:
         key = folder.encode() if folder is not None else path.read_bytes()

@@ -8,12 +8,6 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-SPLITS = ("train", "validation", "test")
-_SPLIT_OF_FOLDER = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 _MOST_NAME_BYTES = 160
 
 
@@ -34,11 +28,6 @@ def track_name(relative: str) -> str:
         return name
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return name.encode()[: _MOST_NAME_BYTES - 9].decode(errors="ignore") + f"-{digest}"
-
-
-def split_of_folder(name: str) -> str | None:
-    """train, validation or test if a folder has that name (or valid, val, dev, ...)."""
-    return _SPLIT_OF_FOLDER.get(name.lower())
 
 
 def split_by_name(name: str) -> str:

@@ -1,12 +1,12 @@
 """A user's own recordings: audio and MIDI files of the same name, anywhere below one folder.
 
 A folder called train, validation or test (also valid, val, dev) on the way to a file puts it in that split. All
-other pieces are divided by a hash of their path and name: about 80 % train, 10 % validation, 10 % test.
+other pieces are divided by a hash of their path and name: about 80 % train, 10 % validation, 10 % test. In a set so
+small that none of them would be in train, all of them are.
 """
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass
@@ -14,9 +14,11 @@ from pathlib import Path
 
 from mt3core.audio import AUDIO_SUFFIXES
 from mt3core.errors import DatasetError
+from mt3core.files import folders_below
 from mt3core.notes import MIDI_SUFFIXES
+from mt3core.splits import split_of_folders
 from mt3data.readers.defects import defect
-from mt3data.readers.file_names import files_by_stem, printable, split_by_name, split_of_folder, track_name
+from mt3data.readers.file_names import files_by_stem, printable, split_by_name, track_name
 from mt3data.readers.tracks import MIX, Dataset, Defect, Track, in_order
 
 KIND = "folder"
@@ -36,8 +38,7 @@ class _File:
 
     @property
     def split(self) -> str | None:
-        named = [split_of_folder(part) for part in self.place.split("/")]
-        return next((split for split in named if split), None)
+        return split_of_folders(self.place.split("/"))
 
 
 def read(root: Path) -> Dataset:
@@ -60,12 +61,13 @@ def read(root: Path) -> Dataset:
             f"{root} has no audio file with a MIDI file of the same name.",
             "Put piece.wav and piece.mid next to each other, in any folder below it.",
         )
+    has_training = any((file.split or split_by_name(printable(file.key))) == "train" for file, _ in pairs)
     tracks: dict[str, Track] = {}
     for recording, notes in pairs:
         name = track_name(recording.key)
         if name in tracks:  # a/b.wav and a__b.wav; the control character makes track_name add its hash
             name = track_name(f"{recording.key}\0")
-        split = recording.split or split_by_name(printable(recording.key))
+        split = recording.split or (split_by_name(printable(recording.key)) if has_training else "train")
         tracks[name] = Track(KIND, split, name, recording.path, notes.path)
     return Dataset(KIND, root, in_order(tracks.values()), tuple(defects))
 
@@ -76,11 +78,10 @@ def _find_files(root: Path) -> tuple[dict[str, _File], dict[str, _File], list[De
     found: tuple[dict[str, _File], dict[str, _File]] = ({}, {})
     if not root.is_dir():
         raise DatasetError(f"There is no folder {root}.", "Check the name and the folder.")
-    for folder, names, _ in os.walk(root):
-        names[:] = sorted(name for name in names if not name.startswith("."))
-        place = unicodedata.normalize("NFC", Path(folder).relative_to(root).as_posix())
+    for folder in folders_below(root):
+        place = unicodedata.normalize("NFC", folder.relative_to(root).as_posix())
         for files, suffixes in zip(found, (AUDIO_SUFFIXES, MIDI_SUFFIXES), strict=True):
-            for stem, paths in files_by_stem(Path(folder), suffixes).items():
+            for stem, paths in files_by_stem(folder, suffixes).items():
                 file = _File(paths[0], "" if place == "." else place, stem)
                 files[file.key] = file
                 for other in paths[1:]:

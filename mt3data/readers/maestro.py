@@ -17,9 +17,10 @@ from typing import Any
 from mt3core.audio import AUDIO_SUFFIXES
 from mt3core.errors import DatasetError
 from mt3core.notes import MIDI_SUFFIXES
+from mt3core.splits import SPLITS
 from mt3data.readers.across_splits import across_splits
 from mt3data.readers.defects import defect
-from mt3data.readers.file_names import SPLITS, files_by_stem, printable, track_name
+from mt3data.readers.file_names import files_by_stem, printable, track_name
 from mt3data.readers.tracks import MIX, Dataset, Defect, Track, in_order
 
 KIND = "maestro"

@@ -49,7 +49,11 @@ def read(root: Path) -> Dataset:
     tracks: dict[str, Track] = {}
     defects: list[Defect] = []
     identities = []
+    entered: set[Path] = set()
     for split, folder in track_folders(root):
+        if folder.resolve() in entered:  # by another link
+            continue
+        entered.add(folder.resolve())
         if folder.name in tracks:
             other = tracks[folder.name].split
             problem = f"{folder.name} is in {other} and in {split}; the one in {other} is used."

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mt3core.errors import UsageError
+from mt3core.files import files_below
 from mt3core.notes import MIDI_SUFFIXES
 from mt3eval.reading.note_rows import is_of_something_else
 from mt3eval.reading.reading import SUFFIXES
@@ -115,10 +116,9 @@ def _named(folder: Path, suffix: str | None) -> dict[str, list[Path]]:
     """The files of notes below a folder by name, in order."""
     endings = (suffix.lower(),) if suffix else SUFFIXES
     found: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(files_below(folder)):
         inside = path.relative_to(folder)
-        is_hidden = any(part.startswith(".") for part in inside.parts)
-        if not is_hidden and path.name.lower().endswith(endings) and path.is_file():
+        if path.name.lower().endswith(endings):
             found.setdefault(_name(inside, suffix), []).append(path)
     return found
 
