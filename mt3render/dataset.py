@@ -52,6 +52,7 @@ class Outcome:
     num_notes: int = 0
     num_left_out: int = 0
     is_cut: bool = False
+    remarks: tuple[str, ...] = ()  # on what is odd about the file
     error: MT3Error | Exception | None = None
 
 
@@ -156,7 +157,8 @@ def render_piece(source: Source, out: Path, rendering: Rendering) -> Outcome:
     except Exception as error:
         error.__traceback__ = None  # it cannot travel between processes
         return Outcome(source, "failed", error=error)
-    return Outcome(source, "written", written.seconds, written.num_notes, written.num_left_out, score.is_cut)
+    counts = written.seconds, written.num_notes, written.num_left_out
+    return Outcome(source, "written", *counts, score.is_cut, score.remarks)
 
 
 @lru_cache(maxsize=1)

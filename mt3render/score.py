@@ -51,11 +51,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Score:
-    """The parts of a piece that have notes, and whether its end was cut off."""
+    """The parts of a piece that have notes, whether its end was cut off, and what is odd about its file."""
 
     parts: tuple[Part, ...]
     end_seconds: float
     is_cut: bool
+    remarks: tuple[str, ...] = ()
 
 
 def read_score(path: Path, most_seconds: float) -> Score:
@@ -64,7 +65,8 @@ def read_score(path: Path, most_seconds: float) -> Score:
     Raises `MidiError` for a file that cannot be read or has no notes to play.
     """
     parts, is_cut = [], False
-    for instrument in read_content(path, drop_empty=True).instruments:
+    content = read_content(path, drop_empty=True)
+    for instrument in content.instruments:
         part = _read_part(instrument)
         cut = _cut(part, most_seconds)
         is_cut |= len(cut.notes) < len(part.notes)
@@ -74,7 +76,7 @@ def read_score(path: Path, most_seconds: float) -> Score:
         what = f"in its first {most_seconds / 60:g} minutes" if is_cut else "to play"
         raise MidiError(f"{path} has no notes {what}.", "Leave it out, or check its contents.")
     end = max(float(part.sounding()["offset"].max()) for part in parts)
-    return Score(tuple(parts), end, is_cut)
+    return Score(tuple(parts), end, is_cut, content.remarks)
 
 
 def held(part: Part) -> Part:

@@ -17,6 +17,7 @@ from typing import Any
 from mt3app.backend import INSTALL_ONE, PACKAGES, is_installed
 from mt3app.progress import describe
 from mt3core.extras import EXTRAS, install_command
+from mt3core.files import size_in_words
 
 ESSENTIAL = ("numpy", "soundfile", "soxr", "pretty_midi", "mido", "safetensors", "platformdirs", "typer", "rich")
 OTHERS = (*dict.fromkeys(package for packages in EXTRAS.values() for package in packages.values()), "tinysoundfont")
@@ -127,7 +128,7 @@ def _folders() -> dict[str, dict[str, Any]]:
 
 def _free_gb(folder: Path) -> float:
     existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    return round(shutil.disk_usage(existing).free / 1e9, 1)
+    return shutil.disk_usage(existing).free / 1e9
 
 
 def _print_report(report: dict[str, Any]) -> None:
@@ -145,7 +146,7 @@ def _print_report(report: dict[str, Any]) -> None:
     else:
         _print_row("models", models)
     for name, folder in report["folders"].items() if isinstance(report["folders"], dict) else ():
-        _print_row(f"{name} folder", f"{folder['path']} ({folder['free_gb']} GB free)")
+        _print_row(f"{name} folder", f"{folder['path']} ({size_in_words(1e9 * folder['free_gb'])} free)")
     for problem in report["problems"]:
         print(f"Problem: {problem}")
 

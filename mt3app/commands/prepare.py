@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mt3app.progress import Reporter
+from mt3app.remarks import tell_used
 from mt3core.config.values import check_name
 from mt3core.errors import DatasetError, UsageError
 from mt3core.extras import require
+from mt3core.files import size_in_words
 from mt3core.processors import num_processors
+from mt3core.splits import splits_remark
 from mt3data.prepare.effects import check_effects
 from mt3data.prepare.manifest import MANIFEST_NAME, array_record_module
 from mt3data.prepare.prepare import (
@@ -27,6 +30,7 @@ from mt3data.prepare.prepare import (
     unfinished,
 )
 from mt3data.prepare.shards import Report
+from mt3data.readers import maestro
 from mt3data.readers.defects import with_defects
 from mt3data.readers.locate import find_dataset, read_dataset
 from mt3data.readers.tracks import MIX, Dataset, Defect
@@ -38,6 +42,8 @@ if TYPE_CHECKING:
 # SLAKH's redux release has a fourth split: pieces omitted because they are already in the others.
 DEFAULT_SPLITS = ("train", "validation", "test")
 KNOWN_SPLITS = (*DEFAULT_SPLITS, "omitted")
+# How to change the splits of a data set, if not by its folders.
+_OTHER_SPLITS = {maestro.KIND: ("write {} into the column split of some rows of its table",)}
 # When there is no terminal for a progress bar, as in a job's log.
 _SECONDS_BETWEEN_LINES = 60.0
 
@@ -72,6 +78,10 @@ def prepare_dataset(options: PrepareOptions, reporter: Reporter) -> int:
             "Check it with mt3 data verify.",
         )
     folder = claim_folder(options.out, settings)
+    if options.splits is None:
+        used = sorted({(one.track.split, one.track.name) for unit in units for one in unit.recordings})
+        if remark := splits_remark([split for split, _ in used], "recordings", *_OTHER_SPLITS.get(options.kind, ())):
+            reporter.line(remark)
     if not options.merge:
         mine = units if part is None else units[part[0] :: part[1]]
         _prepare_units(mine, settings, folder, options, reporter)
@@ -134,6 +144,7 @@ def _finish_part(units: Sequence[Unit], folder: Path, part: tuple[int, int], rep
 
 def _finish(dataset: Dataset, units: Sequence[Unit], settings: Settings, out: Path, reporter: Reporter) -> int:
     reports = merge(units, settings, out)
+    tell_used((one for report in reports for one in report.used), reporter)
     lost = faults(dataset, settings)
     for fault in lost:
         reporter.failure(_sentence(fault))
@@ -144,7 +155,7 @@ def _finish(dataset: Dataset, units: Sequence[Unit], settings: Settings, out: Pa
     size = sum(report.shard_bytes for report in reports)
     reporter.line(
         f"{out / MANIFEST_NAME}: {settings.name} has {num_recordings} recordings, {hours:.2f} hours in {num_chunks} "
-        f"chunks, {len(reports)} shards, {size / 1e9:.2f} GB in total."
+        f"chunks, {len(reports)} shards, {size_in_words(size)} in total."
     )
     if lost or failures:
         reporter.failure(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mt3app.progress import Reporter
+from mt3app.remarks import tell_remarks
 from mt3core.processors import num_processors
+from mt3core.splits import splits_remark
 
 MOST_NAMES = 6
 
 if TYPE_CHECKING:
     from mt3app.cli_data import RenderOptions
     from mt3render.dataset import Outcome
+    from mt3render.sources import Source
 
 
 def render_files(options: RenderOptions, reporter: Reporter) -> int:
@@ -47,6 +51,9 @@ def render_files(options: RenderOptions, reporter: Reporter) -> int:
             _say(outcome, reporter)
 
         report = render_dataset(midi_dir, out, rendering, processes, options.limit, options.overwrite, on_outcome)
+    tell_remarks(((one.source.relative, remark) for one in report.outcomes for remark in one.remarks), reporter)
+    if remark := _on_splits([outcome.source for outcome in report.outcomes], midi_dir):
+        reporter.line(remark)
     elapsed = time.perf_counter() - started
     seconds = sum(outcome.seconds for outcome in report.outcomes)
     failed = [outcome.source.relative for outcome in report.outcomes if outcome.state == "failed"]
@@ -57,6 +64,15 @@ def render_files(options: RenderOptions, reporter: Reporter) -> int:
     if failed:
         reporter.line(f"Failed and left out: {', '.join(failed)}")
     return 1 if failed else 0
+
+
+def _on_splits(sources: list[Source], midi_dir: Path) -> str:
+    """What the data set lacks for training, and what to do."""
+    remark = splits_remark([source.split for source in sources], "pieces", "put MIDI files into folders called {}")
+    folders = {source.relative.rpartition("/")[0] for source in sources}
+    if not remark or len(folders) > 1 or len({source.split for source in sources}) > 1 or "/" not in min(folders):
+        return remark
+    return f"{remark} Or render {midi_dir / min(folders)} instead: files in one folder inside others stay together."
 
 
 def _say(outcome: Outcome, reporter: Reporter) -> None:

@@ -11,6 +11,7 @@ from mt3core.errors import MidiError
 from mt3core.notes.midi_reading import MidiContent, read_content
 from mt3core.notes.table import SUSTAIN_DOWN, SUSTAIN_PEDAL, NoteTable
 from mt3data.readers.defects import defect
+from mt3data.readers.labels import odd_midi
 from mt3data.readers.tracks import MIX, Defect
 
 # The sound of a last note may end before its key is released.
@@ -21,12 +22,12 @@ _SILENT_END_SECONDS = 30.0
 
 
 def check_file(track: str, stem: str, path: Path, is_piano: bool) -> list[Defect]:
-    """Reports what the reader of a MIDI file corrects silently, and unusual uses of a recorded piano's pedal."""
+    """Reports what is odd about a MIDI file or changes its times, and unusual uses of a recorded piano's pedal."""
     try:
         content = read_content(path, drop_empty=True)
     except MidiError:
         return []  # reported when the notes are read
-    found = check_pedal(track, path, content) if is_piano else []
+    found = [*odd_midi(track, stem, path, content.remarks), *(check_pedal(track, path, content) if is_piano else ())]
     if content.changes_tempo_after_first_track:
         problem = f"{path} changes its tempo on a track other than the first; all tempo changes are used."
         found.append(defect(track, stem, "tempo_on_other_track", problem, skips=False))

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from mt3core.errors import UsageError
+from mt3core.files import size_in_words
 
 SHARED_MEMORY = Path("/dev/shm")  # of Linux; containers have 64 MB there by default
 
@@ -21,12 +22,8 @@ def check_shared_memory(num_workers: int, batches_ahead: int, batch_bytes: int, 
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UsageError(
-            f"{num_workers} workers that keep {batches_ahead} batches ready need {_megabytes(needed)} of shared "
-            f"memory, and {folder} has {_megabytes(free)} free.",
+            f"{num_workers} workers that keep {batches_ahead} batches ready need {size_in_words(needed)} of shared "
+            f"memory, and {folder} has {size_in_words(free)} free.",
             "Give the container more (docker run --shm-size=4g; in Kubernetes, mount an emptyDir with medium: Memory), "
             "or lower data.batches_ahead or data.num_workers.",
         )
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.0f} MB"

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from mt3core.audio.load import probe_audio
 from mt3core.errors import DatasetError, MT3Error, OutputError
-from mt3core.files import atomic_output
+from mt3core.files import atomic_output, size_in_words
 from mt3core.processes import map_in_processes
 from mt3data.prepare.chunks import SAMPLE_RATE_HZ
 from mt3data.prepare.manifest import MANIFEST_NAME, write_manifest
@@ -87,8 +87,8 @@ def check_space(out: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed_bytes:
         raise OutputError(
-            f"Preparing needs about {needed_bytes / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free at {out}.",
-            "Choose another --out, free some space, or compress the audio with --flac.",
+            f"Preparing needs about {size_in_words(needed_bytes)}, but only {size_in_words(free)} are free at {out}.",
+            f"Choose another --out, free {size_in_words(needed_bytes - free)}, or compress the audio with --flac.",
         )
 
 

@@ -25,15 +25,15 @@ from mt3core.notes.table import NoteTable
 from mt3data.prepare.chunks import CHUNK_SAMPLES, SAMPLE_RATE_HZ, cut_chunks, encode_chunk, notes_between, to_int16
 from mt3data.prepare.effects import change_audio, change_notes
 from mt3data.prepare.manifest import SHARD_OPTIONS, array_record_module
-from mt3data.readers import labels
-from mt3data.readers.defects import defect
+from mt3data.readers.defects import defect, in_order
 from mt3data.readers.file_names import printable
+from mt3data.readers.labels import ODD_MIDI, Labels, stem_labels, track_labels
 from mt3data.readers.tracks import MIX, Defect
 from mt3data.readers.units import Recording, Settings, Unit
 
 _SHARD_SUFFIX, _REPORT_SUFFIX = ".array_record", ".json"
 _UNREADABLE, _CLIPPED, _PAST_AUDIO, _SILENT = "unreadable", "clipped", "notes_past_audio", "silent"
-_FOUND_HERE = (_CLIPPED, _PAST_AUDIO, _SILENT)
+_FOUND_HERE = (_CLIPPED, _PAST_AUDIO, _SILENT, ODD_MIDI)
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Report:
     shard_bytes: int
     recordings: tuple[dict[str, Any], ...]
     left_out: tuple[Defect, ...]
+    used: tuple[Defect, ...] = ()  # odd, but not left out
 
     @property
     def failures(self) -> tuple[Defect, ...]:
@@ -68,11 +69,13 @@ def write_unit(unit: Unit, settings: Settings, folder: Path) -> Report:
     report_path.unlink(missing_ok=True)
     recordings: list[dict[str, Any]] = []
     left_out: list[Defect] = []
+    used: list[Defect] = []
     with atomic_output(shard) as temporary:
         writer = _ShardWriter(temporary, shard)
         for recording in unit.recordings:
             try:
-                audio, notes, words = _read(recording, settings)
+                found = _read_labels(recording, settings)
+                audio, notes, words = _read(recording, settings, found)
             except Exception as error:  # one file must not stop thousands of others
                 left_out.append(defect(recording.track.name, recording.stem_name, _UNREADABLE, error))
                 continue
@@ -81,10 +84,11 @@ def write_unit(unit: Unit, settings: Settings, folder: Path) -> Report:
                 left_out.append(defect(recording.track.name, recording.stem_name, _SILENT, problem))
                 continue
             recordings.append(_describe(recording, len(audio), words, writer.num_records))
+            used += found.defects
             recordings[-1]["chunks"] = [writer.write(chunk, settings.flac) for chunk in cut_chunks(audio, notes)]
         writer.close()
         shard_bytes = temporary.stat().st_size
-    report = Report(unit.name, unit.digest, shard_bytes, tuple(recordings), tuple(left_out))
+    report = Report(unit.name, unit.digest, shard_bytes, tuple(recordings), tuple(left_out), in_order(used))
     with atomic_output(report_path) as temporary, _writing(report_path):
         temporary.write_text(json.dumps(asdict(report), ensure_ascii=True) + "\n", encoding="utf-8")
     return report
@@ -94,8 +98,9 @@ def read_report(unit_name: str, folder: Path) -> Report | None:
     """The report of a unit whose shard exists in its full size; None otherwise."""
     try:
         content = json.loads((folder / (unit_name + _REPORT_SUFFIX)).read_text(encoding="utf-8"))
-        left_out = tuple(Defect(**one) for one in content.pop("left_out"))
-        report = Report(**{**content, "recordings": tuple(content["recordings"])}, left_out=left_out)
+        for name in {"left_out", "used"} & set(content):  # reports of earlier releases lack the second
+            content[name] = tuple(Defect(**one) for one in content[name])
+        report = Report(**{**content, "recordings": tuple(content["recordings"])})
         return report if shard_path(folder, unit_name).stat().st_size == report.shard_bytes else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -131,15 +136,18 @@ def manifest_rows(report: Report, settings: Settings) -> Iterator[dict[str, Any]
             }
 
 
-def _read(recording: Recording, settings: Settings) -> tuple[np.ndarray, NoteTable, list[str]]:
+def _read_labels(recording: Recording, settings: Settings) -> Labels:
+    if recording.stem is None:
+        return track_labels(recording.track, apply_sustain=settings.sustain)
+    return stem_labels(recording.track, recording.stem, apply_sustain=settings.sustain)
+
+
+def _read(recording: Recording, settings: Settings, labels: Labels) -> tuple[np.ndarray, NoteTable, list[str]]:
     """Audio, notes and the words for what is wrong with them.
 
     Notes that start after the audio are left out and counted; one that lasts past the end keeps its offset.
     """
-    if recording.stem is None:
-        notes = labels.track_notes(recording.track, apply_sustain=settings.sustain)
-    else:
-        notes = labels.stem_notes(recording.track, recording.stem, apply_sustain=settings.sustain)
+    notes = labels.notes
     sound = load_audio(recording.audio, SAMPLE_RATE_HZ)
     if settings.changes_sound:
         change = settings.pitch_semitones, settings.stretch
@@ -147,6 +155,8 @@ def _read(recording: Recording, settings: Settings) -> tuple[np.ndarray, NoteTab
     audio, num_clipped = to_int16(sound)
     heard = notes[notes["onset"] < len(audio) / SAMPLE_RATE_HZ]
     words = [word for word in recording.defects if word not in _FOUND_HERE]
+    if labels.defects:
+        words.append(ODD_MIDI)
     if num_clipped:
         words.append(f"{_CLIPPED}:{num_clipped}")
     if len(heard) < len(notes):

@@ -20,8 +20,8 @@ PREPARATION_VERSION = 1
 _MOST_TRACKS = {"maestro": 4, "slakh": 4}
 _MOST_TRACKS_OTHERWISE = 16
 _SHARDS_AIMED_AT = 64
-# Defects of the data set as it was published or assembled, not of this copy of it.
-_KNOWN_KINDS = ("known_", "same_", "mix_with_wrong_stem")
+# Defects of the data set as it was published or assembled, not of this copy of it; the second, if caused by the first.
+_KNOWN_KINDS, _MIX_KIND = ("known_", "same_"), "mix_with_wrong_stem"
 # The stems of a piece that is in two splits must not be trained on either.
 _WHOLE_TRACK_KINDS = ("same_",)
 
@@ -96,10 +96,12 @@ def plan_units(dataset: Dataset, settings: Settings) -> list[Unit]:
 def faults(dataset: Dataset, settings: Settings) -> list[Defect]:
     """The reader's defects because of which this copy of the data set loses material of the chosen splits."""
     others = {track.name for track in dataset.tracks if track.split not in settings.splits}
+    known = {one for one in dataset.defects if one.skips and one.kind.startswith(_KNOWN_KINDS)}
+    their_mixes = {(one.track, _MIX_KIND) for one in known}
     return [
         one
         for one in dataset.defects
-        if one.skips and not one.kind.startswith(_KNOWN_KINDS) and one.track not in others
+        if one.skips and one not in known and (one.track, one.kind) not in their_mixes and one.track not in others
     ]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from mt3core.config.evaluation import KIND_OF_VARIANT, EvaluationData
 from mt3core.errors import DatasetError, UsageError
 from mt3core.notes.table import NoteTable
-from mt3data.readers.labels import stem_notes, track_notes
+from mt3data.readers.labels import Labels, stem_labels, track_labels
 from mt3data.readers.locate import DEFAULT_PLACES, read_dataset
 from mt3data.readers.tracks import MIX, Dataset
 from mt3data.readers.units import Recording, Settings, plan_units
@@ -39,9 +39,13 @@ class EvaluationPiece:
 
     def reference(self) -> NoteTable:
         """The true notes of the whole recording. Raises `MidiError` or `DatasetError` if they cannot be read."""
+        return self.labels().notes
+
+    def labels(self) -> Labels:
+        """The same, with what is odd about the files that they are in."""
         if self.recording.stem is None:
-            return track_notes(self.recording.track)
-        return stem_notes(self.recording.track, self.recording.stem)
+            return track_labels(self.recording.track)
+        return stem_labels(self.recording.track, self.recording.stem)
 
 
 @dataclass(frozen=True)

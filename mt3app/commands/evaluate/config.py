@@ -23,11 +23,13 @@ from mt3app.commands.evaluate.files import choose_protocols
 from mt3app.commands.evaluate.metrics import REFERENCES, SetMetrics, backend_agreement, print_metrics, score_set
 from mt3app.outputs import check_writable
 from mt3app.progress import Reporter, describe
+from mt3app.remarks import tell_used
 from mt3core.config.evaluation import EvaluationConfig
 from mt3core.config.files import load_evaluation_config
 from mt3core.errors import DatasetError, MT3Error
 from mt3core.extras import SCORE_PACKAGES, require
 from mt3core.files import atomic_output
+from mt3data.readers.tracks import Defect
 from mt3eval.matching.note_accuracy import DEFINITION
 from mt3eval.reading.dataset_pieces import EvaluationPiece, EvaluationSet, find_sets
 from mt3eval.reading.pairing import counted, shorten
@@ -47,6 +49,7 @@ class Selection:
     pieces: list[EvaluationPiece]
     left_out: dict[tuple[str, str], str]
     failures: dict[tuple[str, str], str]
+    odd: list[Defect]  # that are used
 
     @property
     def variants(self) -> list[str]:
@@ -126,17 +129,19 @@ def select(config: EvaluationConfig) -> Selection:
 
     Raises `DatasetError` if there are none, and the errors of `find_sets`.
     """
-    selection = Selection(find_sets(config.data), [], {}, {})
+    selection = Selection(find_sets(config.data), [], {}, {}, [])
     most_seconds = config.data.most_seconds
     for one in selection.sets:
         selection.left_out.update({(one.variant, name): why for name, why in one.left_out.items()})
         for piece in one.pieces:
             key = (piece.variant, piece.name)
             try:
-                first_onset = piece.reference()["onset"].min(initial=math.inf)
+                labels = piece.labels()
             except MT3Error as error:
                 selection.failures[key] = describe(error)
                 continue
+            first_onset = labels.notes["onset"].min(initial=math.inf)
+            selection.odd.extend(labels.defects)
             if first_onset < (most_seconds or math.inf):
                 selection.pieces.append(piece)
             else:
@@ -156,6 +161,7 @@ def _tell(selection: Selection, reporter: Reporter) -> None:
         reporter.line(f"{one.variant}: {counted(count, 'piece')} of {one.root}{left_out}")
     for sentence in selection.failures.values():
         reporter.failure(f"mt3: {sentence}")
+    tell_used(selection.odd, reporter)
 
 
 def _not_scored(variants: Mapping[str, SetMetrics]) -> dict[tuple[str, str], str]:

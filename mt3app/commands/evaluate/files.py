@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 from mt3app.outputs import STDOUT, check_writable
 from mt3app.progress import Reporter
+from mt3app.remarks import tell_remarks
 from mt3core.audio import AUDIO_SUFFIXES
 from mt3core.errors import UsageError
 from mt3core.extras import SCORE_PACKAGES, require
+from mt3core.files import files_below
 from mt3eval.headline import DEFAULT_PROTOCOLS
 from mt3eval.protocol import all_protocols, protocol
 from mt3eval.reading.pairing import Pair, Pairing, counted, pair_files, shorten
@@ -23,8 +25,6 @@ from mt3eval.runner import ScoredPair, ScoringTask, score_pairs
 
 if TYPE_CHECKING:
     from mt3app.cli_evaluate import FileOptions
-
-_FILES_OF_ONE_REMARK = 3  # more are reported in one line
 
 
 def print_protocols() -> None:
@@ -114,7 +114,7 @@ def _recordings(given: Path | None) -> list[Path]:
         return []
     if given.is_file():
         return [given]
-    return sorted(path for path in given.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
+    return sorted(path for path in files_below(given) if path.suffix.lower() in AUDIO_SUFFIXES)
 
 
 def _check_outputs(options: FileOptions) -> dict[str, Path]:
@@ -270,21 +270,12 @@ def _tell_without_audio(
 
 
 def _tell_remarks(pieces: list[ScoredPair], reporter: Reporter) -> None:
-    """Remarks on single files; if many files have the same remark, one line for all."""
-    by_matter: dict[str, dict[str, str]] = {}  # -> file -> the full remark
+    found = []
     for piece in pieces:
         for remark in piece.remarks:
             file = next((one for one in (piece.reference, piece.estimate) if remark.startswith(f"{one}: ")), "")
-            matter = remark.removeprefix(f"{file}: ").lstrip("0123456789 ")
-            by_matter.setdefault(matter, {})[file] = remark
-    for matter, remarks in by_matter.items():
-        if len(remarks) > _FILES_OF_ONE_REMARK and not reporter.verbose:
-            first = ", ".join(list(remarks)[:_FILES_OF_ONE_REMARK])
-            rest = len(remarks) - _FILES_OF_ONE_REMARK
-            reporter.line(f"{len(remarks)} files: {matter}: {first} and {rest} more (all with --verbose)")
-        else:
-            for remark in remarks.values():
-                reporter.line(remark)
+            found.append((file, remark.removeprefix(f"{file}: ")))
+    tell_remarks(found, reporter)
 
 
 def _tell_undefined(result: Result, reporter: Reporter) -> None:

@@ -33,6 +33,7 @@ import orbax.checkpoint as ocp
 
 from mt3core.config.training import TrainingConfig
 from mt3core.errors import MT3Error, TrainingError
+from mt3core.files import size_in_words
 from mt3jax.training.run.checksums import find_damage, record_checksums
 from mt3jax.training.run.hosts import first_process_does, said_by_first_process, true_for_all_processes
 from mt3jax.training.run.run_record import RUN_FILE, check_folder, write_run_record
@@ -252,7 +253,8 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         free = shutil.disk_usage(self.directory).free
         if free < needed:
             raise TrainingError(
-                f"{self.directory} has too little space {purpose}: {_shown(free)} free, {_shown(needed)} needed.",
+                f"{self.directory} has too little space {purpose}: {size_in_words(free)} free, "
+                f"{size_in_words(needed)} needed.",
                 "Free some space (earlier checkpoints are untouched), or use another disk with --output.",
             )
 
@@ -359,10 +361,6 @@ def _to_state(average: Any, train: Mapping[str, Any]) -> TrainState:
 
 def _num_bytes(state: TrainState) -> int:
     return sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(state))
-
-
-def _shown(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e7 else f"{num_bytes / 1e6:.2f} MB"
 
 
 def _appears(path: Path) -> bool:

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from mt3core.config.model import ModelConfig
 from mt3core.config.training import TrainingConfig
 from mt3core.errors import TrainingError
+from mt3core.files import size_in_words
 from mt3core.model.parameters import parameters
 from mt3core.packing import TILE_BLOCKS, num_tiles
 from mt3jax.attention import choose_implementation
@@ -69,16 +70,16 @@ def forecast_lines(
     memory = memory_estimate(config, mesh, rows)
     flops = batch.examples * example_flops(config.model, mean_tokens)
     form = "packed" if batch.packed else "padded"
-    there_is = "" if memory_limit is None else f" of {memory_limit / 1e9:.2f}"
+    there_is = "" if memory_limit is None else f" of {size_in_words(memory_limit)}"
     parts = f" in {batch.accumulation} microbatches" if batch.accumulation > 1 else ""
     lines = [
         f"{config.name}: {network.num_encoder_layers} + {network.num_decoder_layers} layers, "
         f"{num_parameters(config.model):,} parameters, computed in {config.compute.dtype}",
         f"A step: {batch.examples} examples{parts}, {mean_tokens:.0f} tokens each, {form} in {rows} rows per device"
         f" ({100 * padding:.0f} % padding), {flops / 1e12:.3g} TFLOP",
-        f"Estimated memory per device: {memory.total / 1e9:.2f} GB{there_is} (parameters and optimizer "
-        f"{(memory.params + memory.optimizer + memory.average) / 1e9:.2f}, gradients {memory.gradients / 1e9:.2f}, "
-        f"activations {memory.activations / 1e9:.2f})",
+        f"Estimated memory per device: {size_in_words(memory.total)}{there_is} (parameters and optimizer "
+        f"{size_in_words(memory.params + memory.optimizer + memory.average)}, gradients "
+        f"{size_in_words(memory.gradients)}, activations {size_in_words(memory.activations)})",
     ]
     if memory_limit is not None and memory.total > memory_limit:
         lines.append(f"THIS DOES NOT FIT: expect to run out of memory. {ADVICE}")
