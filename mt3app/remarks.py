@@ -12,17 +12,18 @@ _FILES_OF_ONE_REMARK = 3  # more are reported in one line
 
 def tell_remarks(remarks: Iterable[tuple[str, str]], reporter: Reporter) -> None:
     """Prints remarks, pairs of a file and a clause; each pair once. Numbers in front of a clause may differ."""
-    by_matter: dict[str, dict[str, str]] = {}  # -> file -> the full remark
+    by_matter: dict[str, dict[str, str]] = {}  # -> file -> the clause
     for file, clause in remarks:
-        by_matter.setdefault(clause.lstrip("0123456789 "), {})[file] = f"{file}: {clause}"
-    for matter, lines in by_matter.items():
-        if len(lines) > _FILES_OF_ONE_REMARK and not reporter.verbose:
-            first = ", ".join(list(lines)[:_FILES_OF_ONE_REMARK])
-            rest = len(lines) - _FILES_OF_ONE_REMARK
-            reporter.line(f"{len(lines)} files: {matter}: {first} and {rest} more (all with --verbose)")
+        by_matter.setdefault(clause.lstrip("0123456789 "), {})[file] = clause
+    for matter, clauses in by_matter.items():
+        if len(clauses) > _FILES_OF_ONE_REMARK and not reporter.verbose:
+            same = next(iter(clauses.values())) if len(set(clauses.values())) == 1 else matter
+            first = ", ".join(list(clauses)[:_FILES_OF_ONE_REMARK])
+            rest = len(clauses) - _FILES_OF_ONE_REMARK
+            reporter.line(f"{len(clauses)} files: {same}: {first} and {rest} more (all with --verbose)")
         else:
-            for line in lines.values():
-                reporter.line(line)
+            for file, clause in clauses.items():
+                reporter.line(f"{file}: {clause}")
 
 
 def tell_used(defects: Iterable[Defect], reporter: Reporter) -> None:

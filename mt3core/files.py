@@ -50,9 +50,9 @@ def folders_below(root: Path) -> Iterator[Path]:
 def files_below(root: Path) -> Iterator[Path]:
     """The files in `folders_below`, by name in each; those whose name starts with a dot are left out."""
     for folder in folders_below(root):
-        with contextlib.suppress(OSError), os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file())
-            yield from (folder / name for name in names)
+        with contextlib.suppress(OSError):
+            names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+            yield from (folder / name for name in names if os.path.isfile(folder / name))
 
 
 def size_in_words(num_bytes: float) -> str:

@@ -53,12 +53,10 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Pat
 
 def _files(folder: Path) -> Iterator[Path]:
     try:
-        with os.scandir(folder) as entries:
-            yield from sorted(
-                Path(entry.path) for entry in entries if not entry.name.startswith(".") and not entry.is_dir()
-            )
+        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except OSError:
         return
+    yield from (folder / name for name in names if not os.path.isdir(folder / name))
 
 
 def _is_harmless(char: str) -> bool:

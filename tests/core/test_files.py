@@ -5,7 +5,7 @@ import os
 import pytest
 
 from mt3core.errors import OutputError
-from mt3core.files import atomic_directory, atomic_output
+from mt3core.files import atomic_directory, atomic_output, files_below, folders_below, size_in_words
 
 pytestmark = pytest.mark.unit
 
@@ -146,3 +146,68 @@ def test_a_pipe_is_not_replaced_by_a_file(tmp_path):
     with pytest.raises(OutputError, match="device or pipe"), atomic_output(tmp_path / "pipe"):
         pytest.fail("the block must not run")
     assert (tmp_path / "pipe").is_fifo()
+
+
+def _touch(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
+def _below(root):
+    return [path.relative_to(root).as_posix() for path in files_below(root)]
+
+
+def test_linked_folders_are_entered_once_each(tmp_path):
+    elsewhere = _touch(tmp_path / "elsewhere", "one.mid", "deep/two.mid")
+    root = _touch(tmp_path / "root", "z/three.mid", "z/.hidden.mid", ".hidden/four.mid", "five.mid")
+    (root / "a").symlink_to(root / "z")  # a real folder keeps its own name
+    (root / "b").symlink_to(elsewhere)
+    (root / "c").symlink_to(elsewhere)
+    (root / "z/deep").symlink_to(elsewhere / "deep")
+    (root / "z/lost").symlink_to(root / "nowhere")
+    assert _below(root) == ["five.mid", "z/three.mid", "b/one.mid", "b/deep/two.mid"]
+
+
+def test_links_in_circles_end(tmp_path):
+    root = _touch(tmp_path / "root", "x/one.mid")
+    _touch(tmp_path, "beside.mid")
+    (root / "x/again").symlink_to(root)
+    (root / "x/above").symlink_to(tmp_path)  # it would enter everything beside the root
+    (root / "x/itself").symlink_to(root / "x")
+    (root / "x/loop").symlink_to(root / "x/loop")
+    (root / "y").symlink_to(tmp_path / "other")
+    _touch(tmp_path / "other", "two.mid")
+    (tmp_path / "other/back").symlink_to(root / "x")
+    assert _below(root) == ["x/one.mid", "y/two.mid"]
+
+
+def test_a_link_as_the_root_and_a_linked_file(tmp_path):
+    _touch(tmp_path / "real", "one.mid")
+    (tmp_path / "real/same.mid").symlink_to(tmp_path / "real/one.mid")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert list(files_below(tmp_path / "link")) == [tmp_path / "link/one.mid", tmp_path / "link/same.mid"]
+    assert list(folders_below(tmp_path / "none")) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (999, "999 bytes"),
+        (1000, "1 kB"),
+        (1234, "1.23 kB"),
+        (999_499, "999 kB"),
+        (999_999, "1 MB"),
+        (12_345_678, "12.3 MB"),
+        (500e6, "500 MB"),
+        (1.5e9, "1.5 GB"),
+        (79.6e9, "79.6 GB"),
+        (2.5e15, "2500 TB"),
+    ],
+)
+def test_sizes_mean_something(size, words):
+    assert size_in_words(size) == words

@@ -132,3 +132,26 @@ def test_links_in_a_circle_end(tmp_path):
     touch(tmp_path, "x/a.wav", "x/a.mid")
     (tmp_path / "x" / "again").symlink_to(tmp_path)
     assert [track.name for track in folder.read(tmp_path).tracks] == ["x__a"]
+
+
+def test_linked_folders_are_read_once_each(tmp_path):
+    elsewhere = touch(tmp_path / "elsewhere", "a.wav", "a.mid")
+    root = touch(tmp_path / "root", "own/b.wav", "own/b.mid")
+    (root / "link").symlink_to(elsewhere)
+    (root / "other link").symlink_to(elsewhere)
+    (root / "a name before").symlink_to(root / "own")
+    (root / "loop").symlink_to(root / "loop")
+    dataset = folder.read(root)
+    assert sorted(track.name for track in dataset.tracks) == ["link__a", "own__b"]
+    assert dataset.defects == ()
+
+
+def test_a_set_that_would_have_no_training_is_all_training(tmp_path):
+    names = [name for name in (f"piece {number}" for number in range(200)) if split_by_name(name) != "train"][:2]
+    touch(tmp_path, *(f"{name}{suffix}" for name in names for suffix in (".wav", ".mid")))
+    assert [track.split for track in folder.read(tmp_path).tracks] == ["train", "train"]
+    touch(tmp_path, "train/more.wav", "train/more.mid")
+    assert {track.name: track.split for track in folder.read(tmp_path).tracks} == {
+        "train__more": "train",
+        **{name: split_by_name(name) for name in names},
+    }

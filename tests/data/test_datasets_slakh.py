@@ -100,6 +100,22 @@ def test_all_splits_and_none(tmp_path):
     assert [track.name for track in dataset.split("train")] == ["Track00000", "Track00004"]
 
 
+def test_linked_tracks_are_read_once_each(tmp_path):
+    small_track(tmp_path / "pool", "Track00001", "")
+    small_track(tmp_path / "set", "Track00002", "train")
+    (tmp_path / "set/validation").mkdir()
+    (tmp_path / "set/validation/Track00001").symlink_to(tmp_path / "pool/Track00001")
+    (tmp_path / "set/train/Track00001").symlink_to(tmp_path / "pool/Track00001")
+    (tmp_path / "set/train/Track00003").symlink_to(tmp_path / "set/train/Track00002")
+    (tmp_path / "set/train/Track00004").symlink_to(tmp_path / "set/train/Track00004")
+    dataset = slakh.read(tmp_path / "set")
+    assert [(track.split, track.name) for track in dataset.tracks] == [
+        ("train", "Track00002"),
+        ("validation", "Track00001"),
+    ]
+    assert dataset.defects == ()
+
+
 def test_a_folder_without_tracks_is_refused(tmp_path):
     with pytest.raises(DatasetError, match=r"has no SLAKH tracks .* Use the folder"):
         slakh.read(tmp_path)

@@ -1,5 +1,7 @@
 """Preparation of each kind of data set, and what is noted about recordings."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import small_datasets
@@ -10,6 +12,7 @@ from mt3app.cli_data import PrepareOptions
 from mt3app.commands.prepare import prepare_dataset
 from mt3app.progress import Reporter
 from mt3core.errors import DatasetError
+from mt3core.files import size_in_words
 from mt3core.notes.midi_writing import write_midi
 from mt3data.prepare.manifest import check_shards, read_manifest
 
@@ -76,6 +79,48 @@ def test_a_broken_stem_costs_neither_the_mix_nor_the_others(tmp_path):
     (track / "stems/S01.flac").write_bytes(b"fLaC and nothing else")
     assert run(tmp_path / "slakh", tmp_path / "cache", kind="slakh") == 1
     assert set(read_manifest(tmp_path / "cache")["stem"]) == {"mix", "S00", "S02"}
+
+
+def test_a_missing_stem_and_its_mix_are_named_and_counted(tmp_path, capsys):
+    track = small_datasets.write_slakh_track(tmp_path / "slakh/train/Track00001")
+    small_datasets.write_slakh_track(tmp_path / "slakh/validation/Track00002")
+    (track / "stems/S01.flac").unlink()
+    options = PrepareOptions("slakh", tmp_path / "slakh", tmp_path / "cache", processes=1)
+    assert prepare_dataset(options, Reporter()) == 1
+    said = capsys.readouterr().err
+    assert "Left out: Track00001 S01: Track00001 S01 is marked as rendered, but its audio is missing." in said
+    assert "Left out: Track00001: Track00001 S01 is marked as rendered, but its audio is missing, so the mix" in said
+    assert "2 recordings could not be used and are left out; the rest is ready." in said
+    manifest = read_manifest(tmp_path / "cache")
+    assert set(manifest["stem"][manifest["track"] == "Track00001"]) == {"S00", "S02"}
+
+
+def test_one_split_that_takes_everything_is_said(tmp_path, capsys):
+    for number in range(3):
+        small_datasets.write_pair(tmp_path / "music/train", f"{number}", 1.5, number)
+    options = PrepareOptions("folder", tmp_path / "music", tmp_path / "cache", processes=1)
+    assert prepare_dataset(options, Reporter()) == 0
+    said = capsys.readouterr().err
+    assert (
+        "All 3 recordings are in the split train: training goes on without validation."
+        " To change this, put some into folders called validation." in said
+    )
+    (tmp_path / "music/train/2.wav").rename(tmp_path / "music/train/rest.wav")
+    (tmp_path / "music/validation").mkdir()
+    for suffix in (".wav", ".mid"):
+        (tmp_path / f"music/train/1{suffix}").rename(tmp_path / f"music/validation/1{suffix}")
+    assert prepare_dataset(options, Reporter()) == 1
+    assert " split" not in capsys.readouterr().err
+    assert prepare_dataset(dataclasses.replace(options, splits="train", name="one"), Reporter()) == 1
+    assert " split" not in capsys.readouterr().err  # it was asked for
+
+
+def test_sizes_are_those_of_the_shards(tmp_path, capsys):
+    root = small_datasets.write_folder(tmp_path / "pieces", num_train=1)
+    assert prepare_dataset(PrepareOptions("folder", root, tmp_path / "cache", processes=1), Reporter()) == 0
+    size = sum(path.stat().st_size for path in (tmp_path / "cache/folder").glob("*.array_record"))
+    assert f"{size_in_words(size)} in total." in capsys.readouterr().err
+    assert size_in_words(size).endswith(" kB")
 
 
 def test_the_true_layout_of_maestro(dataset_layouts, tmp_path):

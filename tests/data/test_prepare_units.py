@@ -95,6 +95,17 @@ def test_only_what_this_copy_lacks_is_a_fault():
     assert [one.kind for one in faults(everything, SETTINGS)] == ["missing_midi"]
 
 
+def test_a_mix_that_goes_with_a_missing_stem_is_a_fault():
+    defects = (
+        Defect("Track00001", "S00", "missing_audio", "…"),
+        Defect("Track00001", MIX, "mix_with_wrong_stem", "…"),
+        Defect("Track00002", "S00", "known_wrong_pitch", "…"),
+        Defect("Track00002", MIX, "mix_with_wrong_stem", "…"),
+    )
+    found = faults(dataset(track(1), track(2), defects=defects), SETTINGS)
+    assert [(one.track, one.stem) for one in found] == [("Track00001", "S00"), ("Track00001", MIX)]
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"unit": "train-00000", "left_out": [{}]}'])
 def test_a_report_that_makes_no_sense_is_as_good_as_none(tmp_path, text):
     (tmp_path / "train-00000.json").write_text(text)

@@ -20,6 +20,18 @@ def folders(root, reference, estimate):
     return root / "reference", root / "estimate"
 
 
+def test_linked_folders_are_entered_once_each(tmp_path):
+    for name in ("elsewhere/a.mid", "truth/own/b.mid", "found/link/a.mid", "found/own/b.mid"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    for name in ("link", "other"):
+        (tmp_path / "truth" / name).symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "truth/own/round").symlink_to(tmp_path / "truth")
+    pairing = pair_files(tmp_path / "truth", tmp_path / "found")
+    assert [pair.name for pair in pairing.pairs] == ["link/a", "own/b"]
+    assert pairing.references_alone + pairing.estimates_alone == ()
+
+
 def test_names_match_without_their_suffixes(tmp_path):
     reference, estimate = folders(
         tmp_path,

@@ -338,3 +338,23 @@ def test_metadata_survives_odd_names():
     assert read_back["stems"]["S00"]["plugin_name"] == "a:0:1"
     assert read_back["stems"]["S00"]["midi_program_name"] == "Orchestra Hit"
     assert read_back["stems"]["S00"]["program_num"] == 55
+
+
+def test_one_split_that_takes_everything_is_said(tmp_path, capsys):
+    music = tmp_path / "music"
+    for number in range(3):
+        write_song(music / f"all/MIDI/{number}.mid", [(PIANO, [(0.0, 0.2, 60 + number, 80)])])
+    command = ["--layout", "folder", "--engine", "pretty_midi", "--rate", "8000", "--processes", "1"]
+    assert run(["render", str(music), str(tmp_path / "out"), *command]) == 0
+    said = capsys.readouterr().err
+    (line,) = [line for line in said.splitlines() if "in the split" in line]
+    assert line.startswith("All 3 pieces are in the split ")
+    assert "put MIDI files into folders called " in line
+    assert line.endswith(f"Or render {music}/all/MIDI instead: files in one folder inside others stay together.")
+    (music / "all/MIDI/validation").mkdir()
+    (music / "all/MIDI/train").mkdir()
+    for number in range(3):
+        name = "validation" if number else "train"
+        (music / f"all/MIDI/{number}.mid").rename(music / f"all/MIDI/{name}/{number}.mid")
+    assert run(["render", str(music), str(tmp_path / "other"), *command]) == 0
+    assert " split" not in capsys.readouterr().err

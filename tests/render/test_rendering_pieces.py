@@ -181,6 +181,23 @@ def test_splits_have_their_shares(tmp_path):
     assert splits.count("test") / 2000 == pytest.approx(0.1, abs=0.02)
 
 
+def test_folders_that_name_a_split_decide_it(tmp_path):
+    for name in ("train/a.mid", "Validation/b.mid", "x/test/deep/c.mid", "x/y/dev.mid"):
+        write_band(tmp_path / name)
+    splits = {source.relative: source.split for source in find_sources(tmp_path)}
+    assert splits.pop("x/y/dev.mid") == split_of(tmp_path, "x/y/other.mid")
+    assert splits == {"train/a.mid": "train", "Validation/b.mid": "validation", "x/test/deep/c.mid": "test"}
+
+
+def test_linked_folders_are_rendered_once_each(tmp_path):
+    write_band(tmp_path / "elsewhere/a.mid")
+    write_band(tmp_path / "set/own/b.mid")
+    for name in ("link", "other"):
+        (tmp_path / "set" / name).symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set/own/round").symlink_to(tmp_path / "set")
+    assert [source.relative for source in find_sources(tmp_path / "set")] == ["link/a.mid", "own/b.mid"]
+
+
 def test_folders_without_midi_are_refused(tmp_path):
     with pytest.raises(UsageError, match="There are no MIDI files in"):
         find_sources(tmp_path)
