@@ -1,12 +1,14 @@
-"""Fine-tunes the published weights on your own music.
+"""Fine-tunes the published weights, or others, on your own music.
 
 Aim: improve a trained model on one kind of recording, with minutes to hours of it.
 
-Data: recordings with their notes, as audio and MIDI files of the same name in train/, validation/ and test/:
+Data: recordings with their notes, as audio and MIDI files of the same name in train/, validation/ and test/. A few
+without such folders will do; if none of them is in validation, the run goes on without it.
 
     mt3 prepare folder my_music --out cache/my_music
 
-Command; `--init` also accepts a model directory, another T5X or Orbax checkpoint, or the folder of a run:
+Command; `--init` also accepts `small`, a model directory, another T5X or Orbax checkpoint, or the folder of a run; the
+network is that of the weights:
 
     mt3 train --config finetune --init mt3 --data cache/my_music
     mt3 convert checkpoint/finetune models/my_music
@@ -40,6 +42,7 @@ config = TrainingConfig(
     name="finetune",
     model=MT3,
     init="mt3",
+    model_from_init=True,
     num_steps=2_000,
     data=DataConfig(
         augmentation=AugmentationConfig(

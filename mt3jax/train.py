@@ -39,7 +39,7 @@ from mt3jax.training.step.sharding import check_batch, make_mesh
 from mt3jax.training.step.state import TrainState, abstract_state, init_state
 from mt3jax.training.step.step_input import StepBatch, StepInput
 from mt3jax.training.step.train_step import Rejection, make_train_step
-from mt3jax.training.validation.validation import Validator
+from mt3jax.training.validation.validation import Validator, validator_of
 
 Say = Callable[[str], None]
 
@@ -88,7 +88,7 @@ def train(
         config.data, config.batch.examples, example=ExampleConfig(config.model), seed=config.seed
     )
     every = config.validation.every_steps
-    validator = Validator(config, mesh, say) if every else None
+    validator = validator_of(config, mesh, say)
     with Checkpoints(run_directory, config, say) as checkpoints:
         # ---- State: the newest checkpoint, or given weights, or drawn ones
         restored = checkpoints.restore(abstract_state(config, mesh))

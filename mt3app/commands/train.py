@@ -12,12 +12,14 @@ import numpy as np
 
 from mt3app.backend import fetch_weights
 from mt3app.progress import Reporter
+from mt3core.config.data import DatasetChoice
 from mt3core.config.files import find_config, list_configs, load_config
+from mt3core.config.model import FORMAT_VERSION, ModelConfig
 from mt3core.config.training import TrainingConfig
-from mt3core.errors import DatasetError
+from mt3core.errors import DatasetError, ModelError
 from mt3core.extras import require
 from mt3core.model.directory import check_fit
-from mt3data.prepare.manifest import MANIFEST_NAME
+from mt3data.prepare.manifest import COMPOSED_NAME, MANIFEST_NAME, read_manifest
 
 if TYPE_CHECKING:
     from mt3app.cli_train import TrainOptions
@@ -85,9 +87,10 @@ def _train(config: TrainingConfig, output: Path, source: str, reporter: Reporter
 
         if has_checkpoints(output):
             reporter.detail(f"{output} is being resumed, so {source} is not read again.")
+            config = with_model_of_run(config, output)
         else:
             join_hosts()  # first, as reading a checkpoint starts JAX, which can then no longer find other hosts
-            arrays = initial_arrays(config, source, reporter)
+            config, arrays = initial_arrays(config, source, reporter)
 
     from mt3data.prepare.composed import with_composed_data
     from mt3jax.train import train
@@ -121,6 +124,8 @@ def settled_config(options: TrainOptions) -> TrainingConfig:
     config = load_config(options.config, options.changes)
     if options.init is not None:
         config = dataclasses.replace(config, init=options.init, before=None)
+    if any(change.startswith(("model.", "model=")) for change in options.changes):
+        config = dataclasses.replace(config, model_from_init=False)
     if options.data is not None:
         config = _with_manifest(config, str(options.data))
     stage = config
@@ -131,28 +136,62 @@ def settled_config(options: TrainOptions) -> TrainingConfig:
 
 
 def _with_manifest(config: TrainingConfig, manifest: str) -> TrainingConfig:
-    """The config with other data, and so the runs before it."""
-    data = dataclasses.replace(config.data, manifest=manifest, composed_pieces=0)
+    """The config with other data, and so the runs before it. The choice of composed pieces goes with them."""
+    datasets = (
+        _without_composed(config.data.datasets, manifest) if config.data.composed_pieces else config.data.datasets
+    )
+    data = dataclasses.replace(config.data, manifest=manifest, composed_pieces=0, datasets=datasets)
     before = None if config.before is None else _with_manifest(config.before, manifest)
     return dataclasses.replace(config, data=data, before=before)
 
 
+def _without_composed(datasets: tuple[DatasetChoice, ...], manifest: str) -> tuple[DatasetChoice, ...]:
+    """The data sets that are not the composed pieces; these too if the manifest has them."""
+    if not _is_manifest(manifest):  # which is said later
+        return datasets
+    there = set(read_manifest(manifest)["dataset"].tolist())
+    return tuple(choice for choice in datasets if choice.name != COMPOSED_NAME or choice.name in there)
+
+
+def _is_manifest(manifest: str) -> bool:
+    return Path(manifest).is_file() or (Path(manifest) / MANIFEST_NAME).is_file()
+
+
 def check_manifest(manifest: str) -> None:
     """Checks, before any framework is loaded, that prepared data exist. Raises `DatasetError`."""
-    path = Path(manifest)
-    if not path.is_file() and not (path / MANIFEST_NAME).is_file():
+    if not _is_manifest(manifest):
         raise DatasetError(
-            f"No prepared data at {path}.",
+            f"No prepared data at {Path(manifest)}.",
             "Prepare a data set first (mt3 prepare maestro DIR --out cache), or use --data MANIFEST.",
         )
 
 
-def initial_arrays(config: TrainingConfig, name: str, reporter: Reporter) -> Mapping[str, np.ndarray]:
-    """The weights of a name or path, by PyTorch name. Raises `ModelError` if they do not match the config."""
+def initial_arrays(
+    config: TrainingConfig, name: str, reporter: Reporter
+) -> tuple[TrainingConfig, Mapping[str, np.ndarray]]:
+    """The weights of a name or path, by PyTorch name, and the config, which may get their model (`model_from_init`).
+
+    Raises `ModelError` if they do not match the config.
+    """
     from mt3core.model.search import find_model
 
     source = find_model(name).source
     weights = fetch_weights(source, reporter)
-    check_fit(weights.config, config.model, name)
+    try:
+        check_fit(weights.config, config.model, name)
+    except ModelError:
+        if not config.model_from_init:
+            raise
+        config = dataclasses.replace(config, model=weights.config)
     reporter.line(f"Starting from {source} ({weights.config.name}, {len(weights.arrays)} arrays)")
-    return weights.arrays
+    return config, weights.arrays
+
+
+def with_model_of_run(config: TrainingConfig, output: Path) -> TrainingConfig:
+    """The config with the model that a run in `output` has, if that came from its first weights."""
+    from mt3jax.training.run.run_record import RUN_FILE, read_run_record
+
+    if not config.model_from_init or not (output / RUN_FILE).is_file():
+        return config
+    recorded = read_run_record(output)["config"].get("model", {})
+    return dataclasses.replace(config, model=ModelConfig.from_dict({"format_version": FORMAT_VERSION, **recorded}))

@@ -13,16 +13,18 @@ from pathlib import Path
 
 from mt3app.backend import PACKAGES, choose_decoding, is_installed, load_transcriber
 from mt3app.progress import Reporter
-from mt3core.config.training import TrainingConfig
+from mt3core.config.training import FinishConfig, TrainingConfig, ValidationConfig
 from mt3core.config.values import decisive
 from mt3core.files import atomic_output
 from mt3core.notes.table import Note, to_notes
 from mt3data.examples.pieces import Excerpt
 from mt3data.prepare.chunks import SAMPLE_RATE_HZ
 from mt3data.prepare.composed import composing_engine
+from mt3data.readers.tracks import MIX
 
 MODEL_FOLDER, HELD_OUT_FOLDER = "model", "held_out"
 LOSS_NAME = "train/loss"
+_TRAINED_SPLIT = "train"
 
 
 def finish_run(config: TrainingConfig, run_directory: Path, reporter: Reporter) -> None:
@@ -36,12 +38,13 @@ def finish_run(config: TrainingConfig, run_directory: Path, reporter: Reporter) 
     convert(run_directory, model, overwrite=True, to="model_directory")
     print(f"Model:      {model}")
     folder = run_directory / HELD_OUT_FOLDER
-    piece = held_out_piece(config)
+    piece, split = held_out_piece(config)
     audio = folder / "recording.wav"
     _write_audio(piece, audio)
     reference = to_notes(as_written(piece.notes, config.model.vocabulary))
     write_midi(reference, folder / "recording.mid")
-    print(f"Held out:   {piece.name}, {piece.seconds:.1f} s, {len(reference)} notes ({audio})")
+    label = "Held out:" if split != _TRAINED_SPLIT else "Trained on:"  # of a few pieces none may be held out
+    print(f"{label:11} {piece.name}, {piece.seconds:.1f} s, {len(reference)} notes ({audio})")
     found = {}
     for backend in filter(is_installed, PACKAGES):
         found[backend] = _transcribe(model, backend, audio, folder / f"{backend}.mid", reporter)
@@ -53,22 +56,30 @@ def finish_run(config: TrainingConfig, run_directory: Path, reporter: Reporter) 
     print(f"Picture:    {picture}")
 
 
-def held_out_piece(config: TrainingConfig) -> Excerpt:
-    """A recording of `finish.split` from the prepared data: the middle one."""
+def held_out_piece(config: TrainingConfig) -> tuple[Excerpt, str]:
+    """A recording of `finish.split` from the prepared data, the middle one, and its split.
+
+    Data without a test split give one of the validation or, if they lack that as well, of the training split.
+    """
     from mt3data.examples.chunk_table import ChunkTable, ShardReader
     from mt3data.examples.pieces import choose_pieces, read_piece
     from mt3data.prepare.manifest import read_manifest
 
     manifest = read_manifest(config.data.manifest)
     table = ChunkTable.from_manifest(manifest)
+    splits = [config.finish.split]
+    if splits == [FinishConfig().split]:
+        splits += [ValidationConfig().split, _TRAINED_SPLIT]
+    is_whole = manifest["stem"] == MIX
+    split = next((one for one in splits if (manifest.belongs(one, config.data.datasets) & is_whole).any()), splits[0])
     chosen = manifest.recordings(
-        config.finish.split,
+        split,
         config.data.datasets,
         "Set another split with finish.split, or switch this off: finish.transcribe=false.",
     )
     rows = choose_pieces(manifest, table, chosen, 1)[0]
     seconds = config.finish.piece_seconds or float(table.num_samples[rows].sum()) / SAMPLE_RATE_HZ
-    return read_piece(manifest, table, rows, seconds, ShardReader(table.shard_paths))
+    return read_piece(manifest, table, rows, seconds, ShardReader(table.shard_paths)), split
 
 
 def follows_curve(config: TrainingConfig, unchanged: TrainingConfig, run_directory: Path, curve_path: Path) -> str:

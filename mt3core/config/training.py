@@ -179,12 +179,14 @@ class TrainingConfig(Checked):
 
     Attributes:
         init: weights to start from; empty draws them from `seed`.
+        model_from_init: weights of another network bring their own `model` instead of being refused.
         before: a run that is trained first; this one starts from its weights: a curriculum.
     """
 
     name: Annotated[str, FREE]
     model: ModelConfig = MT3
     init: str = ""
+    model_from_init: Annotated[bool, FREE] = False
     before: Annotated[TrainingConfig | None, FREE] = None  # a run that has started does not need it any more
     seed: Annotated[int, Limits("at least 0, and less than 2 ** 63", lambda seed: 0 <= seed < 1 << 63)] = 0
     num_steps: Annotated[Count, FREE] = 1_000_000

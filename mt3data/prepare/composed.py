@@ -20,7 +20,7 @@ from mt3core.config.training import TrainingConfig
 from mt3core.errors import DatasetError
 from mt3core.files import atomic_directory, cache_folder
 from mt3core.notes.midi_writing import write_midi
-from mt3data.prepare.manifest import MANIFEST_NAME, array_record_module
+from mt3data.prepare.manifest import COMPOSED_NAME, MANIFEST_NAME, array_record_module
 from mt3data.prepare.prepare import claim_folder, merge, run_units
 from mt3data.readers.locate import read_dataset
 from mt3data.readers.units import Settings, plan_units
@@ -32,7 +32,6 @@ from mt3render.sources import Source
 COMPOSITION_VERSION = 2  # changes with every change to the pieces or to how they are rendered
 HELD_OUT_SHARE = 8  # of this many pieces one is for validation and one for testing
 _SAMPLE_RATE_HZ = 16_000  # what the network hears
-_DATASET_NAME = "composed"
 
 
 def with_composed_data(config: TrainingConfig, say: Callable[[str], None] = print) -> TrainingConfig:
@@ -107,7 +106,7 @@ def _render(num_pieces: int, folder: Path, rendering: Rendering) -> float:
 
 
 def _prepare(rendered: Path, out: Path) -> None:
-    settings = Settings(_DATASET_NAME, "slakh", rendered.name, True, False, ("train", "validation", "test"))
+    settings = Settings(COMPOSED_NAME, "slakh", rendered.name, True, False, ("train", "validation", "test"))
     units = plan_units(read_dataset("slakh", rendered), settings)
     run_units(units, settings, claim_folder(out, settings), 1, lambda unit, report: None)
     failures = [failure for report in merge(units, settings, out) for failure in report.failures]

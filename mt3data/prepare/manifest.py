@@ -23,6 +23,7 @@ from mt3data.readers.defects import parquet_modules
 from mt3data.readers.tracks import MIX
 
 MANIFEST_NAME = "chunk_manifest.parquet"
+COMPOSED_NAME = "composed"  # the data set that training makes itself, see composed.py
 MANIFEST_VERSION = 1
 # One record per group, because Grain reads single records at random. Not compressed: zstd saves 10 % of int16 audio and
 # makes reading eight times slower (measured: 1.6 ms against 0.2 ms); FLAC inside the record saves much more.

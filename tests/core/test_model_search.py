@@ -210,7 +210,7 @@ def test_training_begins_from_names(home, small):
     from mt3core.config.training import BatchConfig, TrainingConfig
 
     config = TrainingConfig("x", load_model_config(small), batch=BatchConfig(block_tokens=8))
-    assert initial_arrays(config, "small", Reporter(quiet=True)).keys() == load_weights(small).arrays.keys()
+    assert initial_arrays(config, "small", Reporter(quiet=True))[1].keys() == load_weights(small).arrays.keys()
 
 
 @pytest.mark.skipif(not is_model_directory(shipped_folder() / "small"), reason="no weights ship with this checkout")

@@ -11,6 +11,7 @@ import pytest
 from mt3core.config.files import list_configs, load_config, shipped_folder
 from mt3core.config.model import PRESETS
 from mt3core.config.training import LossConfig
+from mt3core.files import size_in_words
 from mt3core.model.directory import check_fit
 from mt3data.examples.examples import ExampleConfig
 from mt3jax.training.loss_curve import read_curve
@@ -81,7 +82,7 @@ def test_every_config_fits_the_devices_it_is_for(name):
     limit = gigabytes * 1_000_000_000 * 3 // 4
     said = "\n".join(forecast_lines(config, mesh, rows, lengths.mean(), memory_limit=limit))
     assert f"packed in {rows} rows per device" in said
-    assert f" GB of {limit / 1e9:.2f} (" in said
+    assert f" GB of {size_in_words(limit)} (" in said
     assert "DOES NOT FIT" not in said, said
     too_little = forecast_lines(config, mesh, rows, lengths.mean(), memory_limit=limit // 20)
     assert any(line.startswith("THIS DOES NOT FIT") and "batch.accumulation=2" in line for line in too_little)

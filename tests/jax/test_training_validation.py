@@ -22,7 +22,7 @@ from mt3data.prepare.manifest import read_manifest
 from mt3jax.training.run.hosts import gather_bytes
 from mt3jax.training.step.sharding import make_mesh
 from mt3jax.training.step.state import init_state
-from mt3jax.training.validation import piece_transcription
+from mt3jax.training.validation import piece_transcription, validation
 from mt3jax.training.validation.piece_scores import piece_figures, score_piece, worst_table
 from mt3jax.training.validation.piece_transcription import pack, unpack
 from mt3jax.training.validation.validation import Validator, summary
@@ -184,6 +184,23 @@ def test_without_recordings_a_sentence_says_so(band):
         validator_of(config_of(band, split="validation"))
     with pytest.raises(DatasetError, match="There is no manifest"):
         validator_of(config_of(band.parent / "missing.parquet"))
+
+
+@pytest.mark.unit
+def test_data_without_a_validation_split_are_trained_on_without_it(band):
+    said = []
+    usual = config_of(band, split="validation")
+    assert validation.validator_of(usual, make_mesh(usual.compute), said.append) is None
+    (line,) = said
+    assert line.startswith(f"{band} has no recordings in 'validation', so the run is not validated. To hold some out, ")
+    other = config_of(band, split="test")  # somebody has asked for it
+    with pytest.raises(DatasetError, match="no recordings in 'test'"):
+        validation.validator_of(other, make_mesh(other.compute), said.append)
+    never = config_of(band, split="validation", every_steps=0)
+    assert validation.validator_of(never, make_mesh(never.compute), said.append) is None
+    there = config_of(band)
+    assert isinstance(validation.validator_of(there, make_mesh(there.compute), said.append), Validator)
+    assert len(said) == 1
 
 
 @pytest.fixture(scope="module")

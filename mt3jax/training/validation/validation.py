@@ -22,7 +22,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mt3core import packing
-from mt3core.config.training import TrainingConfig
+from mt3core.config.training import TrainingConfig, ValidationConfig
 from mt3core.decoding import Decoding
 from mt3core.errors import MissingExtraError
 from mt3data.examples.chunk_table import ChunkTable
@@ -30,6 +30,7 @@ from mt3data.examples.example_streams import Batch, BatchShape, EvaluationStream
 from mt3data.examples.examples import ExampleConfig, ExampleMaker
 from mt3data.examples.pieces import Excerpt, choose_pieces, read_piece, spread
 from mt3data.prepare.manifest import check_shards, read_manifest
+from mt3data.readers.tracks import MIX
 from mt3eval.piano_roll_picture import draw_piano_rolls
 from mt3jax.loading import network
 from mt3jax.training.run.hosts import Gather, gather_bytes, on_one_device
@@ -55,6 +56,25 @@ class ValidationResult:
     summary: str = ""
     table: str = ""
     picture: Path | None = None
+
+
+def validator_of(config: TrainingConfig, mesh: Mesh, say: Callable[[str], None]) -> Validator | None:
+    """The validator of a run. None, which is said, if data without a validation split are all there is.
+
+    Raises `DatasetError` as `Validator` does, also if the config names a split of its own that is not there.
+    """
+    if not config.validation.every_steps:
+        return None
+    usual = ValidationConfig().split
+    manifest = read_manifest(config.data.manifest)
+    has_recordings = manifest.belongs(usual, config.data.datasets) & (manifest["stem"] == MIX)
+    if config.validation.split == usual and not has_recordings.any():
+        say(
+            f"{manifest.path} has no recordings in {usual!r}, so the run is not validated. To hold some out, put them "
+            f"into a folder called {usual} and prepare the data again."
+        )
+        return None
+    return Validator(config, mesh, say)
 
 
 class Validator:
