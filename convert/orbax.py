@@ -21,12 +21,13 @@ import numpy as np
 
 from mt3convert.recognise import recognise_config
 from mt3core.config.model import ModelConfig
-from mt3core.errors import ModelError
+from mt3core.errors import ModelError, listed
 from mt3core.extras import needed
 from mt3core.files import atomic_directory
-from mt3core.model.parameters import check_arrays, check_weights, parameters
+from mt3core.model.parameters import check_arrays, check_finite, check_weights, parameters
 
 PARAMS_ITEM, CONFIG_ITEM = "params", "config"
+_RUN_FILE = "run.json"  # of a training run: `mt3jax/training/run/run_record.py`, which imports JAX
 _TREE_ITEMS = (PARAMS_ITEM, "state", "default")
 # File names of Orbax: the description of a tree, and the content of a JSON item.
 _TREE_FILE, _JSON_FILE = "_METADATA", "metadata"
@@ -66,27 +67,76 @@ def write_orbax(
 def read_orbax(path: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, np.ndarray]]:
     """Configuration and weights of an Orbax checkpoint (forms above): PyTorch names and shapes, float32.
 
-    Raises `ModelError` if there is none, or if arrays are missing, surplus, misshapen or damaged.
+    Raises `ModelError` if there is none, or if arrays are missing, surplus, misshapen or damaged; of a run, it then
+    names the newest step that can be read.
     """
-    tree_directory = _find_tree(Path(path))
-    while tree_directory is not None:
+    checkpoints = _checkpoints(Path(path))
+    while checkpoints:
+        newest, *earlier = checkpoints
         try:
-            return _read_tree(tree_directory, str(path))
-        except (ModelError, FileNotFoundError):
-            newer = _find_tree(Path(path))
+            return _read_checkpoint(newest, str(path))
+        except (ModelError, OSError) as error:
+            checkpoints = _checkpoints(Path(path))
             # A run that is still training may have replaced the step that was being read with a newer one.
-            if newer == tree_directory:
-                raise
-            tree_directory = newer
+            if checkpoints and checkpoints[0] == newest:
+                problem = error.problem if isinstance(error, ModelError) else f"{newest} is damaged: {error}."
+                if newest == Path(path):  # no run
+                    raise
+                raise ModelError(problem, _advice(earlier)) from error
+    if steps := _steps(Path(path)):
+        names = listed([step.name for step in steps])
+        raise ModelError(
+            f"{path} has no checkpoint that can be read: the steps {names} have none of the items "
+            f"{', '.join(_TREE_ITEMS)}.",
+            "Restore one from a copy.",
+        )
     raise ModelError(
         f"{path} is not an Orbax checkpoint: it has neither an item {', '.join(_TREE_ITEMS)} nor a numbered step.",
         "Use the folder of a checkpoint, or of a run with numbered steps.",
     )
 
 
+def has_config(path: str | os.PathLike[str]) -> bool:
+    """Whether the checkpoint that `read_orbax` reads has a configuration."""
+    tree = _find_tree(Path(path))
+    return tree is not None and _read_config(tree) is not None
+
+
 def is_orbax_directory(path: str | os.PathLike[str]) -> bool:
     """Whether `path` looks like an Orbax checkpoint or a run's folder of them, without reading it."""
-    return _find_tree(Path(path)) is not None
+    return _find_tree(Path(path)) is not None or ((Path(path) / _RUN_FILE).is_file() and bool(_steps(Path(path))))
+
+
+def _checkpoints(path: Path) -> list[Path]:
+    """The checkpoint itself, or those of a run, newest first; empty if there is none with a tree.
+
+    Steps without a tree are listed as well: of a run that has others, they are damaged.
+    """
+    if _own_tree(path) is not None:
+        return [path]
+    steps = _steps(path)
+    return steps if any(_find_tree(step) for step in steps) else []
+
+
+def _read_checkpoint(checkpoint: Path, path: str) -> tuple[ModelConfig, dict[str, np.ndarray]]:
+    tree = _find_tree(checkpoint)
+    if tree is None:
+        raise ModelError(
+            f"The Orbax checkpoint {checkpoint} is damaged: it has none of the items {', '.join(_TREE_ITEMS)}.",
+            "Use an earlier step.",
+        )
+    return _read_tree(tree, path)
+
+
+def _advice(earlier: list[Path]) -> str:
+    """The newest earlier checkpoint that can be read, as the next step."""
+    for checkpoint in earlier:
+        try:
+            _read_checkpoint(checkpoint, str(checkpoint))
+        except (ModelError, OSError):
+            continue
+        return f"Use {checkpoint}, the newest one that can be read."
+    return "None of the earlier ones can be read either; restore one from a copy." if earlier else "It is the only one."
 
 
 def _read_tree(tree_directory: Path, path: str) -> tuple[ModelConfig, dict[str, np.ndarray]]:
@@ -99,7 +149,9 @@ def _read_tree(tree_directory: Path, path: str) -> tuple[ModelConfig, dict[str, 
     config = _read_config(tree_directory) or recognise_config(shapes, path)
     table = parameters(config.network)
     check_arrays({p.flax_name: p.shape for p in table}, shapes, path)
-    return config, {p.torch_name: p.flip(np.require(found[p.flax_name], np.float32, "W")) for p in table}
+    arrays = {p.torch_name: p.flip(np.require(found[p.flax_name], np.float32, "W")) for p in table}
+    check_finite(arrays, tree_directory.parent)
+    return config, arrays
 
 
 def _check_files(tree_directory: Path) -> None:
@@ -120,14 +172,21 @@ def _import_orbax() -> Any:
 
 
 def _find_tree(directory: Path) -> Path | None:
-    for candidate in (directory, *(directory / item for item in _TREE_ITEMS)):
-        if (candidate / _TREE_FILE).is_file():
-            return candidate
+    """The tree of a checkpoint, or of the newest step that has one."""
+    if (own := _own_tree(directory)) is not None:
+        return own
+    return next((found for step in _steps(directory) if (found := _find_tree(step)) is not None), None)
+
+
+def _own_tree(directory: Path) -> Path | None:
+    places = (directory, *(directory / item for item in _TREE_ITEMS))
+    return next((place for place in places if (place / _TREE_FILE).is_file()), None)
+
+
+def _steps(directory: Path) -> list[Path]:
+    """The numbered folders of a run, newest first."""
     steps = [entry for entry in directory.iterdir() if entry.name.isdigit()] if directory.is_dir() else []
-    for step in sorted(steps, key=lambda entry: int(entry.name), reverse=True):
-        if (found := _find_tree(step)) is not None:
-            return found
-    return None
+    return sorted(steps, key=lambda entry: int(entry.name), reverse=True)
 
 
 def _restore_parameters(directory: Path) -> Mapping[str, Any]:
@@ -143,7 +202,7 @@ def _restore_parameters(directory: Path) -> Mapping[str, Any]:
         arguments = checkpoint.args.PyTreeRestore(item=wanted, restore_args=as_numpy, partial_restore=True)
         restored = handler.restore(directory, args=arguments)
     except (ValueError, OSError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0][:300]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".")
         raise ModelError(f"The Orbax checkpoint {directory} is damaged: {reason}.", "Use an earlier step.") from error
     return restored.get("params", restored)
 

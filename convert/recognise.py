@@ -18,6 +18,7 @@ from mt3core.model.parameters import parameters
 # All of Magenta's MT3 configurations have it (model.gin); the arrays only show the product with the number of heads.
 HEAD_DIM = 64
 # Rows of the token table (a multiple of 128) of the two published vocabularies.
+_VARIANT = "-variant"
 _BY_VOCAB_SIZE = {1536: MT3, 1664: ISMIR2021}
 _DIMENSIONS = {
     r"encoder\.continuous_inputs_projection\.kernel": ("input_bands", "emb_dim"),
@@ -74,7 +75,20 @@ def recognise_config(shapes: Mapping[str, tuple[int, ...]], where: str, head_dim
     if network == base.network:
         return base
     spectrogram = dataclasses.replace(base.spectrogram, mel_bands=network.input_bands)
-    return dataclasses.replace(base, name=f"{base.name}-variant", network=network, spectrogram=spectrogram)
+    return dataclasses.replace(base, name=f"{base.name}{_VARIANT}", network=network, spectrogram=spectrogram)
+
+
+def guess_note(config: ModelConfig, heads_are_known: bool = False) -> str:
+    """A sentence for the user: which settings of a recognised configuration the arrays do not show."""
+    network = config.network
+    seconds = network.input_frames / config.spectrogram.frames_per_second
+    heads = f"heads of {network.head_dim} ({network.num_heads}), the activation {network.mlp_activations[0]}, "
+    model = config.name.removesuffix(_VARIANT)
+    return (
+        f"The file does not have all settings; guessed from the published {model}: "
+        f"{'' if heads_are_known else heads}segments of {seconds:.2f} s, and the meaning of the tokens. "
+        "If that is wrong, put the model's config.json next to the weights."
+    )
 
 
 def _majority_sizes(shapes: Mapping[str, tuple[int, ...]], where: str) -> dict[str, int]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import io
 import json
 import os
 import urllib.parse
@@ -22,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from mt3convert.t5x import TREE_FILE, import_tensorstore, unpack_tree, zarr_files
-from mt3core.errors import ModelError
+from mt3core.errors import ModelError, listed
 from mt3core.files import atomic_output, cache_folder
 from mt3core.model.directory import CONFIG_FILE, WEIGHTS_FILE
 from mt3core.model.search import PUBLISHED, PUBLISHED_NAME, Progress
+from mt3core.model.weights_file import read_header
 
 MANIFEST_FILE = "manifest.json"
 OFFLINE_VARIABLE = "MT3_OFFLINE"  # set to anything: never use the network
@@ -144,8 +146,8 @@ class _Download:
                 return True
             names = list(broken)
             if attempt == "second":
-                listed = ", ".join(f"{name} ({reason})" for name, reason in broken.items())
-                raise ModelError(f"Files of {self.url} arrived damaged: {listed}.", "Try again later.")
+                reasons = listed([f"{name} ({reason})" for name, reason in broken.items()])
+                raise ModelError(f"Files of {self.url} arrived damaged: {reasons}.", "Try again later.")
         return True
 
     def _read(self, names: list[str]) -> Iterator[tuple[str, bytes | None]]:
@@ -181,9 +183,11 @@ class _Download:
                 return False
             content = path.read_bytes()
             digest = hashlib.sha256(content).hexdigest()
-            if recorded is not None:
-                return digest == recorded.get("sha256")
-            _check_content(name, content)
+            if recorded is not None and digest != recorded.get("sha256"):
+                return False
+            # What is recorded was checked when it arrived, but the weights not by earlier releases.
+            if recorded is None or name == WEIGHTS_FILE:
+                _check_content(name, content)
         except (OSError, _BrokenFile):
             return False
         self.files[name] = {"size": len(content), "sha256": digest}
@@ -202,10 +206,13 @@ def _https(url: str) -> str:
 
 
 def _check_content(name: str, content: bytes) -> None:
-    """Raises `_BrokenFile` for content that cannot be right; gzip has a checksum, JSON and msgpack a structure."""
+    """Raises `_BrokenFile` for content that cannot be right; gzip has a checksum, safetensors a length, JSON and
+    msgpack a structure."""
     try:
         if name == TREE_FILE:
             unpack_tree(content, name)
+        elif name == WEIGHTS_FILE:
+            read_header(io.BytesIO(content), len(content))
         elif name.endswith((".zarray", ".json")):
             json.loads(content)
         elif content[:2] == b"\x1f\x8b":

@@ -19,7 +19,7 @@ import numpy as np
 
 from mt3convert.recognise import recognise_config
 from mt3core.config.model import ModelConfig
-from mt3core.errors import ModelError
+from mt3core.errors import ModelError, listed
 from mt3core.extras import needed
 from mt3core.files import atomic_directory
 from mt3core.model.parameters import Parameter, check_arrays, check_weights, parameters
@@ -217,7 +217,7 @@ def _read_all(table: list[Parameter], read: Callable[[Parameter], np.ndarray]) -
         except (ValueError, OSError) as error:
             damaged.append(f"{parameter.t5x_name} ({_reason(error)})")
     if damaged:
-        raise ModelError(f"Damaged or truncated ({len(damaged)}): {', '.join(damaged)}.", _AGAIN)
+        raise ModelError(f"Damaged or truncated ({len(damaged)}): {listed(damaged)}.", _AGAIN)
     return arrays
 
 

@@ -3,7 +3,8 @@
 kunato/mt3-pytorch, gudgud96/MR-MT3 and mt3-infer have the network as Hugging Face's T5 with three changes: an input
 projection `proj`, an embedding `decoder_embed_tokens` (both also registered as `embed_tokens` of their stacks), and
 fixed positions `pos_emb.inv_freq`. Names as in their `models/t5.py` and `tools/convert_weight.py`; a Lightning
-checkpoint has the same under `state_dict` with the prefix `model.`. A file with our own names is read as well.
+checkpoint has the same under `state_dict` with the prefix `model.`; such wrappings are taken off by `state_dict.py`.
+A file with our own names is read as well.
 
 Their positions use the frequencies 10000^(-i/256); Magenta's are 10000^(-i/255). The table is not read: weights that
 were converted from Magenta's work correctly with ours. `write_port` stores Magenta's frequencies, so that the ports,
@@ -13,27 +14,23 @@ which load them with the weights, also work correctly.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
-import pickle
 import re
-import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 
-from mt3convert.recognise import recognise_config
+from mt3convert.recognise import guess_note, recognise_config
+from mt3convert.state_dict import find_network, read_tensors, rounded
+from mt3convert.weight_files import Tensor, import_torch, read_weight_file
 from mt3core.config.model import ModelConfig
 from mt3core.errors import ModelError
-from mt3core.extras import needed
 from mt3core.files import atomic_output
-from mt3core.model.parameters import check_weights, parameters
+from mt3core.model.parameters import check_arrays, check_weights, parameters, torch_shapes
 
-SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 POSITION_NAMES = ("encoder.pos_emb.inv_freq", "decoder.pos_emb.inv_freq")
 
 _ATTENTION = {"query": "q", "key": "k", "value": "v", "out": "o"}
@@ -70,18 +67,30 @@ def port_names(torch_name: str) -> tuple[str, ...]:
     return tuple(f"{name.replace('.N.', f'.{layer[1]}.') if layer else name}.weight" for name in filled)
 
 
-def our_name(port_name: str) -> str | None:
-    """The inverse of `port_names`: our name of an array given by any name of the port; None for an unknown one."""
-    for ours, names in _NAMES.items():
-        for name in names:
-            pattern = (
-                re.escape(f"{name}.weight").replace(r"\.N\.", r"\.(?P<layer>\d+)\.").replace(r"\*", r"(?P<last>\w+)")
-            )
-            if found := re.fullmatch(pattern, port_name):
-                parts = found.groupdict()
-                last = {short: long for long, short in _ATTENTION.items()}.get(parts.get("last", ""), parts.get("last"))
-                return f"{ours.replace('N', parts.get('layer', 'N')).replace('*', last or '*')}.weight"
+def our_name(name: str) -> str | None:
+    """Our name of an array given by any name of the port or by our own; None for an unknown one.
+
+    The names of the position tables are their own.
+    """
+    if name in POSITION_NAMES:
+        return name
+    for pattern, ours in _patterns():
+        if found := pattern.fullmatch(name):
+            parts = found.groupdict()
+            last = {short: long for long, short in _ATTENTION.items()}.get(parts.get("last", ""), parts.get("last"))
+            return f"{ours.replace('N', parts.get('layer', 'N')).replace('*', last or '*')}.weight"
     return None
+
+
+@functools.cache
+def _patterns() -> list[tuple[re.Pattern[str], str]]:
+    """Every name of the port, and every one of ours, as a pattern, with our path."""
+    found = []
+    for ours, names in _NAMES.items():
+        for name in (*names, ours):
+            escaped = re.escape(f"{name}.weight").replace(r"\.N\.", r"\.(?P<layer>\d+)\.")
+            found.append((re.compile(escaped.replace(r"\*", r"(?P<last>\w+)")), ours))
+    return found
 
 
 def read_port(path: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, np.ndarray], list[str]]:
@@ -92,13 +101,16 @@ def read_port(path: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, np.n
     is damaged, or does not contain exactly one network.
     """
     path = Path(path)
-    state = _unwrap(_read_state(path), path)
-    positions = [name for name in POSITION_NAMES if name in state]
-    notes = [_position_note([state.pop(name) for name in positions], positions)] if positions else []
-    arrays = _rename(state, path)
-    config = _config_beside(path, arrays)
-    check_weights(config.network, arrays, str(path))
-    return config, arrays, notes
+    found = find_network(read_weight_file(path), our_name, path)
+    notes = list(found.notes)
+    tables = {name: found.tensors.pop(name) for name in POSITION_NAMES if name in found.tensors}
+    if tables:
+        notes.append(_position_note({name: tensors[0][1] for name, tensors in tables.items()}))
+    shapes = {ours: tensors[0][1].shape for ours, tensors in found.tensors.items()}
+    shapes |= {name: tensor.shape for name, tensor in found.unknown.items()}
+    config, guess = _config_beside(path, shapes)
+    check_arrays(torch_shapes(config.network), shapes, str(path))
+    return config, read_tensors(found, path), notes + ([guess] if guess else [])
 
 
 def write_port(path: str | os.PathLike[str], config: ModelConfig, arrays: Mapping[str, np.ndarray]) -> None:
@@ -107,7 +119,7 @@ def write_port(path: str | os.PathLike[str], config: ModelConfig, arrays: Mappin
     Expects all arrays of the network by PyTorch's name, in PyTorch's shape.
     """
     path = Path(path)
-    torch = _import_torch()
+    torch = import_torch()
     table = parameters(config.network)
     check_weights(config.network, arrays, "the weights")
     state = {}
@@ -127,10 +139,13 @@ def _frequencies(emb_dim: int) -> np.ndarray:
     return (10_000.0 ** (-np.arange(half) / (half - 1))).astype(np.float32)
 
 
-def _position_note(tables: list[np.ndarray], names: list[str]) -> str:
-    listed = " and ".join(names)
-    if all(table.size > 1 and np.allclose(table, _frequencies(2 * table.size), rtol=1e-5) for table in tables):
+def _position_note(tables: Mapping[str, Tensor]) -> str:
+    listed = " and ".join(tables)
+    values = {name: table.read() for name, table in tables.items()}
+    if all(_are_magentas(values[name], table.kind) for name, table in tables.items()):
         return f"The position frequencies in the file ({listed}) are Magenta's, the same as ours."
+    if not all(np.isfinite(value).all() for value in values.values()):
+        return f"The position frequencies in the file ({listed}) contain NaN or infinity; ours are used instead."
     return (
         f"The port's position frequencies ({listed}) differ from Magenta's and are ignored (docs/differences.md). "
         "Weights converted from Magenta's now transcribe correctly, unlike in the port; weights trained in the "
@@ -138,88 +153,37 @@ def _position_note(tables: list[np.ndarray], names: list[str]) -> str:
     )
 
 
-def _import_torch() -> Any:
-    with needed("torch", "A file of a PyTorch port"):
-        import torch
-    return torch
+def _are_magentas(table: np.ndarray, kind: str) -> bool:
+    """At the precision of the file, or a lower one that the weights were once stored with.
+
+    The port's own frequencies differ by up to 3.7 %, many times the 0.4 % to which bfloat16 rounds.
+    """
+    if table.ndim != 1 or table.size < 2:
+        return False
+    expected = _frequencies(2 * table.size)
+    return any(
+        np.allclose(table, rounded(expected, precision), rtol=tolerance, atol=0)
+        for precision, tolerance in ((kind, 1e-5), ("float16", 1e-3), ("bfloat16", 8e-3))
+    )
 
 
-def _read_state(path: Path) -> Any:
-    """The content of the file; nothing in it is executed."""
-    if not path.is_file():
-        raise ModelError(f"There is no file {path}.", "Check the path.")
-    if path.suffix == ".safetensors":
-        from safetensors.numpy import load_file
-
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{path} is damaged or truncated: {error}.", "Download or copy it again.") from error
-    torch = _import_torch()
-    try:
-        with warnings.catch_warnings():  # about newer pickle protocols, which it then refuses
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # torch says the same about pickles with code and about files that are not pickles.
-        if not zipfile.is_zipfile(path) and path.read_bytes()[:1] != pickle.PROTO:
-            raise ModelError(f"{path} is damaged or not a PyTorch file.", "Download or copy it again.") from error
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        raise ModelError(
-            f"{path} contains more than tensors{f' ({named[1]})' if named else ''}: reading it would run code from the "
-            "file (pickle), which mt3 never does.",
-            "If you trust it, load it in the program that wrote it and save only its state_dict().",
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"{path} is damaged or truncated: {reason}.", "Download or copy it again.") from error
-
-
-def _unwrap(loaded: Any, path: Path) -> dict[str, np.ndarray]:
-    """The state dictionary as float32 arrays: taken out of a training checkpoint, without prefixes of wrappers."""
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-    if not isinstance(loaded, Mapping) or not loaded or not all(hasattr(value, "shape") for value in loaded.values()):
-        raise ModelError(f"{path} contains no state dictionary (names and tensors).", "Save the model's state_dict().")
-    for prefix in ("module.", "model."):
-        if all(str(name).startswith(prefix) for name in loaded):
-            loaded = {name.removeprefix(prefix): value for name, value in loaded.items()}
-    return {str(name): _to_numpy(value) for name, value in loaded.items()}
-
-
-def _to_numpy(value: Any) -> np.ndarray:
-    return value.astype(np.float32) if isinstance(value, np.ndarray) else value.detach().float().numpy()
-
-
-def _rename(state: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
-    """By our names; a file that already has them stays unchanged. Two names of one array must have the same values."""
-    if "encoder.continuous_inputs_projection.weight" in state:
-        return dict(state)
-    arrays: dict[str, np.ndarray] = {}
-    for name, array in state.items():
-        # An unknown name is kept: the check against the network then lists it as surplus.
-        ours = our_name(name) or name
-        if ours in arrays and not np.array_equal(arrays[ours], array):
-            raise ModelError(f"{path} contains two different arrays for {ours}: {' and '.join(port_names(ours))}.")
-        arrays[ours] = array
-    return arrays
-
-
-def _config_beside(path: Path, arrays: Mapping[str, np.ndarray]) -> ModelConfig:
-    flax_shapes = dict(_flax_form(name, array.shape) for name, array in arrays.items())
+def _config_beside(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[ModelConfig, str]:
+    """The configuration, and a note on what of it was guessed. `shapes` are PyTorch's, by our names."""
+    flax_shapes = dict(_flax_form(name, shape) for name, shape in shapes.items())
     for beside in (path.with_suffix(".json"), path.parent / "config.json"):
         if not beside.is_file():
             continue
         try:
             values = json.loads(beside.read_text(encoding="utf-8"))
             if "format_version" in values:
-                return ModelConfig.from_dict(values)
+                return ModelConfig.from_dict(values), ""
             if "d_kv" in values:
-                return _with_port_settings(flax_shapes, values, path)
+                config = _with_port_settings(flax_shapes, values, path)
+                return config, guess_note(config, heads_are_known=True)
         except (ValueError, TypeError, KeyError) as error:
             raise ModelError(f"{beside} is not a configuration ({error}).", "Correct or remove it.") from error
-    return recognise_config(flax_shapes, str(path))
+    config = recognise_config(flax_shapes, str(path))
+    return config, guess_note(config)
 
 
 def _flax_form(name: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+
+MOST_NAMED = 10
 
 
 class MT3Error(Exception):
@@ -15,6 +17,13 @@ class MT3Error(Exception):
         super().__init__(f"{problem} {next_step}".strip())
         self.problem = problem
         self.next_step = next_step
+
+
+def listed(names: Collection[object], most: int = MOST_NAMED) -> str:
+    """Names for a sentence: `a, b, c`, and of more than `most` the first and a count: `a, b and 137 more`."""
+    shown = [str(name) for name, _ in zip(names, range(most), strict=False)]
+    more = len(names) - len(shown)
+    return f"{', '.join(shown)} and {more} more" if more else ", ".join(shown)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mt3core.config.model import ModelConfig
-from mt3core.errors import ModelError
+from mt3core.errors import ModelError, listed
 from mt3core.files import atomic_directory
 from mt3core.model.parameters import check_weights, torch_shapes
 from mt3core.model.weights_file import check_stored_type, read_weights, write_weights
@@ -112,8 +112,18 @@ def load_model_config(directory: str | os.PathLike[str]) -> ModelConfig:
 
 
 def is_model_directory(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` looks like a model directory, without reading it."""
-    return (Path(path) / CONFIG_FILE).is_file() and (Path(path) / WEIGHTS_FILE).is_file()
+    """Whether `path` looks like a model directory, complete or damaged; a folder of Hugging Face's does not."""
+    folder = Path(path)
+    return (folder / CONFIG_FILE).is_file() and (folder / WEIGHTS_FILE).is_file() and not has_foreign_config(folder)
+
+
+def has_foreign_config(folder: Path) -> bool:
+    """Whether `config.json` is the configuration of a Hugging Face T5, which the PyTorch ports of MT3 use."""
+    try:
+        values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(values, dict) and "format_version" not in values and "d_kv" in values
 
 
 def check_fit(found: ModelConfig, wanted: ModelConfig, source: str) -> None:
@@ -128,7 +138,7 @@ def check_fit(found: ModelConfig, wanted: ModelConfig, source: str) -> None:
         ]
     if differences:
         raise ModelError(
-            f"The weights {source} do not match the config: they have {', '.join(differences)}.",
+            f"The weights {source} do not match the config: they have {listed(differences)}.",
             "Train the matching model (--set model=PRESET, or --set model.network.NAME=VALUE), or use "
             "other weights with --init.",
         )

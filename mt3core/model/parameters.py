@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mt3core.config.model import NetworkConfig
-from mt3core.errors import ModelError
+from mt3core.errors import ModelError, listed
 
 Kind = Literal["linear", "norm", "embedding"]
 _FLAX_LEAF = {"linear": "kernel", "norm": "scale", "embedding": "embedding"}
@@ -106,11 +106,17 @@ def check_weights(network: NetworkConfig, arrays: Mapping[str, Any], where: str)
 
 
 def check_finite(arrays: Mapping[str, np.ndarray], where: str | os.PathLike[str]) -> None:
-    """Raises `ModelError` naming every array that contains NaN or infinity."""
+    """Raises `ModelError` naming the arrays that contain NaN, and those that contain infinity."""
     wrong = sorted(name for name, array in arrays.items() if not np.isfinite(array).all())
-    if wrong:
+    with_nan = [name for name in wrong if np.isnan(arrays[name]).any()]
+    infinite = [name for name in wrong if name not in with_nan]
+    kinds = {"NaN (not a number)": with_nan, "infinity": infinite}
+    found = [
+        f"{kind} in {len(names)} of {len(arrays)} arrays: {listed(names)}" for kind, names in kinds.items() if names
+    ]
+    if found:
         raise ModelError(
-            f"{where} contains values that are not finite (NaN or infinity) in {', '.join(wrong)}.",
+            f"{where} contains {'; '.join(found)}.",
             "Use an earlier checkpoint: training has diverged, or the file is damaged.",
         )
 
@@ -125,7 +131,7 @@ def check_arrays(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tu
         if name in found and tuple(found[name]) != tuple(shape)
     )
     lines = [
-        f"{len(names)} {label}: {', '.join(names)}."
+        f"{len(names)} {label}: {listed(names)}."
         for label, names in (("missing", missing), ("surplus", surplus), ("of another shape", misshapen))
         if names
     ]

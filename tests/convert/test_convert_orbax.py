@@ -82,6 +82,51 @@ def test_steps_of_a_training_run(tmp_path, make_weights, inside_params, with_con
     assert_equal(read_orbax(tmp_path / "run" / "9" / "state")[1], make_weights(config, 9))
 
 
+@pytest.fixture
+def run_of_three(tmp_path, tiny_model, make_weights):
+    """The folder of a run with checkpoints after steps 9, 10 and 100."""
+    for step in (9, 10, 100):
+        write_orbax(tmp_path / "run" / str(step), tiny_model[0], make_weights(tiny_model[0], step))
+    (tmp_path / "run" / "run.json").write_text("{}")
+    return tmp_path / "run"
+
+
+def cut(step):
+    description = step / "params" / "_METADATA"
+    description.write_bytes(description.read_bytes()[:100])
+
+
+def without_parameters(step):
+    shutil.rmtree(step / "params")
+
+
+def diverged(step):
+    from mt3convert.orbax import read_orbax as read
+
+    config, arrays = read(step)
+    write_orbax(step, config, {**arrays, "encoder.encoder_norm.weight": np.full(8, np.nan)}, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"), [(cut, "is damaged"), (without_parameters, "none of the items params"), (diverged, "NaN")]
+)
+def test_a_broken_newest_checkpoint_names_the_one_that_works(run_of_three, make_weights, tiny_model, damage, problem):
+    damage(run_of_three / "100")
+    with pytest.raises(ModelError, match=problem) as caught:
+        convert(run_of_three, run_of_three.parent / "model")
+    assert str(run_of_three / "100") in caught.value.problem
+    assert caught.value.next_step == f"Use {run_of_three / '10'}, the newest one that can be read."
+    convert(run_of_three / "10", run_of_three.parent / "model")
+    assert_equal(load_model_directory(run_of_three.parent / "model")[1], make_weights(tiny_model[0], 10))
+    damage(run_of_three / "10")
+    with pytest.raises(ModelError, match="/9, the newest one that can be read"):
+        read_orbax(run_of_three)
+    damage(run_of_three / "9")
+    with pytest.raises(ModelError, match=r"None of the earlier ones|no checkpoint that can be read"):
+        convert(run_of_three, run_of_three.parent / "another")
+    assert not (run_of_three.parent / "another").exists()
+
+
 def test_missing_and_surplus_arrays_are_listed(tmp_path, tiny_model):
     config, arrays = tiny_model
     tree = flax_tree(config, arrays)

@@ -118,7 +118,7 @@ def test_the_ports_own_positions_are_ignored_with_a_note(port, tiny_model):
     config, arrays, notes = read_port(port)
     assert config.network == tiny_model[0].network
     assert_equal(arrays, tiny_model[1])
-    assert len(notes) == 1
+    assert len(notes) == 2  # the other one is on guessed settings
     assert "encoder.pos_emb.inv_freq and decoder.pos_emb.inv_freq" in notes[0]
     assert "ignored" in notes[0]
 
@@ -150,7 +150,7 @@ def test_a_file_in_our_own_names(tmp_path, tiny_model):
     for name in ("own.pt", "own.safetensors"):
         found, read, notes = read_port(tmp_path / name)
         assert found.network == config.network
-        assert notes == []
+        assert [note[:52] for note in notes] == ["The file does not have all settings; guessed from th"]
         assert_equal(read, arrays)
 
 

@@ -1,5 +1,6 @@
 """Checkpoints over the network, from a server on this machine that can also break off, lie and be down."""
 
+import hashlib
 import http.server
 import json
 import threading
@@ -199,6 +200,41 @@ def test_a_model_directory(server, tiny_model, tmp_path):
     save_model_directory(tmp_path / "model", *tiny_model)
     server.folder = tmp_path / "model"
     assert_loads(server, tiny_model)
+
+
+@pytest.mark.parametrize("missing_bytes", [1, 4000])
+def test_shorter_safetensors_than_their_header_says_are_never_complete(server, tiny_model, tmp_path, missing_bytes):
+    save_model_directory(tmp_path / "model", *tiny_model)
+    server.folder = tmp_path / "model"
+    weights = server.folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-missing_bytes])
+    with pytest.raises(ModelError, match="arrived damaged") as caught:
+        load(server.url)
+    said = (
+        f"model.safetensors (by its header it has {len(whole):,} bytes, but there are {len(whole) - missing_bytes:,})"
+    )
+    assert said in caught.value.problem
+    assert not remote.is_complete(server.url)
+    assert not (remote.cache_directory(server.url) / "model.safetensors").exists()
+    weights.write_bytes(whole)
+    assert_loads(server, tiny_model)
+
+
+def test_cut_safetensors_that_were_recorded_as_complete_are_fetched_again(server, tiny_model, tmp_path):
+    """Earlier releases marked them so."""
+    save_model_directory(tmp_path / "model", *tiny_model)
+    server.folder = tmp_path / "model"
+    directory = remote.fetch(server.url)
+    content = (directory / "model.safetensors").read_bytes()[:-100]
+    (directory / "model.safetensors").write_bytes(content)
+    manifest = json.loads((directory / "manifest.json").read_text())
+    manifest["files"]["model.safetensors"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    assert remote.is_complete(server.url)
+    server.requests.clear()
+    assert_loads(server, tiny_model)
+    assert server.requests == ["model.safetensors"]
 
 
 def test_addresses():
