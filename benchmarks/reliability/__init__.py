@@ -1,0 +1,1 @@
+"""Parts of `benchmarks/campaign.py`: what it mutates, reads, kills and counts."""

@@ -1,0 +1,123 @@
+"""Runs the cases of a kind in several processes, and restarts those that a case has ended."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from reliability.findings import Finding, Tally
+
+CASES_OF_A_PROCESS = 4_000  # then a fresh one takes over, so that what a library leaks is not counted against a file
+_PROGRAM = Path(__file__).resolve().parents[1] / "campaign.py"
+_STARTS_WITHOUT_A_CASE = 3
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker process is to do, as JSON on its command line."""
+
+    kind: str
+    folder: str
+    seed: int
+    first: int
+    step: int
+    last: int
+    until: float
+
+
+def build(kind: str, folder: Path) -> None:
+    """Makes the sources of a kind, in a process of its own, since it may import both frameworks."""
+    folder.mkdir(parents=True)
+    done = subprocess.run([sys.executable, str(_PROGRAM), "--build", kind, str(folder)], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"The sources of {kind} could not be made:\n{done.stderr}")
+
+
+def run_kind(kind: str, folder: Path, seed: int, count: int, seconds: float, processes: int, store: Path) -> Tally:
+    """Reads `count` cases of a kind, or as many as the time allows, and counts what happens."""
+    tally = Tally(kind, store)
+    if not folder.exists():
+        build(kind, folder)
+    started = time.time()
+    until = started + seconds
+    threads = [
+        threading.Thread(target=_run_share, args=(kind, folder, seed, place, processes, count, until, tally))
+        for place in range(processes)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    tally.seconds = time.time() - started
+    return tally
+
+
+def _run_share(
+    kind: str, folder: Path, seed: int, place: int, processes: int, count: int, until: float, tally: Tally
+) -> None:
+    """Every `processes`-th case from `place`, in one process after another."""
+    number, failed_starts = place, 0
+    while number < count and time.time() < until and failed_starts < _STARTS_WITHOUT_A_CASE:
+        last = min(count, number + processes * CASES_OF_A_PROCESS)
+        reached = _run_process(Work(kind, str(folder), seed, number, processes, last, until), tally)
+        failed_starts = failed_starts + 1 if reached == number else 0
+        number = reached
+    if failed_starts == _STARTS_WITHOUT_A_CASE:
+        tally.unreadable.append("the worker does not start")
+
+
+def _run_process(work: Work, tally: Tally) -> int:
+    """One worker process; returns the number of the case that comes next."""
+    command = [sys.executable, "-W", "ignore", str(_PROGRAM), "--worker", json.dumps(vars(work))]
+    current, description, scratch, next_number = -1, "", None, work.first
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            word, _, rest = line.rstrip("\n").partition(" ")
+            if word == "scratch":
+                scratch = Path(rest)
+            elif word == "sources":
+                usual, unreadable = json.loads(rest)
+                with tally.lock:
+                    tally.usual_seconds = max(tally.usual_seconds, usual)
+                    tally.unreadable = sorted({*tally.unreadable, *unreadable})
+            elif word == "start":
+                text, _, description = rest.partition(" ")
+                current = int(text)
+            elif word == "found":
+                tally.add(Finding(**json.loads(rest)), _current(scratch))
+            elif word == "done":
+                text, accepted, notes = rest.split(" ", 2)
+                tally.count(accepted == "1", json.loads(notes))
+                next_number, current = int(text) + work.step, -1
+    if current >= 0:
+        sort, message = _ending(process.returncode)
+        tally.add(Finding(work.kind, work.seed, current, sort, message, description, description.split(":")[0]),
+                  _current(scratch))
+        tally.count(False, {})
+        next_number = current + work.step
+    if scratch is not None:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if current < 0 and process.returncode == 0:
+        return work.last if next_number + 0 >= work.last or time.time() >= work.until else next_number
+    return next_number
+
+
+def _ending(code: int) -> tuple[str, str]:
+    """The sort of finding that an exit code is."""
+    if code in (-signal.SIGPROF, -signal.SIGALRM):
+        return "hang", "it was ended by the alarm"
+    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return ("memory" if code == -signal.SIGKILL else "crash"), f"the process was ended: {name}"
+
+
+def _current(scratch: Path | None) -> bytes | None:
+    path = None if scratch is None else scratch / "current"
+    return path.read_bytes() if path is not None and path.is_file() else None
