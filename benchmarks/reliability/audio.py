@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+
 from reliability.kinds import Case, Kind, Reading, Source, digest_of
 from reliability.mutations import mend_wav
 
@@ -121,7 +122,7 @@ class Audio(Kind):
         return super().judge(case, reading, whole)
 
 
-_PLAIN_MIDI = bytes.fromhex("4d54686400000006000000010064" "4d54726b0000000c" "00903c6064803c40" "00ff2f00")
+_PLAIN_MIDI = bytes.fromhex("4d546864000000060000000100644d54726b0000000c00903c6064803c4000ff2f00")
 
 
 def _sound(rate_hz: int, channels: int = 2) -> np.ndarray:

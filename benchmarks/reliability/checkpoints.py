@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from reliability.findings import Found
 from reliability.kinds import Case, Kind, Reading, Source, digest_of
 
@@ -64,10 +65,9 @@ class TrainingCheckpoints(Kind):
 
 
 def _config_and_shapes() -> tuple[Any, Any]:
-    from reliability.tiny import tiny_run
-
     from mt3jax.training.step.sharding import make_mesh
     from mt3jax.training.step.state import abstract_state
+    from reliability.tiny import tiny_run
 
     config = tiny_run("cache")
     return config, abstract_state(config, make_mesh(config.compute))
@@ -80,7 +80,8 @@ def _state(shapes: Any, step: int) -> Any:
     leaves, form = jax.tree.flatten(shapes)
     rng = np.random.default_rng(step)
     arrays = [
-        jax.device_put((rng.integers(0, 1 << 20, leaf.shape) + 0.1).astype(leaf.dtype), leaf.sharding) for leaf in leaves
+        jax.device_put((rng.integers(0, 1 << 20, leaf.shape) + 0.1).astype(leaf.dtype), leaf.sharding)
+        for leaf in leaves
     ]
     return dataclasses.replace(jax.tree.unflatten(form, arrays), step=jax.device_put(np.int32(step)))
 

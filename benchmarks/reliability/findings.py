@@ -12,7 +12,17 @@ from typing import Any
 # In the order of the table. `crash`: the process died in a library's native code. `message`: something but one sentence
 # and a next step; `terminal`: a library wrote to the terminal.
 SORTS = (
-    *("traceback", "crash", "hang", "half-written", "wrong acceptance", "memory", "message", "terminal", "left running"),
+    *(
+        "traceback",
+        "crash",
+        "hang",
+        "half-written",
+        "wrong acceptance",
+        "memory",
+        "message",
+        "terminal",
+        "left running",
+    ),
 )
 _MOST_STORED = 5  # of the same signature
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+
 from reliability.mutations import Mend, Mutated, mutate
 
 TIMES_USUAL = 10
@@ -123,6 +124,7 @@ class Kind(ABC):
 
     def check_written(self, path: Path) -> None:
         """Raises if a result of the command is not whole."""
+        del path
 
     def place(self, name: str, data: bytes) -> Path:
         """Writes a file into the scratch folder."""
@@ -141,8 +143,13 @@ def digest_of(*parts: bytes | np.ndarray | str) -> str:
     """A short digest of arrays, bytes and texts."""
     found = hashlib.sha1()
     for part in parts:
-        found.update(part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes()
-                     if isinstance(part, np.ndarray) else part)
+        found.update(
+            part.encode()
+            if isinstance(part, str)
+            else np.ascontiguousarray(part).tobytes()
+            if isinstance(part, np.ndarray)
+            else part
+        )
     return found.hexdigest()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import mido
 import numpy as np
+
 from reliability.kinds import Kind, Reading, Source, digest_of, sources_in
 from reliability.mutations import mend_midi
 
@@ -63,7 +64,9 @@ class Midi(Kind):
 def _files() -> dict[str, bytes]:
     rng = np.random.default_rng(3)
     band = mido.MidiFile(ticks_per_beat=480)
-    conductor = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=400_000), mido.MetaMessage("key_signature", key="D")])
+    conductor = mido.MidiTrack(
+        [mido.MetaMessage("set_tempo", tempo=400_000), mido.MetaMessage("key_signature", key="D")]
+    )
     conductor.append(mido.MetaMessage("time_signature", numerator=3, denominator=4))
     conductor.append(mido.MetaMessage("set_tempo", tempo=600_000, time=960))
     band.tracks.append(conductor)
@@ -74,9 +77,12 @@ def _files() -> dict[str, bytes]:
     single.tracks.append(_track(rng, 0, 5, 30))
     files["single.mid"] = _bytes_of(single)
     files["smpte.mid"] = files["single.mid"][:12] + b"\xe7\x28" + files["single.mid"][14:]
-    events = b"\0\xc0\x07" + b"\0\x90\x3c\x50" + b"".join(
-        bytes([0x20, 60 + k % 12, 0, 0x10, 61 + k % 12, 0x50]) for k in range(40)
-    ) + b"\x30\x3c\0\0\xff\x2f\0"
+    events = (
+        b"\0\xc0\x07"
+        + b"\0\x90\x3c\x50"
+        + b"".join(bytes([0x20, 60 + k % 12, 0, 0x10, 61 + k % 12, 0x50]) for k in range(40))
+        + b"\x30\x3c\0\0\xff\x2f\0"
+    )
     files["running_status.mid"] = _chunks(0, 96, [events])
     text = b"\0\xff\x01\x05hello\0\xff\x7f\x02\x01\x02\0\xf0\x05\x7e\x7f\x09\x01\xf7" + b"\0\x90\x40\x60\x60\x80\x40\0"
     files["text_and_exclusive.mid"] = _chunks(1, 480, [text + b"\0\xff\x2f\0", events])

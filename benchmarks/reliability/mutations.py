@@ -191,9 +191,13 @@ def mend_midi(data: bytes) -> bytes:
     place, tracks = data.rfind(b"MTrk"), data.count(b"MTrk")
     if place < 14 or len(data) < place + 8:
         return data
-    return data[:10] + struct.pack(">H", tracks) + data[12 : place + 4] + struct.pack(
-        ">I", len(data) - place - 8
-    ) + data[place + 8 :]
+    return (
+        data[:10]
+        + struct.pack(">H", tracks)
+        + data[12 : place + 4]
+        + struct.pack(">I", len(data) - place - 8)
+        + data[place + 8 :]
+    )
 
 
 # ---- JSON by its structure

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from reliability.kinds import Kind, Reading, Source, digest_of
 
 _MANIFEST = "chunk_manifest.parquet"
@@ -19,11 +20,10 @@ class Prepared(Kind):
 
     @classmethod
     def build(cls, folder: Path) -> None:
-        from reliability.tiny import write_pairs
-
         from mt3app.cli_data import PrepareOptions
         from mt3app.commands.prepare import prepare_dataset
         from mt3app.progress import Reporter
+        from reliability.tiny import write_pairs
 
         write_pairs(folder / "pieces", seconds=0.4)
         for name, flac in (("raw", False), ("flac", True)):

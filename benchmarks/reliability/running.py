@@ -99,8 +99,10 @@ def _run_process(work: Work, tally: Tally) -> int:
                 next_number, current = int(text) + work.step, -1
     if current >= 0:
         sort, message = _ending(process.returncode)
-        tally.add(Finding(work.kind, work.seed, current, sort, message, description, description.split(":")[0]),
-                  _current(scratch))
+        tally.add(
+            Finding(work.kind, work.seed, current, sort, message, description, description.split(":")[0]),
+            _current(scratch),
+        )
         tally.count(False, {})
         next_number = current + work.step
     if scratch is not None:

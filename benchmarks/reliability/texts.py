@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+
 from reliability.kinds import Case, Kind, Reading, Source, digest_of, sources_in
 from reliability.mutations import mutate_json
 
@@ -13,7 +14,7 @@ _BY_STRUCTURE = 0.6  # the share of JSON cases that stay JSON
 
 
 class Notes(Kind):
-    """Everything that is read as text; what is accepted is also used: written in every form, built into a vocabulary."""
+    """Everything that is read as text; what is accepted is also used: written in every form, made a vocabulary."""
 
     name = "notes"
 

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+
 from reliability.findings import Found
 from reliability.kinds import Case, Kind, Reading, Source, digest_of
 from reliability.mutations import Mutated

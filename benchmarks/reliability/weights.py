@@ -22,12 +22,12 @@ class Weights(Kind):
     @classmethod
     def build(cls, folder: Path) -> None:
         import torch
-        from reliability.tiny import random_arrays, tiny_model
 
         from mt3convert.orbax import write_orbax
         from mt3convert.t5x import write_t5x
         from mt3convert.torch_port import write_port
         from mt3core.model.directory import save_model_directory
+        from reliability.tiny import random_arrays, tiny_model
 
         config = tiny_model()
         arrays = random_arrays(config)

@@ -31,11 +31,13 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+
 from reliability.findings import Finding, Found
 from reliability.kinds import Case, Kind, Reading
 
 _WALL_FACTOR, _WALL_SECONDS = 10, 20.0  # for what waits instead of computing
 _ADDRESS_SPACE_BYTES = 6 << 30  # beyond that of the process before its first case
+_OWN_CODE = re.compile(r"/(mt3[a-z]+|convert)/[^/].*\.py$")
 _LONGEST_MESSAGE = 1_200  # characters
 
 
@@ -120,7 +122,7 @@ class Worker:
                 self._command(case, add)
         if text := self._take_captured():
             add("terminal", text, re.sub(r"[^a-zA-Z_]+", " ", text)[:30])
-        notes = {note: 1 for note in reading.notes} if reading else {}
+        notes = dict.fromkeys(reading.notes, 1) if reading else {}
         self._line(f"done {number} {int(reading is not None)} {json.dumps(notes)}")
         return found
 
@@ -132,7 +134,7 @@ class Worker:
             add(sort, f"{type(error).__name__}: {error}", _place_of(error), "".join(traceback.format_exception(error)))
             return
         text = str(error)
-        if "\n" in text or len(text) > _LONGEST_MESSAGE or text[-1:] not in ".)!?:/" and not error.next_step:
+        if "\n" in text or len(text) > _LONGEST_MESSAGE or (text[-1:] not in ".)!?:/" and not error.next_step):
             add("message", text, _place_of(error))
 
     def _command(self, case: Case, add) -> None:
@@ -225,8 +227,7 @@ def _reset_peak() -> int:
 
 def _place_of(error: BaseException) -> str:
     """The kind of error and the innermost line of this project in its traceback."""
-    root = str(Path(__file__).resolve().parents[2])
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if f.filename.startswith(root) and "reliability" not in f.filename and ".venv" not in f.filename]
+    own = [frame for frame in frames if _OWN_CODE.search(frame.filename)]
     place = (own or frames)[-1:]
     return f"{type(error).__name__} " + "".join(f"{Path(f.filename).name}:{f.name}" for f in place)
