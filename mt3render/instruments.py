@@ -84,7 +84,7 @@ def is_instrument(path: Path | None) -> bool:
 def sounds_below(path: Path) -> tuple[Path, ...]:
     """The path itself, or the contents of a folder of sounds: sound fonts and sampled instruments, by name.
 
-    Raises `AudioError` for a folder with neither.
+    What several links lead to is there once. Raises `AudioError` for a folder with neither.
     """
     if not path.is_dir() or (path / DESCRIPTION_NAME).exists():
         return (path,)
@@ -94,7 +94,7 @@ def sounds_below(path: Path) -> tuple[Path, ...]:
             f"{path} contains neither {DESCRIPTION_NAME} nor sounds.",
             "Make a sampled instrument with mt3 sounds, or use a sound font (.sf2, .sf3).",
         )
-    return tuple(sorted(found))
+    return tuple(sorted({path.resolve(): path for path in sorted(found, key=Path.is_symlink, reverse=True)}.values()))
 
 
 def read_sounds(path: Path) -> SoundFont:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from mt3core.errors import UsageError
+from mt3core.files import files_below
 from mt3render.instrument_folders import Recording, Take
 from mt3render.instruments import Instrument, Sample
 
@@ -18,7 +19,7 @@ DAMPER_SECONDS = ((21, 0.8), (60, 0.35), (88, 0.15))
 
 
 def is_salamander(folder: Path) -> bool:
-    return any(_NAME.fullmatch(path.name) for path in folder.rglob("A4v*"))
+    return any(path.name.startswith("A4v") and _NAME.fullmatch(path.name) for path in files_below(folder))
 
 
 def read_salamander(folder: Path, num_layers: int | None = None) -> tuple[Instrument, list[Take]]:
@@ -27,7 +28,7 @@ def read_salamander(folder: Path, num_layers: int | None = None) -> tuple[Instru
     `num_layers`: how many velocity layers to use, evenly spread. Raises `UsageError` if some are missing.
     """
     found: dict[int, dict[int, Path]] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(files_below(folder)):
         if match := _NAME.fullmatch(path.name):
             key = 12 * (int(match[2]) + 1) + _PITCH_CLASSES.index(match[1].upper())
             found.setdefault(int(match[3]), {})[key] = path

@@ -187,10 +187,10 @@ def _read_headless(data: bytes, start: int, end: int, number: int, events: Event
 
 
 def _missing_track(number: int, announced: int, at_end: bool) -> UnreadableMidiError:
-    if not number and at_end:
-        return UnreadableMidiError("it has no tracks")
+    if not number:
+        return UnreadableMidiError("it has no tracks" if at_end else "what follows its header is no track")
     there = f"it has {number} of {_counted(announced, 'track')}"
-    return cut_short(f"{there} and ends within the next" if at_end else f"{there} and something else before the next")
+    return cut_short(f"{there} and ends within the next" if at_end else f"{there}; what follows the last is none")
 
 
 @dataclass(frozen=True)

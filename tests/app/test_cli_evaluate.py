@@ -246,7 +246,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_scored(two_systems, capsys):
     assert run(["evaluate", "truth", "first", "--json", "scores.json", "--processes", "1"]) == 1
     out, err = capsys.readouterr()
     assert "Not scored: first/b.json: Note 0 starts or ends before the recording" in err
-    assert "Not scored: truth/c.midi cannot be read as a MIDI file: it does not start like one." in err
+    assert "Not scored: truth/c.midi cannot be read as a MIDI file: it ends within its header." in err
     assert ["notes", "0.857", "-", "1"] in [line.split() for line in out.splitlines()]
     assert out.count("not read") == 8
     pieces = json.loads((two_systems / "scores.json").read_text())["pieces"]

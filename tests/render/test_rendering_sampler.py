@@ -296,6 +296,9 @@ def test_a_folder_of_sounds_stands_for_all_in_it(tmp_path, capsys):
     (sounds / "C.SF2").write_bytes(default_sound_font().read_bytes())
     (sounds / "LIST.md").write_text("notes")
     assert [path.name for path in sounds_below(sounds)] == ["C.SF2", "a harp", "b piano"]
+    (sounds / "0 link").symlink_to(sounds / "a harp")
+    (sounds / "loop").symlink_to(sounds / "loop")
+    assert [path.name for path in sounds_below(sounds)] == ["C.SF2", "a harp", "b piano"]
     assert sounds_below(sounds / "a harp") == (sounds / "a harp",)
     settled = check_rendering(Rendering("slakh", "auto", (sounds / "a harp", sounds), sample_rate_hz=RATE_HZ))
     assert [path.name for path in settled.sound_fonts] == ["a harp", "C.SF2", "a harp", "b piano"]

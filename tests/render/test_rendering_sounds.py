@@ -48,6 +48,13 @@ def test_fewer_layers_are_spread_evenly(salamander):
     assert len(read_source(salamander, Card(), num_layers=9)[1]) == 16
 
 
+def test_a_salamander_may_be_linked(salamander, tmp_path):
+    for layer in (1, 2, 3, 4):
+        (tmp_path / f"layer{layer}").symlink_to(salamander / f"layer{layer}")
+    (tmp_path / "again").symlink_to(salamander / "layer1")
+    assert len(read_source(tmp_path, Card())[1]) == 16
+
+
 def test_a_salamander_with_holes_is_refused(tmp_path):
     for name in ("A4v1", "C4v1", "A4v2"):
         write_recording(tmp_path / f"{name}.wav", 60, seconds=0.1)
