@@ -155,7 +155,8 @@ def _read_track(data: bytes, chunk: int, number: int, events: Events, remarks: _
         if not is_followed:
             after = data.find(TRACK, found.end, stated)
             rest = (stated if after < 0 else after) - found.end
-            remarks["after"].append(f"{rest} bytes after the end-of-track event of {name} are passed over")
+            if data[found.end : found.end + rest].strip(b"\0"):
+                remarks["after"].append(f"{rest} bytes after the end-of-track event of {name} are passed over")
             events.add(_read_events(data, start, found.end, number).events)
             return found.end + rest
     end = data.find(TRACK, start)

@@ -152,7 +152,7 @@ ODD = {
     "junk_after_end_of_track": Odd(
         _with_notes(NOTES + END + b"\xfe\xca\xfe\xca"), "4 bytes after the end-of-track event of track 2"
     ),
-    "zeros_after_end_of_track": Odd(_with_notes(NOTES + END + bytes(5)), "5 bytes after the end-of-track event"),
+    "zeros_after_end_of_track": Odd(_with_notes(NOTES + END + bytes(5))),
     # Events.
     "key_18_flats": Odd(_with_event(b"\x00\xff\x59\x02\xee\x01"), "1 key signature makes no sense"),
     "key_mode_255": Odd(_with_event(b"\x00\xff\x59\x02\xfe\xff" * 2), "2 key signatures make no sense"),
