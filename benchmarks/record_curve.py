@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mt3app.commands.train_finish import loss_reports
 from mt3core.config.files import find_config, load_config
-from mt3data.prepare.composed import composing_engine
+from mt3data.prepare.composed import engine_of
 from mt3jax.training.loss_curve import compare_curve, record_curve, write_curve
 
 
@@ -26,10 +26,11 @@ def main() -> None:
     parser.add_argument("others", type=Path, nargs="*", help="runs to compare with it")
     parser.add_argument("--band", type=float, required=True, help="how far a later run may deviate, such as 0.25")
     options = parser.parse_args()
-    name = json.loads((options.run / "run.json").read_text(encoding="utf-8"))["config"]["name"]
+    recorded = json.loads((options.run / "run.json").read_text(encoding="utf-8"))["config"]
+    name = recorded["name"]
     config = load_config(name)
     about = f"jax {_version('jax')}, {platform.machine()}, {platform.system()}"
-    engine = composing_engine() if config.data.composed_pieces else ""
+    engine = engine_of(recorded["data"]["manifest"]) if config.data.composed_pieces else ""
     curve = record_curve(name, config.num_steps, loss_reports(options.run), options.band, engine, about)
     path = find_config(name).with_name(config.finish.curve)
     write_curve(path, curve)

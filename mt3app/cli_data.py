@@ -14,7 +14,7 @@ from mt3app.progress import Reporter
 data = typer.Typer(
     name="data",
     cls=HelpfulGroup,
-    help="Check a data set, or show a training example.",
+    help="Check a data set, show a training example, or see what the cache keeps.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -205,6 +205,29 @@ def sounds(options: SoundsOptions, reporter: Reporter) -> None:
     from mt3app.commands.sounds import make_sounds
 
     make_sounds(options, reporter)
+
+
+@dataclass(frozen=True)
+class CacheOptions:
+    """The options of the command line."""
+
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="composed, models, programs, all, or the name of one entry.")
+    ] = ""
+    clear: Annotated[bool, typer.Option("--clear", help="Remove it: WHAT, or without WHAT the composed pieces.")] = (
+        False
+    )
+
+
+@command(data, CacheOptions)
+def cache(options: CacheOptions, reporter: Reporter) -> None:
+    """List what is kept in the cache, with its size: composed pieces, downloaded models, compiled programs.
+
+    All of it can be made or downloaded again. Remove nothing that a run is using at the moment.
+    """
+    from mt3app.commands.data_cache import show_cache
+
+    show_cache(options, reporter)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,9 @@ import inspect
 import json
 import multiprocessing
 import os
+import re
 import select
+import signal
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -30,7 +32,7 @@ import numpy as np
 
 from mt3core.config.data import DataConfig
 from mt3core.config.values import decisive
-from mt3core.errors import DatasetError, UsageError
+from mt3core.errors import DatasetError, ProcessError, UsageError
 from mt3core.extras import needed
 from mt3core.processes import serve_until_the_parent_ends
 from mt3data.examples.chunk_table import ChunkTable
@@ -153,7 +155,12 @@ class PipelineIterator(grain.DatasetIterator):
         self._assert_not_closed()
         if self._batches is None:
             self.start_prefetch()
-        batch = next(self._batches)
+        try:
+            batch = next(self._batches)
+        except RuntimeError as error:
+            if ended := re.search(r"terminated unexpectedly with exit code (-?\d+)", str(error)):  # of Grain
+                raise _worker_ended(int(ended[1]), self._pipeline.data) from error
+            raise
         self._next_example += self._pipeline.stream.shape.global_size
         if self._pipeline.data.num_workers:
             # Copied out of the memory shared with the workers, which Grain frees only when its last view is gone.
@@ -207,6 +214,31 @@ class PipelineIterator(grain.DatasetIterator):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _worker_ended(exit_code: int, data: DataConfig) -> ProcessError:
+    """The error for a reading process that ended by itself or was killed; the exit code is then minus the signal."""
+    which = f"A reading process (data.num_workers is {data.num_workers})"
+    again = "Run the same command again to resume"
+    if exit_code >= 0:
+        return ProcessError(f"{which} ended with exit code {exit_code}.", f"Its own message is above. {again}.")
+    try:
+        name = signal.Signals(-exit_code).name
+    except ValueError:
+        name = f"signal {-exit_code}"
+    reasons = {
+        "SIGKILL": (
+            ", probably by the system because memory ran out",
+            f"{again}, with fewer --set data.num_workers or data.batches_ahead, or with more memory.",
+        ),
+        "SIGBUS": (
+            ", because /dev/shm, through which batches are passed, is full",
+            f"{again}, with more shared memory (docs/training.md), or with fewer --set data.num_workers or "
+            "data.batches_ahead.",
+        ),
+    }
+    reason, next_step = reasons.get(name, ("", f"{again}; with --set data.num_workers=0 there are no such processes."))
+    return ProcessError(f"{which} was killed by {name}{reason}.", next_step)
 
 
 def _refuse_to_start_twice() -> None:

@@ -73,7 +73,7 @@ def train(
     Raises `UsageError` and `DatasetError` for what cannot be trained, `TrainingError` if training must stop.
     """
     # ---- Hosts and devices
-    join_hosts()
+    join_hosts(say)
     keep_compiled_programs()
     is_writer = jax.process_index() == 0
     say = say if is_writer else lambda line: None
@@ -155,6 +155,7 @@ class _Run:
     meter: Meter
     step: int = 0
     validation: dict[str, float] = field(default_factory=dict)
+    has_validated: bool = False
     newest: tuple[TrainState, dict[str, Any]] | None = None  # with the place in the data after it
 
     def steps(
@@ -170,9 +171,12 @@ class _Run:
         first, must_stop = self.step, False
         while self.step < config.num_steps and not must_stop:
             batch = next(batches)
+            if self.step == first:
+                self.console.compiling("the training step")
             state, metrics = train_step(state, batch.arrays)
             self.newest = state, batch.data_state
             if self.step == first:  # it has been compiled
+                self.console.note("")
                 self.meter.start()
             self.step += 1
             # The numbers of the previous step are read only now, while the devices compute this one.
@@ -245,6 +249,9 @@ class _Run:
     def validate(self, validator: Validator, state: TrainState) -> dict[str, float]:
         """Evaluates the validation sample, reports it, and returns its metrics."""
         started = time.perf_counter()
+        if not self.has_validated:
+            self.console.compiling("the validation")
+            self.has_validated = True
         self.console.note("validating")
         with self.meter.paused():
             result = validator.run(state.ema or state.params, self.step, self.run_directory)

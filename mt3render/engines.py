@@ -56,7 +56,7 @@ def choose_engine(wanted: str = "auto") -> str:
     Raises `UsageError` for an unknown name, `MissingExtraError` for an engine that is not installed.
     """
     if wanted == "auto":
-        return next(name for name in ENGINES if _is_installed(name))
+        return installed_engines()[0]
     if wanted not in ENGINES:
         raise UsageError(f"Unknown engine {wanted!r}.", f"Choose auto, {', '.join(ENGINES)}.")
     if not _is_installed(wanted):
@@ -66,6 +66,11 @@ def choose_engine(wanted: str = "auto") -> str:
         }
         raise MissingExtraError(f"The engine {wanted} is not installed.", f"{ways[wanted]} Or use --engine auto.")
     return wanted
+
+
+def installed_engines() -> list[str]:
+    """The names of all engines that can be used, the best one first."""
+    return [name for name in ENGINES if _is_installed(name)]
 
 
 def build_engine(name: str) -> Engine:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from mt3app.cli_train import TrainOptions
 
 RUNS_FOLDER = Path("checkpoint")
+# Changes that say which data a run has.
+_OWN_DATA = ("data.manifest=", "data.composed_pieces=")
 # What every run needs sooner or later, by module name. Without the rest of [train] a run omits its output
 # for TensorBoard and pictures, and prints a line about it.
 PACKAGES = ("jax", "flax", "optax", "orbax", "grain", "pyarrow", "array_record", "mir_eval", "scipy")
@@ -49,6 +51,7 @@ def run_training(options: TrainOptions, reporter: Reporter) -> int:
     if config.report.wandb:
         require("wandb", "report.wandb=true")
     runs = runs_in_order(config, output)
+    runs = [(with_data_of_run(stage, folder, options), folder) for stage, folder in runs]
     for stage, _ in runs:
         if not stage.data.composed_pieces:
             check_manifest(stage.data.manifest)
@@ -89,23 +92,51 @@ def _train(config: TrainingConfig, output: Path, source: str, reporter: Reporter
             reporter.detail(f"{output} is being resumed, so {source} is not read again.")
             config = with_model_of_run(config, output)
         else:
-            join_hosts()  # first, as reading a checkpoint starts JAX, which can then no longer find other hosts
+            # First, as reading a checkpoint starts JAX, which can then no longer find other hosts.
+            join_hosts(reporter.line)
             config, arrays = initial_arrays(config, source, reporter)
 
     from mt3data.prepare.composed import with_composed_data
     from mt3jax.train import train
+    from mt3jax.training.run.run_record import check_folder
 
-    config = with_composed_data(config, reporter.line)
+    if config.data.composed_pieces:
+        check_folder(output, config)  # before composing, which takes a minute
+    config = with_composed_data(config, reporter.line, _begun_with(config, output))
     started = time.perf_counter()
     result = train(config, output, arrays, reporter.line, show_progress=not reporter.quiet)
     reporter.detail(f"Took {time.perf_counter() - started:.0f} s.")
     return config, result.exit_code
 
 
+def with_data_of_run(config: TrainingConfig, output: Path, options: TrainOptions) -> TrainingConfig:
+    """The config with the prepared data that the run in `output` began with, unless the command names data."""
+    from mt3jax.training.run.run_record import RUN_FILE, has_checkpoints, read_run_record
+
+    is_named = options.data is not None or any(change.startswith(_OWN_DATA) for change in options.changes)
+    if is_named or not has_checkpoints(output) or not (output / RUN_FILE).is_file():
+        return config
+    recorded = read_run_record(output)["config"].get("data", {})
+    manifest, num_pieces = recorded.get("manifest", ""), recorded.get("composed_pieces", 0)
+    # Composed pieces are found, or made again, when the run begins; other data may have moved and the config with it.
+    if num_pieces or not _is_manifest(manifest):
+        return config
+    return _with_manifest(config, manifest)
+
+
+def _begun_with(config: TrainingConfig, output: Path) -> str:
+    """The manifest of the composed pieces that a run to be resumed has learned from; empty for another run."""
+    from mt3jax.training.run.run_record import RUN_FILE, has_checkpoints, read_run_record
+
+    if not config.data.composed_pieces or not has_checkpoints(output) or not (output / RUN_FILE).is_file():
+        return ""
+    return str(read_run_record(output)["config"].get("data", {}).get("manifest", ""))
+
+
 def _finish(config: TrainingConfig, options: TrainOptions, output: Path, reporter: Reporter) -> None:
     import jax
 
-    from mt3app.commands.train_finish import finish_run, follows_curve
+    from mt3app.commands.train_finish import finish_run, follows_curve, next_step
 
     if jax.process_index():  # of several hosts the first does it
         return
@@ -113,7 +144,12 @@ def _finish(config: TrainingConfig, options: TrainOptions, output: Path, reporte
         finish_run(config, output, reporter)
     if config.finish.curve:
         curve = find_config(options.config).with_name(config.finish.curve)
-        print(f"Loss curve: {follows_curve(config, load_config(options.config), output, curve)}")
+        is_compared, found = follows_curve(config, load_config(options.config), output, curve)
+        if is_compared:
+            print(f"Loss curve: {found}")
+        else:
+            reporter.detail(f"Loss curve: {found}")
+    reporter.line(next_step(config, output))
 
 
 def settled_config(options: TrainOptions) -> TrainingConfig:

@@ -8,6 +8,7 @@ RUN/held_out/piano_rolls.png        both in one picture
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from mt3core.files import atomic_output
 from mt3core.notes.table import Note, to_notes
 from mt3data.examples.pieces import Excerpt
 from mt3data.prepare.chunks import SAMPLE_RATE_HZ
-from mt3data.prepare.composed import composing_engine
+from mt3data.prepare.composed import engine_of
 from mt3data.readers.tracks import MIX
 
 MODEL_FOLDER, HELD_OUT_FOLDER = "model", "held_out"
@@ -56,6 +57,18 @@ def finish_run(config: TrainingConfig, run_directory: Path, reporter: Reporter) 
     print(f"Picture:    {picture}")
 
 
+def next_step(config: TrainingConfig, output: Path) -> str:
+    """What to do with a finished run, as commands that can be copied."""
+    if config.finish.transcribe:
+        return f"Next: mt3 transcribe song.mp3 --model {_quoted(output / MODEL_FOLDER)}"
+    model = Path("models", config.name)
+    return f"Next: mt3 convert {_quoted(output)} {model}, then mt3 transcribe song.mp3 --model {model}"
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
+
+
 def held_out_piece(config: TrainingConfig) -> tuple[Excerpt, str]:
     """A recording of `finish.split` from the prepared data, the middle one, and its split.
 
@@ -82,23 +95,25 @@ def held_out_piece(config: TrainingConfig) -> tuple[Excerpt, str]:
     return read_piece(manifest, table, rows, seconds, ShardReader(table.shard_paths)), split
 
 
-def follows_curve(config: TrainingConfig, unchanged: TrainingConfig, run_directory: Path, curve_path: Path) -> str:
-    """A sentence: whether the run's loss stayed within the band of the stored curve.
+def follows_curve(
+    config: TrainingConfig, unchanged: TrainingConfig, run_directory: Path, curve_path: Path
+) -> tuple[bool, str]:
+    """Whether the run's loss was compared with the stored curve, and whether it stayed within the band, in words.
 
     `unchanged` is the config as its file says; a run with other settings has no curve to follow.
     """
     if _learning(config) != _learning(unchanged):
-        return "not compared with the stored curve, which was recorded with other settings"
+        return False, "not compared with the stored curve, which was recorded with other settings"
     from mt3jax.training.loss_curve import compare_curve, read_curve
 
     curve = read_curve(curve_path)
-    if config.data.composed_pieces and composing_engine() != curve.engine:
-        return f"not compared with the stored curve, which was recorded with the sounds of {curve.engine}"
+    if config.data.composed_pieces and engine_of(config.data.manifest) != curve.engine:
+        return False, f"not compared with the stored curve, which was recorded with the sounds of {curve.engine}"
     compared = compare_curve(curve, loss_reports(run_directory))
     if compared is None:
-        return "nothing to compare with the stored curve"
+        return False, "nothing to compare with the stored curve"
     where = f"{compared.deviation:+.0%} at most, before step {compared.worst_step:,}; the band is {curve.band:.0%}"
-    return f"{'within' if compared.is_inside else 'OUTSIDE'} the stored band ({where})"
+    return True, f"{'within' if compared.is_inside else 'OUTSIDE'} the stored band ({where})"
 
 
 def loss_reports(run_directory: Path) -> list[tuple[int, float]]:

@@ -5,6 +5,10 @@ It is kept in the user's cache, under a name with everything its bytes depend on
     composed-NAME/midi/train/000.mid               what was composed
     composed-NAME/rendered/train/Track00001/       mix.flac, stems/, MIDI/, metadata.yaml
     composed-NAME/cache/chunk_manifest.parquet     what training reads
+    composed-NAME/made.json                        the engine that rendered it, and the number of pieces
+
+`mt3 data cache` lists what is there and removes it. A run that is resumed goes on with the pieces it began with, which
+its `run.json` names, whatever engine would be chosen today.
 """
 
 from __future__ import annotations
@@ -20,50 +24,64 @@ from mt3core.config.training import TrainingConfig
 from mt3core.errors import DatasetError
 from mt3core.files import atomic_directory, cache_folder
 from mt3core.notes.midi_writing import write_midi
+from mt3core.sizes import folder_bytes, shown_bytes
 from mt3data.prepare.manifest import COMPOSED_NAME, MANIFEST_NAME, array_record_module
 from mt3data.prepare.prepare import claim_folder, merge, run_units
 from mt3data.readers.locate import read_dataset
 from mt3data.readers.units import Settings, plan_units
 from mt3render.composition import compose
 from mt3render.dataset import Outcome, Rendering, check_rendering, render_piece
+from mt3render.engines import installed_engines
 from mt3render.instruments import sounds_digest
 from mt3render.sources import Source
 
 COMPOSITION_VERSION = 2  # changes with every change to the pieces or to how they are rendered
 HELD_OUT_SHARE = 8  # of this many pieces one is for validation and one for testing
+FOLDER_PREFIX = "composed-"
+MADE_NAME = "made.json"
 _SAMPLE_RATE_HZ = 16_000  # what the network hears
 
 
-def with_composed_data(config: TrainingConfig, say: Callable[[str], None] = print) -> TrainingConfig:
+def with_composed_data(
+    config: TrainingConfig, say: Callable[[str], None] = print, begun_with: str = ""
+) -> TrainingConfig:
     """The config with the manifest of its composed pieces, which are made if they do not exist yet.
 
-    A config without composed pieces (`data.composed_pieces` 0) is returned unchanged.
+    A config without composed pieces (`data.composed_pieces` 0) is returned unchanged. `begun_with` is the manifest that
+    a run to be resumed has learned from; then the pieces are those, made again if an installed engine can. Raises
+    `DatasetError` if that is impossible, and the errors of `composed_manifest`.
     """
-    if not config.data.composed_pieces:
+    num_pieces = config.data.composed_pieces
+    if not num_pieces:
         return config
-    manifest = composed_manifest(config.data.composed_pieces, say)
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, manifest=str(manifest)))
+    found = _manifest_of_run(Path(begun_with), num_pieces, say) if begun_with else composed_manifest(num_pieces, say)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, manifest=str(found)))
 
 
-def composed_manifest(num_pieces: int, say: Callable[[str], None] = print, folder: Path | None = None) -> Path:
+def composed_manifest(
+    num_pieces: int, say: Callable[[str], None] = print, folder: Path | None = None, engine: str = "auto"
+) -> Path:
     """The manifest of `num_pieces` training pieces and an eighth as many each for validation and testing.
 
     `folder` is where data sets are kept, by default the user's cache. Raises `OutputError` if that cannot be
     written, `DatasetError` if a piece cannot be rendered, `MissingExtraError` without the extra `[datasets]`.
     """
     array_record_module()  # before anything slow: is it installed?
-    rendering = _rendering()
-    place = (folder or cache_folder()) / f"composed-{num_pieces}-{_fingerprint(num_pieces, rendering)}"
+    rendering = _rendering(engine)
+    # Absolute, since a run remembers it and may be resumed from another folder.
+    place = (folder or cache_folder()).absolute() / _place_name(num_pieces, rendering)
     manifest = place / "cache" / MANIFEST_NAME
     if manifest.is_file():
         say(f"Data: {num_pieces} composed pieces in {place}")
         return manifest
     started = time.perf_counter()
-    say(f"Composing {num_pieces} pieces and rendering them with {rendering.engine} ...")
+    say(f"Composing {num_pieces} pieces and rendering them with {rendering.engine}, once, in {place} ...")
     try:
         with atomic_directory(place, overwrite=True) as new:
             seconds = _render(num_pieces, new, rendering)
             _prepare(new / "rendered", new / "cache")
+            made = {"engine": rendering.engine, "pieces": num_pieces}
+            (new / MADE_NAME).write_text(json.dumps(made) + "\n", encoding="utf-8")
             if manifest.is_file():  # another process was faster, and its files may already be in use
                 raise FileExistsError(manifest)
     except FileExistsError:
@@ -71,17 +89,51 @@ def composed_manifest(num_pieces: int, say: Callable[[str], None] = print, folde
             raise
         return manifest
     took = time.perf_counter() - started
-    say(f"Data: {num_pieces} composed pieces, {seconds / 60:.1f} min of music, made in {took:.0f} s in {place}")
+    say(f"Data: {num_pieces} composed pieces, {seconds / 60:.1f} min of music, made in {took:.0f} s: {place}")
+    say(f"They take {shown_bytes(folder_bytes(place))} and are kept for the next run; see mt3 data cache.")
     return manifest
 
 
-def composing_engine() -> str:
-    """The engine for composed pieces: the best one that is installed."""
-    return _rendering().engine
+def engine_of(manifest: str | Path) -> str:
+    """The engine that rendered the composed pieces of a manifest; empty if it is not known."""
+    place = Path(manifest).absolute().parent.parent
+    try:
+        return str(json.loads((place / MADE_NAME).read_text(encoding="utf-8"))["engine"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return _engine_by_name(place.name)  # made by a release that wrote no such file
 
 
-def _rendering() -> Rendering:
-    return check_rendering(Rendering("slakh", "auto", programs="keep", sample_rate_hz=_SAMPLE_RATE_HZ))
+def _engine_by_name(place_name: str) -> str:
+    """The installed engine that would make pieces of this name; empty if none would."""
+    number = place_name.removeprefix(FOLDER_PREFIX).partition("-")[0]
+    if not number.isdigit():
+        return ""
+    return next((one for one in installed_engines() if _place_name(int(number), _rendering(one)) == place_name), "")
+
+
+def _manifest_of_run(recorded: Path, num_pieces: int, say: Callable[[str], None]) -> Path:
+    """Where the pieces are that a run began with: as recorded, in today's cache, or made again there."""
+    place = recorded.parent.parent
+    for manifest in (recorded, cache_folder().absolute() / place.name / "cache" / MANIFEST_NAME):
+        if manifest.is_file():
+            say(f"Data: the composed pieces that the run began with, in {manifest.parent.parent}")
+            return manifest
+    if engine := _engine_by_name(place.name):
+        return composed_manifest(num_pieces, say, engine=engine)
+    raise DatasetError(
+        f"The composed pieces that the run began with are gone: there is no {recorded}, and no synthesizer found "
+        f"today ({', '.join(installed_engines())}) makes the same sounds.",
+        f"Restore {place} from a copy, install the synthesizer again that the run began with, or start a new run "
+        "with --output (and --init with this run's folder, to go on from its weights).",
+    )
+
+
+def _rendering(engine: str = "auto") -> Rendering:
+    return check_rendering(Rendering("slakh", engine, programs="keep", sample_rate_hz=_SAMPLE_RATE_HZ))
+
+
+def _place_name(num_pieces: int, rendering: Rendering) -> str:
+    return f"{FOLDER_PREFIX}{num_pieces}-{_fingerprint(num_pieces, rendering)}"
 
 
 def _splits(num_pieces: int) -> Iterable[tuple[str, int]]:

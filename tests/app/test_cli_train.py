@@ -13,7 +13,7 @@ from mt3app.cli import run
 from mt3app.commands import train as mt3app_train
 from mt3app.commands.train_finish import follows_curve
 from mt3convert.orbax import write_orbax
-from mt3core.config.files import shipped_folder
+from mt3core.config.files import load_config, shipped_folder
 from mt3core.config.model import ISMIR2021, MT3
 from mt3core.config.training import DataConfig, TrainingConfig
 from mt3core.errors import ModelError, UsageError
@@ -234,6 +234,52 @@ def test_weights_of_another_model_are_refused_with_every_difference(here, loop, 
     mt3app_train.check_fit(other, MT3, "x")
 
 
+# ---- The data of a run that is resumed
+
+NO_FINISH = ["--set", "finish.transcribe=false", "--set", "finish.curve="]
+
+
+def begun_run(folder, here, **data):
+    """The folder of a run of `tiny` that has a checkpoint and began with these data."""
+    config = load_config(str(here / "configs/tiny.py"))
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, **data))
+    (folder / "20").mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"config": dataclasses.asdict(config)}))
+
+
+def test_a_resumed_run_takes_the_pieces_it_began_with(here, loop, monkeypatch, capsys):
+    """Whatever would be composed today, which nobody asks for then."""
+    begun = here / "cache" / "composed-4-0123456789ab" / "cache" / "chunk_manifest.parquet"
+    begun.parent.mkdir(parents=True)
+    begun.touch()
+    monkeypatch.setattr("mt3data.prepare.composed.composed_manifest", None)
+    begun_run(here / "run", here, manifest=str(begun), composed_pieces=4)
+    assert run(["train", "-c", "tiny", "-o", "run", "--set", "data.composed_pieces=4", *NO_FINISH]) == 0
+    assert loop.given[0][0].data.manifest == str(begun)
+    assert "Data: the composed pieces that the run began with" in capsys.readouterr().err
+
+
+def test_another_number_of_pieces_is_refused_before_they_are_made(here, loop, monkeypatch, capsys):
+    monkeypatch.setattr("mt3data.prepare.composed.composed_manifest", None)
+    begun_run(here / "run", here, manifest="elsewhere", composed_pieces=4)
+    assert run(["train", "-c", "tiny", "-o", "run", "--set", "data.composed_pieces=8", *NO_FINISH]) == 1
+    assert "a different configuration: data.composed_pieces (was 4, now 8)" in capsys.readouterr().err
+    assert loop.given == []
+
+
+def test_a_resumed_run_takes_the_prepared_data_it_began_with(here, loop):
+    (here / "other").mkdir()
+    (here / "other/chunk_manifest.parquet").touch()
+    begun_run(here / "run", here, manifest="other")
+    assert run(["train", "-c", "tiny", "-o", "run", *NO_FINISH]) == 0
+    assert loop.given[0][0].data.manifest == "other"
+    assert run(["train", "-c", "tiny", "-o", "run", "--data", "data", *NO_FINISH]) == 0  # what is named counts
+    assert run(["train", "-c", "tiny", "-o", "run", "--set", "data.manifest=data", *NO_FINISH]) == 0
+    (here / "other/chunk_manifest.parquet").unlink()  # moved to where the config says
+    assert run(["train", "-c", "tiny", "-o", "run", *NO_FINISH]) == 0
+    assert [config.data.manifest for config, *_ in loop.given[1:]] == ["data", "data", "data"]
+
+
 # ---- The end of a run
 
 
@@ -246,7 +292,7 @@ def _write_run(folder, model, losses):
 def test_the_end_of_a_run_has_the_data_that_were_composed_for_it(here, loop, monkeypatch):
     made = {}
 
-    def compose(config, say):
+    def compose(config, say, begun_with):
         return dataclasses.replace(config, data=dataclasses.replace(config.data, manifest="composed"))
 
     monkeypatch.setattr("mt3data.prepare.composed.with_composed_data", compose)
@@ -272,7 +318,9 @@ def test_a_finished_run_is_converted_transcribed_scored_and_compared(here, loop,
 
     loop.answer = answer
     assert run(["train", "-c", "tiny", "-o", "run"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[-1] == "Next: mt3 transcribe song.mp3 --model run/model"
+    lines = captured.out.splitlines()
     out = {name: value.strip() for name, value in (line.split(":", 1) for line in lines)}
     assert out["Model"] == "run/model"
     heard = [note for note in notes if note[0] < 3.0]
@@ -290,9 +338,16 @@ def test_a_finished_run_is_converted_transcribed_scored_and_compared(here, loop,
     only_curve = ["--set", "finish.transcribe=false"]
     loop.answer = lambda folder: (folder / "metrics.jsonl").write_text('{"step": 15, "train/loss": 5.0}\n') and 0
     assert run(["train", "-c", "tiny", "-o", "run", *only_curve]) == 0
-    assert capsys.readouterr().out.startswith("Loss curve: OUTSIDE the stored band (+44% at most, before step 20;")
+    out, err = capsys.readouterr()
+    assert out.startswith("Loss curve: OUTSIDE the stored band (+44% at most, before step 20;")
+    assert err.splitlines()[-1] == (
+        "Next: mt3 convert run models/tiny, then mt3 transcribe song.mp3 --model models/tiny"
+    )
     assert run(["train", "-c", "tiny", "-o", "run", *only_curve, "--set", "batch.examples=8"]) == 0
-    assert "not compared with the stored curve, which was recorded with other settings" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "curve" not in out + err  # nothing was compared, so nothing is said
+    assert run(["train", "-c", "tiny", "-o", "run", *only_curve, "--set", "batch.examples=8", "-v"]) == 0
+    assert "not compared with the stored curve, which was recorded with other settings" in capsys.readouterr().err
 
 
 def test_a_curve_is_stretches_of_the_run_and_a_band(tmp_path):
@@ -317,5 +372,6 @@ def test_a_curve_is_stretches_of_the_run_and_a_band(tmp_path):
 def test_other_sounds_have_no_curve_to_follow(tmp_path):
     config = TrainingConfig("x", data=DataConfig(composed_pieces=2))
     write_curve(tmp_path / "curve.json", LossCurve("x", 40, 0.1, (1.0,), engine="a church organ"))
-    sentence = follows_curve(config, config, tmp_path, tmp_path / "curve.json")
+    is_compared, sentence = follows_curve(config, config, tmp_path, tmp_path / "curve.json")
+    assert not is_compared
     assert sentence == "not compared with the stored curve, which was recorded with the sounds of a church organ"

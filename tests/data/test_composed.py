@@ -1,5 +1,8 @@
 """Pieces composed by rule, and the data set made of them."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,14 +10,16 @@ from mt3core.config.training import DataConfig, TrainingConfig
 from mt3core.errors import DatasetError
 from mt3core.notes.midi_reading import read_midi
 from mt3core.notes.table import note_table, trim_overlapping, validate_notes
+from mt3core.sizes import folder_bytes, shown_bytes
 from mt3data.examples.chunk_table import ChunkTable
 from mt3data.prepare import composed
-from mt3data.prepare.composed import composed_manifest, with_composed_data
+from mt3data.prepare.composed import composed_manifest, engine_of, with_composed_data
 from mt3data.prepare.manifest import MANIFEST_NAME, check_shards, read_manifest
 from mt3render.composition import BASS, FLUTE, GUITAR
 from mt3render.composition import compose as compose_piece
 
 pytestmark = pytest.mark.integration
+SIZE_LINE = "They take {} and are kept for the next run; see mt3 data cache."
 
 
 def test_a_piece_is_music_that_can_be_written_and_read():
@@ -49,9 +54,11 @@ def test_a_data_set_is_made_once_and_found_again(tmp_path, monkeypatch):
     manifest = read_manifest(config.data.manifest)
     check_shards(manifest)
     assert [line.split(",")[0] for line in said] == [
-        "Composing 2 pieces and rendering them with " + said[0].split()[-2] + " ...",
+        "Composing 2 pieces and rendering them with " + engine_of(config.data.manifest),
         "Data: 2 composed pieces",
+        SIZE_LINE.format(shown_bytes(folder_bytes(next(tmp_path.glob("composed-*"))))),
     ]
+    assert all(str(next(tmp_path.glob("composed-*"))) in line for line in said[:2])
     tracks = {split: set(manifest["track"][manifest["split"] == split].tolist()) for split in manifest["split"]}
     assert {split: len(names) for split, names in tracks.items()} == {"train": 2, "validation": 1, "test": 1}
     assert sorted(set(manifest["stem"].tolist())) == ["S00", "S01", "S02", "S03", "mix"]
@@ -89,3 +96,87 @@ def test_what_another_process_has_made_meanwhile_stays(tmp_path, monkeypatch):
     manifest = composed_manifest(1, lambda line: None, tmp_path)
     assert manifest.read_text() == "theirs"
     assert list(tmp_path.iterdir()) == [place]
+
+
+# ---- A run that is resumed
+
+
+@pytest.fixture
+def engines(monkeypatch):
+    """Says which synthesizers are found; the pieces are not rendered, but made of a few bytes."""
+
+    def make(folder, rendering):
+        (folder / "cache").mkdir(parents=True)
+        (folder / "cache" / MANIFEST_NAME).write_text(rendering.engine)
+        return 1.0
+
+    monkeypatch.setattr(composed, "_render", lambda num_pieces, new, rendering: make(new, rendering))
+    monkeypatch.setattr(composed, "_prepare", lambda rendered, out: None)
+
+    def install(*names):
+        monkeypatch.setattr("mt3render.engines._is_installed", lambda name: name in names)
+
+    return install
+
+
+CONFIG = TrainingConfig("x", data=DataConfig(composed_pieces=2))
+
+
+def test_a_resumed_run_keeps_its_pieces_whatever_synthesizer_is_found(tmp_path, monkeypatch, engines):
+    monkeypatch.setenv("MT3_CACHE", str(tmp_path / "cache"))
+    engines("pretty_midi")
+    begun = with_composed_data(CONFIG, lambda line: None).data.manifest
+    assert engine_of(begun) == "pretty_midi"
+    engines("tinysoundfont", "fluidsynth", "pretty_midi")
+    said = []
+    resumed = with_composed_data(CONFIG, said.append, begun)
+    assert resumed.data.manifest == begun
+    assert said == [f"Data: the composed pieces that the run began with, in {Path(begun).parents[1]}"]
+    assert with_composed_data(CONFIG, said.append).data.manifest != begun  # a new run takes the best
+
+
+def test_pieces_that_are_gone_are_made_again_with_the_synthesizer_of_the_run(tmp_path, monkeypatch, engines):
+    monkeypatch.setenv("MT3_CACHE", str(tmp_path / "cache"))
+    engines("pretty_midi")
+    begun = Path(with_composed_data(CONFIG, lambda line: None).data.manifest)
+    shutil.rmtree(begun.parents[1])
+    engines("tinysoundfont", "pretty_midi")
+    found = Path(with_composed_data(CONFIG, lambda line: None, str(begun)).data.manifest)
+    assert found == begun
+    assert found.read_text() == "pretty_midi"
+    monkeypatch.setenv("MT3_CACHE", str(tmp_path / "moved"))  # the whole cache has moved
+    (tmp_path / "cache").rename(tmp_path / "moved")
+    found = Path(with_composed_data(CONFIG, lambda line: None, str(begun)).data.manifest)
+    assert found == tmp_path / "moved" / begun.relative_to(tmp_path / "cache")
+
+
+def test_pieces_that_are_gone_and_cannot_be_made_again(tmp_path, monkeypatch, engines):
+    monkeypatch.setenv("MT3_CACHE", str(tmp_path / "cache"))
+    engines("tinysoundfont", "pretty_midi")
+    begun = Path(with_composed_data(CONFIG, lambda line: None).data.manifest)
+    shutil.rmtree(begun.parents[1])
+    engines("pretty_midi")
+    with pytest.raises(DatasetError) as caught:
+        with_composed_data(CONFIG, lambda line: None, str(begun))
+    assert caught.value.problem == (
+        f"The composed pieces that the run began with are gone: there is no {begun}, and no synthesizer found today "
+        "(pretty_midi) makes the same sounds."
+    )
+    assert f"Restore {begun.parents[1]} from a copy, install the synthesizer again" in caught.value.next_step
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_the_engine_of_pieces_made_by_an_earlier_release(tmp_path, monkeypatch, engines):
+    monkeypatch.setenv("MT3_CACHE", str(tmp_path))
+    engines("pretty_midi")
+    begun = Path(with_composed_data(CONFIG, lambda line: None).data.manifest)
+    (begun.parents[1] / "made.json").unlink()
+    assert engine_of(begun) == "pretty_midi"
+    assert engine_of(tmp_path / "cache" / "chunk_manifest.parquet") == ""
+
+
+def test_the_place_does_not_depend_on_the_current_folder(tmp_path, monkeypatch, engines):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MT3_CACHE", "here")
+    engines("pretty_midi")
+    assert Path(with_composed_data(CONFIG, lambda line: None).data.manifest).is_relative_to(tmp_path / "here")

@@ -1,6 +1,7 @@
 """The Grain pipeline: the same examples whatever fetches them, from any point on, and what is said of broken data."""
 
 import dataclasses
+import itertools
 import json
 import multiprocessing
 import os
@@ -17,7 +18,7 @@ from prepared_chunks import Recording, prepare, small_band
 
 from mt3core.config.data import AugmentationConfig, DataConfig, DatasetChoice
 from mt3core.config.model import MT3, VocabularyConfig
-from mt3core.errors import DatasetError, UsageError
+from mt3core.errors import DatasetError, ProcessError, UsageError
 from mt3core.segments import segments
 from mt3data.examples.examples import ExampleConfig
 from mt3data.examples.shared_memory import check_shared_memory
@@ -118,6 +119,36 @@ def test_workers_change_nothing_and_outlast_signals_to_all_processes(band, num_w
                     os.kill(worker.pid, signal.SIGTERM)
     assert len(workers) == num_workers
     assert [worker.exitcode for worker in workers] == [0] * num_workers
+
+
+@pytest.mark.parametrize(
+    ("number", "what_to_do"),
+    [
+        (
+            signal.SIGKILL,
+            "was killed by SIGKILL, probably by the system because memory ran out. Run the same command again "
+            "to resume, with fewer --set data.num_workers or data.batches_ahead",
+        ),
+        (signal.SIGBUS, "was killed by SIGBUS, because /dev/shm, through which batches are passed, is full."),
+        (signal.SIGSEGV, "was killed by SIGSEGV. Run the same command again to resume; with --set data.num_workers=0"),
+    ],
+)
+def test_a_killed_worker_is_named_with_its_signal(band, number, what_to_do):
+    others = multiprocessing.active_children()
+    with iter(training_pipeline(band, num_workers=2, batches_ahead=1)) as batches:
+        next(batches)
+        worker = next(process for process in multiprocessing.active_children() if process not in others)
+        os.kill(worker.pid, number)
+        with pytest.raises(ProcessError) as caught:
+            list(itertools.islice(batches, 20))
+    assert str(caught.value).startswith("A reading process (data.num_workers is 2) ")
+    assert what_to_do in str(caught.value)
+
+
+def test_workers_that_end_otherwise_are_named_by_their_exit_code(band):
+    data = DataConfig(str(band), num_workers=3)
+    assert "(data.num_workers is 3) ended with exit code 1. Its own" in str(pipelines._worker_ended(1, data))
+    assert "was killed by signal 99." in str(pipelines._worker_ended(-99, data))
 
 
 def test_a_program_without_a_guard_is_told_so_and_ends(band, tmp_path):

@@ -295,7 +295,7 @@ def test_the_one_before_a_broken_one(run, damage):
         assert_is(restored.state, config, 3)
         assert restored.data_state == {"next_example": 3}
         assert len(said) == 1
-        match = f"Checkpoint 6 is damaged \\({DAMAGE[damage]}.*\\); it was renamed to 6.broken"
+        match = f"Checkpoint 6 is damaged \\({DAMAGE[damage]}.*\\); it was renamed to 6.broken. Checkpoint 3 is used"
         assert re.search(match, said[0]), said
         if damage is flip:
             checkpoints.save(state_of(config, 6), {})  # the run comes to this number again

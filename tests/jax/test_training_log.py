@@ -290,6 +290,16 @@ def test_console_says_a_line_each_report_without_a_terminal():
     assert lines[2:] == ["step 60/100  left 20 s"]  # 20 steps took 10 seconds
 
 
+@pytest.mark.parametrize(("is_shown", "is_terminal"), [(True, False), (True, True), (False, False)])
+def test_compiling_is_announced_where_there_is_no_terminal(is_shown, is_terminal):
+    """On a terminal the live line says it."""
+    lines = []
+    with Console(100, 0, is_shown, lines.append, is_terminal) as console:
+        console.compiling("the training step")
+    line = "Compiling the training step; this can take minutes, less if it is in the cache ..."
+    assert (line in lines) is (is_shown and not is_terminal)
+
+
 def test_console_shows_one_live_line_on_a_terminal(capsys):
     lines = []
     with Console(100, 0, True, lines.append, is_terminal=True) as console:

@@ -182,7 +182,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         for step in steps:
             restored, problem = self._try(step, abstract_state)
             if restored is not None:
-                self._set_aside(broken)
+                self._set_aside(broken, step)
                 return restored
             broken[step] = problem
         if not broken:
@@ -303,12 +303,15 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         )
         return Restored(_to_state(found["params"], found["train"]), dict(found["data"]), dict(found["metrics"]))
 
-    def _set_aside(self, broken: Mapping[int, str]) -> None:
-        """Renames damaged checkpoints, since the run will reach their steps again."""
+    def _set_aside(self, broken: Mapping[int, str], used: int) -> None:
+        """Renames damaged checkpoints, since the run will reach their steps again; `used` is the one that works."""
         if not broken:
             return
         for step, problem in broken.items():
-            self._say(f"Checkpoint {step} is damaged ({problem}); it was renamed to {step}.broken.")
+            self._say(
+                f"Checkpoint {step} is damaged ({problem}); it was renamed to {step}.broken. "
+                f"Checkpoint {used} is used instead."
+            )
         first_process_does(lambda: self._rename(broken))
         self._manager.reload()
 

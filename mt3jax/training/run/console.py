@@ -92,6 +92,12 @@ class Console(contextlib.AbstractContextManager["Console"]):
         self._note = text
         self._show()
 
+    def compiling(self, what: str) -> None:
+        """A program is about to be compiled and run for the first time: nothing else is heard for a minute or more."""
+        if self._bar is None and self._is_shown:
+            self._say(f"Compiling {what}; this can take minutes, less if it is in the cache ...")
+        self.note("compiling")
+
     def report(self, step: int, figures: Mapping[str, float]) -> None:
         """The metrics of the steps up to this one, by the names of `meter.py`."""
         self._step, self._figures = step, figures

@@ -7,6 +7,8 @@ JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROC
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,33 +17,39 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from mt3core.errors import TrainingError, UsageError
+from mt3jax.training.run.meeting import MOST_SECONDS, SECONDS_BETWEEN_LINES, Job, Say, meet
 
 # Sends the bytes of this host and returns those of all hosts in their order.
 Gather = Callable[[bytes], list[bytes]]
 COORDINATOR, NUM_PROCESSES, PROCESS_ID = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
+LOCAL_DEVICES = "JAX_LOCAL_DEVICE_IDS"
+QUIET_SECONDS = 3.0  # JAX needs about one to start by itself
+SPARE_SECONDS = 60.0  # by which JAX waits longer, so that it is not JAX that ends the program
 
 
-def join_hosts() -> None:
+def join_hosts(say: Say = print) -> None:
     """Joins the other processes of the job, if there are any. Must be called before JAX computes anything.
 
-    Raises `UsageError` if the environment names some of them but not everything that is needed.
+    `say` is called with a line when others are waited for. Raises `UsageError` if the environment names some of them
+    but not everything that is needed or contradicts itself, `TrainingError` if they do not come.
     """
     if jax.distributed.is_initialized():
         return
+    _check_device_numbers()
     if os.environ.get(NUM_PROCESSES) or os.environ.get(PROCESS_ID):
-        try:
-            address = os.environ[COORDINATOR]
-            count, number = int(os.environ[NUM_PROCESSES]), int(os.environ[PROCESS_ID])
-        except (KeyError, ValueError) as error:
-            raise UsageError(
-                f"The other processes cannot be found: {error}.",
-                f"Set {COORDINATOR} (host:port of process 0), {NUM_PROCESSES} and {PROCESS_ID}, or none of them.",
-            ) from None
+        job = job_of_environment()
+        meet(job, say)
         # Each process uses all devices that it sees, whatever else is in the environment.
-        jax.distributed.initialize(address, count, number, cluster_detection_method="deactivate")
+        _initialize(
+            say,
+            coordinator_address=job.address,
+            num_processes=job.count,
+            process_id=job.number,
+            cluster_detection_method="deactivate",
+        )
         return
     try:
-        jax.distributed.initialize()
+        _initialize(say)
     except ValueError as error:
         if os.environ.get(COORDINATOR):  # it was configured to have others
             raise UsageError(
@@ -53,6 +61,71 @@ def join_hosts() -> None:
         if "before any JAX" in str(error):  # a program that has already computed, so it has no others
             return
         raise
+
+
+def job_of_environment() -> Job:
+    """The job that the three variables describe. Raises `UsageError` for what is missing, no number or out of range."""
+    next_step = f"Set {COORDINATOR} (host:port of process 0), {NUM_PROCESSES} and {PROCESS_ID}, or none of them."
+    names = (COORDINATOR, NUM_PROCESSES, PROCESS_ID)
+    values = {name: os.environ.get(name, "").strip() for name in names}
+    if missing := [name for name in names if not values[name]]:
+        raise UsageError(f"The other processes cannot be found: {' and '.join(missing)} is missing.", next_step)
+    host, _, port = values[COORDINATOR].rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise UsageError(
+            f"{COORDINATOR} is {values[COORDINATOR]!r}, not a host and a port.",
+            f"Use the host of process 0 and a port that is free there: {COORDINATOR}=host:12345.",
+        )
+    for name in (NUM_PROCESSES, PROCESS_ID):
+        if not values[name].isdecimal():
+            raise UsageError(f"{name} is {values[name]!r}, not a whole number.", next_step)
+    count, number = int(values[NUM_PROCESSES]), int(values[PROCESS_ID])
+    if count < 1:
+        raise UsageError(f"{NUM_PROCESSES} is {count}.", "Use the number of processes, at least 1.")
+    if number >= count:
+        raise UsageError(
+            f"{PROCESS_ID} is {number}, but there are {count} processes ({NUM_PROCESSES}).",
+            f"Number them from 0 to {count - 1}.",
+        )
+    return Job(host.removeprefix("[").removesuffix("]"), int(port), count, number)
+
+
+def _check_device_numbers() -> None:
+    devices = os.environ.get(LOCAL_DEVICES, "")
+    if devices and not all(part.strip().isdecimal() for part in devices.split(",")):
+        raise UsageError(f"{LOCAL_DEVICES} is {devices!r}.", "Use numbers of devices separated by commas: 0,1,2,3.")
+
+
+def _initialize(say: Say, **options: Any) -> None:
+    """`jax.distributed.initialize` in a thread, since it hears no Ctrl-C and ends the program when it gives up."""
+    outcome: list[BaseException | None] = []
+
+    def initialize() -> None:
+        try:
+            jax.distributed.initialize(**options, initialization_timeout=int(MOST_SECONDS + SPARE_SECONDS))
+            outcome.append(None)
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=initialize, daemon=True)
+    thread.start()
+    started = time.monotonic()
+    next_line = QUIET_SECONDS
+    while thread.is_alive():
+        thread.join(0.1)
+        elapsed = time.monotonic() - started
+        if elapsed > MOST_SECONDS:
+            raise TrainingError(
+                f"Gave up after {MOST_SECONDS:.0f} s: the other processes of this job did not come.",
+                "Start the same command in all of them, and make sure that the first one's host can be reached.",
+            )
+        if elapsed > next_line:
+            say(
+                f"Waiting for the other processes; giving up in {MOST_SECONDS - elapsed:.0f} s (Ctrl-C ends it now) ..."
+            )
+            next_line = elapsed + SECONDS_BETWEEN_LINES
+    if outcome and outcome[0] is not None:
+        raise outcome[0]
 
 
 def first_process_does(action: Callable[[], None]) -> None:
