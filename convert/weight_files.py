@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mt3core.errors import ModelError
+from mt3core.errors import ModelError, listed
 from mt3core.extras import needed
 from mt3core.model.weights_file import LENGTH_BYTES, MOST_HEADER_BYTES, read_array, read_header
 
@@ -168,7 +168,27 @@ def _load_torch(path: Path) -> Any:
             "If you trust it, load it in the program that wrote it and save only its state_dict().",
         ) from error
     except Exception as error:  # a damaged pickle fails in any way: IndexError, KeyError, AttributeError, ...
-        raise _damaged(path, error) from error
+        raise _other_archive(path) or _damaged(path, error) from error
+
+
+def _other_archive(path: Path) -> ModelError | None:
+    """The error for a whole ZIP archive that is none of PyTorch's weights; None for everything else."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return None
+    if any(name.endswith("/constants.pkl") for name in names):
+        return ModelError(
+            f"{path} is a TorchScript program: reading it would run code from the file, which mt3 never does.",
+            "If you trust it, load it with torch.jit.load and save only its state_dict().",
+        )
+    if not any(name.endswith("data.pkl") for name in names):
+        return ModelError(
+            f"{path} is a ZIP archive, but not one of PyTorch: it contains {listed(names, 3) or 'nothing'}.",
+            "If the weights are inside, unpack it first.",
+        )
+    return None
 
 
 def _tensors(loaded: Any) -> Iterator[tuple[str, Tensor]]:

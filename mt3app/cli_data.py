@@ -224,6 +224,8 @@ def cache(options: CacheOptions, reporter: Reporter) -> None:
     """List what is kept in the cache, with its size: composed pieces, downloaded models, compiled programs.
 
     All of it can be made or downloaded again. Remove nothing that a run is using at the moment.
+
+    Example: mt3 data cache composed --clear
     """
     from mt3app.commands.data_cache import show_cache
 

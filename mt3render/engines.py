@@ -26,6 +26,10 @@ from mt3render.soundfonts import DRUM_BANK
 from mt3render.variation import Voice
 
 ENGINES = ("tinysoundfont", "fluidsynth", "pretty_midi")
+INSTALLING = {  # pretty_midi is always there
+    "tinysoundfont": "Install it: pip install --no-deps tinysoundfont.",
+    "fluidsynth": "Install it, on Debian and Ubuntu with: apt install fluidsynth.",
+}
 _BLOCK_SAMPLES = 1 << 16
 _LONGEST_RELEASE_SECONDS = 60
 # FluidSynth looks for MIDI events every 64 samples, and plays them in the next block: measured 64 to 128 samples
@@ -56,21 +60,12 @@ def choose_engine(wanted: str = "auto") -> str:
     Raises `UsageError` for an unknown name, `MissingExtraError` for an engine that is not installed.
     """
     if wanted == "auto":
-        return installed_engines()[0]
+        return next(name for name in ENGINES if _is_installed(name))
     if wanted not in ENGINES:
         raise UsageError(f"Unknown engine {wanted!r}.", f"Choose auto, {', '.join(ENGINES)}.")
     if not _is_installed(wanted):
-        ways = {
-            "tinysoundfont": "Install it: pip install --no-deps tinysoundfont.",
-            "fluidsynth": "Install it, on Debian and Ubuntu with: apt install fluidsynth.",
-        }
-        raise MissingExtraError(f"The engine {wanted} is not installed.", f"{ways[wanted]} Or use --engine auto.")
+        raise MissingExtraError(f"The engine {wanted} is not installed.", f"{INSTALLING[wanted]} Or use --engine auto.")
     return wanted
-
-
-def installed_engines() -> list[str]:
-    """The names of all engines that can be used, the best one first."""
-    return [name for name in ENGINES if _is_installed(name)]
 
 
 def build_engine(name: str) -> Engine:

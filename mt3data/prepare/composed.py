@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from mt3core.config.training import TrainingConfig
-from mt3core.errors import DatasetError
+from mt3core.errors import DatasetError, MissingExtraError
 from mt3core.files import atomic_directory, cache_folder
 from mt3core.notes.midi_writing import write_midi
 from mt3core.sizes import folder_bytes, shown_bytes
@@ -31,8 +31,9 @@ from mt3data.readers.locate import read_dataset
 from mt3data.readers.units import Settings, plan_units
 from mt3render.composition import compose
 from mt3render.dataset import Outcome, Rendering, check_rendering, render_piece
-from mt3render.engines import installed_engines
+from mt3render.engines import ENGINES, INSTALLING, build_engine, choose_engine
 from mt3render.instruments import sounds_digest
+from mt3render.soundfonts import default_sound_font
 from mt3render.sources import Source
 
 COMPOSITION_VERSION = 2  # changes with every change to the pieces or to how they are rendered
@@ -104,11 +105,11 @@ def engine_of(manifest: str | Path) -> str:
 
 
 def _engine_by_name(place_name: str) -> str:
-    """The installed engine that would make pieces of this name; empty if none would."""
+    """The engine, installed or not, that makes pieces of this name; empty if none does."""
     number = place_name.removeprefix(FOLDER_PREFIX).partition("-")[0]
     if not number.isdigit():
         return ""
-    return next((one for one in installed_engines() if _place_name(int(number), _rendering(one)) == place_name), "")
+    return next((one for one in ENGINES if _place_name(int(number), _rendering_of(one)) == place_name), "")
 
 
 def _manifest_of_run(recorded: Path, num_pieces: int, say: Callable[[str], None]) -> Path:
@@ -118,18 +119,30 @@ def _manifest_of_run(recorded: Path, num_pieces: int, say: Callable[[str], None]
         if manifest.is_file():
             say(f"Data: the composed pieces that the run began with, in {manifest.parent.parent}")
             return manifest
-    if engine := _engine_by_name(place.name):
-        return composed_manifest(num_pieces, say, engine=engine)
-    raise DatasetError(
-        f"The composed pieces that the run began with are gone: there is no {recorded}, and no synthesizer found "
-        f"today ({', '.join(installed_engines())}) makes the same sounds.",
-        f"Restore {place} from a copy, install the synthesizer again that the run began with, or start a new run "
-        "with --output (and --init with this run's folder, to go on from its weights).",
+    gone = f"The composed pieces that the run began with are gone: there is no {recorded}"
+    ways_out = (
+        f"estore {place} from a copy, or start a new run with --output, and --init to go on from this one's weights."
     )
+    engine = _engine_by_name(place.name)
+    if not engine:
+        raise DatasetError(f"{gone}, and this version of the program makes other ones.", f"R{ways_out}")
+    try:
+        choose_engine(engine)
+    except MissingExtraError as error:
+        raise DatasetError(
+            f"{gone}, and {engine}, which played them, is not installed.", f"{INSTALLING[engine]} Or r{ways_out}"
+        ) from error
+    return composed_manifest(num_pieces, say, engine=engine)
 
 
 def _rendering(engine: str = "auto") -> Rendering:
     return check_rendering(Rendering("slakh", engine, programs="keep", sample_rate_hz=_SAMPLE_RATE_HZ))
+
+
+def _rendering_of(engine: str) -> Rendering:
+    """The same settings, whether or not the engine is installed."""
+    fonts = (default_sound_font(),) if build_engine(engine).uses_sound_fonts else ()
+    return Rendering("slakh", engine, fonts, programs="keep", sample_rate_hz=_SAMPLE_RATE_HZ)
 
 
 def _place_name(num_pieces: int, rendering: Rendering) -> str:

@@ -336,11 +336,27 @@ def test_other_contents_are_named(tmp_path, content, message, name):
     assert str(tmp_path / name) in caught.value.problem
 
 
-def test_archives_that_are_no_weights(tmp_path):
+def test_archives_that_are_no_weights(tmp_path, tiny_model):
     with zipfile.ZipFile(tmp_path / "songs.pth", "w") as archive:
         archive.writestr("a.txt", "x")
-    with pytest.raises(ModelError, match=r"songs\.pth is damaged or truncated"):
-        load(tmp_path / "songs.pth")
+    np.savez(tmp_path / "arrays.npz", **tiny_model[1])
+    for name, content in (("songs.pth", r"a\.txt"), ("arrays.npz", r".*\.npy and 48 more")):
+        with pytest.raises(
+            ModelError, match=rf"{name} is a ZIP archive, but not one of PyTorch: it contains {content}"
+        ):
+            load(tmp_path / name)
+    (tmp_path / "empty.pth").write_bytes(b"PK\x05\x06" + bytes(18))
+    with pytest.raises(ModelError, match=r"empty\.pth is damaged"):
+        load(tmp_path / "empty.pth")
+
+
+def test_programs_are_not_run(tmp_path):
+    """As `torch.jit.save` lays them out."""
+    with zipfile.ZipFile(tmp_path / "program.pt", "w") as archive:
+        for name in ("data.pkl", "constants.pkl", "code/__torch__.py", "version"):
+            archive.writestr(f"program/{name}", b"x")
+    with pytest.raises(ModelError, match=r"program\.pt is a TorchScript program: .* never does\. If you trust it"):
+        load(tmp_path / "program.pt")
 
 
 @pytest.mark.parametrize("name", ["mt3.safetensors", "mt3.pth"])

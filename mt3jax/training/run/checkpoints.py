@@ -32,7 +32,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mt3core.config.training import TrainingConfig
-from mt3core.errors import MT3Error, TrainingError
+from mt3core.errors import MT3Error, TrainingError, listed
 from mt3core.files import size_in_words
 from mt3jax.training.run.checksums import find_damage, record_checksums
 from mt3jax.training.run.hosts import first_process_does, said_by_first_process, true_for_all_processes
@@ -112,7 +112,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
                 "Choose one on a file system that all hosts share with --output.",
             )
         if changes:
-            say(f"Resuming with changed values: {', '.join(map(str, changes))}.")
+            say(f"Resuming with changed values: {listed(changes)}.")
         self._retention = LastAndBest(config.checkpoint.keep_last, config.checkpoint.keep_best)
         self._saving: int | None = None
         self._has_failed = False

@@ -18,7 +18,7 @@ from flax.traverse_util import flatten_dict
 
 from mt3core.config.training import TrainingConfig
 from mt3core.config.values import is_free
-from mt3core.errors import TrainingError
+from mt3core.errors import TrainingError, listed
 from mt3core.files import atomic_output
 
 RUN_FILE = "run.json"
@@ -77,7 +77,7 @@ def check_folder(directory: Path, config: TrainingConfig) -> list[Change]:
     refused = [change for change in changes if not is_free(TrainingConfig, change.field)]
     if refused:
         raise TrainingError(
-            f"The run in {directory} was started with a different configuration: {', '.join(map(str, refused))}.",
+            f"The run in {directory} was started with a different configuration: {listed(refused)}.",
             "Use the same values, or start a new run with --output.",
         )
     return changes
