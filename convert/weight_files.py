@@ -28,6 +28,8 @@ from mt3core.model.weights_file import LENGTH_BYTES, MOST_HEADER_BYTES, read_arr
 SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 _AGAIN = "Download or copy it again."
 _FIRST_BYTES = 512
+_BYTES_AT_ONCE = 1 << 20
+_ARCHIVE = b"PK\x03\x04"
 _DEEPEST = 12  # levels of dictionaries and lists in which tensors are looked for
 _KINDS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 _EXPORTED = "Convert the PyTorch, T5X or Orbax checkpoint that it was made from."
@@ -73,7 +75,7 @@ def form_of_file(path: str | os.PathLike[str]) -> Literal["safetensors", "torch"
     # Before the test for a pickle: a header's length may begin with the same byte.
     if start[LENGTH_BYTES : LENGTH_BYTES + 1] == b"{" and _little_endian(start) <= MOST_HEADER_BYTES:
         return "safetensors"
-    return "torch" if start.startswith((b"PK\x03\x04", pickle.PROTO)) else ""
+    return "torch" if start.startswith((_ARCHIVE, pickle.PROTO)) else ""
 
 
 def read_weight_file(path: Path) -> FileContent:
@@ -152,6 +154,8 @@ def _read_safetensors(path: Path) -> FileContent:
 def _load_torch(path: Path) -> Any:
     """The content of a file of PyTorch; nothing in it is executed."""
     torch = import_torch()
+    if _first_bytes(path).startswith(_ARCHIVE):
+        _check_archive(path)
     try:
         # An open file, as torch judges a path by its ending.
         with path.open("rb") as file, warnings.catch_warnings():
@@ -168,27 +172,34 @@ def _load_torch(path: Path) -> Any:
             "If you trust it, load it in the program that wrote it and save only its state_dict().",
         ) from error
     except Exception as error:  # a damaged pickle fails in any way: IndexError, KeyError, AttributeError, ...
-        raise _other_archive(path) or _damaged(path, error) from error
+        raise _damaged(path, error) from error
 
 
-def _other_archive(path: Path) -> ModelError | None:
-    """The error for a whole ZIP archive that is none of PyTorch's weights; None for everything else."""
+def _check_archive(path: Path) -> None:
+    """Raises `ModelError` for a ZIP archive that is not one of PyTorch's weights, or is not as it was written.
+
+    PyTorch itself does not compare the checksums, so that changed bytes would become changed weights.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError):
-        return None
+            for entry in archive.infolist():
+                if entry.CRC:  # 0: written with `torch.serialization.set_crc32_options(False)`
+                    with archive.open(entry) as member:
+                        while member.read(_BYTES_AT_ONCE):
+                            pass
+    except Exception as error:  # zipfile raises many kinds for damaged archives
+        raise _damaged(path, error) from error
     if any(name.endswith("/constants.pkl") for name in names):
-        return ModelError(
+        raise ModelError(
             f"{path} is a TorchScript program: reading it would run code from the file, which mt3 never does.",
             "If you trust it, load it with torch.jit.load and save only its state_dict().",
         )
     if not any(name.endswith("data.pkl") for name in names):
-        return ModelError(
+        raise ModelError(
             f"{path} is a ZIP archive, but not one of PyTorch: it contains {listed(names, 3) or 'nothing'}.",
             "If the weights are inside, unpack it first.",
         )
-    return None
 
 
 def _tensors(loaded: Any) -> Iterator[tuple[str, Tensor]]:

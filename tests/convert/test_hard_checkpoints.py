@@ -371,6 +371,20 @@ def test_every_cut_is_found(tmp_path, state, saved, share, name):
         load(path)
 
 
+def test_changed_weights_are_found_by_the_archives_checksums(tmp_path, state, saved, tiny_model):
+    path = saved(state)
+    content = path.read_bytes()
+    place = content.index(state["lm_head.weight"].numpy().tobytes()) + 100
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    with pytest.raises(ModelError, match=r"mt3\.pth is damaged or truncated: Bad CRC-32 for file 'mt3/data/\d+'"):
+        load(path)
+    torch.serialization.set_crc32_options(False)
+    try:
+        assert_equal(load(saved(state, "without_checksums.pth")).arrays, tiny_model[1])
+    finally:
+        torch.serialization.set_crc32_options(True)
+
+
 def test_cut_safetensors_say_how_much_is_missing(tmp_path, tiny_model):
     save_file(dict(tiny_model[1]), tmp_path / "own.safetensors")
     save_model_directory(tmp_path / "model", *tiny_model)
