@@ -29,6 +29,7 @@ SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 _AGAIN = "Download or copy it again."
 _FIRST_BYTES = 512
 _BYTES_AT_ONCE = 1 << 20
+_FOLDER = 0x10  # among the attributes of a ZIP entry
 _ARCHIVE = b"PK\x03\x04"
 _DEEPEST = 12  # levels of dictionaries and lists in which tensors are looked for
 _KINDS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
@@ -185,9 +186,15 @@ def _check_archive(path: Path) -> None:
             names = archive.namelist()
             for entry in archive.infolist():
                 if entry.CRC:  # 0: written with `torch.serialization.set_crc32_options(False)`
+                    num_bytes = 0
                     with archive.open(entry) as member:
-                        while member.read(_BYTES_AT_ONCE):
-                            pass
+                        while part := member.read(_BYTES_AT_ONCE):
+                            num_bytes += len(part)
+                    if num_bytes != entry.file_size:
+                        raise zipfile.BadZipFile(f"{entry.filename} has {num_bytes} bytes, not {entry.file_size}")
+                if entry.external_attr & _FOLDER:
+                    # PyTorch would read nothing, and give whatever was in memory before as the tensor.
+                    raise zipfile.BadZipFile(f"{entry.filename} is marked as a folder")
     except Exception as error:  # zipfile raises many kinds for damaged archives
         raise _damaged(path, error) from error
     if any(name.endswith("/constants.pkl") for name in names):

@@ -385,6 +385,20 @@ def test_changed_weights_are_found_by_the_archives_checksums(tmp_path, state, sa
         torch.serialization.set_crc32_options(True)
 
 
+def test_a_tensor_that_is_marked_as_a_folder(state, saved):
+    """PyTorch would read none of its bytes."""
+    path = saved(state)
+    with zipfile.ZipFile(path) as archive:
+        name = next(entry.filename for entry in archive.infolist() if entry.file_size == state["lm_head.weight"].nbytes)
+    content = bytearray(path.read_bytes())
+    place = content.rindex(name.encode()) - 46  # in the directory at the end of the archive
+    assert content[place : place + 4] == b"PK\x01\x02"
+    content[place + 38] = 0x10
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=f"{name} is marked as a folder"):
+        load(path)
+
+
 def test_cut_safetensors_say_how_much_is_missing(tmp_path, tiny_model):
     save_file(dict(tiny_model[1]), tmp_path / "own.safetensors")
     save_model_directory(tmp_path / "model", *tiny_model)
