@@ -64,6 +64,18 @@ def size_in_words(num_bytes: float) -> str:
     return f"{size:g} {unit}"
 
 
+def folder_bytes(path: Path) -> int:
+    """The bytes of a file, or of all files in a folder; a link counts as itself, and what vanishes meanwhile as 0."""
+    paths = [path]
+    if path.is_dir() and not path.is_symlink():
+        paths = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
+    total = 0
+    for one in paths:
+        with contextlib.suppress(OSError):
+            total += one.lstat().st_size
+    return total
+
+
 @contextlib.contextmanager
 def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path next to `path` to write to; renames it to `path` when the block succeeds.

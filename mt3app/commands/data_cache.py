@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 
 from mt3app.progress import Reporter
 from mt3core.errors import OutputError, UsageError
-from mt3core.files import cache_folder
-from mt3core.sizes import folder_bytes, shown_bytes
+from mt3core.files import cache_folder, folder_bytes, size_in_words
 
 if TYPE_CHECKING:
     from mt3app.cli_data import CacheOptions
@@ -57,9 +56,9 @@ def show_cache(options: CacheOptions, reporter: Reporter) -> None:
         _clear(chosen, wanted, reporter)
         return
     total = sum(one.num_bytes for one in chosen)
-    print(f"{folder}: {shown_bytes(total)}")
+    print(f"{folder}: {size_in_words(total)}")
     for one in chosen:
-        print(f"  {one.kind:9} {shown_bytes(one.num_bytes):>9}  {_place(one, folder)}  {one.about}".rstrip())
+        print(f"  {one.kind:9} {size_in_words(one.num_bytes):>9}  {_place(one, folder)}  {one.about}".rstrip())
     if any(one.kind in KINDS for one in chosen):
         reporter.line("Remove what is not needed: mt3 data cache composed --clear (or models, programs, all, a name).")
 
@@ -131,11 +130,11 @@ def _clear(chosen: list[Entry], wanted: str, reporter: Reporter) -> None:
                 f"{one.path} cannot be removed: {error.strerror or error}.", "Check who owns it, and remove it by hand."
             ) from error
         freed += one.num_bytes
-        print(f"Removed: {one.path} ({shown_bytes(one.num_bytes)})")
+        print(f"Removed: {one.path} ({size_in_words(one.num_bytes)})")
     if not removable:
         print(f"Nothing to remove{'' if wanted == ALL else f': there are no {wanted} entries'}.")
     elif len(removable) > 1:
-        print(f"Freed:   {shown_bytes(freed)}")
+        print(f"Freed:   {size_in_words(freed)}")
 
 
 def _place(one: Entry, folder: Path) -> str:

@@ -22,9 +22,8 @@ from pathlib import Path
 
 from mt3core.config.training import TrainingConfig
 from mt3core.errors import DatasetError, MissingExtraError
-from mt3core.files import atomic_directory, cache_folder
+from mt3core.files import atomic_directory, cache_folder, folder_bytes, size_in_words
 from mt3core.notes.midi_writing import write_midi
-from mt3core.sizes import folder_bytes, shown_bytes
 from mt3data.prepare.manifest import COMPOSED_NAME, MANIFEST_NAME, array_record_module
 from mt3data.prepare.prepare import claim_folder, merge, run_units
 from mt3data.readers.locate import read_dataset
@@ -91,7 +90,7 @@ def composed_manifest(
         return manifest
     took = time.perf_counter() - started
     say(f"Data: {num_pieces} composed pieces, {seconds / 60:.1f} min of music, made in {took:.0f} s: {place}")
-    say(f"They take {shown_bytes(folder_bytes(place))} and are kept for the next run; see mt3 data cache.")
+    say(f"They take {size_in_words(folder_bytes(place))} and are kept for the next run; see mt3 data cache.")
     return manifest
 
 

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from mt3core.errors import OutputError
-from mt3core.files import atomic_directory, atomic_output, files_below, folders_below, size_in_words
+from mt3core.files import atomic_directory, atomic_output, files_below, folder_bytes, folders_below, size_in_words
 
 pytestmark = pytest.mark.unit
 
@@ -211,3 +211,13 @@ def test_a_link_as_the_root_and_a_linked_file(tmp_path):
 )
 def test_sizes_mean_something(size, words):
     assert size_in_words(size) == words
+
+
+def test_bytes_of_files_and_folders(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "one").write_bytes(bytes(10))
+    (tmp_path / "a" / "b" / "two").write_bytes(bytes(200))
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "a" / "b" / "two")
+    assert folder_bytes(tmp_path / "a" / "one") == 10
+    assert folder_bytes(tmp_path / "a") == 210 + (tmp_path / "a" / "link").lstat().st_size
+    assert folder_bytes(tmp_path / "nowhere") == 0

@@ -8,9 +8,9 @@ import pytest
 
 from mt3core.config.training import DataConfig, TrainingConfig
 from mt3core.errors import DatasetError
+from mt3core.files import folder_bytes, size_in_words
 from mt3core.notes.midi_reading import read_midi
 from mt3core.notes.table import note_table, trim_overlapping, validate_notes
-from mt3core.sizes import folder_bytes, shown_bytes
 from mt3data.examples.chunk_table import ChunkTable
 from mt3data.prepare import composed
 from mt3data.prepare.composed import composed_manifest, engine_of, with_composed_data
@@ -56,7 +56,7 @@ def test_a_data_set_is_made_once_and_found_again(tmp_path, monkeypatch):
     assert [line.split(",")[0] for line in said] == [
         "Composing 2 pieces and rendering them with " + engine_of(config.data.manifest),
         "Data: 2 composed pieces",
-        SIZE_LINE.format(shown_bytes(folder_bytes(next(tmp_path.glob("composed-*"))))),
+        SIZE_LINE.format(size_in_words(folder_bytes(next(tmp_path.glob("composed-*"))))),
     ]
     assert all(str(next(tmp_path.glob("composed-*"))) in line for line in said[:2])
     tracks = {split: set(manifest["track"][manifest["split"] == split].tolist()) for split in manifest["split"]}
