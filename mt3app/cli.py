@@ -77,6 +77,12 @@ class TranscribeOptions:
         ),
     ] = None
     num_beams: Annotated[int | None, typer.Option(min=1, help="Width of the beam search. [default: 4]")] = None
+    track: Annotated[
+        int | None, typer.Option(min=1, help="Which of several audio tracks. [default: the marked one, or the first]")
+    ] = None
+    damaged: Annotated[
+        str, typer.Option(help="refuse damaged recordings, or keep what can be read, with silence for the rest.")
+    ] = "refuse"
     overwrite: Overwrite = False
 
 

@@ -11,10 +11,12 @@ import abc
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, nullcontext
+from dataclasses import replace
 
 import numpy as np
 
-from mt3core.audio.load import load_audio
+from mt3core.audio.files import Damaged
+from mt3core.audio.load import AudioSource, read_audio
 from mt3core.config.model import ModelConfig
 from mt3core.decoding import Decoding, Generated
 from mt3core.notes.decoding import NoteDecoder
@@ -24,7 +26,6 @@ from mt3core.segments import AudioSegment, segments
 from mt3core.spectrogram import log_mel_segments
 from mt3core.transcription import SegmentTokens, Transcription
 
-AudioSource = str | os.PathLike[str] | tuple[np.ndarray, int]
 # Called with the number of segments done and the total.
 Progress = Callable[[int, int], None]
 
@@ -51,14 +52,24 @@ class BaseTranscriber(abc.ABC):
     def close(self) -> None:  # noqa: B027 - most need no closing
         """Releases resources outside this object, such as other processes."""
 
-    def transcribe(self, audio: AudioSource, progress: Progress | None = None) -> Transcription:
-        """Transcribes a file, or `(samples, sample_rate_hz)`.
+    def transcribe(
+        self,
+        audio: AudioSource,
+        progress: Progress | None = None,
+        *,
+        track: int | None = None,
+        damaged: Damaged = "refuse",
+    ) -> Transcription:
+        """Transcribes a file, its bytes, an open binary file, or `(samples, sample_rate_hz)`.
 
-        Raises `AudioError` for audio that cannot be used.
+        `track` and `damaged` as in `read_audio`, whose remarks precede those on the result. Raises `AudioError` for
+        audio that cannot be used.
         """
-        samples = load_audio(audio, self.config.spectrogram.sample_rate_hz)
-        name = "" if isinstance(audio, tuple) else os.fspath(audio)
-        return self.transcribe_samples(samples, name, progress)
+        loaded = read_audio(audio, self.config.spectrogram.sample_rate_hz, track=track, damaged=damaged)
+        name = os.fspath(audio) if isinstance(audio, str | os.PathLike) else ""
+        result = self.transcribe_samples(loaded.samples, name, progress)
+        remarks = (*loaded.remarks, *([result.remark] if result.remark else []))
+        return replace(result, remark="\n".join(remarks))
 
     def transcribe_samples(
         self, samples: np.ndarray, name: str = "", progress: Progress | None = None

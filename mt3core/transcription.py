@@ -42,7 +42,8 @@ class SegmentTokens:
 class Transcription:
     """The notes of a recording, with the tokens they came from. Times are in seconds.
 
-    `remark` is a sentence if the recording is silent, or few or no notes were found in it (`recording_level.py`).
+    `remark` has a line for everything odd about the audio (`read_audio`), and one if the recording is silent, or few or
+    no notes were found in it (`recording_level.py`).
     """
 
     notes: list[Note]

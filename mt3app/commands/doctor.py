@@ -9,7 +9,6 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from mt3app.progress import describe
 from mt3core.extras import EXTRAS, install_command
 from mt3core.files import size_in_words
 
-ESSENTIAL = ("numpy", "soundfile", "soxr", "pretty_midi", "mido", "safetensors", "platformdirs", "typer", "rich")
+ESSENTIAL = ("numpy", "av", "soundfile", "soxr", "pretty_midi", "mido", "safetensors", "platformdirs", "typer", "rich")
 OTHERS = (*dict.fromkeys(package for packages in EXTRAS.values() for package in packages.values()), "tinysoundfont")
 # The other formats of libsndfile are rarely used.
 COMMON_FORMATS = ("WAV", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "W64")
@@ -44,7 +43,7 @@ def examination() -> dict[str, Any]:
         "cpu_cores": os.cpu_count(),
         "packages": {name: installed_version(name) for name in (*ESSENTIAL, *OTHERS)},
         "devices": {name: _attempt(find) for name, find in (("torch", _torch_devices), ("jax", _jax_devices))},
-        "audio": {"libsndfile": _attempt(_sound_formats), "ffmpeg": _attempt(_ffmpeg_version)},
+        "audio": {"libsndfile": _attempt(_sound_formats), "pyav": _attempt(_pyav_versions)},
         "models": _attempt(_models),
         "folders": _attempt(_folders),
     }
@@ -62,6 +61,8 @@ def _problems(report: dict[str, Any]) -> list[str]:
             problems.append(f"{name} is installed but does not work: {found}")
     if isinstance(report["audio"]["libsndfile"], str):
         problems.append(f"Audio files cannot be read: {report['audio']['libsndfile']}")
+    if isinstance(report["audio"]["pyav"], str) and report["packages"]["av"] is not None:
+        problems.append(f"Compressed audio cannot be read: {report['audio']['pyav']}")
     return problems
 
 
@@ -103,13 +104,10 @@ def _sound_formats() -> list[str]:
     return [name for name in COMMON_FORMATS if name in available]
 
 
-def _ffmpeg_version() -> str | None:
-    program = shutil.which("ffmpeg")
-    if program is None:
-        return None
-    answer = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=10, check=False)
-    words = answer.stdout.split()
-    return words[2] if len(words) > 2 else program
+def _pyav_versions() -> dict[str, str]:
+    """PyAV reads compressed audio; FFmpeg's libraries are inside it."""
+    av = importlib.import_module("av")
+    return {"version": av.__version__, "ffmpeg": getattr(av, "ffmpeg_version_info", None) or "of unknown version"}
 
 
 def _models() -> dict[str, Any]:
@@ -138,7 +136,9 @@ def _print_report(report: dict[str, Any]) -> None:
     for name, found in report["devices"].items():
         _print_row(f"{name} devices", _joined(found, "not installed"))
     _print_row("audio formats", _joined(report["audio"]["libsndfile"], "none"))
-    _print_row("ffmpeg", report["audio"]["ffmpeg"] or "not found (needed for m4a, aac, wma)")
+    pyav = report["audio"]["pyav"]
+    inside = pyav if isinstance(pyav, str) else f"PyAV {pyav['version']} with FFmpeg {pyav['ffmpeg']}"
+    _print_row("compressed", inside)
     models = report["models"]
     if isinstance(models, dict):
         _print_row("default model", models["default"])

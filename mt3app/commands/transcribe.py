@@ -15,6 +15,7 @@ from mt3core.errors import MT3Error, UsageError
 
 if TYPE_CHECKING:
     from mt3app.cli import TranscribeOptions
+    from mt3core.audio.files import Damaged
     from mt3core.transcriber import BaseTranscriber, Progress
     from mt3core.transcription import Transcription
 
@@ -32,7 +33,13 @@ def transcribe_files(options: TranscribeOptions, reporter: Reporter) -> int:
         if job.is_finished:
             names = ", ".join(map(str, job.finished))
             reporter.line(f"{job.audio}: skipped, {names} exists (--overwrite replaces it)")
-    batch = Batch(reporter, stdout_format=(formats or ("mid",))[0], names_recordings=len(jobs) > 1)
+    batch = Batch(
+        reporter,
+        stdout_format=(formats or ("mid",))[0],
+        names_recordings=len(jobs) > 1,
+        track=options.track,
+        damaged=_choose_damaged(options.damaged),
+    )
     pending = batch.probe([job for job in jobs if not job.is_finished])
     if pending:
         transcriber = load_transcriber(
@@ -48,8 +55,16 @@ def transcribe_files(options: TranscribeOptions, reporter: Reporter) -> int:
 class Batch:
     """Works through jobs; a failed file does not stop the others."""
 
-    def __init__(self, reporter: Reporter, stdout_format: str, names_recordings: bool) -> None:
+    def __init__(
+        self,
+        reporter: Reporter,
+        stdout_format: str,
+        names_recordings: bool,
+        track: int | None = None,
+        damaged: Damaged = "refuse",
+    ) -> None:
         self.reporter = reporter
+        self.track, self.damaged = track, damaged
         self.stdout_format = stdout_format
         # Several recordings on standard output can only be distinguished by a name on every line.
         self.names_recordings = names_recordings
@@ -62,7 +77,7 @@ class Batch:
         readable = []
         for job in jobs:
             try:
-                readable.append((job, probe_audio(job.audio).duration_seconds or 0.0))
+                readable.append((job, probe_audio(job.audio, self.track, self.damaged).duration_seconds or 0.0))
             except MT3Error as error:
                 self._fail(job, error)
         return readable
@@ -97,7 +112,7 @@ class Batch:
 
     def _transcribe(self, transcriber: BaseTranscriber, job: Job, progress: Progress) -> None:
         started, compiled_before = time.perf_counter(), transcriber.compile_seconds
-        result = transcriber.transcribe(job.audio, progress)
+        result = transcriber.transcribe(job.audio, progress, track=self.track, damaged=self.damaged)
         # JAX compiles once per shape, which would distort the factor of the first file.
         compile_seconds = transcriber.compile_seconds - compiled_before
         seconds = time.perf_counter() - started - compile_seconds
@@ -106,8 +121,8 @@ class Batch:
         if not job.outputs:
             self._print(result)
         self._summarise(job, result, seconds)
-        if result.remark:
-            self.reporter.line(f"{job.audio}: {result.remark}")
+        for remark in result.remark.splitlines():
+            self.reporter.line(f"{job.audio}: {remark}")
         if compile_seconds:
             self.reporter.detail(f"Compilation took {compile_seconds:.1f} s (once, not counted above).")
 
@@ -135,3 +150,11 @@ class Batch:
 def _refuse_binary_on_terminal(jobs: list[Job], options: TranscribeOptions, formats: tuple[str, ...] | None) -> None:
     if options.output == "-" and (formats or ("mid",)) == ("mid",) and sys.stdout.isatty():
         raise UsageError("MIDI cannot be shown in a terminal.", "Redirect it (> song.mid), or use --format jsonl.")
+
+
+def _choose_damaged(text: str) -> Damaged:
+    if text == "keep":
+        return "keep"
+    if text == "refuse":
+        return "refuse"
+    raise UsageError(f"--damaged {text} is not known.", "Use --damaged refuse or --damaged keep.")

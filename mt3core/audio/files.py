@@ -1,8 +1,7 @@
-"""Audio files through libsndfile (WAV, FLAC, OGG, MP3, AIFF, ...), with checks for truncated files.
+"""Which reader a recording gets, decided by its content, and the checks that nothing of it is missing.
 
-A missing end shows in different ways: FLAC fails while it is read; MP3 yields fewer samples than its Xing header
-says; for WAV, AIFF, CAF, W64 and AU libsndfile silently shortens the length and says so only in its log; the last
-page of an OGG is incomplete.
+libsndfile (soundfile) reads whole WAV, FLAC, AIFF and the like, and Ogg of one piece, where the length is certain.
+Everything else goes to FFmpeg (PyAV). A name never decides.
 """
 
 from __future__ import annotations
@@ -10,61 +9,339 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import struct
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import soundfile
 
-from mt3core.audio.ffmpeg import needs_ffmpeg, open_with_ffmpeg
-from mt3core.audio.mp3 import count_mp3_samples, has_xing_header
-from mt3core.audio.stream import BLOCK_VALUES, AudioInfo, AudioStream, cut_off_error
-from mt3core.errors import AudioError, reading
+from mt3core.audio.av_reader import Lost, open_with_av
+from mt3core.audio.containers import flac_parts, structure_of
+from mt3core.audio.frames import find_frames, scan_frames
+from mt3core.audio.ogg import scan_ogg
+from mt3core.audio.source import Ranges, Source
+from mt3core.audio.stream import BLOCK_VALUES, AudioInfo, AudioStream, RateChange, cut_off_error
+from mt3core.audio.wav import is_wav, wav_parts
+from mt3core.errors import AudioError, UsageError
+
+Damaged = Literal["refuse", "keep"]
 
 # libsndfile reports the largest integer if a header does not say how many samples follow.
 _UNKNOWN_FRAMES = 1 << 62
-# Streaming programs write these sizes into a WAV header before they know the real one.
 _UNKNOWN_BYTES = 0x7FFF0000
-# MP3 encoders may or may not count the frame (at most 1152 samples) of the Xing header; decoders drop their own delay.
-_MP3_TOLERANCE_FRAMES = 2 * 1152
-_MP3_FORMATS = ("MP3", "MPEG")
-_LARGEST_OGG_PAGE_BYTES = 27 + 255 + 255 * 255
+# Formats of libsndfile that are left to FFmpeg: its own guess of an MP3's length, and raw samples without a header.
+_NOT_WITH_SOUNDFILE = {"MP3", "MPEG", "OGG", "RAW", "SDS"}
+# Tags in front of a file, or rests of a download, are searched so far for its real beginning.
+_LEADING_BYTES = 1 << 16
+_STARTS = re.compile(rb"RIFF....WAVE|RF64....WAVE|fLaC[\x00\x80]\x00\x00\x22|OggS\x00\x02", re.S)
+
+Block = np.ndarray | RateChange
+Opener = Callable[[], contextlib.AbstractContextManager[tuple[AudioInfo, Iterator[Block]]]]
+
+
+class ReadWithFFmpeg(Exception):
+    """libsndfile stopped early where FFmpeg finds nothing wrong: what was read so far is to be forgotten."""
+
+
+@dataclass
+class _Part:
+    """One of the recordings in a file, or the only one."""
+
+    open: Opener
+    seconds: float | None = None
+
+
+@dataclass
+class _Plan:
+    """How a file is read: its parts in order, what is odd, and why its end is missing, "" if it is not."""
+
+    parts: list[_Part] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    missing_end: str = ""
 
 
 @contextlib.contextmanager
-def open_audio(path: Path) -> Iterator[AudioStream]:
-    """Opens an audio file; raises `AudioError` if it is missing, a folder, empty, truncated or not audio."""
-    _check_path(path)
-    try:
-        # As bytes, since names need not be UTF-8; on Windows names are text.
-        file = _SequentialFile(path if os.name == "nt" else os.fsencode(path))
-    except (soundfile.SoundFileError, TypeError):  # TypeError: a name like x.raw, whose samples have no header
-        file = None
-    if file is None and not needs_ffmpeg(path):
-        raise AudioError(
-            f"{path} cannot be read as audio.",
-            "Use a WAV, FLAC, OGG, MP3 or AIFF file, or another format that ffmpeg reads.",
-        )
-    if file is None:
-        with open_with_ffmpeg(path) as stream:
-            yield stream
-        return
-    with file:
-        _check_whole(path, file)
-        num_frames = _known_frames(path, file)
-        if num_frames is not None and num_frames > file.frames + _MP3_TOLERANCE_FRAMES:
-            file.close()
-            with open_with_ffmpeg(path, "has a variable bit rate and no length in its header: it") as stream:
-                yield stream
+def open_audio(
+    source: Source, track: int | None = None, damaged: Damaged = "refuse", with_soundfile: bool = True
+) -> Iterator[AudioStream]:
+    """Opens a recording.
+
+    Args:
+        source: see `open_source`.
+        track: which of several audio tracks, from 1.
+        damaged: "refuse" raises `AudioError` when something is lost, "keep" puts silence in its place and says so.
+        with_soundfile: False after `ReadWithFFmpeg` was raised.
+
+    Raises `AudioError` if it is missing, a folder, empty, truncated, damaged or not audio, at once or while its blocks
+    are read.
+    """
+    if damaged not in ("refuse", "keep"):
+        raise UsageError(f"damaged={damaged!r} is not known.", 'Use "refuse" or "keep".')
+    with source.open() as file:
+        plan = _plan(_Reader(source, file, track, damaged, with_soundfile))
+        if plan.missing_end:
+            if damaged == "refuse":
+                raise cut_off_error(source.name, plan.missing_end)
+            plan.remarks.append(f"It is truncated: {plan.missing_end}; what is there was read.")
+        with plan.parts[0].open() as (info, blocks):
+            seconds = [part.seconds for part in plan.parts]
+            if len(plan.parts) > 1 or info.duration_seconds is None:
+                total = sum(length or 0.0 for length in seconds) if any(seconds) else None
+                info = AudioInfo(total, info.sample_rate_hz, info.channels, info.format)
+            yield AudioStream(source.name, info, _joined(plan.parts, info, blocks), plan.remarks)
+
+
+def _joined(parts: list[_Part], first: AudioInfo, blocks: Iterator[Block]) -> Iterator[Block]:
+    rate_hz = first.sample_rate_hz
+    for number, part in enumerate(parts):
+        with contextlib.ExitStack() as stack:
+            if number:
+                info, blocks = stack.enter_context(part.open())
+                if info.sample_rate_hz != rate_hz:
+                    yield RateChange(info.sample_rate_hz)
+                    rate_hz = info.sample_rate_hz
+            for block in blocks:
+                if isinstance(block, RateChange):
+                    rate_hz = block.sample_rate_hz
+                yield block
+
+
+def _plan(reader: _Reader) -> _Plan:
+    file = reader.file
+    start = file.at(0, 64)
+    if is_wav(start) and reader.wav(file):
+        return reader.plan
+    if start[:4] == b"fLaC":
+        return reader.flac(file)
+    if start[:5] == b"OggS\0":
+        return reader.ogg(file)
+    structure = structure_of(file)
+    if structure is not None and reader.with_soundfile(file):
+        return reader.plan
+    if structure is not None:
+        reader.plan.missing_end = structure.missing_end
+        if len(structure.parts) > 1:
+            reader.plan.remarks.append(f"It is {len(structure.parts)} recordings joined; all were read.")
+        for begin, length in structure.parts:
+            reader.add_av(file if length == file.size else file.cut(begin, length))
+        return reader.plan
+    if (frames := find_frames(file)) is not None:
+        return reader.frames(file, *frames)
+    found = _STARTS.search(file.at(0, _LEADING_BYTES))
+    if found is not None and found.start():
+        rest = file.cut(found.start())
+        if not start.startswith(b"ID3"):
+            reader.plan.remarks.append(f"{found.start()} bytes in front of it that are no audio were passed over.")
+        if found[0][:1] == b"R" and reader.wav(rest):
+            return reader.plan
+        if found[0][:4] == b"fLaC":
+            return reader.flac(rest)
+        if found[0][:4] == b"OggS":
+            return reader.ogg(rest)
+    if not reader.with_soundfile(file):
+        reader.add_av(file)
+    return reader.plan
+
+
+class _Reader:
+    """Adds parts to a plan."""
+
+    def __init__(self, source: Source, file: Ranges, track: int | None, damaged: Damaged, with_soundfile: bool) -> None:
+        self.source, self.file, self.track, self.damaged = source, file, track, damaged
+        self.uses_soundfile = with_soundfile
+        self.name = source.name
+        self.plan = _Plan()
+
+    def wav(self, file: Ranges) -> bool:
+        parts = wav_parts(file)
+        for part in parts:
+            self.plan.remarks += part.remarks
+            self.plan.missing_end = self.plan.missing_end or part.missing_end
+            is_all = len(parts) == 1 and not part.is_changed and file is self.file
+            content = file if is_all else part.content
+            if part.is_plain and self._opens(content):
+                self._add_soundfile(content, part.seconds)
+            else:
+                self.add_av(content, "wav")
+        return bool(parts)
+
+    def flac(self, file: Ranges) -> _Plan:
+        parts = flac_parts(file)
+        if len(parts) > 1:
+            self.plan.remarks.append(f"It is {len(parts)} recordings joined; all were read.")
+        for start, length in parts:
+            content = file if len(parts) == 1 else file.cut(start, length)
+            counts = int.from_bytes(content.at(18, 8), "big")  # rate (20 bits), channels, depth, samples (36)
+            rate_hz, samples = counts >> 44, counts & ((1 << 36) - 1)
+            seconds = samples / rate_hz if rate_hz and samples else None
+            if self.damaged == "refuse" and self._opens(content):
+                self._add_soundfile(content, seconds, partial(self.open_av, content, "flac"))
+            else:
+                self.add_av(content, "flac", seconds)
+        return self.plan
+
+    def ogg(self, file: Ranges) -> _Plan:
+        scan = scan_ogg(file)
+        self.plan.remarks += scan.remarks
+        links = [link for link in scan.links if link.streams]
+        if not links:
+            self.add_av(file, "ogg")
+            return self.plan
+        for number, link in enumerate(links):
+            content = file if link.pieces == [(0, file.size)] else Ranges(file, link.pieces)
+            damage = "; ".join(link.damage[:3])
+            which = f"in part {number + 1}, " if len(links) > 1 else ""
+            if link.missing_end and not self.plan.missing_end:
+                self.plan.missing_end = which + link.missing_end
+            if link.is_simple and self.damaged == "refuse" and self._opens(content):
+                self._add_soundfile(content, link.seconds, partial(self.open_av, content, "ogg"))
+            else:
+                self.add_av(content, "ogg", link.seconds, damage and which + damage)
+        return self.plan
+
+    def frames(self, file: Ranges, codec: str, start: int) -> _Plan:
+        scan = scan_frames(file, codec, start)
+        self.plan.remarks += scan.remarks
+        self.plan.missing_end = scan.missing_end
+        content = Ranges(file, scan.pieces)
+        format = "eac3" if codec == "ac3" and content.at(5, 1)[0] >> 3 > 10 else codec
+
+        opener = partial(self.open_av, content, format, losses=scan.losses, seconds=scan.seconds)
+        self.plan.parts.append(_Part(opener, scan.seconds))
+        return self.plan
+
+    def with_soundfile(self, file: Ranges) -> bool:
+        """Adds the whole file for libsndfile, if that reads it; raises if its header shows a missing end."""
+        opened = self._opens(file)
+        if opened:
+            self._add_soundfile(file)
+        return opened
+
+    def add_av(
+        self, content: Ranges, format: str | None = None, seconds: float | None = None, damage: str = ""
+    ) -> None:
+        self.plan.parts.append(_Part(partial(self.open_av, content, format, damage=damage), seconds))
+
+    @contextlib.contextmanager
+    def open_av(
+        self,
+        content: Ranges,
+        format: str | None = None,
+        losses: dict[int, int] | None = None,
+        seconds: float | None = None,
+        damage: str = "",
+    ) -> Iterator[tuple[AudioInfo, Iterator[Block]]]:
+        with open_with_av(self.name, content, self.track, format, losses) as audio:
+            info = audio.info
+            if seconds is not None:
+                info = AudioInfo(seconds, info.sample_rate_hz, info.channels, info.format)
+            self.plan.remarks += audio.remarks
+            del audio.remarks[:]
+
+            def blocks() -> Iterator[Block]:
+                yield from audio.blocks()
+                self._judge(audio.lost, damage)
+                self.plan.remarks += audio.remarks
+
+            yield info, blocks()
+
+    def _judge(self, lost: Lost, damage: str) -> None:
+        """Refuses, or remarks on, what could not be decoded."""
+        problems = []
+        if lost.places:
+            problems.append(f"{lost} cannot be decoded")
+        elif damage:
+            problems.append(damage)
+        if lost.missing_end:
+            problems.append(lost.missing_end)
+        if not problems:
             return
-        info = AudioInfo(
-            duration_seconds=None if num_frames is None else num_frames / file.samplerate,
-            sample_rate_hz=file.samplerate,
-            channels=file.channels,
-            format=f"{file.format} {file.subtype}",
-        )
-        yield AudioStream(str(path), info, _blocks(path, file, num_frames))
+        if self.damaged == "refuse":
+            raise cut_off_error(self.name, "; ".join(problems))
+        if lost.places:
+            self.plan.remarks.append(f"It is damaged: {lost} could not be decoded; silence stands there.")
+        elif damage:
+            self.plan.remarks.append(f"It is damaged: {damage}; what is there was read.")
+        if lost.missing_end:
+            self.plan.remarks.append(f"It is truncated: {lost.missing_end}; what is there was read.")
+
+    def _opens(self, content: Ranges) -> bool:
+        if not self.uses_soundfile:
+            return False
+        try:
+            with self._sound_file(content) as file:
+                return file.format not in _NOT_WITH_SOUNDFILE or content.at(0, 4) == b"OggS"
+        except (soundfile.SoundFileError, TypeError, ValueError):
+            return False
+
+    def _sound_file(self, content: Ranges) -> soundfile.SoundFile:
+        """By its path if it is the whole file, which is faster; names need not be UTF-8, but on Windows are text."""
+        if content is self.file and self.source.path is not None and content.at(0, 4) in (b"RIFF", b"fLaC", b"RF64"):
+            path = self.source.path
+            return _SequentialFile(path if os.name == "nt" else os.fsencode(path))
+        content.seek(0)
+        return _SequentialFile(content)
+
+    def _add_soundfile(self, content: Ranges, seconds: float | None = None, second: Opener | None = None) -> None:
+        @contextlib.contextmanager
+        def opened() -> Iterator[tuple[AudioInfo, Iterator[Block]]]:
+            if self.track not in (None, 1):
+                raise AudioError(f"{self.name} has 1 audio track; there is no track {self.track}.", "Use --track 1.")
+            with self._sound_file(content) as file:
+                self._check_header(file)
+                frames = None if file.frames >= _UNKNOWN_FRAMES else file.frames
+                info = AudioInfo(
+                    duration_seconds=None if frames is None else frames / file.samplerate,
+                    sample_rate_hz=file.samplerate,
+                    channels=file.channels,
+                    format=f"{file.format} {file.subtype}",
+                )
+                yield info, self._sound_blocks(file, frames, second)
+
+        self.plan.parts.append(_Part(opened, seconds))
+
+    def _check_header(self, file: soundfile.SoundFile) -> None:
+        """One size per format: of the samples in WAV, CAF, AIFF and AU, of the whole file (`riff`) in W64."""
+        for declared, there in re.findall(
+            r"^\s*(?:data|SSND|Data Size|riff)\s*:\s*(\d+) \(should be (\d+)\)", file.extra_info, re.M
+        ):
+            if int(there) < int(declared) < _UNKNOWN_BYTES:
+                reason = f"it has {there} of the {declared} bytes announced in its header"
+                if not self.plan.missing_end:
+                    self._note_end(reason)
+
+    def _sound_blocks(self, file: soundfile.SoundFile, frames: int | None, second: Opener | None) -> Iterator[Block]:
+        block_frames = max(1024, BLOCK_VALUES // file.channels)
+        done = 0
+        while True:
+            try:
+                block = file.read(block_frames, dtype="float32", always_2d=True)
+            except soundfile.SoundFileError:
+                self._read_again(second)
+                self._note_end(f"it ends somewhere after {done / file.samplerate:.1f} s")
+                return
+            if not len(block):
+                break
+            done += len(block)
+            yield block
+        if frames is not None and done < frames:
+            self._read_again(second)
+            self._note_end(f"it ends at {done / file.samplerate:.1f} s of {frames / file.samplerate:.1f} s")
+
+    def _read_again(self, second: Opener | None) -> None:
+        """Has FFmpeg say how much is lost, and where; it may find that nothing is."""
+        if second is not None:
+            with second() as (_, blocks):
+                for _ in blocks:
+                    pass
+            raise ReadWithFFmpeg
+
+    def _note_end(self, reason: str) -> None:
+        if self.damaged == "refuse":
+            raise cut_off_error(self.name, reason)
+        self.plan.remarks.append(f"It is truncated: {reason}; what is there was read.")
 
 
 class _SequentialFile(soundfile.SoundFile):
@@ -73,70 +350,3 @@ class _SequentialFile(soundfile.SoundFile):
 
     def seekable(self) -> bool:
         return False
-
-
-def _check_path(path: Path) -> None:
-    if not path.exists():
-        raise AudioError(f"There is no file {path}.", "Check the name and the folder.")
-    if path.is_dir():
-        raise AudioError(f"{path} is a folder, not an audio file.", "Pass the files in it.")
-    if not path.is_file():
-        raise AudioError(f"{path} is not a regular file.", "Save the audio to a file first.")
-    with reading(path, AudioError, "Check its permissions."), path.open("rb") as file:
-        first = file.read(1)
-    if not first:
-        raise AudioError(f"{path} is empty (0 bytes).", "Copy or download it again.")
-
-
-def _check_whole(path: Path, file: soundfile.SoundFile) -> None:
-    """Raises if the header or the last page shows that something is missing; reads no samples."""
-    # One size per format: of the samples in WAV, CAF, AIFF and AU, of the whole file (`riff`) in W64.
-    for declared, there in re.findall(
-        r"^\s*(?:data|SSND|Data Size|riff)\s*:\s*(\d+) \(should be (\d+)\)", file.extra_info, re.M
-    ):
-        if int(there) < int(declared) < _UNKNOWN_BYTES:
-            raise cut_off_error(str(path), f"it has {there} of the {declared} bytes announced in its header")
-    if file.format == "OGG" and not _last_ogg_page_is_whole(path):
-        raise cut_off_error(str(path), "its last page is incomplete")
-
-
-def _blocks(path: Path, file: soundfile.SoundFile, num_frames: int | None) -> Iterator[np.ndarray]:
-    block_frames = max(1024, BLOCK_VALUES // file.channels)
-    done = 0
-    while True:
-        try:
-            block = file.read(block_frames, dtype="float32", always_2d=True)
-        except soundfile.SoundFileError as error:
-            raise cut_off_error(str(path), f"it ends somewhere after {done / file.samplerate:.1f} s") from error
-        if not len(block):
-            break
-        done += len(block)
-        yield block
-    tolerance = _MP3_TOLERANCE_FRAMES if file.format in _MP3_FORMATS else 0
-    if num_frames is not None and done < num_frames - tolerance:
-        raise cut_off_error(
-            str(path), f"it ends at {done / file.samplerate:.1f} s of {num_frames / file.samplerate:.1f} s"
-        )
-
-
-def _known_frames(path: Path, file: soundfile.SoundFile) -> int | None:
-    """How many samples the file should contain, if that is certain."""
-    if file.frames >= _UNKNOWN_FRAMES:
-        return None
-    if file.format in _MP3_FORMATS and not has_xing_header(path):
-        return count_mp3_samples(path)
-    return file.frames
-
-
-def _last_ogg_page_is_whole(path: Path) -> bool:
-    """Whether the last page (RFC 3533: 27 bytes, segment table, body) is complete."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _LARGEST_OGG_PAGE_BYTES))
-        tail = file.read()
-    start = tail.rfind(b"OggS\0")
-    if start < 0 or len(tail) - start < 27:
-        return False
-    (num_segments,) = struct.unpack_from("B", tail, start + 26)
-    table = tail[start + 27 : start + 27 + num_segments]
-    return len(table) == num_segments and len(tail) >= start + 27 + num_segments + sum(table)

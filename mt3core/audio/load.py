@@ -1,4 +1,4 @@
-"""Audio, from a file or an array, as the network reads it: mono, float32, 16 kHz.
+"""Audio, from a file, bytes or an array, as the network reads it: mono, float32, 16 kHz.
 
 Channels are averaged and then resampled by soxr in its HQ quality, block by block: besides the result, only one
 block of the source is in memory. Both steps are those of `librosa.load`, which the original MT3 uses.
@@ -9,84 +9,176 @@ from __future__ import annotations
 import math
 import numbers
 import os
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import IO, Any
 
 import numpy as np
 import soxr
 from jaxtyping import Float
 
-from mt3core.audio.files import open_audio
-from mt3core.audio.stream import BLOCK_VALUES, AudioInfo, AudioStream
+from mt3core.audio.files import Damaged, ReadWithFFmpeg, open_audio
+from mt3core.audio.recognise import audio_problem
+from mt3core.audio.source import open_source
+from mt3core.audio.stream import BLOCK_VALUES, AudioInfo, AudioStream, RateChange
 from mt3core.errors import AudioError
 
-__all__ = ["AudioInfo", "AudioSource", "load_audio", "probe_audio"]
+__all__ = ["AudioInfo", "AudioSource", "LoadedAudio", "audio_problem", "load_audio", "probe_audio", "read_audio"]
 
-AudioSource = str | os.PathLike[str] | tuple[Any, ...]
+AudioSource = str | os.PathLike[str] | bytes | IO[bytes] | tuple[Any, ...]
 
 LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 1_000, 1_000_000
 _FULL_SCALE = {np.dtype(np.uint8): 1 << 7, np.dtype(np.int16): 1 << 15, np.dtype(np.int32): 1 << 31}
 # Memory allocated up front because a header asks for it; more is added once the samples have been read.
 _TRUSTED_SAMPLES = 16_000 * 3600 * 4
+# The energy of the channels' mean by the channels' mean energy is 1 / channels if they have nothing to do with one
+# another, and more if they are alike. Below this share of 1 / channels (-14 dB) they cancel.
+_CANCELLED_SHARE = 0.04
 
 
-def load_audio(source: AudioSource, sample_rate_hz: int = 16_000) -> Float[np.ndarray, " samples"]:
-    """Audio as mono float32 at `sample_rate_hz`.
+@dataclass(frozen=True)
+class LoadedAudio:
+    """Mono float32 samples, and a sentence for everything that was odd about where they came from."""
+
+    samples: Float[np.ndarray, " samples"]
+    remarks: tuple[str, ...] = ()
+
+
+def load_audio(
+    source: AudioSource, sample_rate_hz: int = 16_000, *, track: int | None = None, damaged: Damaged = "refuse"
+) -> Float[np.ndarray, " samples"]:
+    """Audio as mono float32 at `sample_rate_hz`; `read_audio` without its remarks."""
+    return read_audio(source, sample_rate_hz, track=track, damaged=damaged).samples
+
+
+def read_audio(
+    source: AudioSource, sample_rate_hz: int = 16_000, *, track: int | None = None, damaged: Damaged = "refuse"
+) -> LoadedAudio:
+    """Audio as mono float32 at `sample_rate_hz`, with remarks on what was odd.
 
     Args:
-        source: a file that libsndfile reads (WAV, FLAC, OGG, MP3, AIFF, ...) or, if ffmpeg is installed,
-            that ffmpeg reads; or `(samples, rate_hz)` with samples of shape (samples,) or (samples, channels). Floating
-            point samples are used unchanged, even beyond +-1; uint8, int16 and int32 are scaled to +-1.
+        source: a file, its bytes or an open binary file, in any format that libsndfile or FFmpeg reads, which its
+            content decides, not its name; or `(samples, rate_hz)` with samples of shape (samples,) or
+            (samples, channels). Floating point samples are used unchanged, even beyond +-1; uint8, int16 and int32 are
+            scaled to +-1.
         sample_rate_hz: the rate of the result; audio that already has it is not resampled.
+        track: which audio track of several, from 1. By default the one marked as such, or the first.
+        damaged: "refuse" raises when something cannot be decoded; "keep" puts silence of the same length in its place,
+            reads a truncated file as far as it goes, and remarks on it.
 
     Raises `AudioError` for anything but complete, finite audio of at least one sample.
     """
-    if not isinstance(source, str | os.PathLike):
-        return _collect(_open_array(source), sample_rate_hz)
-    with open_audio(Path(source)) as stream:
-        return _collect(stream, sample_rate_hz)
+    if isinstance(source, tuple) or not _is_file(source):
+        return _mixed(lambda: nullcontext(_open_array(source)), sample_rate_hz)  # type: ignore[arg-type]
+    with open_source(source) as opened:
+        try:
+            return _mixed(lambda: open_audio(opened, track, damaged), sample_rate_hz)
+        except ReadWithFFmpeg:
+            return _mixed(lambda: open_audio(opened, track, damaged, with_soundfile=False), sample_rate_hz)
 
 
-def probe_audio(path: str | os.PathLike[str]) -> AudioInfo:
-    """What a file says about itself, without reading its samples: a check before anything slow starts.
+def probe_audio(
+    source: str | os.PathLike[str] | bytes | IO[bytes], track: int | None = None, damaged: Damaged = "refuse"
+) -> AudioInfo:
+    """What a file says about itself, without decoding it: a check before anything slow starts.
 
-    Raises `AudioError` like `load_audio`, as far as problems show without decoding.
+    Raises `AudioError` like `load_audio`, as far as problems show without decoding. A file object without seeking is
+    used up by it.
     """
-    with open_audio(Path(path)) as stream:
+    with open_source(source) as opened, open_audio(opened, track, damaged) as stream:
         if stream.info.duration_seconds == 0:
             raise _no_samples(stream.name)
         _check_rate(stream.name, stream.info.sample_rate_hz)
         return stream.info
 
 
-def _collect(stream: AudioStream, sample_rate_hz: int) -> np.ndarray:
+def _is_file(source: object) -> bool:
+    return isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(source, "read")
+
+
+def _mixed(open_stream: Callable[[], AbstractContextManager[AudioStream]], sample_rate_hz: int) -> LoadedAudio:
+    """Reads a stream; a second time, mixed in another way, if the mean of its channels turns out to be silence."""
+    with open_stream() as stream:
+        levels = _Levels()
+        samples = _collect(stream, sample_rate_hz, lambda block: _mean(block, levels))
+    if not levels.cancel:
+        return LoadedAudio(samples, tuple(stream.remarks))
+    del samples
+    with open_stream() as stream:
+        loudest = int(np.argmax(levels.channels))
+        samples = _collect(stream, sample_rate_hz, lambda block: _without_cancelling(block, loudest))
+    used = "their difference was used" if len(levels.channels) == 2 else f"channel {loudest + 1} alone was used"
+    remark = f"Its channels are in antiphase, so that their mean is all but silent; {used}."
+    return LoadedAudio(samples, (*stream.remarks, remark))
+
+
+def _collect(stream: AudioStream, sample_rate_hz: int, mix: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Mixes and resamples a stream into one array, allocated at about the right size."""
-    source_rate_hz = stream.info.sample_rate_hz
-    _check_rate(stream.name, source_rate_hz)
-    resampler = None
-    if source_rate_hz != sample_rate_hz:
-        resampler = soxr.ResampleStream(source_rate_hz, sample_rate_hz, 1, dtype="float32", quality="HQ")
+    rate_hz = stream.info.sample_rate_hz
+    resampler = _resampler(stream.name, rate_hz, sample_rate_hz)
     result = _GrowingArray(math.ceil((stream.info.duration_seconds or 600) * sample_rate_hz) + 64)
-    position = 0
+    position, seconds_before, nothing = 0, 0.0, np.zeros(0, np.float32)
     for block in stream.blocks:
-        mono = _mix(block)
-        _check_finite(mono, position, stream)
+        if isinstance(block, RateChange):
+            if resampler is not None and position:
+                result.append(resampler.resample_chunk(nothing, last=True))
+            seconds_before, position, rate_hz = seconds_before + position / rate_hz, 0, block.sample_rate_hz
+            resampler = _resampler(stream.name, rate_hz, sample_rate_hz)
+            continue
+        mono = mix(block)
+        _check_finite(stream.name, mono, seconds_before + position / rate_hz, rate_hz)
         position += len(mono)
         result.append(mono if resampler is None else resampler.resample_chunk(mono))
     if resampler is not None and position:
-        result.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+        result.append(resampler.resample_chunk(nothing, last=True))
     samples = result.take()
     if not len(samples):
         raise _no_samples(stream.name)
     return samples
 
 
-def _mix(block: Float[np.ndarray, "frames channels"]) -> Float[np.ndarray, " frames"]:
+def _resampler(name: str, rate_hz: float, sample_rate_hz: int) -> Any:
+    _check_rate(name, rate_hz)
+    if rate_hz == sample_rate_hz:
+        return None
+    return soxr.ResampleStream(rate_hz, sample_rate_hz, 1, dtype="float32", quality="HQ")
+
+
+class _Levels:
+    """The energy of the channels and of their mean, over a whole recording."""
+
+    def __init__(self) -> None:
+        self.mean = 0.0
+        self.channels = np.zeros(0)
+
+    def add(self, block: np.ndarray, mono: np.ndarray) -> None:
+        if not len(self.channels):
+            self.channels = np.zeros(block.shape[1])
+        if len(self.channels) == block.shape[1]:
+            with np.errstate(all="ignore"):
+                self.mean += float(np.dot(mono, mono))
+                self.channels += [float(np.dot(channel, channel)) for channel in block.T]
+
+    @property
+    def cancel(self) -> bool:
+        """Whether the channels cancel each other in their mean."""
+        return bool(self.mean < _CANCELLED_SHARE * self.channels.sum() / max(1, len(self.channels)) ** 2)
+
+
+def _mean(block: Float[np.ndarray, "frames channels"], levels: _Levels) -> Float[np.ndarray, " frames"]:
     if block.shape[1] == 1:
         return np.ascontiguousarray(block[:, 0])
     with np.errstate(invalid="ignore", over="ignore"):  # the caller reports infinities
-        return block.mean(axis=1, dtype=np.float32)
+        mono: np.ndarray = block.mean(axis=1, dtype=np.float32)
+    levels.add(block, mono)
+    return mono
+
+
+def _without_cancelling(block: Float[np.ndarray, "frames channels"], loudest: int) -> Float[np.ndarray, " frames"]:
+    if block.shape[1] == 2:
+        return (block[:, 0] - block[:, 1]) * np.float32(0.5)
+    return np.ascontiguousarray(block[:, min(loudest, block.shape[1] - 1)])
 
 
 class _GrowingArray:
@@ -159,12 +251,12 @@ def _check_rate(name: str, rate_hz: float) -> None:
         )
 
 
-def _check_finite(mono: np.ndarray, position: int, stream: AudioStream) -> None:
+def _check_finite(name: str, mono: np.ndarray, start_seconds: float, rate_hz: float) -> None:
     finite = np.isfinite(mono)
     if not finite.all():
-        seconds = (position + int(np.argmin(finite))) / stream.info.sample_rate_hz
+        seconds = start_seconds + int(np.argmin(finite)) / rate_hz
         raise AudioError(
-            f"{stream.name} has a sample that is not finite (NaN or infinity) at {seconds:.3f} s.",
+            f"{name} has a sample that is not finite (NaN or infinity) at {seconds:.3f} s.",
             "Export the file again, or replace these samples with 0.",
         )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from mt3core.audio.load import load_audio, probe_audio
+from mt3core.audio.load import probe_audio, read_audio
 from mt3core.errors import AudioError
 from mt3core.notes.table import NoteTable
 from mt3data.checks import label_fit
@@ -34,10 +34,12 @@ def hear(track: str, stem: str, path: Path, decode: bool) -> Heard:
     """Reads an audio file, or with `decode` false only its header."""
     try:
         info = probe_audio(path)
-        samples = load_audio(path, SAMPLE_RATE_HZ) if decode else None
+        loaded = read_audio(path, SAMPLE_RATE_HZ) if decode else None
     except (AudioError, MemoryError) as error:
         return Heard(None, None, None, (defect(track, stem, _kind(path, error), error),))
-    found = []
+    samples = None if loaded is None else loaded.samples
+    remarks = () if loaded is None else loaded.remarks
+    found = [defect(track, stem, "odd_audio", f"{path}: {remark}", skips=False) for remark in remarks]
     if info.sample_rate_hz < SAMPLE_RATE_HZ:
         problem = (
             f"{path} has a sample rate of {info.sample_rate_hz:g} Hz; it is resampled"

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from mt3core.audio.load import load_audio
+from mt3core.audio.load import read_audio
 from mt3core.errors import OutputError
 from mt3core.files import atomic_output
 from mt3core.notes.table import NoteTable
@@ -33,7 +33,8 @@ from mt3data.readers.units import Recording, Settings, Unit
 
 _SHARD_SUFFIX, _REPORT_SUFFIX = ".array_record", ".json"
 _UNREADABLE, _CLIPPED, _PAST_AUDIO, _SILENT = "unreadable", "clipped", "notes_past_audio", "silent"
-_FOUND_HERE = (_CLIPPED, _PAST_AUDIO, _SILENT, ODD_MIDI)
+_ODD_AUDIO = "odd_audio"
+_FOUND_HERE = (_CLIPPED, _PAST_AUDIO, _SILENT, ODD_MIDI, _ODD_AUDIO)
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def write_unit(unit: Unit, settings: Settings, folder: Path) -> Report:
         for recording in unit.recordings:
             try:
                 found = _read_labels(recording, settings)
-                audio, notes, words = _read(recording, settings, found)
+                audio, notes, words, odd = _read(recording, settings, found)
             except Exception as error:  # one file must not stop thousands of others
                 left_out.append(defect(recording.track.name, recording.stem_name, _UNREADABLE, error))
                 continue
@@ -84,7 +85,7 @@ def write_unit(unit: Unit, settings: Settings, folder: Path) -> Report:
                 left_out.append(defect(recording.track.name, recording.stem_name, _SILENT, problem))
                 continue
             recordings.append(_describe(recording, len(audio), words, writer.num_records))
-            used += found.defects
+            used += [*found.defects, *odd]
             recordings[-1]["chunks"] = [writer.write(chunk, settings.flac) for chunk in cut_chunks(audio, notes)]
         writer.close()
         shard_bytes = temporary.stat().st_size
@@ -142,13 +143,16 @@ def _read_labels(recording: Recording, settings: Settings) -> Labels:
     return stem_labels(recording.track, recording.stem, apply_sustain=settings.sustain)
 
 
-def _read(recording: Recording, settings: Settings, labels: Labels) -> tuple[np.ndarray, NoteTable, list[str]]:
-    """Audio, notes and the words for what is wrong with them.
+def _read(
+    recording: Recording, settings: Settings, labels: Labels
+) -> tuple[np.ndarray, NoteTable, list[str], list[Defect]]:
+    """Audio, notes, the words for what is wrong with them, and what was odd about the audio.
 
     Notes that start after the audio are left out and counted; one that lasts past the end keeps its offset.
     """
     notes = labels.notes
-    sound = load_audio(recording.audio, SAMPLE_RATE_HZ)
+    loaded = read_audio(recording.audio, SAMPLE_RATE_HZ)
+    sound = loaded.samples
     if settings.changes_sound:
         change = settings.pitch_semitones, settings.stretch
         sound, notes = change_audio(sound, SAMPLE_RATE_HZ, *change), change_notes(notes, *change)
@@ -157,13 +161,17 @@ def _read(recording: Recording, settings: Settings, labels: Labels) -> tuple[np.
     words = [word for word in recording.defects if word not in _FOUND_HERE]
     if labels.defects:
         words.append(ODD_MIDI)
+    if loaded.remarks:
+        words.append(_ODD_AUDIO)
     if num_clipped:
         words.append(f"{_CLIPPED}:{num_clipped}")
     if len(heard) < len(notes):
         words.append(f"{_PAST_AUDIO}:{len(notes) - len(heard)}")
     if not audio.any():
         words.append(_SILENT)
-    return audio, heard, words
+    names = recording.track.name, recording.stem_name
+    odd = [defect(*names, _ODD_AUDIO, f"{recording.audio}: {remark}", skips=False) for remark in loaded.remarks]
+    return audio, heard, words, odd
 
 
 def _describe(recording: Recording, num_samples: int, words: list[str], first: int) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def make_truncated_flac(path):
     ("name", "make", "sentence"),
     [
         ("song.wav", make_missing, "There is no file song.wav. Check the name"),
-        ("song.wav", make_text, "song.wav cannot be read as audio. Use a WAV, FLAC, OGG, MP3"),
+        ("song.wav", make_text, "song.wav cannot be read as audio. Use a WAV, FLAC, MP3, Ogg"),
         ("song.wav", make_no_bytes, "song.wav is empty (0 bytes). Copy or download it again."),
         ("song.wav", make_no_samples, "song.wav contains no audio: 0 samples. Check the recording"),
         ("song.wav", make_nan, "song.wav has a sample that is not finite (NaN or infinity) at 0.500 s. Export the"),

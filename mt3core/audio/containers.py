@@ -1,0 +1,162 @@
+"""The outermost structure of containers (MP4, Matroska, ASF, AVI, CAF, FLAC): what their sizes say about a missing end.
+
+FFmpeg reads as far as there is something to read. Whether that is the whole is seen here: every element states its
+size, and a file whose last element reaches beyond its end was cut off.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from mt3core.audio.source import Ranges
+
+_ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_ASF_IS_BROADCAST = 1
+_EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
+_MP4_TOP = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"uuid", b"moof", b"styp", b"sidx", b"mfra"}
+_FLAC_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
+_SEARCH_BYTES = 1 << 22
+
+
+@dataclass
+class Structure:
+    """The (start, length) of each file that was joined, and why the last one is not whole ("" if it is)."""
+
+    parts: list[tuple[int, int]] = field(default_factory=list)
+    missing_end: str = ""
+
+
+def structure_of(file: Ranges, is_quick: bool = False) -> Structure | None:
+    """None for formats whose structure is not read here; with `is_quick` true that is all that is found out."""
+    start = file.at(0, 64)
+    if is_quick:
+        is_matroska = int.from_bytes(start[:4], "big") == _EBML
+        return Structure() if start[4:8] in _MP4_TOP or is_matroska or start[:16] == _ASF_HEADER else None
+    if start[4:8] in _MP4_TOP:
+        return _mp4(file)
+    if int.from_bytes(start[:4], "big") == _EBML:
+        return _matroska(file)
+    if start[:16] == _ASF_HEADER:
+        return Structure([(0, file.size)], _asf(file))
+    if start[:4] == b"RIFF" and start[8:12] == b"AVI ":
+        return Structure([(0, file.size)], _avi(file))
+    if start[:4] == b"caff":
+        return Structure([(0, file.size)], _caf(file))
+    return None
+
+
+def flac_parts(file: Ranges) -> list[tuple[int, int]]:
+    """The (start, length) of every FLAC file in a file that begins with one: each has a first block of 34 bytes."""
+    starts, position = [0], 4
+    while position < file.size:
+        data = file.at(position, _SEARCH_BYTES)
+        starts += [position + match.start() for match in _FLAC_START.finditer(data)]
+        position += max(1, len(data) - 7) if position + len(data) < file.size else len(data)
+    starts = list(dict.fromkeys(starts))
+    return [(start, end - start) for start, end in zip(starts, [*starts[1:], file.size], strict=True)]
+
+
+def _announced(there: int, size: int) -> str:
+    return f"it has {there} of the {size} bytes announced in its header"
+
+
+def _mp4(file: Ranges) -> Structure:
+    """Boxes: size in 4 bytes, name in 4, perhaps a size in 8. A second `ftyp` starts another file."""
+    found, position, start, names = Structure(), 0, 0, set[bytes]()
+    while position + 8 <= file.size:
+        head = file.at(position, 16)
+        size, name = int.from_bytes(head[:4], "big"), head[4:8]
+        if size == 1:
+            size = int.from_bytes(head[8:16], "big")
+        if size == 0:
+            size = file.size - position
+        if size < 8 or not all(0x20 <= byte < 0x7F or byte == 0xA9 for byte in name):
+            break  # junk behind the last box
+        if name == b"ftyp" and b"moov" in names and b"mdat" in names:
+            found.parts.append((start, position - start))
+            start, names = position, set()
+        if position + size > file.size:
+            if name in _MP4_TOP:
+                found.missing_end = _announced(file.size - position, size).replace("header", f"{name.decode()} box")
+            break
+        names.add(name)
+        position += size
+    found.parts.append((start, file.size - start))
+    if not found.missing_end and b"moov" not in names:
+        found.missing_end = "its index (the moov box) is not there"
+    return found
+
+
+def _matroska(file: Ranges) -> Structure:
+    """EBML elements. Segments and clusters of unknown size, as live recordings have them, are entered."""
+    found, position, start = Structure(), 0, 0
+    while position < file.size:
+        element = _ebml_element(file, position)
+        if element is None:
+            break
+        name, size, head_bytes = element
+        if name == _EBML and position:
+            found.parts.append((start, position - start))
+            start = position
+        if name in (_SEGMENT, _CLUSTER) and size is None:
+            position += head_bytes
+            continue
+        if size is None:
+            break
+        if position + head_bytes + size > file.size:
+            found.missing_end = _announced(file.size - position - head_bytes, size)
+            break
+        position += head_bytes + size
+    found.parts.append((start, file.size - start))
+    return found
+
+
+def _ebml_element(file: Ranges, position: int) -> tuple[int, int | None, int] | None:
+    """(identity, size or None if unknown, bytes of both); None where there is no element."""
+    head = file.at(position, 12)
+    if not head or not head[0]:
+        return None
+    name_bytes = 9 - head[0].bit_length()
+    if name_bytes > 4 or len(head) <= name_bytes or not head[name_bytes]:
+        return None
+    size_bytes = 9 - head[name_bytes].bit_length()
+    value = int.from_bytes(head[name_bytes : name_bytes + size_bytes], "big") & ((1 << 7 * size_bytes) - 1)
+    size = None if value == (1 << 7 * size_bytes) - 1 else value
+    return int.from_bytes(head[:name_bytes], "big"), size, name_bytes + size_bytes
+
+
+def _asf(file: Ranges) -> str:
+    """The header object states the size of the file, unless it was written while broadcasting."""
+    header = file.at(0, min(file.size, 1 << 20))
+    place = header.find(_ASF_FILE_PROPERTIES)
+    if place < 0 or len(header) < place + 104:
+        return "" if place < 0 else "its header is incomplete"
+    size = int.from_bytes(header[place + 40 : place + 48], "little")
+    is_broadcast = int.from_bytes(header[place + 88 : place + 92], "little") & _ASF_IS_BROADCAST
+    return _announced(file.size, size) if size > file.size and not is_broadcast else ""
+
+
+def _avi(file: Ranges) -> str:
+    position = 0
+    while len(head := file.at(position, 8)) == 8 and head[:4] == b"RIFF":
+        size = int.from_bytes(head[4:], "little")
+        if size in (0, 0xFFFFFFFF):
+            return ""
+        if position + 8 + size > file.size + 1:
+            return _announced(file.size - position - 8, size)
+        position += 8 + size + size % 2
+    return ""
+
+
+def _caf(file: Ranges) -> str:
+    position = 8
+    while len(head := file.at(position, 12)) == 12:
+        size = int.from_bytes(head[4:], "big", signed=True)
+        if size < 0:
+            return ""  # the samples, up to the end of the file
+        if position + 12 + size > file.size:
+            return _announced(file.size - position - 12, size)
+        position += 12 + size
+    return ""
