@@ -21,8 +21,8 @@ from mt3core.errors import AudioError
 # Formats that are recognised by their content. Not among them: playlists and scripts, which open other files, text,
 # pictures, and formats that FFmpeg suspects in any noise. Sequences of frames (mp3, aac, ac3) are found by `frames`.
 FORMATS = (
-    "aiff,amr,amrnb,amrwb,ape,asf,asf_o,au,avi,bonk,caf,dsf,dts,dtshd,dv,flac,flv,gxf,iff,ircam,ivf,kux,live_flv,"
-    "loas,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mlp,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nsv,nut,oga,ogg,oma,osq,qcp,"
+    "aiff,amr,amrnb,amrwb,ape,asf,asf_o,au,avi,bonk,caf,dsf,dts,dtshd,dv,flac,flv,gxf,iff,ircam,kux,live_flv,"
+    "loas,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mlp,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nsv,oga,ogg,oma,osq,qcp,"
     "qoa,rka,rm,shn,sox,spdif,tak,truehd,tta,voc,vqf,w64,wav,wsd,wtv,wv,xwma"
 )
 # Containers with a clock of their own. Elsewhere FFmpeg counts frames, and a jump means nothing.
@@ -37,7 +37,6 @@ _CLOCKED = {
     "mpeg",
     "mpegts",
     "mxf",
-    "nut",
     "ogg",
     "rm",
     "wtv",
@@ -124,6 +123,9 @@ def open_with_av(
         stream = _choose(name, container, track, remarks)
         context = stream.codec_context
         context.options = {"err_detect": "crccheck"}
+        if context.name == "alac" and container.format.name == "caf":
+            # Its last packet already is as short as the sound; FFmpeg cuts the difference off once more.
+            context.options["flags2"] = "+skip_manual"
         info = AudioInfo(
             duration_seconds=_duration(container, stream),
             sample_rate_hz=context.sample_rate,
@@ -325,6 +327,11 @@ class _Decoding:
         return min([*starts, start])
 
     def _end(self) -> Iterator[np.ndarray | RateChange]:
+        if self.pending and not self.now:
+            raise AudioError(
+                f"{self.audio.name} has audio ({self.audio.stream.codec_context.name}) that cannot be decoded.",
+                "Convert it to WAV, FLAC or MP3 with the program that made it.",
+            )
         pending = self.pending if self.pending > 1e-6 else 0.0
         stated = self._stated_seconds()
         tolerance = _STATED_TOLERANCE_SECONDS + 2 * self.last_samples / self.rate_hz

@@ -1,4 +1,4 @@
-"""The outermost structure of containers (MP4, Matroska, ASF, AVI, CAF, FLAC): what their sizes say about a missing end.
+"""The outermost structure of containers: what their sizes say about a missing end, and where a second file begins.
 
 FFmpeg reads as far as there is something to read. Whether that is the whole is seen here: every element states its
 size, and a file whose last element reaches beyond its end was cut off.
@@ -18,6 +18,9 @@ _EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
 _MP4_TOP = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"uuid", b"moof", b"styp", b"sidx", b"mfra"}
 _FLAC_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
 _SEARCH_BYTES = 1 << 22
+_TS_BYTES = 188
+_TAIL_BYTES = 1 << 19  # of broadcast streams, in which the last sound must begin
+_PES_SOUND = {0xBD, *range(0xC0, 0xE0)}  # private stream 1 (AC-3, DTS) and MPEG audio
 
 
 @dataclass
@@ -33,7 +36,8 @@ def structure_of(file: Ranges, is_quick: bool = False) -> Structure | None:
     start = file.at(0, 64)
     if is_quick:
         is_matroska = int.from_bytes(start[:4], "big") == _EBML
-        return Structure() if start[4:8] in _MP4_TOP or is_matroska or start[:16] == _ASF_HEADER else None
+        is_known = start[4:8] in _MP4_TOP or is_matroska or start[:16] == _ASF_HEADER or _is_transport_stream(file)
+        return Structure() if is_known else None
     if start[4:8] in _MP4_TOP:
         return _mp4(file)
     if int.from_bytes(start[:4], "big") == _EBML:
@@ -44,6 +48,12 @@ def structure_of(file: Ranges, is_quick: bool = False) -> Structure | None:
         return Structure([(0, file.size)], _avi(file))
     if start[:4] == b"caff":
         return Structure([(0, file.size)], _caf(file))
+    if start[:3] == b"FLV":
+        return Structure([(0, file.size)], _flv(file))
+    if _is_transport_stream(file):
+        return Structure([(0, file.size)], _transport_stream(file))
+    if start[:4] == b"\0\0\1\xba":
+        return Structure([(0, file.size)], _program_stream(file))
     return None
 
 
@@ -56,6 +66,19 @@ def flac_parts(file: Ranges) -> list[tuple[int, int]]:
         position += max(1, len(data) - 7) if position + len(data) < file.size else len(data)
     starts = list(dict.fromkeys(starts))
     return [(start, end - start) for start, end in zip(starts, [*starts[1:], file.size], strict=True)]
+
+
+def flac_missing_end(file: Ranges) -> str:
+    """Whether the blocks in front of the frames are all there."""
+    position, is_last = 4, False
+    while not is_last:
+        head = file.at(position, 4)
+        length = int.from_bytes(head[1:], "big")
+        if len(head) < 4 or position + 4 + length >= file.size:
+            return "it ends within its header"
+        is_last = bool(head[0] & 0x80)
+        position += 4 + length
+    return ""
 
 
 def _announced(there: int, size: int) -> str:
@@ -160,3 +183,65 @@ def _caf(file: Ranges) -> str:
             return _announced(file.size - position - 12, size)
         position += 12 + size
     return ""
+
+
+def _flv(file: Ranges) -> str:
+    """Each tag is followed by its size, 11 bytes of header included; the last one shows whether all is there."""
+    tail = file.at(file.size - 4, 4)
+    size = int.from_bytes(tail, "big")
+    place = file.size - 4 - size
+    head = file.at(place, 4) if place >= 9 else b""
+    return "" if head and int.from_bytes(head[1:], "big") + 11 == size else "its last tag is incomplete"
+
+
+def _is_transport_stream(file: Ranges) -> bool:
+    return file.size > 2 * _TS_BYTES and all(file.at(place, 1) == b"G" for place in (0, _TS_BYTES, 2 * _TS_BYTES))
+
+
+def _transport_stream(file: Ranges) -> str:
+    """Packets of 188 bytes; what they carry states its size (PES), which the last of every stream must have."""
+    there = file.size % _TS_BYTES
+    if there and file.at(file.size - there, 1) == b"G":
+        return f"its last packet is incomplete ({there} of {_TS_BYTES} bytes)"
+    end = file.size - there
+    missing: dict[int, int] = {}
+    data = file.at(max(0, end - _TAIL_BYTES // _TS_BYTES * _TS_BYTES), _TAIL_BYTES)
+    for place in range(0, len(data) - _TS_BYTES + 1, _TS_BYTES):
+        packet = data[place : place + _TS_BYTES]
+        if packet[0] != 0x47 or not packet[3] & 0x10:
+            continue
+        identity = (packet[1] & 0x1F) << 8 | packet[2]
+        payload = packet[4 + (1 + packet[4] if packet[3] & 0x20 else 0) :]
+        if packet[1] & 0x40:
+            missing.pop(identity, None)
+            length = int.from_bytes(payload[4:6], "big")
+            if payload[:3] == b"\0\0\1" and len(payload) > 6 and payload[3] in _PES_SOUND and length:
+                missing[identity] = length + 6
+        if identity in missing:
+            missing[identity] -= len(payload)
+    if any(bytes_missing > 0 for bytes_missing in missing.values()):
+        return f"the last {max(missing.values())} bytes of its sound are not there"
+    return ""
+
+
+def _program_stream(file: Ranges) -> str:
+    """Packets that state their size, from some place in the last bytes on."""
+    start = max(0, file.size - _TAIL_BYTES)
+    data = file.at(start, _TAIL_BYTES)
+    position = data.find(b"\0\0\1\xba")
+    while position >= 0 and position + 6 <= len(data):
+        if data[position : position + 3] != b"\0\0\1":
+            return ""
+        code = data[position + 3]
+        if code == 0xB9:  # the end code
+            return ""
+        if code == 0xBA:
+            is_mpeg2 = data[position + 4] >> 6 == 1
+            stuffing = data[position + 13] & 7 if is_mpeg2 and position + 13 < len(data) else 0
+            position += 14 + stuffing if is_mpeg2 else 12
+            continue
+        size = 6 + int.from_bytes(data[position + 4 : position + 6], "big")
+        if position + size > len(data):
+            return f"its last packet is incomplete ({len(data) - position} of {size} bytes)"
+        position += size
+    return "its last packet is incomplete" if 0 <= position < len(data) else ""

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
+import av
 import numpy as np
 import soundfile
 
-from mt3core.audio.av_reader import Lost, open_with_av
-from mt3core.audio.containers import flac_parts, structure_of
+from mt3core.audio.av_reader import Lost, audio_streams, open_with_av
+from mt3core.audio.containers import Structure, flac_missing_end, flac_parts, structure_of
 from mt3core.audio.frames import find_frames, scan_frames
 from mt3core.audio.ogg import scan_ogg
 from mt3core.audio.source import Ranges, Source
@@ -118,30 +119,19 @@ def _plan(reader: _Reader) -> _Plan:
     if start[:5] == b"OggS\0":
         return reader.ogg(file)
     structure = structure_of(file)
-    if structure is not None and reader.with_soundfile(file):
-        return reader.plan
     if structure is not None:
-        reader.plan.missing_end = structure.missing_end
-        if len(structure.parts) > 1:
-            reader.plan.remarks.append(f"It is {len(structure.parts)} recordings joined; all were read.")
-        for begin, length in structure.parts:
-            reader.add_av(file if length == file.size else file.cut(begin, length))
-        return reader.plan
-    if (frames := find_frames(file)) is not None:
+        return reader.container(file, structure)
+    frames = find_frames(file, start_bytes=0)
+    if frames is not None:
         return reader.frames(file, *frames)
     found = _STARTS.search(file.at(0, _LEADING_BYTES))
     if found is not None and found.start():
-        rest = file.cut(found.start())
-        if not start.startswith(b"ID3"):
-            reader.plan.remarks.append(f"{found.start()} bytes in front of it that are no audio were passed over.")
-        if found[0][:1] == b"R" and reader.wav(rest):
-            return reader.plan
-        if found[0][:4] == b"fLaC":
-            return reader.flac(rest)
-        if found[0][:4] == b"OggS":
-            return reader.ogg(rest)
-    if not reader.with_soundfile(file):
-        reader.add_av(file)
+        return reader.behind_junk(file, found)
+    if reader.with_soundfile(file):
+        return reader.plan
+    if not reader.is_known_to_ffmpeg(file) and (frames := find_frames(file)) is not None:
+        return reader.frames(file, *frames)
+    reader.add_av(file)
     return reader.plan
 
 
@@ -171,6 +161,7 @@ class _Reader:
         parts = flac_parts(file)
         if len(parts) > 1:
             self.plan.remarks.append(f"It is {len(parts)} recordings joined; all were read.")
+        self.plan.missing_end = flac_missing_end(file.cut(parts[-1][0]))
         for start, length in parts:
             content = file if len(parts) == 1 else file.cut(start, length)
             counts = int.from_bytes(content.at(18, 8), "big")  # rate (20 bits), channels, depth, samples (36)
@@ -200,6 +191,35 @@ class _Reader:
             else:
                 self.add_av(content, "ogg", link.seconds, damage and which + damage)
         return self.plan
+
+    def container(self, file: Ranges, structure: Structure) -> _Plan:
+        self.plan.missing_end = structure.missing_end
+        if self.with_soundfile(file):
+            return self.plan
+        if len(structure.parts) > 1:
+            self.plan.remarks.append(f"It is {len(structure.parts)} recordings joined; all were read.")
+        for begin, length in structure.parts:
+            self.add_av(file if length == file.size else file.cut(begin, length))
+        return self.plan
+
+    def behind_junk(self, file: Ranges, found: re.Match[bytes]) -> _Plan:
+        """A file whose real beginning is not at its first byte."""
+        rest, name = file.cut(found.start()), found[0][:4]
+        if file.at(0, 3) != b"ID3":
+            self.plan.remarks.append(f"{found.start()} bytes in front of it that are no audio were passed over.")
+        if name == b"fLaC":
+            return self.flac(rest)
+        if name == b"OggS":
+            return self.ogg(rest)
+        if not self.wav(rest):
+            self.add_av(rest)
+        return self.plan
+
+    def is_known_to_ffmpeg(self, file: Ranges) -> bool:
+        try:
+            return audio_streams(file) > 0
+        except (av.FFmpegError, ValueError):
+            return False
 
     def frames(self, file: Ranges, codec: str, start: int) -> _Plan:
         scan = scan_frames(file, codec, start)

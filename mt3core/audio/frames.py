@@ -141,14 +141,17 @@ class FrameScan:
     remarks: list[str] = field(default_factory=list)
 
 
-def find_frames(file: Ranges, searched_bytes: int = _SEARCHED_BYTES) -> tuple[str, int] | None:
-    """The codec (mp3, aac or ac3) and the place of the first frame; None if this is no sequence of frames."""
+def find_frames(file: Ranges, start_bytes: int = _SEARCHED_BYTES) -> tuple[str, int] | None:
+    """The codec (mp3, aac or ac3) and the place of the first frame: behind tags and at most so many other bytes.
+
+    None if this is no sequence of frames.
+    """
     start = 0
     while (length := _tag_bytes(file.at(start, 32))) > 0:
         start += length
-    data = file.at(start, searched_bytes)
+    data = file.at(start, start_bytes + 2)
     for match in _SYNC.finditer(data):
-        header = data[match.start() : match.start() + HEADER_BYTES]
+        header = file.at(start + match.start(), HEADER_BYTES)
         if len(header) < HEADER_BYTES:
             break
         for codec, parse in _PARSERS.items():
@@ -202,6 +205,7 @@ class _Scanner:
         self.seconds = 0.0
         self.junk: list[tuple[float, int]] = []
         self.after_count = 0  # where the frames go on after one that only holds a count
+        self.last_size = 0  # of the last frame counted, 0 if there is none in this sequence
 
     def run(self, start: int) -> FrameScan:
         if start and not self._is_tags(0, start):
@@ -210,9 +214,12 @@ class _Scanner:
         while position is not None:
             self.after_count = 0
             end = self._frames_from(position)
+            inside = None if self.after_count else self._start_inside_last(end)
+            if inside is not None:
+                end = self._drop_last(end)
             if end > position:
                 self.scan.pieces.append((position, end - position))
-            position = self.after_count or self._next_start(end)
+            position = self.after_count or inside or self._next_start(end)
         self._conclude()
         return self.scan
 
@@ -220,8 +227,9 @@ class _Scanner:
         """Counts the frames that follow one another; returns where the last of them ends."""
         parse, file_size = self.parse, self.file.size
         known: dict[bytes, Frame | None] = {}
+        self.last_size = 0
         header_bytes = 4 if self.scan.codec == "mp3" else HEADER_BYTES
-        buffer, offset = b"", 0
+        buffer, offset, size = b"", 0, 0
         recording = self.recordings[-1] if self.recordings else None
         key = None
         while True:
@@ -233,7 +241,9 @@ class _Scanner:
                 frame = parse(header) if len(header) == header_bytes else None
                 known[header] = frame
             if frame is None:
+                self.last_size = size if key is not None else 0
                 return position
+            last_size = size
             size, samples, rate_hz, frame_key, count_at = frame
             if position + size > file_size:
                 if key in (None, frame_key) and self.number:
@@ -244,6 +254,7 @@ class _Scanner:
             is_count = counted in (b"Xing", b"Info") or (count_at and buffer[offset + 36 : offset + 40] == b"VBRI")
             if is_count or frame_key != key or recording is None:
                 if key is not None and frame_key != key and not _is_chain(self.file, position, parse):
+                    self.last_size = last_size
                     return position
                 if recording is None or is_count or rate_hz != recording.rate_hz:
                     recording = _Recording(self.number, self.seconds, rate_hz, samples)
@@ -262,6 +273,26 @@ class _Scanner:
                 self.seconds += samples / rate_hz
             position += size
             offset += size
+
+    def _start_inside_last(self, end: int) -> int | None:
+        """Where another recording starts within the last frame, of which the rest was then cut off."""
+        if not self.last_size or end >= self.file.size:
+            return None
+        data = self.file.at(end - self.last_size, self.last_size + HEADER_BYTES - 1)
+        place = data[: self.last_size + 2].find(b"ID3", 4)
+        if place > 0 and _tag_bytes(self.file.at(end - self.last_size + place, 32)):
+            return self._next_start(end - self.last_size + place)
+        return self._search(data[4:], end - self.last_size + 4, _CHAIN)
+
+    def _drop_last(self, end: int) -> int:
+        recording = self.recordings[-1]
+        recording.frames -= 1
+        recording.frame_bytes -= self.last_size
+        self.number -= 1
+        self.seconds -= recording.frame_samples / recording.rate_hz
+        if not recording.counted_frames:
+            self.scan.missing_end = f"a recording in it is cut off within a frame at {seconds_text(self.seconds)}"
+        return end - self.last_size
 
     def _next_start(self, end: int) -> int | None:
         """Where the frames go on after a tag or other bytes between; None at the end of the file."""
@@ -291,11 +322,11 @@ class _Scanner:
         after = self.file.at(position + zeros, 32)
         return not after or bool(_tag_bytes(after)) or position > end
 
-    def _search(self, data: bytes, position: int) -> int | None:
+    def _search(self, data: bytes, position: int, chain: int = 2) -> int | None:
         for match in _SYNC.finditer(data):
             header = data[match.start() : match.start() + HEADER_BYTES]
             is_header = len(header) == HEADER_BYTES and self.parse(header) is not None
-            if is_header and _is_chain(self.file, position + match.start(), self.parse, 2):
+            if is_header and _is_chain(self.file, position + match.start(), self.parse, chain):
                 return position + match.start()
         return None
 
