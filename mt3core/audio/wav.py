@@ -134,7 +134,7 @@ def _examine(file: Ranges, start: int, chunks: _Chunks) -> tuple[WavPart, int]:
                 f"Its header announces {chunks.data_size} bytes of sound, but {there} are there; all were read"
                 f" ({seconds(there):.2f} s)."
             )
-        elif rest_start < next_start and file.at(rest_start, 1 << 16).strip(b"\0"):
+        elif rest_start < next_start and not _is_tag_or_padding(file.at(rest_start, 1 << 16)):
             remarks.append(f"{next_start - rest_start} bytes behind its end were passed over.")
     is_changed = size != chunks.data_size
     if is_changed and not missing_end:
@@ -174,11 +174,18 @@ def _goes_on(file: Ranges, end: int, start: int, chunks: _Chunks) -> bool:
     """Whether what follows the samples is more of them: the size of the samples is then too small."""
     rest = file.size - end
     tail = file.at(end, _SMALL_REST_BYTES)
-    if rest < 16 or tail[:3] in (b"TAG", b"ID3") or tail[:8] == b"APETAGEX" or _next_wav(file, end) < file.size:
+    if rest < 16 or _is_tag(tail) or _next_wav(file, end) < file.size:
         return False
-    is_padding = not tail.strip(b"\0")
     is_behind_all = start + 8 + chunks.riff_size in (end, end + 1)
-    return rest > _SMALL_REST_BYTES or not (is_padding or is_behind_all)
+    return rest > _SMALL_REST_BYTES or not (_is_tag_or_padding(tail) or is_behind_all)
+
+
+def _is_tag(data: bytes) -> bool:
+    return data[:3] in (b"TAG", b"ID3") or data[:8] == b"APETAGEX"
+
+
+def _is_tag_or_padding(data: bytes) -> bool:
+    return _is_tag(data) or not data.strip(b"\0")
 
 
 def _is_chunk(file: Ranges, position: int, chunks: _Chunks) -> bool:

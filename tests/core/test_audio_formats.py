@@ -9,7 +9,7 @@ import tempfile
 import numpy as np
 import pytest
 import soundfile
-from audio_files import encode, tone
+from audio_files import encode, lag_seconds, tone
 from refused import assert_refused
 
 from mt3core.audio.load import audio_problem, load_audio, probe_audio, read_audio
@@ -84,17 +84,6 @@ def made(tmp_path_factory):
         return path
 
     return make
-
-
-def lag_seconds(samples, expected):
-    """How much later than expected the sound is, and how alike it is, from the middle of both."""
-    middle, length = len(expected) // 2, 4000
-    part = samples[middle : middle + length]
-    lags = np.arange(-1500, 1500)
-    near = [expected[middle - lag : middle - lag + length] for lag in lags]
-    alike = np.array([np.dot(part, one) / np.linalg.norm(part) / np.linalg.norm(one) for one in near])
-    best = int(np.argmax(alike))
-    return lags[best] / 16000, alike[best]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -15,6 +15,17 @@ def tone(seconds, rate_hz=48000, frequency_hz=440.0, channels=1):
     return np.repeat(mono[:, None], channels, axis=1).astype(np.float32)
 
 
+def lag_seconds(samples, expected):
+    """How much later than expected the sound is, and how alike it is, from the middle of both at 16 kHz."""
+    middle, length = len(expected) // 2, 4000
+    part = samples[middle : middle + length]
+    lags = np.arange(-1500, 1500)
+    near = [expected[middle - lag : middle - lag + length] for lag in lags]
+    alike = np.array([np.dot(part, one) / np.linalg.norm(part) / np.linalg.norm(one) for one in near])
+    best = int(np.argmax(alike))
+    return lags[best] / 16000, alike[best]
+
+
 def encode(
     path,
     samples,
@@ -39,7 +50,7 @@ def encode(
     with av.open(str(path), "w", format=container, options=options or {}) as output:
         video = None
         if video_seconds:
-            video = output.add_stream("mpeg4", rate=10)
+            video = output.add_stream({"webm": "libvpx", "flv": "flv"}.get(container, "mpeg4"), rate=10)
             video.width, video.height, video.pix_fmt = 32, 32, "yuv420p"
         streams = []
         for number, track in enumerate(tracks):
