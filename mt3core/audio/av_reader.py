@@ -54,6 +54,21 @@ _DRIFT_SECONDS = 0.050
 _OGG_GAP_SECONDS = 0.050  # the time of a page of Vorbis is only known to about a quarter of a block
 _STATED_TOLERANCE_SECONDS = 0.1
 _MOST_READ_ERRORS = 8
+# Codecs whose every packet gives sound: one without any was damaged, though no error is reported.
+_SOUND_IN_EVERY_PACKET = {
+    "aac",
+    "ac3",
+    "alac",
+    "amrnb",
+    "eac3",
+    "flac",
+    "mp2",
+    "mp3",
+    "mp3float",
+    "opus",
+    "tta",
+    "wavpack",
+}
 
 _SCALES = {"u1": 1 << 7, "i2": 1 << 15, "i4": 1 << 31, "i8": 1 << 63}
 _TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
@@ -208,12 +223,14 @@ class _Decoding:
         self.format = audio._format
         self.least_gap = _OGG_GAP_SECONDS if self.format == "ogg" else _GAP_SECONDS
         self.is_clocked, self.is_broadcast = self.format in _CLOCKED, self.format in _BROADCAST
+        self.gives_sound = self.stream.codec_context.name in _SOUND_IN_EVERY_PACKET
         self.rate_hz = float(audio.info.sample_rate_hz)
         self.written_seconds = 0.0  # of parts with another rate
         self.written = 0  # samples at the present rate
         self.origin: float | None = None  # the timestamp of the first sample, in seconds
         self.previous_end: float | None = None
         self.pending = 0.0  # seconds of packets that did not decode, since the last frame
+        self.without_sound = 0.0  # the same of packets that gave nothing, which is right for the last ones
         self.last_samples = 0
         self.gaps: list[tuple[float, float]] = []
         self.skipped_at_start = 0
@@ -237,7 +254,10 @@ class _Decoding:
                 continue
             if packet.is_corrupt and packet.size:
                 self.pending += 1e-9  # what is decoded of it counts; the gap behind it shows what is lost
+            if not frames and packet.size and self.now and not packet.is_discard and self.gives_sound:
+                self.without_sound += self._seconds(packet)
             for frame in frames:
+                self.pending, self.without_sound = self.pending + self.without_sound, 0.0
                 yield from self._frame(frame)
         yield from self._end()
 
@@ -258,12 +278,19 @@ class _Decoding:
                 if errors > _MOST_READ_ERRORS:
                     return
 
+    def _seconds(self, packet: Any) -> float:
+        """How much a packet should have given; by the last one if the container only counts milliseconds."""
+        is_exact = packet.duration and packet.time_base and packet.time_base.denominator > 1000
+        if is_exact or (packet.duration and not self.last_samples):
+            return float(packet.duration * packet.time_base)
+        return self.last_samples / self.rate_hz or 1e-9
+
     def _failed(self, packet: Any) -> None:
-        length = float(packet.duration * packet.time_base) if packet.duration and packet.time_base else 0.0
         if not self.written and not self.buffer and self.is_broadcast:
             self.skipped_at_start += 1
             return
-        self.pending += length or self.last_samples / self.rate_hz or 1e-9
+        self.pending += self.without_sound + self._seconds(packet)
+        self.without_sound = 0.0
 
     def _frame(self, frame: Any) -> Iterator[np.ndarray | RateChange]:
         samples = frame.samples
@@ -276,7 +303,8 @@ class _Decoding:
             yield RateChange(self.rate_hz)
         start = float(frame.pts * frame.time_base) if frame.pts is not None and self.is_clocked else None
         gap = self._gap(start) if start is not None else 0.0
-        missing = gap if start is not None else self.pending
+        is_known = start is None or abs(gap - self.pending) < self.least_gap
+        missing = self.pending if is_known and self.pending > 1e-6 else gap
         if missing > 0:
             if self.pending or self.format == "flac":  # whose frames count samples: a jump is a loss
                 self.lost.add(self.now, missing)
@@ -327,16 +355,16 @@ class _Decoding:
         return min([*starts, start])
 
     def _end(self) -> Iterator[np.ndarray | RateChange]:
-        if self.pending and not self.now:
-            raise AudioError(
-                f"{self.audio.name} has audio ({self.audio.stream.codec_context.name}) that cannot be decoded.",
-                "Convert it to WAV, FLAC or MP3 with the program that made it.",
-            )
         pending = self.pending if self.pending > 1e-6 else 0.0
         stated = self._stated_seconds()
         tolerance = _STATED_TOLERANCE_SECONDS + 2 * self.last_samples / self.rate_hz
         if stated is not None and self.now + pending < stated - tolerance:
             self.lost.missing_end = f"it ends at {self.now:.1f} s of {stated:.1f} s"
+        elif self.pending and not self.now:
+            raise AudioError(
+                f"{self.audio.name} has audio ({self.audio.stream.codec_context.name}) that cannot be decoded.",
+                "Convert it to WAV, FLAC or MP3 with the program that made it.",
+            )
         elif self.pending and not self.lost.missing_end:
             self.lost.add(self.now, pending)
             yield from self._silence(round(pending * self.rate_hz))

@@ -168,8 +168,10 @@ def _is_chain(file: Ranges, position: int, parse: Parser, wanted: int = _CHAIN) 
         if not header or (done and _tag_bytes(header)):
             return done > 0
         frame = parse(header) if len(header) >= HEADER_BYTES else None
-        if frame is None or key not in (None, frame.key) or position + frame.size > file.size:
+        if frame is None or key not in (None, frame.key):
             return False
+        if position + frame.size > file.size:
+            return done > 0  # cut off
         key, position, done = frame.key, position + frame.size, done + 1
     return True
 

@@ -1,0 +1,211 @@
+"""Truncated and damaged files: refused with the amount and the place, or read with silence there when that is asked."""
+
+import subprocess
+import sys
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from audio_files import encode, lag_seconds, tone
+from refused import assert_refused
+
+from mt3core.audio.load import load_audio, probe_audio, read_audio
+from mt3core.errors import AudioError, UsageError
+
+pytestmark = pytest.mark.unit
+
+# name, codec, container, rate, options: all say somewhere how long they are, or how long their last part is
+STATING = [
+    ("a.mp3", "libmp3lame", "mp3", 44100, {}),
+    ("a.m4a", "aac", "ipod", 44100, {}),
+    ("front.mp4", "aac", "mp4", 44100, {"movflags": "faststart"}),
+    ("fragmented.mp4", "aac", "mp4", 44100, {"movflags": "frag_keyframe+empty_moov", "frag_duration": "500000"}),
+    ("alac.mov", "alac", "mov", 44100, {}),
+    ("a.opus", "libopus", "ogg", 48000, {}),
+    ("flac.oga", "flac", "oga", 44100, {}),
+    ("a.webm", "libopus", "webm", 48000, {}),
+    ("a.mkv", "flac", "matroska", 44100, {}),
+    ("a.wma", "wmav2", "asf", 44100, {}),
+    ("a.flac", "flac", "flac", 44100, {}),
+    ("a.wv", "wavpack", "wv", 44100, {}),
+    ("a.tta", "tta", "tta", 44100, {}),
+    ("aac.flv", "aac", "flv", 44100, {}),
+    ("mp3.avi", "libmp3lame", "avi", 44100, {}),
+    ("alac.caf", "alac", "caf", 44100, {}),
+    ("pcm.caf", "pcm_s16be", "caf", 44100, {}),
+    ("a.aac", "aac", "adts", 44100, {}),
+    ("mp3.wav", "libmp3lame", "wav", 44100, {}),
+    ("a.aiff", "pcm_s16be", "aiff", 44100, {}),
+    ("a.ts", "ac3", "mpegts", 48000, {}),
+]
+
+
+def noise(seconds, rate_hz):
+    return np.random.default_rng(0).uniform(-0.5, 0.5, (round(seconds * rate_hz), 1)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("name", "codec", "container", "rate_hz", "options"), STATING)
+def test_no_prefix_passes_for_the_whole(tmp_path, name, codec, container, rate_hz, options, capfd):
+    path = encode(tmp_path / name, noise(4.0, rate_hz), rate_hz, codec, container, options=options)
+    whole = load_audio(path)
+    assert len(whole) == pytest.approx(64000, abs=1000)
+    data = path.read_bytes()
+    for kept in (0.02, 0.11, 0.3, 0.5, 0.77, 0.9, 0.97):
+        path.write_bytes(data[: int(len(data) * kept)])
+        with pytest.raises(AudioError, match="truncated or damaged") as caught:
+            load_audio(path)
+        assert str(path) in str(caught.value)
+        assert "--damaged keep" in caught.value.next_step
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["a.mp3", "a.webm", "a.flac", "a.opus", "front.mp4", "a.aiff"])
+def test_what_is_there_of_a_truncated_file_can_be_kept(tmp_path, name):
+    _, codec, container, rate_hz, options = next(kind for kind in STATING if kind[0] == name)
+    path = encode(tmp_path / name, noise(4.0, rate_hz), rate_hz, codec, container, options=options)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * 0.6)])
+    loaded = read_audio(path, damaged="keep")
+    assert len(loaded.samples) / 16000 == pytest.approx(2.4, abs=0.5)
+    assert any(remark.startswith("It is truncated: ") for remark in loaded.remarks)
+    assert probe_audio(path, damaged="keep").channels == 1
+
+
+def corrupt_packet(path, second):
+    """Overwrites the packet that sounds at a second with bytes that do not decode."""
+    with av.open(str(path)) as container:
+        for packet in container.demux(audio=0):
+            if packet.pts is not None and float(packet.pts * packet.time_base) >= second:
+                place, size, raw = packet.pos, packet.size, bytes(packet)
+                break
+    data = bytearray(path.read_bytes())
+    place = data.index(raw, max(0, place))
+    data[place : place + size] = b"\xff" * size
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "container", "rate_hz", "most_lost"),
+    [
+        ("a.m4a", "aac", "ipod", 44100, 0.08),
+        ("a.mkv", "aac", "matroska", 44100, 0.08),
+        ("a.mkv", "flac", "matroska", 44100, 0.15),
+        ("a.flac", "flac", "flac", 44100, 0.25),
+        ("a.caf", "alac", "caf", 44100, 0.2),
+        ("a.mov", "alac", "mov", 44100, 0.2),
+        ("a.tta", "tta", "tta", 44100, 1.1),
+    ],
+)
+def test_damaged_frames(tmp_path, name, codec, container, rate_hz, most_lost, capfd):
+    path = encode(tmp_path / name, tone(4.0, rate_hz), rate_hz, codec, container)
+    whole = load_audio(path)
+    corrupt_packet(path, 1.2)
+    with pytest.raises(AudioError, match=r"truncated or damaged: [\d.]+ s at [012]\.\d+ s cannot be decoded") as caught:
+        load_audio(path)
+    assert "--damaged keep" in caught.value.next_step
+    kept = read_audio(path, damaged="keep")
+    (remark,) = kept.remarks
+    assert remark.startswith("It is damaged: ")
+    assert remark.endswith("could not be decoded; silence stands there.")
+    # Silence of the same length: all that follows keeps its time.
+    assert len(kept.samples) == pytest.approx(len(whole), abs=20)
+    lag, alike = lag_seconds(kept.samples[48000:], whole[48000:])
+    assert lag == 0
+    assert alike > 0.99
+    different = np.flatnonzero(np.abs(kept.samples - whole) > 0.05) / 16000
+    assert 1.2 - most_lost < different.min() < 1.2 + most_lost
+    assert different.max() - different.min() < most_lost
+    assert capfd.readouterr() == ("", "")
+
+
+def test_wavpack_with_a_damaged_block(tmp_path):
+    """FFmpeg does not find the next block."""
+    path = encode(tmp_path / "a.wv", tone(4.0, 44100), 44100, "wavpack", "wv")
+    corrupt_packet(path, 1.2)
+    assert_refused(path, r"truncated or damaged: reading fails after 2\.00 s")
+    assert len(load_audio(path, damaged="keep")) == pytest.approx(32000, abs=10)
+
+
+@pytest.mark.parametrize("xing", ["1", "0"])
+def test_mp3_with_overwritten_frames(tmp_path, xing):
+    """The decoder would go on with what follows, 0.26 s too early."""
+    options = {"write_xing": xing}
+    path = encode(tmp_path / "a.mp3", tone(6.0, 44100), 44100, "libmp3lame", options=options, bit_rate=128_000)
+    whole = load_audio(path)
+    data = bytearray(path.read_bytes())
+    data[30_000:34_000] = bytes(4000)
+    path.write_bytes(data)
+    assert_refused(path, r"truncated or damaged: 0\.2\d s at 1\.8\d s cannot be decoded")
+    kept = read_audio(path, damaged="keep")
+    assert "It is damaged: 0.2" in kept.remarks[-1]
+    assert len(kept.samples) == pytest.approx(len(whole), abs=1200)
+    lag, alike = lag_seconds(kept.samples, whole)
+    assert abs(lag) < 0.03
+    assert alike > 0.99
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_ogg_with_a_damaged_page(tmp_path, subtype):
+    path = tmp_path / "a.ogg"
+    soundfile.write(path, noise(20.0, 48000)[:, 0], 48000, format="OGG", subtype=subtype)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+    assert_refused(path, "truncated or damaged: .* cannot be decoded|a page after .* has a wrong checksum")
+    kept = read_audio(path, damaged="keep")
+    assert len(kept.samples) / 16000 == pytest.approx(20.0, abs=0.15)
+    assert any("It is damaged" in remark for remark in kept.remarks)
+
+
+def test_ogg_with_a_missing_page(tmp_path):
+    path = tmp_path / "a.ogg"
+    soundfile.write(path, noise(20.0, 48000)[:, 0], 48000, format="OGG", subtype="OPUS")
+    data = path.read_bytes()
+    start = data.index(b"OggS", len(data) // 2)
+    path.write_bytes(data[:start] + data[data.index(b"OggS", start + 4) :])
+    assert_refused(path, "truncated or damaged")
+    kept = read_audio(path, damaged="keep")
+    assert len(kept.samples) / 16000 == pytest.approx(20.0, abs=0.15)
+
+
+def test_flac_with_its_end_missing_at_a_frame(tmp_path):
+    """Nothing is damaged then; only the header's count tells."""
+    path = encode(tmp_path / "a.flac", tone(4.0, 44100), 44100, "flac", "flac")
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(audio=0) if packet.size]
+    path.write_bytes(path.read_bytes()[: places[len(places) // 2]])
+    assert_refused(path, r"it ends at 2\.\d s of 4\.0 s")
+
+
+def test_a_container_that_reading_cannot_get_through(tmp_path):
+    path = encode(tmp_path / "a.m4a", tone(4.0, 44100), 44100, "aac", "ipod")
+    data = path.read_bytes()
+    place = data.index(b"stsz") + 12  # sizes of the packets: now all of them lie far outside
+    path.write_bytes(data[:place] + b"\x7f\xff\xff\xff" * 60 + data[place + 240 :])
+    with pytest.raises(AudioError):
+        load_audio(path)
+
+
+def test_damaged_takes_two_words():
+    for word in ("skip", "", None, True):
+        with pytest.raises(UsageError, match='Use "refuse" or "keep"'):
+            load_audio(b"RIFF", damaged=word)
+
+
+def test_no_library_writes_to_the_terminal(tmp_path):
+    """In a process of its own, since libraries write past Python's streams."""
+    files = []
+    for name, codec, container, rate_hz, options in STATING:
+        path = encode(tmp_path / name, tone(2.0, rate_hz), rate_hz, codec, container, options=options)
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2 : len(data) // 2 + 700] = b"\xff" * 700
+        path.write_bytes(data[: len(data) * 9 // 10])
+        files.append(str(path))
+    program = (
+        "import sys\nfrom mt3core.audio.load import audio_problem, load_audio, probe_audio\n"
+        "for name in sys.argv[1:]:\n for read in (probe_audio, load_audio, audio_problem):\n"
+        "  try: read(name)\n  except Exception: pass\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *files], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
