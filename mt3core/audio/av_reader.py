@@ -7,6 +7,7 @@ become silence of the same length, so that everything after them keeps its time.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +24,7 @@ from mt3core.errors import AudioError
 FORMATS = (
     "aiff,amr,amrnb,amrwb,ape,asf,asf_o,au,avi,bonk,caf,dsf,dts,dtshd,dv,flac,flv,gxf,iff,ircam,kux,live_flv,"
     "loas,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mlp,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nsv,oga,ogg,oma,osq,qcp,"
-    "qoa,rka,rm,shn,sox,spdif,tak,truehd,tta,voc,vqf,w64,wav,wsd,wtv,wv,xwma"
+    "qoa,rka,rm,shn,sox,tak,truehd,tta,voc,vqf,w64,wav,wsd,wtv,wv,xwma"
 )
 # Containers with a clock of their own. Elsewhere FFmpeg counts frames, and a jump means nothing.
 _CLOCKED = {
@@ -53,6 +54,7 @@ _JUMP_SECONDS = 0.005  # of one frame to the next; a slow drift is only followed
 _DRIFT_SECONDS = 0.050
 _OGG_GAP_SECONDS = 0.050  # the time of a page of Vorbis is only known to about a quarter of a block
 _STATED_TOLERANCE_SECONDS = 0.1
+_BEYOND_STATED_SECONDS = 5.0  # a gap that leads further past the stated length is a wrong timestamp
 _MOST_READ_ERRORS = 8
 # Codecs whose every packet gives sound: one without any was damaged, though no error is reported.
 _SOUND_IN_EVERY_PACKET = {
@@ -225,6 +227,8 @@ class _Decoding:
         self.is_clocked, self.is_broadcast = self.format in _CLOCKED, self.format in _BROADCAST
         self.gives_sound = self.stream.codec_context.name in _SOUND_IN_EVERY_PACKET
         self.rate_hz = float(audio.info.sample_rate_hz)
+        stated = audio.container.duration if self.format in _STATING else None
+        self.latest = stated / av.time_base + _BEYOND_STATED_SECONDS if stated else math.inf
         self.written_seconds = 0.0  # of parts with another rate
         self.written = 0  # samples at the present rate
         self.origin: float | None = None  # the timestamp of the first sample, in seconds
@@ -336,7 +340,7 @@ class _Decoding:
         behind = start - self.origin - self.now
         jump = start - self.previous_end if self.previous_end is not None else 0.0
         is_new_clock = self.is_broadcast and max(-behind, jump) > _LONGEST_BROADCAST_GAP_SECONDS
-        if is_new_clock or behind > _LONGEST_GAP_SECONDS:
+        if is_new_clock or behind > _LONGEST_GAP_SECONDS or self.now + behind > self.latest:
             self.origin = start - self.now - self.pending
             self.audio.remarks.append(f"Its clock jumps at {seconds_text(self.now)}; the sound goes on there at once.")
             return self.pending
