@@ -238,8 +238,8 @@ class _Decoding:
         self.last_samples = 0
         self.gaps: list[tuple[float, float]] = []
         self.skipped_at_start = 0
-        self.buffer: list[np.ndarray] = []
-        self.buffered_values = 0
+        self.block = np.empty((0, 0), np.float32)  # (channels, samples)
+        self.filled = 0
         self.sounds = False
 
     @property
@@ -290,7 +290,7 @@ class _Decoding:
         return self.last_samples / self.rate_hz or 1e-9
 
     def _failed(self, packet: Any) -> None:
-        if not self.written and not self.buffer and self.is_broadcast:
+        if not self.now and self.is_broadcast:
             self.skipped_at_start += 1
             return
         self.pending += self.without_sound + self._seconds(packet)
@@ -316,15 +316,24 @@ class _Decoding:
         elif self.pending:
             self.lost.add(self.now, 0.0)
         self.pending = 0.0
-        values = _values(frame)
-        self.buffer.append(values)
-        self.buffered_values += values.size
+        yield from self._append(frame, samples)
         self.written += samples
         self.last_samples = samples
         if start is not None:
             self.previous_end = start + samples / self.rate_hz
-        if self.buffered_values >= BLOCK_VALUES:
+
+    def _append(self, frame: Any, samples: int) -> Iterator[np.ndarray]:
+        channels = frame.layout.nb_channels
+        if channels != len(self.block) or self.filled + samples > self.block.shape[1]:
             yield from self._flush()
+            self.block = np.empty((channels, max(samples, 1024, BLOCK_VALUES // channels)), np.float32)
+        place = self.block[:, self.filled : self.filled + samples]
+        if frame.format.name == "fltp":  # most codecs: straight into the block
+            for row, plane in zip(place, frame.planes, strict=True):
+                row[:] = np.frombuffer(plane, np.float32, samples)
+        else:
+            place[:] = _values(frame)
+        self.filled += samples
 
     def _gap(self, start: float) -> float:
         """Seconds of silence before a frame with this timestamp."""
@@ -405,15 +414,11 @@ class _Decoding:
             yield np.zeros((min(step, samples - first), channels), np.float32)
 
     def _flush(self) -> Iterator[np.ndarray]:
-        """The frames gathered, as one block for each layout of channels."""
-        gathered, self.buffer, self.buffered_values = self.buffer, [], 0
-        first = 0
-        for last in range(1, len(gathered) + 1):
-            if last == len(gathered) or len(gathered[last]) != len(gathered[first]):
-                block = np.concatenate(gathered[first:last], axis=1).T
-                self.sounds = self.sounds or bool(block.any())
-                yield block
-                first = last
+        if self.filled:
+            block = self.block[:, : self.filled].T
+            self.block, self.filled = np.empty((0, 0), np.float32), 0
+            self.sounds = self.sounds or bool(block.any())
+            yield block
 
 
 def _values(frame: Any) -> np.ndarray:
@@ -425,9 +430,7 @@ def _values(frame: Any) -> np.ndarray:
         values = np.stack(planes) if channels > 1 else planes[0][None]
     else:
         values = np.frombuffer(frame.planes[0], dtype, samples * channels).reshape(samples, channels).T
-    if dtype == "f4":
-        return values if values.base is None else values.copy()
-    if dtype == "f8":
+    if dtype in ("f4", "f8"):
         return values.astype(np.float32)
     middle = 128 if dtype == "u1" else 0
     return ((values.astype(np.float64) - middle) / _SCALES[dtype]).astype(np.float32)
