@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from reliability.kinds import Case, Kind, Reading, Source, digest_of
+from reliability.findings import Found
+from reliability.kinds import Kind, Reading, Source, digest_of
 from reliability.mutations import mend_wav
 
 RATE_HZ = 44_100
@@ -66,7 +66,7 @@ _LOSSLESS = (".wav", ".w64", ".rf64", ".aiff", ".au", ".caf", ".flac", ".oga", "
 
 
 class Audio(Kind):
-    """`load_audio` of whole files, and `mt3 prepare` of a folder with one."""
+    """`read_audio` of whole files, with damage refused and kept, and `mt3 prepare` of a folder with one."""
 
     name = "audio"
 
@@ -85,9 +85,9 @@ class Audio(Kind):
         (folder / INDEX).write_text(json.dumps(index))
 
     def open(self) -> None:
-        from mt3core.audio.load import load_audio, probe_audio
+        from mt3core.audio.load import probe_audio, read_audio
 
-        self._load, self._probe = load_audio, probe_audio
+        self._read_audio, self._probe = read_audio, probe_audio
         index = json.loads((self.folder / INDEX).read_text())
         self.sources = [self._source(name, *says) for name, says in index.items()]
 
@@ -105,21 +105,33 @@ class Audio(Kind):
         )
 
     def read(self, source: Source, data: bytes) -> Reading:
+        from mt3core.errors import AudioError
+
         path = self.place(source.name, data)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        try:
             self._probe(path)
-            samples = self._load(path)
-        return Reading(len(samples), digest_of(samples), tuple(str(one.message) for one in caught))
+            loaded = self._read_audio(path)
+        except AudioError:
+            kept = self._keep_damaged(path)
+            if kept is not None and not kept.remarks:
+                raise Found("wrong acceptance", "refused, but kept as damaged without a word") from None
+            raise
+        return Reading(len(loaded.samples), digest_of(loaded.samples), loaded.remarks)
+
+    def _keep_damaged(self, path: Path) -> Any:
+        """What `--damaged keep` makes of it; None if that refuses, too."""
+        from mt3core.errors import AudioError
+
+        try:
+            return self._read_audio(path, damaged="keep")
+        except AudioError:
+            return None
 
     def command(self, source: Source, data: bytes) -> tuple[list[str], Sequence[Path]] | None:
         folder, out = self.scratch / "pair", self.scratch / "prepared"
         self.place(f"pair/{source.name}", data)
         self.place(f"pair/{Path(source.name).stem}.mid", _PLAIN_MIDI)
         return ["prepare", "folder", str(folder), "--out", str(out), "--processes", "1"], (folder, out)
-
-    def judge(self, case: Case, reading: Reading, whole: Reading) -> str:
-        return super().judge(case, reading, whole)
 
 
 _PLAIN_MIDI = bytes.fromhex("4d546864000000060000000100644d54726b0000000c00903c6064803c4000ff2f00")

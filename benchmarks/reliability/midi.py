@@ -42,9 +42,7 @@ class Midi(Kind):
         path = self.place(source.name, data)
         content = self._read_content(path, drop_empty=False)
         held = content.held()
-        remarks = [str(one) for one in getattr(content, "remarks", ())]
-        if content.unreleased:
-            remarks.append(f"{content.unreleased} notes are never released")
+        remarks = list(content.remarks)
         try:
             self._read_score(path, 60.0)
         except MidiError:  # no notes to play
