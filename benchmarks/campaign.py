@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reliability.findings import Tally, stored, table
-from reliability.registry import KINDS, kind_of
+from reliability.registry import KINDS, SOURCES_OF, kind_of
 from reliability.running import Work, run_kind
 from reliability.worker import Worker, captured_output, random_of
 
@@ -58,9 +58,8 @@ def _campaign(options: argparse.Namespace) -> int:
         os.chmod(folder, 0o755)  # some cases give up the superuser's rights
         for number, name in enumerate(names):
             share = max(1.0, (ends - time.time()) / (len(names) - number))
-            tally = run_kind(
-                name, Path(folder) / name, options.seed, options.count, share, options.processes, options.findings
-            )
+            sources = Path(folder) / SOURCES_OF.get(name, name)
+            tally = run_kind(name, sources, options.seed, options.count, share, options.processes, options.findings)
             tallies.append(tally)
             _report(tally)
             if options.json:
@@ -95,12 +94,12 @@ def _as_json(options: argparse.Namespace, tallies: list[Tally]) -> dict:
 
 
 def _work(work: Work) -> int:
-    with captured_output() as (say, captured):
-        kind = kind_of(work.kind)(Path(work.folder))
+    kind = kind_of(work.kind)(Path(work.folder))
+    with captured_output(kind.scratch) as (say, captured):
         try:
             worker = Worker(kind, work.seed, say, captured)
             worker.open()
-            worker.work(work.first, work.step, work.last, work.until)
+            worker.work(work.first, work.step, work.last, work.seconds)
         finally:
             shutil.rmtree(kind.scratch, ignore_errors=True)
             say.flush()

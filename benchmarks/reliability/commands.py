@@ -12,6 +12,7 @@ import importlib
 import io
 import json
 import os
+import pickle
 import resource
 import shutil
 import signal
@@ -27,7 +28,8 @@ from reliability.findings import Found
 OUT = "out"
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _SECONDS_TO_END = 20.0  # for the other processes of a command that was killed
-_INPUTS = "inputs"
+_INPUTS, _CACHE, _LEARNT = "inputs", "mt3_cache", "learnt"
+_MOST_SECONDS_UNDISTURBED = 600.0
 _HIDDEN_OUTPUTS = (".lock", ".zarray", ".zgroup", ".zattrs")
 
 _IMPORTED = (
@@ -93,7 +95,6 @@ def build_inputs(folder: Path) -> None:
     inputs = folder / _INPUTS
     config = tiny_model()
     save_model_directory(inputs / "model", config, random_arrays(config))
-    save_model_directory(folder / "earlier" / "model", config, random_arrays(config, 1))
     write_port(inputs / "port.pth", config, random_arrays(config))
     write_pairs(inputs / "pieces", 5)
     for kind, suffix in (("songs", ".wav"), ("scores", ".mid")):
@@ -181,7 +182,7 @@ def _be_the_command(arguments: Sequence[str], folder: Path, said: Path, before: 
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         os.chdir(folder)
-        os.environ["MT3_CACHE"] = str(folder / "mt3_cache")
+        os.environ["MT3_CACHE"] = str(folder / _CACHE)
         before()
         from mt3app.cli import run
 
@@ -255,6 +256,42 @@ def check_sentence(arguments: Sequence[str], ended: Ended) -> None:
 
 def _text(path: Path) -> str:
     return path.read_text(errors="replace") if path.exists() else ""
+
+
+# ---- What a command does undisturbed
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """The outputs of a command without those that differ from run to run, its usual time, and all its bytes."""
+
+    expected: dict[str, bytes]
+    seconds: float
+    num_bytes: int
+
+
+def learn(folder: Path, scratch: Path) -> None:
+    """Runs every command undisturbed, twice, since the first time compiles, and writes down what it did."""
+    import_everything(folder, scratch)
+    found: dict[str, Learnt] = {}
+    for command in COMMANDS:
+        for _ in range(2):
+            out = scratch / OUT
+            shutil.rmtree(out, ignore_errors=True)
+            ended = run_command(command.line(folder / _INPUTS, out), scratch, _MOST_SECONDS_UNDISTURBED)
+            if ended.code:
+                raise RuntimeError(f"mt3 {command.name} fails undisturbed: {ended.said}")
+        outputs = contents(out)
+        found[command.name] = Learnt(stable(outputs), ended.seconds, sum(len(data) for data in outputs.values()))
+    (folder / _LEARNT).write_bytes(pickle.dumps(found))
+    shutil.copytree(scratch / _CACHE, folder / _CACHE)
+    shutil.rmtree(scratch)
+
+
+def learnt(folder: Path, scratch: Path) -> dict[str, Learnt]:
+    """What `learn` wrote, by the command's name; compiled programs are put where the commands look for them."""
+    shutil.copytree(folder / _CACHE, scratch / _CACHE, dirs_exist_ok=True)
+    return pickle.loads((folder / _LEARNT).read_bytes())
 
 
 # ---- What lies in the folder of outputs

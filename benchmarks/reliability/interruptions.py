@@ -26,13 +26,15 @@ from reliability.commands import (
     check_sentence,
     contents,
     import_everything,
+    learn,
+    learnt,
     leftovers,
     limit_file_size,
     run_command,
     stable,
 )
 from reliability.findings import Found
-from reliability.kinds import Case, Kind, Reading, Source
+from reliability.kinds import Case, Kind, Reading, Source, scratch_folder
 from reliability.mutations import Mutated
 
 _MOST_SECONDS = 60.0  # for a command whose usual time is a second or two
@@ -50,31 +52,14 @@ class Interrupted(Kind):
     @classmethod
     def build(cls, folder: Path) -> None:
         build_inputs(folder)
+        learn(folder, scratch_folder())
 
     def open(self) -> None:
         import_everything(self.folder, self.scratch)
-        self._expected: dict[str, dict[str, bytes]] = {}
-        self._earlier: dict[str, dict[str, bytes]] = {}
-        self._seconds: dict[str, float] = {}
-        self._bytes: dict[str, int] = {}
+        self._learnt = learnt(self.folder, self.scratch)
         self._commands = {command.name: command for command in COMMANDS if self.shares.get(command.name)}
         self.sources = [Source(name, json.dumps({"undisturbed": True}).encode()) for name in self._commands]
         self._mounted = self.scratch / "mounted"
-        for command in self._commands.values():
-            self._learn(command)
-
-    def _learn(self, command: Command) -> None:
-        """Runs a command undisturbed, twice, since the first time compiles; once more over earlier outputs."""
-        inputs = self.folder / "inputs"
-        for _ in range(2):
-            out = self._fresh()
-            ended = run_command(command.line(inputs, out), self.scratch, 10 * _MOST_SECONDS)
-            if ended.code:
-                raise RuntimeError(f"mt3 {command.name} fails undisturbed: {ended.said}")
-        self._seconds[command.name] = ended.seconds
-        found = contents(out)
-        self._expected[command.name] = stable(found)
-        self._bytes[command.name] = sum(len(data) for data in found.values())
 
     def _fresh(self) -> Path:
         out = self.scratch / OUT
@@ -119,7 +104,7 @@ class Interrupted(Kind):
         if command.name == "train":
             _check_run(out / "run")
             return
-        expected = self._expected[command.name]
+        expected = self._learnt[command.name].expected
         for name, data in found.items():
             if data not in (expected.get(name), earlier.get(name)):
                 raise Found("half-written", f"mt3 {command.name}: {name} has {len(data)} bytes that are not a result")
@@ -137,39 +122,42 @@ class Interrupted(Kind):
         """The same command undisturbed. Raises `Found` unless everything is there; returns the names left over."""
         line = command.line(self.folder / "inputs", out, overwrite)
         ended = run_command(line, self.scratch, self.most_seconds(command))
-        if ended.code and not ("already exists" in ended.said and leftovers_only(out, self._expected[command.name])):
+        if ended.code and not (
+            "already exists" in ended.said and leftovers_only(out, self._learnt[command.name].expected)
+        ):
             check_sentence(line, ended)
             raise Found("half-written", f"mt3 {command.name} cannot go on: {ended.said[-600:]}")
         found = stable(contents(out))
-        if found != self._expected[command.name]:
+        if found != self._learnt[command.name].expected:
             differing = [
                 name
-                for name in {*found, *self._expected[command.name]}
-                if found.get(name) != self._expected[command.name].get(name)
+                for name in {*found, *self._learnt[command.name].expected}
+                if found.get(name) != self._learnt[command.name].expected.get(name)
             ]
             raise Found("half-written", f"mt3 {command.name}, run again, gives other results: {sorted(differing)[:5]}")
         return leftovers(out)
 
     def most_seconds(self, command: Command) -> float:
-        return max(_MOST_SECONDS, 10 * self._seconds[command.name])
+        return max(_MOST_SECONDS, 10 * self._learnt[command.name].seconds)
 
 
 class Kills(Interrupted):
-    """kill -9 at a random moment; sometimes over earlier outputs, with --overwrite."""
+    """kill -9 after a random share of the usual time; sometimes over earlier outputs, with --overwrite."""
 
     name = "kills"
 
     def draw(self, rng: np.random.Generator, command: Command) -> dict[str, Any]:
-        after = float(rng.uniform(0.0, 1.05)) * self._seconds[command.name]
-        return {"kill_after": round(after, 4), "overwrite": bool(command.overwrites and rng.random() < 0.4)}
+        return {
+            "kill_after": round(float(rng.uniform(0.0, 1.05)), 4),
+            "overwrite": bool(command.overwrites and rng.random() < 0.4),
+        }
 
     def happen(self, command: Command, values: Mapping[str, Any]) -> Reading:
         out, overwrite = self._fresh(), bool(values["overwrite"])
-        earlier: dict[str, bytes] = {}
-        if overwrite:
-            earlier = self._earlier_outputs(command, out)
+        earlier = self._earlier_outputs(command, out) if overwrite else {}
         line = command.line(self.folder / "inputs", out, overwrite)
-        ended = run_command(line, self.scratch, self.most_seconds(command), values["kill_after"])
+        kill_after = values["kill_after"] * self._learnt[command.name].seconds
+        ended = run_command(line, self.scratch, self.most_seconds(command), kill_after)
         notes = [f"{command.name}: {'killed' if ended.was_killed else 'had ended'}"]
         if not ended.was_killed:
             check_sentence(line, ended)
@@ -184,17 +172,16 @@ class Kills(Interrupted):
         return Reading(len(left), "", notes=tuple(notes))
 
     def _earlier_outputs(self, command: Command, out: Path) -> dict[str, bytes]:
-        """Other results under the names of this command's: those of other weights, or a stand-in."""
-        if command.name not in self._earlier:
-            self._earlier[command.name] = {
-                name: data if name.endswith("rendering.json") else data[: len(data) // 2] + b"earlier"
-                for name, data in self._expected[command.name].items()
-            }
-        for name, data in self._earlier[command.name].items():
+        """Writes other results under the names of this command's, of half the length."""
+        earlier = {
+            name: data if name.endswith("rendering.json") else data[: len(data) // 2] + b"earlier"
+            for name, data in self._learnt[command.name].expected.items()
+        }
+        for name, data in earlier.items():
             path = out / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-        return self._earlier[command.name]
+        return earlier
 
 
 class Disks(Interrupted):
@@ -204,7 +191,7 @@ class Disks(Interrupted):
 
     def draw(self, rng: np.random.Generator, command: Command) -> dict[str, Any]:
         share = float(rng.choice([rng.uniform(0.0, 0.2), rng.uniform(0.0, 1.3)]))
-        return {"bytes": int(share * self._bytes[command.name]) + 4096}
+        return {"bytes": int(share * self._learnt[command.name].num_bytes) + 4096}
 
     def happen(self, command: Command, values: Mapping[str, Any]) -> Reading:
         with self._disk(values["bytes"]) as (out, is_mounted):
@@ -215,10 +202,10 @@ class Disks(Interrupted):
             self.check_outputs(command, out, {})
             if left := leftovers(out):
                 raise Found("half-written", f"mt3 {command.name} leaves {left[0]} on a full disk")
-            if ended.code == 0 and stable(contents(out)) != self._expected[command.name]:
+            if ended.code == 0 and stable(contents(out)) != self._learnt[command.name].expected:
                 raise Found("half-written", f"mt3 {command.name} says nothing of the full disk")
             if is_mounted:
-                size = values["bytes"] + 4 * self._bytes[command.name] + _SPARE_BYTES
+                size = values["bytes"] + 4 * self._learnt[command.name].num_bytes + _SPARE_BYTES
                 _mount("-o", f"remount,size={size}", str(self._mounted))
             self.run_again(command, out)
         how = "tmpfs" if is_mounted else "limited files"
@@ -290,7 +277,11 @@ class Places(Interrupted):
             yield out if odd == "out is a file" else out / "below"
             out.unlink()
         elif odd == "output is a folder":
-            name = sorted(self._expected[command.name])[0] if self._expected[command.name] else "run/run.json"
+            name = (
+                sorted(self._learnt[command.name].expected)[0]
+                if self._learnt[command.name].expected
+                else "run/run.json"
+            )
             (out / name / "inside").mkdir(parents=True)
             yield out
         elif odd == "long name":

@@ -19,6 +19,8 @@ KINDS = {
     "disks": "full disks under the same commands",
     "places": "read-only places, and names that are not what they should be",
 }
+# Kinds with the sources of another one, which are made once.
+SOURCES_OF = {"shards": "manifests", "disks": "kills", "places": "kills"}
 _PLACES = {
     "audio": ("reliability.audio", "Audio"),
     "midi": ("reliability.midi", "Midi"),

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from reliability.findings import Finding, Tally
@@ -21,7 +21,7 @@ _STARTS_WITHOUT_A_CASE = 3
 
 @dataclass(frozen=True)
 class Work:
-    """What a worker process is to do, as JSON on its command line."""
+    """What a worker process is to do, as JSON on its command line: `seconds` from when it has opened its sources."""
 
     kind: str
     folder: str
@@ -29,7 +29,24 @@ class Work:
     first: int
     step: int
     last: int
-    until: float
+    seconds: float
+
+
+@dataclass
+class _Clock:
+    """The time of a kind, which runs from when the first of its processes has opened the sources."""
+
+    seconds: float
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    started: float | None = None
+
+    def start(self) -> None:
+        with self.lock:
+            self.started = self.started or time.time()
+
+    def left(self) -> float:
+        with self.lock:
+            return self.seconds - (time.time() - self.started if self.started else 0.0)
 
 
 def build(kind: str, folder: Path) -> None:
@@ -42,38 +59,36 @@ def build(kind: str, folder: Path) -> None:
 
 def run_kind(kind: str, folder: Path, seed: int, count: int, seconds: float, processes: int, store: Path) -> Tally:
     """Reads `count` cases of a kind, or as many as the time allows, and counts what happens."""
-    tally = Tally(kind, store)
+    tally, clock = Tally(kind, store), _Clock(seconds)
     if not folder.exists():
         build(kind, folder)
-    started = time.time()
-    until = started + seconds
     threads = [
-        threading.Thread(target=_run_share, args=(kind, folder, seed, place, processes, count, until, tally))
-        for place in range(processes)
+        threading.Thread(target=_run_share, args=(kind, folder, seed, place, processes, count, clock, tally))
+        for place in range(min(processes, count))
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    tally.seconds = time.time() - started
+    tally.seconds = seconds - clock.left()
     return tally
 
 
 def _run_share(
-    kind: str, folder: Path, seed: int, place: int, processes: int, count: int, until: float, tally: Tally
+    kind: str, folder: Path, seed: int, place: int, processes: int, count: int, clock: _Clock, tally: Tally
 ) -> None:
     """Every `processes`-th case from `place`, in one process after another."""
     number, failed_starts = place, 0
-    while number < count and time.time() < until and failed_starts < _STARTS_WITHOUT_A_CASE:
+    while number < count and (left := clock.left()) > 0 and failed_starts < _STARTS_WITHOUT_A_CASE:
         last = min(count, number + processes * CASES_OF_A_PROCESS)
-        reached = _run_process(Work(kind, str(folder), seed, number, processes, last, until), tally)
+        reached = _run_process(Work(kind, str(folder), seed, number, processes, last, left), clock, tally)
         failed_starts = failed_starts + 1 if reached == number else 0
         number = reached
     if failed_starts == _STARTS_WITHOUT_A_CASE:
         tally.unreadable.append("the worker does not start")
 
 
-def _run_process(work: Work, tally: Tally) -> int:
+def _run_process(work: Work, clock: _Clock, tally: Tally) -> int:
     """One worker process; returns the number of the case that comes next."""
     command = [sys.executable, "-W", "ignore", str(_PROGRAM), "--worker", json.dumps(vars(work))]
     current, description, scratch, next_number = -1, "", None, work.first
@@ -84,6 +99,7 @@ def _run_process(work: Work, tally: Tally) -> int:
             if word == "scratch":
                 scratch = Path(rest)
             elif word == "sources":
+                clock.start()
                 usual, unreadable = json.loads(rest)
                 with tally.lock:
                     tally.usual_seconds = max(tally.usual_seconds, usual)
@@ -99,16 +115,15 @@ def _run_process(work: Work, tally: Tally) -> int:
                 next_number, current = int(text) + work.step, -1
     if current >= 0:
         sort, message = _ending(process.returncode)
+        where = description.split(":")[0]
         tally.add(
-            Finding(work.kind, work.seed, current, sort, message, description, description.split(":")[0]),
+            Finding(work.kind, work.seed, current, sort, message, description, where, _last_words(scratch)),
             _current(scratch),
         )
         tally.count(False, {})
         next_number = current + work.step
     if scratch is not None:
         shutil.rmtree(scratch, ignore_errors=True)
-    if current < 0 and process.returncode == 0:
-        return work.last if next_number + 0 >= work.last or time.time() >= work.until else next_number
     return next_number
 
 
@@ -123,3 +138,9 @@ def _ending(code: int) -> tuple[str, str]:
 def _current(scratch: Path | None) -> bytes | None:
     path = None if scratch is None else scratch / "current"
     return path.read_bytes() if path is not None and path.is_file() else None
+
+
+def _last_words(scratch: Path | None) -> str:
+    """The last words of a process that died."""
+    path = None if scratch is None else scratch / "said"
+    return path.read_text(errors="replace")[-3000:] if path is not None and path.is_file() else ""

@@ -21,7 +21,6 @@ import shutil
 import signal
 import statistics
 import sys
-import tempfile
 import time
 import traceback
 import zlib
@@ -79,8 +78,9 @@ class Worker:
             limit = _memory("VmSize") + _ADDRESS_SPACE_BYTES
             resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 
-    def work(self, first: int, step: int, last: int, until: float) -> None:
-        """Cases `first`, `first` + `step`, ... below `last`, until that time."""
+    def work(self, first: int, step: int, last: int, seconds: float) -> None:
+        """Cases `first`, `first` + `step`, ... below `last`, for so many seconds."""
+        until = time.time() + seconds
         for number in range(first, last, step):
             if time.time() >= until or not self.kind.sources:
                 return
@@ -121,7 +121,7 @@ class Worker:
             with _alarm(self.kind, usual + 1.0):
                 self._command(case, add)
         if text := self._take_captured():
-            add("terminal", text, re.sub(r"[^a-zA-Z_]+", " ", text)[:30])
+            add("terminal", text, _gist_of(text))
         notes = dict.fromkeys(reading.notes, 1) if reading else {}
         self._line(f"done {number} {int(reading is not None)} {json.dumps(notes)}")
         return found
@@ -183,14 +183,10 @@ class Worker:
 
 
 @contextlib.contextmanager
-def captured_output() -> Iterator[tuple[IO[str], IO[bytes]]]:
-    """Keeps standard output for the campaign's lines alone; whatever else is written goes to a file."""
+def captured_output(folder: Path) -> Iterator[tuple[IO[str], IO[bytes]]]:
+    """Keeps standard output for the campaign's lines alone; whatever else is written goes to the file `said`."""
     say = os.fdopen(os.dup(1), "w")
-    # Appending, so that it can be cut to nothing between cases.
-    descriptor, name = tempfile.mkstemp()
-    os.close(descriptor)
-    with open(name, "ab+") as captured:
-        os.unlink(name)
+    with open(folder / "said", "ab+") as captured:  # appending, so that it can be cut to nothing between cases
         os.dup2(captured.fileno(), 1)
         os.dup2(captured.fileno(), 2)
         yield say, captured
@@ -223,6 +219,12 @@ def _reset_peak() -> int:
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     return _memory("VmRSS")
+
+
+def _gist_of(text: str) -> str:
+    """What tells texts on the terminal apart: the last error of a traceback, or the first words."""
+    errors = re.findall(r"^\w+Error: .*", text, re.M)
+    return errors[-1][:60] if errors else re.sub(r"[^a-zA-Z_]+", " ", text)[:30]
 
 
 def _place_of(error: BaseException) -> str:
