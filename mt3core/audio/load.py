@@ -7,9 +7,8 @@ block of the source is in memory. Both steps are those of `librosa.load`, which 
 from __future__ import annotations
 
 import math
-import numbers
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import IO, Any
@@ -18,18 +17,17 @@ import numpy as np
 import soxr
 from jaxtyping import Float
 
+from mt3core.audio.arrays import open_array
 from mt3core.audio.files import Damaged, ReadWithFFmpeg, open_audio
 from mt3core.audio.recognise import audio_problem
 from mt3core.audio.source import open_source
-from mt3core.audio.stream import BLOCK_VALUES, AudioInfo, AudioStream, RateChange
+from mt3core.audio.stream import AudioInfo, AudioStream, RateChange, check_rate, no_samples_error
 from mt3core.errors import AudioError
 
 __all__ = ["AudioInfo", "AudioSource", "LoadedAudio", "audio_problem", "load_audio", "probe_audio", "read_audio"]
 
 AudioSource = str | os.PathLike[str] | bytes | IO[bytes] | tuple[Any, ...]
 
-LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 1_000, 1_000_000
-_FULL_SCALE = {np.dtype(np.uint8): 1 << 7, np.dtype(np.int16): 1 << 15, np.dtype(np.int32): 1 << 31}
 # Memory allocated up front because a header asks for it; more is added once the samples have been read.
 _TRUSTED_SAMPLES = 16_000 * 3600 * 4
 # The energy of the channels' mean by the channels' mean energy is 1 / channels if they have nothing to do with one
@@ -70,7 +68,7 @@ def read_audio(
     Raises `AudioError` for anything but complete, finite audio of at least one sample.
     """
     if isinstance(source, tuple) or not _is_file(source):
-        return _mixed(lambda: nullcontext(_open_array(source)), sample_rate_hz)  # type: ignore[arg-type]
+        return _mixed(lambda: nullcontext(open_array(source)), sample_rate_hz)  # type: ignore[arg-type]
     with open_source(source) as opened:
         try:
             return _mixed(lambda: open_audio(opened, track, damaged), sample_rate_hz)
@@ -88,8 +86,8 @@ def probe_audio(
     """
     with open_source(source) as opened, open_audio(opened, track, damaged) as stream:
         if stream.info.duration_seconds == 0:
-            raise _no_samples(stream.name)
-        _check_rate(stream.name, stream.info.sample_rate_hz)
+            raise no_samples_error(stream.name)
+        check_rate(stream.name, stream.info.sample_rate_hz)
         return stream.info
 
 
@@ -134,12 +132,12 @@ def _collect(stream: AudioStream, sample_rate_hz: int, mix: Callable[[np.ndarray
         result.append(resampler.resample_chunk(nothing, last=True))
     samples = result.take()
     if not len(samples):
-        raise _no_samples(stream.name)
+        raise no_samples_error(stream.name)
     return samples
 
 
 def _resampler(name: str, rate_hz: float, sample_rate_hz: int) -> Any:
-    _check_rate(name, rate_hz)
+    check_rate(name, rate_hz)
     if rate_hz == sample_rate_hz:
         return None
     return soxr.ResampleStream(rate_hz, sample_rate_hz, 1, dtype="float32", quality="HQ")
@@ -212,57 +210,6 @@ class _GrowingArray:
         return self._values
 
 
-def _open_array(source: tuple[Any, ...]) -> AudioStream:
-    is_pair = isinstance(source, tuple) and len(source) == 2 and np.ndim(source[1]) == 0
-    if not is_pair or not isinstance(source[1], numbers.Real):
-        raise AudioError(
-            "Audio that is not a file must be a pair (samples, sample_rate_hz).", "Pass an array and its rate in Hz."
-        )
-    samples, rate_hz = np.asarray(source[0]), float(source[1])
-    if samples.ndim == 1:
-        samples = samples[:, None]
-    if samples.ndim != 2:
-        raise AudioError(
-            f"The audio array has {samples.ndim} dimensions.", "Use shape (samples,) or (samples, channels)."
-        )
-    if samples.size == 0:
-        raise _no_samples("The audio array")
-    if samples.shape[1] > samples.shape[0]:
-        raise AudioError(
-            f"The audio array has shape {samples.shape}: {samples.shape[1]} channels of {samples.shape[0]} samples.",
-            "Use (samples, channels): transpose it with samples.T.",
-        )
-    if not (np.issubdtype(samples.dtype, np.floating) or samples.dtype in _FULL_SCALE):
-        raise AudioError(
-            f"The audio array contains {samples.dtype} values.",
-            "Convert them to float32 between -1 and 1, or to int16.",
-        )
-    _check_rate("The audio array", rate_hz)
-    info = AudioInfo(len(samples) / rate_hz, rate_hz, samples.shape[1], str(samples.dtype))
-    return AudioStream("The audio array", info, _array_blocks(samples))
-
-
-def _array_blocks(samples: np.ndarray) -> Iterator[np.ndarray]:
-    full_scale = _FULL_SCALE.get(samples.dtype)
-    step = max(1024, BLOCK_VALUES // samples.shape[1])
-    for first in range(0, len(samples), step):
-        block = samples[first : first + step]
-        if full_scale is None:
-            with np.errstate(over="ignore"):
-                yield block.astype(np.float32)
-            continue
-        middle = full_scale if samples.dtype == np.uint8 else 0
-        yield ((block.astype(np.float64) - middle) / full_scale).astype(np.float32)
-
-
-def _check_rate(name: str, rate_hz: float) -> None:
-    if not LOWEST_RATE_HZ <= rate_hz <= HIGHEST_RATE_HZ:  # NaN fails too
-        raise AudioError(
-            f"{name} has a sample rate of {rate_hz:g} Hz.",
-            f"Use a rate from {LOWEST_RATE_HZ} to {HIGHEST_RATE_HZ} Hz, or resample first.",
-        )
-
-
 def _check_finite(name: str, mono: np.ndarray, start_seconds: float, rate_hz: float) -> None:
     finite = np.isfinite(mono)
     if not finite.all():
@@ -271,7 +218,3 @@ def _check_finite(name: str, mono: np.ndarray, start_seconds: float, rate_hz: fl
             f"{name} has a sample that is not finite (NaN or infinity) at {seconds:.3f} s.",
             "Export the file again, or replace these samples with 0.",
         )
-
-
-def _no_samples(name: str) -> AudioError:
-    return AudioError(f"{name} contains no audio: 0 samples.", "Check the recording or the export that made it.")

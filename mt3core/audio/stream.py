@@ -12,6 +12,7 @@ from mt3core.errors import AudioError
 
 # Values per block, over all channels: about 1 MB of float32.
 BLOCK_VALUES = 1 << 18
+LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 1_000, 1_000_000
 KEEP_HINT = 'to use what can be read, with silence for what is lost, --damaged keep (in Python damaged="keep").'
 
 
@@ -57,3 +58,15 @@ def seconds_text(seconds: float) -> str:
     whole = int(seconds)
     hours = f"{whole // 3600}:" if whole >= 3600 else ""
     return f"{hours}{whole // 60 % 60:02d}:{whole % 60:02d}" if hours else f"{whole // 60}:{whole % 60:02d}"
+
+
+def check_rate(name: str, rate_hz: float) -> None:
+    if not LOWEST_RATE_HZ <= rate_hz <= HIGHEST_RATE_HZ:  # NaN fails too
+        raise AudioError(
+            f"{name} has a sample rate of {rate_hz:g} Hz.",
+            f"Use a rate from {LOWEST_RATE_HZ} to {HIGHEST_RATE_HZ} Hz, or resample first.",
+        )
+
+
+def no_samples_error(name: str) -> AudioError:
+    return AudioError(f"{name} contains no audio: 0 samples.", "Check the recording or the export that made it.")
