@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mt3core.audio import AUDIO_SUFFIXES
 from mt3core.errors import AudioError, OutputError, UsageError
-from mt3core.transcription import FORMATS
+from mt3core.transcription import FORMATS, known_format
 
 STDOUT = "-"
 
@@ -37,11 +37,10 @@ class Job:
 
 def parse_formats(text: str) -> tuple[str, ...]:
     """`"mid,json"` as a tuple without repetitions. Raises `UsageError` for an unknown format."""
-    formats = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown or not formats:
+    formats = [known_format(part) for part in text.split(",") if part.strip()]
+    if None in formats or not formats:
         raise UsageError(f"Unknown format {text!r}.", f"Choose from {', '.join(FORMATS)}, separated by commas.")
-    return formats
+    return tuple(dict.fromkeys(name for name in formats if name is not None))
 
 
 def plan(inputs: Sequence[Path], output: str | None, formats: tuple[str, ...] | None, overwrite: bool) -> list[Job]:
@@ -122,14 +121,14 @@ def _outputs(
         raise UsageError(
             f"-o {output} is one file, but there may be several recordings.", f"Use a folder: -o {output}/"
         )
-    named = {"midi": "mid"}.get(target.suffix[1:].lower(), target.suffix[1:].lower())
-    if formats is None and named not in FORMATS:
+    named = known_format(target.suffix)
+    if formats is None and named is None:
         raise UsageError(
             f"{target.suffix} is not a supported output format.",
             f"Choose {', '.join(FORMATS)} with --format, or use a folder: -o {output}/",
         )
     if formats is None or len(formats) == 1:
-        return (Output(target, formats[0] if formats else named),)
+        return (Output(target, formats[0] if formats else named or ""),)
     return _with_suffixes(target, formats)
 
 

@@ -1,9 +1,11 @@
 """The result of a transcription, and the forms in which it is stored.
 
-mid     MIDI (`midi_writing.py`): notes only, on a grid of 1 ms
+mid     MIDI (`midi_writing.py`): notes only, on a grid of 1 ms; `midi` is another name for it
 json    everything, exact; `Transcription.load` reads it back
 jsonl   one note per line, times rounded to microseconds
 csv     the same as a table with a header
+
+In all of them notes are in order of onset, and text names the instrument beside its program number.
 """
 
 from __future__ import annotations
@@ -18,14 +20,17 @@ from typing import IO, TYPE_CHECKING, Any
 
 from mt3core.errors import MT3Error, OutputError
 from mt3core.files import atomic_output
+from mt3core.notes.instruments import instrument_name
 from mt3core.notes.table import Note
 
 if TYPE_CHECKING:
     from pretty_midi import PrettyMIDI
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # of what is written
+READ_VERSIONS = (1, 2)  # in version 1 notes had no `instrument`, and were in order of their ends
 FORMATS = ("mid", "json", "jsonl", "csv")
-NOTE_COLUMNS = ("onset", "offset", "pitch", "velocity", "program", "is_drum")
+# The name comes last, so that whoever reads columns by their place finds them where they were.
+NOTE_COLUMNS = ("onset", "offset", "pitch", "velocity", "program", "is_drum", "instrument")
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,9 @@ class SegmentTokens:
 class Transcription:
     """The notes of a recording, with the tokens they came from. Times are in seconds.
 
-    `remark` has a line for everything odd about the audio (`read_audio`), and one if the recording is silent, or few or
-    no notes were found in it (`recording_level.py`).
+    `notes` are put in order of onset; of equal onset: pitched before drums, by program, by pitch. `remark` has a line for
+    everything that the user should know: what was odd about the audio (`read_audio`), and whether it is silent, very
+    quiet or clipped, or few or no notes were found in it (`recording_level.py`).
     """
 
     notes: list[Note]
@@ -53,12 +59,16 @@ class Transcription:
     audio: str = ""
     remark: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "notes", sorted(self.notes, key=_place_in_time))
+
     def save(self, path: str | os.PathLike[str], format: str | None = None) -> None:
         """Writes the result to a file, completely or not at all, in the format of its suffix unless `format` is given.
 
-        Raises `OutputError` for an unknown format or a path that cannot be written.
+        A `~` at the start of the path is the home folder. Raises `OutputError` for an unknown format or a path that
+        cannot be written.
         """
-        data = self.to_bytes(_known_format(Path(path).suffix[1:] if format is None else format, path))
+        data = self.to_bytes(_required_format(Path(path).suffix[1:] if format is None else format, path))
         with atomic_output(path) as temporary:
             temporary.write_bytes(data)
 
@@ -67,7 +77,7 @@ class Transcription:
         data = self.to_bytes(format)
         if not isinstance(stream, io.TextIOBase):
             stream.write(data)
-        elif _known_format(format) != "mid":
+        elif _required_format(format) != "mid":
             stream.write(data.decode())
         elif isinstance(stream, io.TextIOWrapper):
             stream.flush()
@@ -79,7 +89,7 @@ class Transcription:
 
     def to_bytes(self, format: str) -> bytes:
         """The result in one of `FORMATS`, text as UTF-8; the same result gives the same bytes."""
-        format = _known_format(format)
+        format = _required_format(format)
         if format == "mid":
             from mt3core.notes.midi_writing import midi_bytes  # brings pretty_midi; text formats do not need it
 
@@ -110,7 +120,7 @@ class Transcription:
             "audio": self.audio,
             "duration_seconds": self.duration_seconds,
             **({"remark": self.remark} if self.remark else {}),
-            "notes": [asdict(note) for note in self.notes],
+            "notes": [_named(note) for note in self.notes],
             "segments": [asdict(segment) for segment in self.segments],
         }
 
@@ -119,13 +129,13 @@ class Transcription:
         """The inverse of `to_json`. Raises `MT3Error` for another version or missing entries."""
         try:
             version = values["version"]
-            if version != SCHEMA_VERSION:
+            if version not in READ_VERSIONS:
                 raise MT3Error(
-                    f"The transcription has version {version!r}; this mt3kit reads {SCHEMA_VERSION}.",
+                    f"The transcription has version {version!r}; this mt3kit reads {SCHEMA_VERSION} and earlier.",
                     "Install a newer release of mt3kit, or transcribe again.",
                 )
             return cls(
-                notes=[Note(**note) for note in values["notes"]],
+                notes=[_without_name(note) for note in values["notes"]],
                 segments=[SegmentTokens(**segment) for segment in values["segments"]],
                 duration_seconds=values["duration_seconds"],
                 model=values["model"],
@@ -151,15 +161,32 @@ class Transcription:
         return cls.from_json(values)
 
 
+def _place_in_time(note: Note) -> tuple[float, bool, int, int]:
+    return note.onset, note.is_drum, note.program, note.pitch
+
+
+def _named(note: Note) -> dict[str, Any]:
+    return {**asdict(note), "instrument": instrument_name(note.program, note.is_drum)}
+
+
+def _without_name(values: dict[str, Any]) -> Note:
+    return Note(**{name: value for name, value in values.items() if name != "instrument"})
+
+
 def _rounded(note: Note) -> dict[str, Any]:
-    return {**asdict(note), "onset": round(note.onset, 6), "offset": round(note.offset, 6)}
+    return {**_named(note), "onset": round(note.onset, 6), "offset": round(note.offset, 6)}
 
 
-def _known_format(format: str, path: str | os.PathLike[str] | None = None) -> str:
-    """The name in `FORMATS`; `midi` counts as `mid`, and case does not matter."""
-    name = format.lower().lstrip(".")
-    name = "mid" if name == "midi" else name
-    if name not in FORMATS:
+def known_format(format: str) -> str | None:
+    """The name in `FORMATS`; `midi` counts as `mid`, and neither case nor a leading dot matters. None if unknown."""
+    name = format.strip().lower().removeprefix(".")
+    name = {"midi": "mid"}.get(name, name)
+    return name if name in FORMATS else None
+
+
+def _required_format(format: str, path: str | os.PathLike[str] | None = None) -> str:
+    name = known_format(format)
+    if name is None:
         what = f"The format {format!r}" if path is None or format else f"A name without a suffix ({str(path)!r})"
         raise OutputError(f"{what} is not a supported output format.", f"Choose from {', '.join(FORMATS)}.")
     return name

@@ -23,6 +23,7 @@ import pretty_midi
 
 from mt3core.errors import MidiError
 from mt3core.files import atomic_output
+from mt3core.notes.instruments import instrument_name
 from mt3core.notes.midi_reading import DRUM_CHANNEL
 from mt3core.notes.table import Note, NoteTable, note_table, validate_notes
 
@@ -45,7 +46,7 @@ def pretty_midi_of(notes: NoteTable | Iterable[Note | Sequence[Any]]) -> pretty_
     ticks_per_quarter, tick_seconds = _time_grid(table)
     midi = pretty_midi.PrettyMIDI(resolution=ticks_per_quarter, initial_tempo=_QUARTERS_PER_MINUTE)
     for program, is_drum in _instruments_by_first_onset(table):
-        name = "Drums" if is_drum else pretty_midi.program_to_instrument_name(program)
+        name = instrument_name(program, is_drum)
         instrument = pretty_midi.Instrument(program=program, is_drum=is_drum, name=name)
         belongs = table["is_drum"] if is_drum else ~table["is_drum"] & (table["program"] == program)
         for onset, offset, pitch, velocity in _playable(table[belongs], tick_seconds):

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mt3core.notes.table import NOTE_DTYPE, NoteTable
-from mt3core.transcription import SCHEMA_VERSION
+from mt3core.transcription import READ_VERSIONS
 
 COLUMNS = ("onset", "offset", "pitch", "velocity", "program", "is_drum")
 DEFAULT_VELOCITY = 100
@@ -39,6 +39,7 @@ _COLUMN_OF |= {
     name + unit: column for column in _TIMES for name in _COLUMN_NAMES[column] for unit in ("s", "sec", "seconds")
 }
 _MOST_UNUSED = 8  # named in the remark
+_INSTRUMENT = "instrument"
 _OF_A_NOTE = {"onset", "offset", "pitch"}
 _TRUTH = {"0": False, "1": True, "false": False, "true": True, "no": False, "yes": True}
 
@@ -91,8 +92,10 @@ def parse_json(text: str) -> NoteRows:
     if isinstance(values, dict):
         if "notes" not in values:
             raise ValueError("it has no entry 'notes'")
-        if "segments" in values and values.get("version") != SCHEMA_VERSION:
-            raise ValueError(f"it is a transcription of version {values.get('version')!r}, not {SCHEMA_VERSION}")
+        if "segments" in values and values.get("version") not in READ_VERSIONS:
+            raise ValueError(
+                f"it is a transcription of version {values.get('version')!r}, not {' or '.join(map(str, READ_VERSIONS))}"
+            )
         values, controls = values["notes"], values.get("controls", [])
     if not isinstance(values, list):
         raise ValueError("its notes are not a list")
@@ -168,6 +171,8 @@ def _named(row: Any, place: str, unused: dict[str, None]) -> Iterator[tuple[str,
         raise ValueError(f"{place} is not a note")
     for name, value in row.items():
         column = _column(name)
+        if name == _INSTRUMENT and "program" in row:
+            continue  # the same once more, in words, as mt3 writes it
         if column is None and name not in unused and str(name).strip():
             unused[name] = None
         if column is not None and value is not None and value != "":

@@ -106,6 +106,7 @@ def test_standard_output_takes_one_format_and_several_recordings_as_lines_only(m
 
 def test_formats_are_a_list_with_commas():
     assert parse_formats("mid, JSON,mid") == ("mid", "json")
+    assert parse_formats("midi") == parse_formats("MIDI,mid,.mid") == ("mid",)
     for text in ("mp3", "mid,xml", ",", ""):
         with pytest.raises(UsageError, match="Choose from mid, json, jsonl, csv"):
             parse_formats(text)

@@ -12,9 +12,10 @@ import pretty_midi
 import pytest
 
 from mt3core.errors import MT3Error, OutputError
+from mt3core.notes.instruments import instrument_name
 from mt3core.notes.midi_reading import read_midi
 from mt3core.notes.table import Note, to_notes
-from mt3core.transcription import FORMATS, SegmentTokens, Transcription
+from mt3core.transcription import FORMATS, SegmentTokens, Transcription, known_format
 
 pytestmark = pytest.mark.unit
 
@@ -37,9 +38,9 @@ def result():
 def test_json_has_exactly_the_published_keys(result):
     values = result.to_json()
     assert list(values) == ["version", "model", "audio", "duration_seconds", "notes", "segments"]
-    assert list(values["notes"][0]) == ["onset", "offset", "pitch", "velocity", "program", "is_drum"]
+    assert list(values["notes"][0]) == ["onset", "offset", "pitch", "velocity", "program", "is_drum", "instrument"]
     assert list(values["segments"][0]) == ["start_seconds", "tokens", "invalid_events", "dropped_events"]
-    assert values["version"] == 1
+    assert values["version"] == 2
     remarked = dataclasses.replace(result, remark="The recording is silent.")
     assert set(remarked.to_json()) - set(values) == {"remark"}
     assert Transcription.from_json(remarked.to_json()) == remarked
@@ -85,7 +86,9 @@ def test_pretty_midi_has_what_the_file_has(result, tmp_path):
 def test_jsonl_is_a_note_a_line(result, tmp_path):
     result.save(tmp_path / "song.jsonl")
     lines = (tmp_path / "song.jsonl").read_text().splitlines()
-    assert [Note(**json.loads(line)) for line in lines] == [
+    rows = [json.loads(line) for line in lines]
+    assert [row.pop("instrument") for row in rows] == ["Acoustic Grand Piano", "Drums", "Violin"]
+    assert [Note(**row) for row in rows] == [
         result.notes[0],
         Note(onset=0.3, offset=0.31, pitch=36, velocity=100, program=0, is_drum=True),
         result.notes[2],
@@ -104,8 +107,47 @@ def test_csv_is_a_table_with_a_header(result, tmp_path):
         "velocity": "100",
         "program": "0",
         "is_drum": "1",
+        "instrument": "Drums",
     }
     assert [row["is_drum"] for row in rows] == ["0", "1", "0"]
+    assert [row["instrument"] for row in rows] == ["Acoustic Grand Piano", "Drums", "Violin"]
+
+
+def test_names_are_those_of_general_midi():
+    assert [instrument_name(program) for program in range(128)] == [
+        pretty_midi.program_to_instrument_name(program) for program in range(128)
+    ]
+    assert instrument_name(40, is_drum=True) == "Drums"
+    assert instrument_name(200) == "Program 200"
+
+
+def test_notes_are_in_order_of_onset_in_every_form(result, tmp_path):
+    """Also where they were given, or stored by an earlier release, in another order."""
+    together = [Note(1.0, 3.0, 60), Note(1.0, 2.0, 64), Note(1.0, 2.5, 50, program=5), Note(1.0, 1.1, 36, is_drum=True)]
+    expected = [Note(0.5, 9.0, 72), *together, Note(1.5, 1.6, 40)]
+    shuffled = Transcription(sorted(expected, key=lambda note: note.offset), audio="x")
+    assert shuffled.notes == expected
+    assert [note["onset"] for note in shuffled.to_json()["notes"]] == [0.5, 1, 1, 1, 1, 1.5]
+    lines = [json.loads(line) for line in shuffled.to_bytes("jsonl").splitlines()]
+    table = list(csv.DictReader(io.StringIO(shuffled.to_bytes("csv").decode())))
+    order = [(note.onset, note.pitch) for note in expected]
+    assert [(line["onset"], line["pitch"]) for line in lines] == order
+    assert [(float(row["onset"]), int(row["pitch"])) for row in table] == order
+    for instrument in shuffled.to_pretty_midi().instruments:
+        onsets = [note.start for note in instrument.notes]
+        assert onsets == sorted(onsets)
+    old = shuffled.to_json() | {"version": 1, "notes": [dataclasses.asdict(note) for note in reversed(expected)]}
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    assert Transcription.load(tmp_path / "old.json") == shuffled
+
+
+@pytest.mark.parametrize("name", ["mid", "midi", "MIDI", ".Midi", " mid"])
+def test_midi_has_two_names(name, result, tmp_path):
+    assert known_format(name) == "mid"
+    assert result.to_bytes(name).startswith(b"MThd")
+    result.save(tmp_path / "song", name)
+    result.write(stream := io.BytesIO(), name)
+    assert stream.getvalue() == (tmp_path / "song").read_bytes() == result.to_bytes("mid")
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -164,7 +206,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path):
         (b"\xff\xfe", "not a transcription in JSON"),
         (b"[]", "has missing or unknown entries"),
         (b"{}", "has missing or unknown entries"),
-        (b'{"version": 2}', "version 2; this mt3kit reads 1"),
+        (b'{"version": 3}', "version 3; this mt3kit reads 2 and earlier"),
         (b'{"version": 1, "notes": [{"onset": 1}], "segments": []}', "has missing or unknown entries"),
     ],
 )
