@@ -5,16 +5,18 @@ the order of their first notes; drums are on channel 10. Times are whole millise
 120 quarters per minute), so the 10 ms grid of the model is represented exactly; a piece of more than two and a half
 hours gets 5 or 10 ms.
 
-A MIDI cable has 15 channels for pitched instruments. More than 15 are spread over several by the "MIDI port" meta
-event (FF 21) at the start of each track: 15 instruments per port, each on a channel of its own. Programs that do not
-know the event still play every note, but instruments that share a channel number would then share their sound.
+A MIDI cable has 15 channels for pitched instruments. If there are more of them, the 14 with the most notes keep a
+channel each, and the others share the last one: each is on a track of its own, with its program in front of every
+onset. A player that merges the tracks, and knows no ports, then plays every note with its own sound; on the shared
+channel only, a note may end early where another instrument releases the same pitch. A reader that keeps the tracks
+apart, as ours, finds every note as it was.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import mido
@@ -31,6 +33,7 @@ _QUARTERS_PER_MINUTE = 120.0
 # 1, 5 and 10 ms; the first that keeps a piece below the number of ticks above which pretty_midi refuses a file.
 _TICKS_PER_QUARTER = (500, 100, 50)
 _MOST_TICKS = 9_000_000
+_MOST_NAMES = 8  # in a sentence
 _PITCHED_CHANNELS = [channel for channel in range(16) if channel != DRUM_CHANNEL]
 
 
@@ -62,7 +65,7 @@ def midi_bytes(notes: NoteTable | Iterable[Note | Sequence[Any]]) -> bytes:
     midi.write(written)
     # For up to 15 tracks, pretty_midi gives each pitched instrument a channel of its own.
     fits = len(midi.instruments) <= len(_PITCHED_CHANNELS)
-    return written.getvalue() if fits else _spread_over_ports(written.getvalue())
+    return written.getvalue() if fits else _with_channels(written.getvalue(), _programs_sharing_a_channel(midi))
 
 
 def write_midi(notes: NoteTable | Iterable[Note | Sequence[Any]], path: str | os.PathLike[str]) -> None:
@@ -70,6 +73,20 @@ def write_midi(notes: NoteTable | Iterable[Note | Sequence[Any]], path: str | os
     data = midi_bytes(notes)
     with atomic_output(path) as temporary:
         temporary.write_bytes(data)
+
+
+def sharing_remark(notes: Sequence[Note]) -> str:
+    """A sentence for the user if MIDI has too few channels for the instruments of these notes; else empty."""
+    count = len({note.program for note in notes if not note.is_drum})
+    if count <= len(_PITCHED_CHANNELS):
+        return ""
+    sharing = _programs_sharing_a_channel(pretty_midi_of(notes))
+    names = ", ".join(instrument_name(program) for program in sharing[:_MOST_NAMES])
+    more = f" and {len(sharing) - _MOST_NAMES} more" if len(sharing) > _MOST_NAMES else ""
+    return (
+        f"There are {count} pitched instruments, and MIDI has {len(_PITCHED_CHANNELS)} channels for them: in "
+        f"a MIDI file those with the fewest notes share one ({names}{more})."
+    )
 
 
 def _time_grid(table: NoteTable) -> tuple[int, float]:
@@ -108,27 +125,46 @@ def _playable(table: NoteTable, tick_seconds: float) -> list[tuple[int, int, int
     return list(zip(*columns, strict=True))
 
 
-def _spread_over_ports(data: bytes) -> bytes:
-    """Gives each pitched track of pretty_midi's file a channel of its own, on several ports if there are more than 15.
+def _programs_sharing_a_channel(midi: pretty_midi.PrettyMIDI) -> list[int]:
+    """The programs that get no channel of their own, those with most notes first, then those of lower number."""
+    counts = {one.program: len(one.notes) for one in midi.instruments if not one.is_drum}
+    if len(counts) <= len(_PITCHED_CHANNELS):
+        return []
+    return sorted(counts, key=lambda program: (-counts[program], program))[len(_PITCHED_CHANNELS) - 1 :]
+
+
+def _with_channels(data: bytes, sharing: Collection[int]) -> bytes:
+    """Gives pitched tracks of pretty_midi's file a channel each, but those of the programs `sharing` all the last one.
 
     pretty_midi counts the drum track too when it hands out channels, and starts again after the fifteenth.
     """
     midi = mido.MidiFile(file=io.BytesIO(data))
-    pitched = [track for track in midi.tracks[1:] if not _is_drum_track(track)]
-    has_ports = len(pitched) > len(_PITCHED_CHANNELS)
-    for number, track in enumerate(pitched):
-        port, index = divmod(number, len(_PITCHED_CHANNELS))
+    own = iter(_PITCHED_CHANNELS)
+    for track in midi.tracks[1:]:
+        if _is_drum_track(track):
+            continue
+        (program,) = [message.program for message in track if message.type == "program_change"]
+        channel = _PITCHED_CHANNELS[-1] if program in sharing else next(own)
         for message in track:
             if not message.is_meta:
-                message.channel = _PITCHED_CHANNELS[index]
-        if has_ports:
-            track.insert(0, mido.MetaMessage("midi_port", port=port, time=0))
-    for track in midi.tracks[1:]:
-        if has_ports and _is_drum_track(track):
-            track.insert(0, mido.MetaMessage("midi_port", port=0, time=0))
+                message.channel = channel
+        if program in sharing:
+            track[:] = list(_with_program_before_onsets(track, program))
     result = io.BytesIO()
     midi.save(file=result)
     return result.getvalue()
+
+
+def _with_program_before_onsets(track: mido.MidiTrack, program: int) -> Iterator[mido.Message]:
+    """The track, its program once more wherever notes start: another track may have changed it since."""
+    is_named = False
+    for message in track:
+        is_named = is_named and message.time == 0
+        if message.type == "note_on" and message.velocity and not is_named:
+            yield mido.Message("program_change", channel=message.channel, program=program, time=message.time)
+            message = message.copy(time=0)
+            is_named = True
+        yield message
 
 
 def _is_drum_track(track: mido.MidiTrack) -> bool:

@@ -93,9 +93,8 @@ def parse_json(text: str) -> NoteRows:
         if "notes" not in values:
             raise ValueError("it has no entry 'notes'")
         if "segments" in values and values.get("version") not in READ_VERSIONS:
-            raise ValueError(
-                f"it is a transcription of version {values.get('version')!r}, not {' or '.join(map(str, READ_VERSIONS))}"
-            )
+            readable = " or ".join(map(str, READ_VERSIONS))
+            raise ValueError(f"it is a transcription of version {values.get('version')!r}, not {readable}")
         values, controls = values["notes"], values.get("controls", [])
     if not isinstance(values, list):
         raise ValueError("its notes are not a list")

@@ -6,13 +6,14 @@ import mido
 import numpy as np
 import pretty_midi
 import pytest
+from conftest import shared_path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from note_lists import BAND, assert_same_notes
 
 from mt3core.errors import MidiError, OutputError
 from mt3core.notes.midi_reading import read_content, read_midi
-from mt3core.notes.midi_writing import midi_bytes, write_midi
+from mt3core.notes.midi_writing import midi_bytes, sharing_remark, write_midi
 from mt3core.notes.table import NOTE_DTYPE, Note, note_table, to_notes
 
 pytestmark = pytest.mark.unit
@@ -107,22 +108,98 @@ def assert_no_note_hangs(data):
         assert not sounding
 
 
-@pytest.mark.parametrize("count", [14, 15, 16, 31, 128])
-def test_more_instruments_than_channels(count):
-    notes = [Note(0.1 * number, 20.0, 60, 100, number) for number in range(count)]
-    notes += [Note(0.75, 0.8, 36, 100, 0, True)]
+def crowd(count):
+    """Notes of many instruments at the same times and pitches, and drums; instrument `number` has `number + 1` notes.
+
+    Programs count downward, so that the last tracks and the lowest programs are not the largest.
+    """
+    notes = [
+        Note(0.3 * step, 0.3 * step + 0.2, 60 + step % 3, 100, 127 - number)
+        for number in range(count)
+        for step in range(number + 1)
+    ]
+    return [*notes, Note(0.75, 0.8, 36, 100, 0, True)]
+
+
+def played_without_ports(data):
+    """(onset tick, pitch, channel, program) of every note, as a player hears them that merges all tracks: of a channel
+    it knows only the program that was set last, wherever it was."""
+    programs, played, tick = {}, [], 0
+    for message in mido.merge_tracks(parse(data).tracks):
+        tick += message.time
+        if message.type == "program_change":
+            programs[message.channel] = message.program
+        elif message.type == "note_on" and message.velocity:
+            played.append((tick, message.note, message.channel, programs[message.channel]))
+    return played
+
+
+@pytest.mark.parametrize("count", [1, 14, 15, 16, 20, 31, 128])
+def test_every_instrument_sounds_like_itself_without_ports(count):
+    notes = crowd(count)
     data = midi_bytes(notes)
-    midi = parse(data)
-    pitched = [track for track in midi.tracks[1:] if track.name != "Drums"]
-    (drums,) = (track for track in midi.tracks if track.name == "Drums")
-    assert channels(drums) == {9}
-    has_ports = count > 15
-    assert ports(drums) == ([0] if has_ports else [])
-    assert [ports(track) for track in pitched] == [[number // 15] if has_ports else [] for number in range(count)]
-    places = [(tuple(ports(track)), tuple(channels(track))) for track in pitched]
-    assert len(set(places)) == count
-    assert all(place[1] != (9,) and len(place[1]) == 1 for place in places)
-    assert_same_notes(read_midi(data), sorted(notes, key=lambda note: note.onset))
+    played = played_without_ports(data)
+    heard = sorted((tick, pitch, program) for tick, pitch, channel, program in played if channel != 9)
+    assert heard == sorted((round(n.onset * 1000), n.pitch, n.program) for n in notes if not n.is_drum)
+    assert [note[2] for note in played if note[1] == 36] == [9]
+    assert not any(ports(track) for track in parse(data).tracks)
+    assert_same_notes(read_midi(data), sorted(notes, key=lambda n: (n.onset, n.is_drum, n.program, n.pitch)))
+
+
+@pytest.mark.parametrize("count", [14, 15, 16, 20, 31, 128])
+def test_the_instruments_with_most_notes_have_a_channel_each(count):
+    users = {}
+    for *_, channel, program in played_without_ports(midi_bytes(crowd(count))):
+        users.setdefault(channel, set()).add(program)
+    del users[9]
+    alone = set().union(*(programs for programs in users.values() if len(programs) == 1))
+    num_alone = count if count <= 15 else 14
+    assert alone == {127 - number for number in range(count - num_alone, count)}  # the largest
+    assert len(users) == min(count, 15)
+
+
+@pytest.mark.parametrize("count", [16, 31])
+def test_a_player_without_ports_hears_every_instrument(count):
+    """The same through TinySoundFont's own reader, which merges tracks in its way."""
+    player = pytest.importorskip("tinysoundfont.midi")
+    notes = [note for note in crowd(count) if not note.is_drum]
+    programs, heard = {}, []
+    for event in player.load_memory(midi_bytes(notes)):
+        if isinstance(event.action, player.ProgramChange):
+            programs[event.channel] = event.action.program
+        elif isinstance(event.action, player.NoteOn) and event.action.velocity:
+            heard.append((round(event.t * 1000), event.action.key, programs[event.channel]))
+    assert sorted(heard) == sorted((round(note.onset * 1000), note.pitch, note.program) for note in notes)
+
+
+def test_fifteen_instruments_and_drums_share_no_channel():
+    """Sixteen tracks: pretty_midi would give the first and the last of them one channel."""
+    tracks = parse(midi_bytes(crowd(15))).tracks[1:]
+    assert sorted(channel for track in tracks for channel in channels(track)) == list(range(16))
+
+
+def test_the_user_is_told_of_shared_channels():
+    assert sharing_remark([*crowd(15)]) == ""
+    assert sharing_remark(crowd(17)) == (
+        "There are 17 pitched instruments, and MIDI has 15 channels for them: in a MIDI file those with the fewest "
+        "notes share one (Helicopter, Applause, Gunshot)."
+    )
+    assert sharing_remark(crowd(128)).endswith(" and 106 more).")
+
+
+def test_the_sample_of_twenty_instruments_keeps_its_sounds():
+    """The file as this project once wrote it: five instruments, the piano among them, had others' sounds."""
+    source = shared_path("hard_inputs/midi/midi_20_instruments_4_on_port_1.mid")
+    before = read_midi(source)
+    wanted = sorted((round(n.onset * 1000), n.pitch, n.program) for n in to_notes(before) if not n.is_drum)
+
+    def heard(data):
+        played = played_without_ports(data)
+        return sorted((tick, pitch, program) for tick, pitch, channel, program in played if channel != 9)
+
+    assert heard(source.read_bytes()) != wanted
+    assert heard(midi_bytes(before)) == wanted
+    assert read_midi(midi_bytes(before)).tolist() == before.tolist()
 
 
 def test_drums_of_any_program_share_one_track():
