@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mt3core.audio import AUDIO_SUFFIXES
-from mt3core.errors import AudioError, OutputError, UsageError
+from mt3core.errors import AudioError, UsageError
+from mt3core.files import OTHER_PATH, check_output
 from mt3core.transcription import FORMATS, known_format
 
 STDOUT = "-"
@@ -64,16 +65,10 @@ def plan(inputs: Sequence[Path], output: str | None, formats: tuple[str, ...] | 
     return jobs if overwrite else [_without_finished(job) for job in jobs]
 
 
-def check_writable(outputs: Iterable[Path], next_step: str = "Choose another path with -o.") -> None:
-    """Raises `OutputError` if a file cannot be written: its folder is a file, or write permission is missing."""
-    for folder in sorted({path.parent for path in outputs}):
-        existing = folder.absolute()
-        while not existing.exists() and existing != existing.parent:
-            existing = existing.parent
-        if not existing.is_dir():
-            raise OutputError(f"Cannot write to {folder}: {existing} is a file.", next_step)
-        if not os.access(existing, os.W_OK | os.X_OK):
-            raise OutputError(f"Cannot write to {folder}: permission denied.", next_step)
+def check_writable(outputs: Iterable[Path], next_step: str = OTHER_PATH) -> None:
+    """Raises `OutputError` naming the first file that cannot be written, see `check_output`."""
+    for path in outputs:
+        check_output(path, next_step)
 
 
 def _recordings(inputs: Sequence[Path]) -> Iterable[tuple[Path, Path]]:

@@ -1,8 +1,12 @@
-"""Outputs, written completely or not at all: under a temporary name, then renamed. Folders, and sizes in words."""
+"""Outputs, written completely or not at all: under a temporary name, then renamed. Folders, and sizes in words.
+
+A `~` at the start of a path is the home folder, in case no shell has replaced it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -15,6 +19,12 @@ from mt3core.errors import OutputError
 
 CACHE_VARIABLE = "MT3_CACHE"
 _KILO = 1000
+OTHER_PATH = "Choose another path with -o."
+# With less than this a file cannot be promised: a block for it, and one for the folder with its temporary name.
+LEAST_FREE_BYTES = 8192
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
+# What else a disk may answer to a write: read-only, failing, a name or path that is too long.
+_UNWRITABLE = (*_FULL, errno.EROFS, errno.EIO, errno.ENAMETOOLONG)
 
 
 def cache_folder() -> Path:
@@ -76,20 +86,50 @@ def folder_bytes(path: Path) -> int:
     return total
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The path, with a `~` or `~name` at its start replaced by that home folder unless there is a file of this name."""
+    given = Path(path)
+    if not given.parts or not given.parts[0].startswith("~") or os.path.lexists(given.parts[0]):
+        return given
+    return Path(os.path.expanduser(given))
+
+
+def check_output(path: str | os.PathLike[str], next_step: str = OTHER_PATH) -> None:
+    """Raises `OutputError` if it is clear without writing that a file cannot be written.
+
+    That is: a name or path that is too long, a folder or a device of this name, a file where a folder is needed,
+    missing permission, or a full disk.
+    """
+    target = expanded(path).absolute()
+    existing = next(folder for folder in target.parents if os.path.lexists(folder))
+    with _writing(path, next_step):
+        # One by one: below a folder that is missing, nobody objects to a name.
+        for name in target.relative_to(existing).parts:
+            _look_up(existing / name)
+        _look_up(target.parent / (_temporary_prefix(target) + "x" * 8) / target.name)
+    _refuse_occupied(target)
+    if not existing.is_dir():
+        raise OutputError(f"Cannot write {path}: {existing} is a file.", next_step)
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputError(f"Cannot write {path}: permission denied.", next_step)
+    if shutil.disk_usage(existing).free < LEAST_FREE_BYTES:
+        raise _unwritable(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), next_step)
+
+
 @contextlib.contextmanager
 def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path next to `path` to write to; renames it to `path` when the block succeeds.
 
     Missing parent folders are made. If the block fails, nothing is left behind and an existing `path`
-    stays unchanged. Raises `OutputError` if the path cannot be written.
+    stays unchanged. Raises `OutputError` if the path cannot be written, also if the disk is full within the block.
     """
-    target = Path(path)
-    if target.exists() and not target.is_file() and not target.is_dir():  # renaming would replace the device itself
-        raise OutputError(f"{target} is a device or pipe, not a file.", "Use -o - for standard output.")
+    target = expanded(path)
+    _refuse_occupied(target)
     folder = _beside(target)
     try:
         temporary = folder / target.name
-        yield temporary
+        with _writing_within(folder, target):
+            yield temporary
         _place(temporary, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -101,14 +141,17 @@ def atomic_directory(path: str | os.PathLike[str], overwrite: bool = False) -> I
 
     Raises `OutputError` if `path` exists and `overwrite` is false, or if it cannot be written.
     """
-    target = Path(path)
-    if target.exists() and not overwrite and (not target.is_dir() or any(target.iterdir())):
+    target = expanded(path)
+    with _writing(target):
+        is_taken = target.exists() and (not target.is_dir() or any(target.iterdir()))
+    if is_taken and not overwrite:
         raise OutputError(f"{target} already exists.", "Choose another path, or use --overwrite.")
     folder = _beside(target)
     try:
         temporary = folder / "new"
-        temporary.mkdir()
-        yield temporary
+        with _writing_within(folder, target):
+            temporary.mkdir()
+            yield temporary
         old = folder / "old"
         if target.exists():
             _place(target, old)
@@ -122,22 +165,64 @@ def atomic_directory(path: str | os.PathLike[str], overwrite: bool = False) -> I
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _refuse_occupied(target: Path) -> None:
+    """A folder cannot be replaced by a file; renaming to a device would replace the device itself."""
+    with _writing(target):  # a name may be too long to be looked up
+        is_folder, is_free = target.is_dir(), not target.exists()
+    if is_folder:
+        raise OutputError(f"Cannot write {target}: it is a folder.", OTHER_PATH)
+    if not is_free and not target.is_file():
+        raise OutputError(f"{target} is a device or pipe, not a file.", "Use -o - for standard output.")
+
+
 def _beside(target: Path) -> Path:
     """A fresh hidden folder in the target's folder, so that the rename stays on one file system."""
-    with _writing(f"to {target.parent}"):
+    with _writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Cut, because a name may already use all 255 bytes that a file system allows.
-        return Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", dir=target.parent))
+        return Path(tempfile.mkdtemp(prefix=_temporary_prefix(target), dir=target.parent))
+
+
+def _temporary_prefix(target: Path) -> str:
+    """Cut, because a name may already use all 255 bytes that a file system allows."""
+    return f".{target.name[:40]}."
 
 
 def _place(temporary: Path, target: Path) -> None:
-    with _writing(str(target)):
+    with _writing(target):
         temporary.rename(target)
 
 
+def _look_up(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        path.lstat()
+
+
 @contextlib.contextmanager
-def _writing(what: str) -> Iterator[None]:
+def _writing(path: str | os.PathLike[str], next_step: str = OTHER_PATH) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"Cannot write {what}: {error.strerror or error}.", "Choose another path with -o.") from error
+        raise _unwritable(path, error, next_step) from error
+
+
+@contextlib.contextmanager
+def _writing_within(folder: Path, target: Path) -> Iterator[None]:
+    """The same around someone else's block, which may also fail for reasons of its own, such as a missing input."""
+    try:
+        yield
+    except OSError as error:
+        is_below = isinstance(error.filename, str) and folder in Path(error.filename).parents
+        if error.errno in _UNWRITABLE or is_below:
+            raise _unwritable(target, error, OTHER_PATH) from error
+        raise
+
+
+def _unwritable(path: str | os.PathLike[str], error: OSError, next_step: str) -> OutputError:
+    if error.errno in _FULL:
+        next_step = f"Free some space, or {next_step[:1].lower()}{next_step[1:]}"
+    if error.errno == errno.ENAMETOOLONG:
+        next_step = "Choose a shorter name."
+    reason = error.strerror or str(error)
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        reason = "a folder of its path is a file"
+    return OutputError(f"Cannot write {os.fspath(path)}: {reason}.", next_step)

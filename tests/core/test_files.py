@@ -1,11 +1,24 @@
 """Outputs are whole or absent."""
 
+import contextlib
+import errno
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 
 from mt3core.errors import OutputError
-from mt3core.files import atomic_directory, atomic_output, files_below, folder_bytes, folders_below, size_in_words
+from mt3core.files import (
+    atomic_directory,
+    atomic_output,
+    check_output,
+    expanded,
+    files_below,
+    folder_bytes,
+    folders_below,
+    size_in_words,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -53,8 +66,13 @@ def test_a_writer_that_wrote_nothing_is_an_error(tmp_path):
 
 def test_a_folder_in_the_place_of_the_file(tmp_path):
     (tmp_path / "out.txt").mkdir()
-    with pytest.raises(OutputError, match=r"Cannot write .*out\.txt"), atomic_output(tmp_path / "out.txt") as temporary:
-        temporary.write_text("x")
+    with (
+        pytest.raises(OutputError, match=r"Cannot write .*out\.txt: it is a folder"),
+        atomic_output(tmp_path / "out.txt"),
+    ):
+        pytest.fail("the block must not run")
+    with pytest.raises(OutputError, match=r"Cannot write .*out\.txt: it is a folder"):
+        check_output(tmp_path / "out.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["out.txt"]
 
 
@@ -62,7 +80,7 @@ def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     for make in (atomic_output, atomic_directory):
         with (
-            pytest.raises(OutputError, match=r"Cannot write to .*Choose another path"),
+            pytest.raises(OutputError, match=r"Cannot write .*out: a folder of its path is a file\. Choose another"),
             make(tmp_path / "file" / "out"),
         ):
             pytest.fail("the block must not run")
@@ -221,3 +239,93 @@ def test_bytes_of_files_and_folders(tmp_path):
     assert folder_bytes(tmp_path / "a" / "one") == 10
     assert folder_bytes(tmp_path / "a") == 210 + (tmp_path / "a" / "link").lstat().st_size
     assert folder_bytes(tmp_path / "nowhere") == 0
+
+
+# What can be known before, and what only shows while writing
+
+
+@contextlib.contextmanager
+def files_of_at_most(num_bytes):
+    """The operating system's own refusal to write more, which comes in the middle of a file as with a full disk."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_fills_up_names_the_file(tmp_path):
+    path = tmp_path / "out.bin"
+    path.write_bytes(b"before")
+
+    def write():
+        with atomic_output(path) as temporary, files_of_at_most(1000):
+            temporary.write_bytes(bytes(5000))
+
+    with pytest.raises(OutputError, match=r"Cannot write .*out\.bin: File too large\. Free some space, or choose"):
+        write()
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
+def test_what_a_disk_answers_in_the_block_is_an_output_error(tmp_path, number):
+    for make in (atomic_output, atomic_directory):
+        with pytest.raises(OutputError, match=r"Cannot write .*out"), make(tmp_path / "out"):
+            raise OSError(number, os.strerror(number))
+        assert not list(tmp_path.iterdir())
+
+
+def test_other_failures_in_the_block_are_those_of_the_block(tmp_path):
+    """A missing input is not a problem of the output."""
+    with pytest.raises(FileNotFoundError), atomic_output(tmp_path / "out"):
+        (tmp_path / "input").read_text()
+    with pytest.raises(OutputError, match="Cannot write"), atomic_output(tmp_path / "out") as temporary:
+        (temporary / "below").write_text("the folder of the output is not a folder")
+
+
+def test_a_full_disk_is_seen_before_anything_is_written(tmp_path, monkeypatch):
+    check_output(tmp_path / "deep/out.mid")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 100))
+    with pytest.raises(
+        OutputError, match=r"Cannot write .*out\.mid: No space left on device\. Free some space, or choose another path"
+    ):
+        check_output(tmp_path / "deep/out.mid")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name", ["a" * 252 + ".mid", "ä" * 126 + ".mid", "new/" + "a" * 300 + "/x.mid", "new/er/" * 700 + "x.mid"]
+)
+def test_names_that_are_too_long_are_known_before(tmp_path, name):
+    for attempt in (check_output, lambda path: atomic_output(path).__enter__()):
+        with pytest.raises(OutputError, match=r"Cannot write .*\.mid: File name too long\. Choose a shorter name"):
+            attempt(tmp_path / name)
+    check_output(tmp_path / "new" / ("a" * 251 + ".mid"))
+
+
+def test_pipes_and_files_in_the_way_are_known_before(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OutputError, match="device or pipe"):
+        check_output(tmp_path / "pipe")
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"Cannot write .*x\.mid: .*file is a file\. Choose another path with -o\."):
+        check_output(tmp_path / "file/below/x.mid")
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    with atomic_output("~/notes/out.txt") as temporary:
+        temporary.write_text("x")
+    with atomic_directory("~/model") as temporary:
+        (temporary / "a").touch()
+    assert sorted(path.name for path in (tmp_path / "home").iterdir()) == ["model", "notes"]
+    assert expanded("~") == tmp_path / "home"
+    assert expanded("a/~/b") == Path("a/~/b")
+    assert expanded("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
+    (tmp_path / "~").mkdir()  # a folder that really has this name
+    assert expanded("~/x") == Path("~/x")
