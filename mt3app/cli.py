@@ -43,8 +43,12 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing f
 class TranscribeOptions:
     """The options of the command line; None for those not given."""
 
+    # As text, because a path would lose a slash of an address.
     inputs: Annotated[
-        tuple[Path, ...], typer.Argument(metavar="INPUT", help="Audio files, and folders to search for audio.")
+        tuple[str, ...],
+        typer.Argument(
+            metavar="INPUT", help="Audio or video files, folders to search for them, and - for standard input."
+        ),
     ]
     output: Annotated[
         str | None,

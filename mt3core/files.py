@@ -107,7 +107,7 @@ def check_output(path: str | os.PathLike[str], next_step: str = OTHER_PATH) -> N
         for name in target.relative_to(existing).parts:
             _look_up(existing / name)
         _look_up(target.parent / (_temporary_prefix(target) + "x" * 8) / target.name)
-    _refuse_occupied(target)
+    _refuse_occupied(expanded(path))
     if not existing.is_dir():
         raise OutputError(f"Cannot write {path}: {existing} is a file.", next_step)
     if not os.access(existing, os.W_OK | os.X_OK):

@@ -25,14 +25,17 @@ def transcribe_files(options: TranscribeOptions, reporter: Reporter) -> int:
     formats = parse_formats(options.formats) if options.formats is not None else None
     backend = choose_backend(options.backend)
     decoding = choose_decoding(options.decoding, options.num_beams)
-    jobs = plan(options.inputs, options.output, formats, options.overwrite)
+    planned = plan(options.inputs, options.output, formats, options.overwrite)
+    jobs = list(planned.jobs)
     check_writable(output.path for job in jobs for output in job.outputs)
+    for remark in planned.remarks:
+        reporter.line(remark)
     _refuse_binary_on_terminal(jobs, options, formats)
 
     for job in jobs:
         if job.is_finished:
             names = ", ".join(map(str, job.finished))
-            reporter.line(f"{job.audio}: skipped, {names} exists (--overwrite replaces it)")
+            reporter.line(f"{job.name}: skipped, {names} exists (--overwrite replaces it)")
     batch = Batch(
         reporter,
         stdout_format=(formats or ("mid",))[0],
@@ -68,7 +71,7 @@ class Batch:
         self.stdout_format = stdout_format
         # Several recordings on standard output can only be distinguished by a name on every line.
         self.names_recordings = names_recordings
-        self.failures: list[tuple[Path, Exception]] = []
+        self.failures: list[tuple[Job, Exception]] = []
 
     def probe(self, jobs: list[Job]) -> list[tuple[Job, float]]:
         """The jobs whose audio can be opened, each with its duration in seconds."""
@@ -88,7 +91,7 @@ class Batch:
         durations = [duration for _, duration in jobs]
         with self.reporter.audio_bar() as show:
             for number, (job, _) in enumerate(jobs):
-                name = f"{number + 1}/{len(jobs)} {job.audio.name}" if len(jobs) > 1 else job.audio.name
+                name = f"{number + 1}/{len(jobs)} {Path(job.name).name}" if len(jobs) > 1 else Path(job.name).name
                 before = sum(durations[:number])
 
                 def progress(done: int, total: int, number: int = number, name: str = name, before: float = before):
@@ -106,7 +109,7 @@ class Batch:
     def finish(self, num_jobs: int) -> int:
         """Names the failures of a batch again, and returns the exit code."""
         if self.failures and num_jobs > 1:
-            names = ", ".join(str(path) for path, _ in self.failures)
+            names = ", ".join(job.name for job, _ in self.failures)
             print(f"mt3: {len(self.failures)} of {num_jobs} files failed: {names}", file=sys.stderr)
         return 1 if self.failures else 0
 
@@ -122,7 +125,7 @@ class Batch:
             self._print(result)
         self._summarise(job, result, seconds)
         for remark in result.remark.splitlines():
-            self.reporter.line(f"{job.audio}: {remark}")
+            self.reporter.line(f"{job.name}: {remark}")
         if compile_seconds:
             self.reporter.detail(f"Compilation took {compile_seconds:.1f} s (once, not counted above).")
 
@@ -138,12 +141,12 @@ class Batch:
         targets = ", ".join(str(output.path) for output in job.outputs) or "standard output"
         factor = result.duration_seconds / max(seconds, 1e-3)
         self.reporter.line(
-            f"{job.audio} -> {targets}: {len(result.notes)} notes, "
+            f"{job.name} -> {targets}: {len(result.notes)} notes, "
             f"{result.duration_seconds:.1f} s in {seconds:.1f} s ({factor:.1f}x real time)"
         )
 
     def _fail(self, job: Job, error: Exception) -> None:
-        self.failures.append((job.audio, error))
+        self.failures.append((job, error))
         self.reporter.problem(error)
 
 

@@ -8,7 +8,7 @@ from mt3app import backend
 from mt3app.backend import available_bytes, choose_backend, choose_decoding, default_processes
 from mt3app.outputs import Output, check_writable, parse_formats, plan
 from mt3core.decoding import Decoding
-from mt3core.errors import AudioError, MissingExtraError, OutputError, UsageError
+from mt3core.errors import MissingExtraError, OutputError, UsageError
 
 pytestmark = pytest.mark.unit
 
@@ -23,9 +23,13 @@ def music(tmp_path, monkeypatch):
     return Path(".")
 
 
+def jobs(inputs, output, formats, overwrite):
+    return plan(inputs, output, formats, overwrite).jobs
+
+
 def planned(*inputs, output=None, formats=None, overwrite=False):
-    jobs = plan([Path(name) for name in inputs], output, formats, overwrite)
-    return {str(job.audio): [str(out.path) for out in job.outputs] for job in jobs}
+    found = jobs(inputs, output, formats, overwrite)
+    return {str(job.audio): [str(out.path) for out in job.outputs] for job in found}
 
 
 def test_one_recording_goes_beside_itself_by_default(music):
@@ -39,11 +43,11 @@ def test_a_name_without_suffix_is_a_folder(music, output):
 
 
 def test_the_suffix_of_the_output_names_the_format(music):
-    (job,) = plan([Path("song.wav")], "x.json", None, False)
+    (job,) = jobs([Path("song.wav")], "x.json", None, False)
     assert job.outputs == (Output(Path("x.json"), "json"),)
-    (job,) = plan([Path("song.wav")], "x.MIDI", None, False)
+    (job,) = jobs([Path("song.wav")], "x.MIDI", None, False)
     assert job.outputs == (Output(Path("x.MIDI"), "mid"),)
-    (job,) = plan([Path("song.wav")], "notes.txt", ("csv",), False)
+    (job,) = jobs([Path("song.wav")], "notes.txt", ("csv",), False)
     assert job.outputs == (Output(Path("notes.txt"), "csv"),)
     with pytest.raises(UsageError, match=r"\.txt is not a supported output format\. Choose mid, json, jsonl, csv"):
         plan([Path("song.wav")], "notes.txt", None, False)
@@ -59,12 +63,130 @@ def test_a_recording_given_twice_is_transcribed_once(music):
     assert list(planned("a/song.wav", "a", "./a/song.wav")) == ["a/song.wav", "a/deep/x.MP3"]
 
 
-def test_two_recordings_never_share_an_output(music):
-    with pytest.raises(UsageError, match=r"a/song\.wav and b/song\.flac would both be written to out/song\.mid"):
-        plan([Path("a/song.wav"), Path("b/song.flac")], "out", None, False)
+def test_recordings_that_differ_in_their_suffix_keep_it(music):
     Path("song.mp3").touch()
-    with pytest.raises(UsageError, match=r"song\.mp3 and song\.wav would both be written to song\.mid\. Rename one"):
-        plan([Path(".")], None, None, False)
+    found = plan(["."], None, None, False)
+    assert {
+        str(job.audio): [str(one.path) for one in job.outputs] for job in found.jobs if job.audio.parent == music
+    } == {
+        "song.mp3": ["song.mp3.mid"],
+        "song.wav": ["song.wav.mid"],
+    }
+    (remark,) = [remark for remark in found.remarks if "suffix" in remark]
+    assert remark.endswith("would be written to the same file, so they keep it: song.mp3.mid, song.wav.mid.")
+    assert planned("a/song.wav", "b/song.flac", output="out", formats=("mid", "csv")) == {
+        "a/song.wav": ["out/song.wav.mid", "out/song.wav.csv"],
+        "b/song.flac": ["out/song.flac.mid", "out/song.flac.csv"],
+    }
+
+
+def test_a_name_without_suffix_has_none_to_keep(music):
+    Path("song").touch()
+    assert planned("song", "song.wav") == {"song": ["song.mid"], "song.wav": ["song.wav.mid"]}
+
+
+def test_a_recording_that_is_called_like_a_kept_suffix_makes_way(music):
+    for name in ("song.mp3", "song.wav.wav"):
+        Path(name).touch()
+    assert planned("song.mp3", "song.wav", "song.wav.wav") == {
+        "song.mp3": ["song.mp3.mid"],
+        "song.wav": ["song.wav.mid"],
+        "song.wav.wav": ["song.wav.wav.mid"],
+    }
+
+
+def test_a_second_run_finds_the_results_of_the_first(music):
+    """Also when the other recording has gone since, or only one of them is given."""
+    Path("song.mp3").touch()
+    Path("song.mp3.mid").touch()
+    found = plan(["song.mp3", "song.wav"], None, None, False)
+    assert [job.is_finished for job in found.jobs] == [True, False]
+    assert [len(found.remarks), found.jobs[1].outputs] == [1, (Output(Path("song.wav.mid"), "mid"),)]
+    Path("song.wav.mid").touch()
+    found = plan(["song.mp3", "song.wav"], None, None, False)
+    assert [job.finished for job in found.jobs] == [(Path("song.mp3.mid"),), (Path("song.wav.mid"),)]
+    assert found.remarks == ()  # nothing is written
+    Path("song.mp3").unlink()
+    (job,) = jobs(["song.wav"], None, None, False)
+    assert job.finished == (Path("song.wav.mid"),)
+    assert job.is_finished
+    (job,) = jobs(["song.wav"], None, ("mid", "csv"), False)
+    assert job.outputs == (Output(Path("song.csv"), "csv"),)
+
+
+def test_the_result_of_another_recording_does_not_count_as_finished(music):
+    """song.wav.mid belongs to song.wav.wav, which is transcribed as well."""
+    Path("song.wav.wav").touch()
+    Path("song.wav.mid").touch()
+    found = jobs(["song.wav", "song.wav.wav"], None, None, False)
+    assert [job.is_finished for job in found] == [False, True]
+    assert found[0].outputs == (Output(Path("song.mid"), "mid"),)
+
+
+def test_two_recordings_of_one_name_never_share_an_output(music):
+    with pytest.raises(UsageError, match=r"a/song\.wav and song\.wav would both be written to out/song\.wav\.mid"):
+        plan(["a/song.wav", "song.wav"], "out", None, False)
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_names_that_differ_in_capitals_are_one_where_file_systems_say_so(music, monkeypatch, platform):
+    monkeypatch.setattr("mt3app.outputs.sys.platform", platform)
+    Path("Song.mp3").touch()
+    assert planned("Song.mp3", "song.wav") == {"Song.mp3": ["Song.mp3.mid"], "song.wav": ["song.wav.mid"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "result"),
+    [
+        ("Sonata No.2 - I. Allegro", "Sonata No.2 - I. Allegro.mid"),
+        ("Sonata No.2 - I. Allegro.wav", "Sonata No.2 - I. Allegro.mid"),
+        ("Symphony No. 5", "Symphony No. 5.mid"),
+        ("Op.27", "Op.27.mid"),
+        ("v1.2.final.MP3", "v1.2.final.mid"),
+        ("film.mkv", "film.mid"),
+        ("tape.xyz", "tape.xyz.mid"),
+        ("ends with a dot.", "ends with a dot..mid"),
+    ],
+)
+def test_only_suffixes_of_audio_and_video_are_taken_off(music, name, result):
+    Path(name).touch()
+    assert planned(name) == {name: [result]}
+    assert planned(name, output="out") == {name: [f"out/{result}"]}
+    assert planned(name, output="out/", formats=("json",)) == {name: [f"out/{result.removesuffix('mid')}json"]}
+
+
+def test_an_output_whose_name_has_dots_is_a_folder(music):
+    assert planned("song.wav", output="Sonata No.2 - I. Allegro") == {
+        "song.wav": [str(Path("Sonata No.2 - I. Allegro/song.mid"))]
+    }
+    assert planned("song.wav", output="Sonata No.2.mid") == {"song.wav": ["Sonata No.2.mid"]}
+    assert planned("song.wav", output="Sonata No.2.json", formats=("json", "mid")) == {
+        "song.wav": ["Sonata No.2.json", "Sonata No.2.mid"]
+    }
+
+
+def test_a_folder_in_the_place_of_a_result_is_no_result(music):
+    Path("song.mid").mkdir()
+    (job,) = jobs(["song.wav"], None, None, False)
+    assert not job.is_finished
+    with pytest.raises(OutputError, match=r"Cannot write song\.mid: it is a folder"):
+        check_writable(output.path for output in job.outputs)
+
+
+def test_names_that_are_too_long_are_refused_before_any_work(music):
+    name = "a" * 251 + ".wv"
+    Path(name).touch()
+    (job,) = jobs([name], None, ("jsonl",), False)
+    with pytest.raises(OutputError, match=r"Cannot write a+\.jsonl: File name too long\. Choose a shorter name"):
+        check_writable(output.path for output in job.outputs)
+
+
+def test_a_tilde_in_the_output_is_the_home_folder(music, monkeypatch):
+    monkeypatch.setenv("HOME", str(Path("home").absolute()))
+    monkeypatch.setenv("USERPROFILE", str(Path("home").absolute()))
+    home = str(Path("home").absolute())
+    assert planned("song.wav", output="~/x.mid") == {"song.wav": [f"{home}/x.mid"]}
+    assert planned("song.wav", output="~/notes/") == {"song.wav": [f"{home}/notes/song.mid"]}
 
 
 def test_a_recording_is_never_overwritten(music):
@@ -77,21 +199,15 @@ def test_several_recordings_need_a_folder(music):
         plan([Path("a")], "x.mid", None, False)
 
 
-def test_a_folder_without_audio_is_an_error(music):
-    Path("nothing").mkdir()
-    with pytest.raises(AudioError, match="There is no audio in nothing"):
-        plan([Path("nothing")], None, None, False)
-
-
 def test_what_exists_is_taken_out_unless_overwritten(music):
     Path("song.mid").touch()
-    (job,) = plan([Path("song.wav")], None, ("mid", "csv"), False)
+    (job,) = jobs([Path("song.wav")], None, ("mid", "csv"), False)
     assert job.outputs == (Output(Path("song.csv"), "csv"),)
     assert job.finished == (Path("song.mid"),)
     assert not job.is_finished
-    (job,) = plan([Path("song.wav")], None, None, False)
+    (job,) = jobs([Path("song.wav")], None, None, False)
     assert job.is_finished
-    (job,) = plan([Path("song.wav")], None, None, True)
+    (job,) = jobs([Path("song.wav")], None, None, True)
     assert not job.is_finished
 
 

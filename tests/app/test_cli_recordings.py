@@ -1,0 +1,203 @@
+"""Which recordings are meant by names on the command line: folders, links, patterns, addresses, standard input."""
+
+import os
+from pathlib import Path
+
+import pytest
+from small_models import write_wav
+
+from mt3app.inputs import find_recordings
+from mt3app.outputs import plan
+from mt3core.errors import AudioError, UsageError
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def sound(name):
+    """A recording under any name, as WAV."""
+    write_wav(Path("made.wav"), 0.1)
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    return str(Path("made.wav").rename(name))
+
+
+def found(*inputs):
+    return [str(recording.path) for recording in find_recordings(inputs).recordings]
+
+
+def remarks(*inputs):
+    return plan(inputs, None, None, False).remarks
+
+
+def test_every_file_with_audio_counts_whatever_its_name(folder):
+    names = [sound(f"music/{name}") for name in ("a.wav", "b.mp4", "c", "d.txt", "deep/Sonata No.2 - I. Allegro")]
+    assert found("music") == sorted(names)
+    assert remarks("music") == ()
+
+
+def test_what_is_passed_over_is_said_in_one_line(folder):
+    sound("music/a.wav")
+    for name in ("cover.JPG", "notes.txt", "more.txt", "README", "data.xml", ".hidden.txt", ".git/config"):
+        Path("music", name).parent.mkdir(exist_ok=True)
+        Path("music", name).write_text("not music")
+    Path("music/gone.mp3").symlink_to("nowhere")
+    assert found("music") == ["music/a.wav"]
+    (line,) = remarks("music")
+    assert line == (
+        "music: passed over 6 files: 5 without audio (.txt, README, .jpg, ...); 1 linked to nothing (.mp3)."
+    )
+
+
+def test_results_beside_the_recordings_are_not_remarked_on(folder):
+    sound("music/a.wav")
+    Path("music/a.mid").write_bytes(b"MThd")
+    assert remarks("music") == ()
+    Path("music/b.mid").write_bytes(b"MThd")
+    assert remarks("music") == ("music: passed over 1 file: 1 without audio (.mid).",)
+
+
+def test_damaged_recordings_are_not_passed_over(folder):
+    """They fail with a sentence of their own and an exit code."""
+    sound("music/a.wav")
+    Path("music/b.mp3").touch()
+    Path("music/c.flac").write_text("words")
+    assert found("music") == ["music/a.wav", "music/b.mp3", "music/c.flac"]
+
+
+def test_nothing_but_a_recording_is_opened(folder):
+    """Reading from a pipe would wait forever."""
+    sound("music/a.wav")
+    os.mkfifo("music/pipe.wav")
+    assert found("music") == ["music/a.wav"]
+    assert remarks("music") == ("music: passed over 1 file: 1 of a special kind (.wav).",)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_cannot_be_entered_is_said(folder):
+    sound("music/a.wav")
+    Path("music/secret").mkdir(mode=0)
+    assert remarks("music") == ("music: passed over 1 file: 1 not readable (secret).",)
+
+
+def test_linked_folders_are_entered_once_each(folder):
+    sound("music/real/a.wav")
+    sound("elsewhere/b.wav")
+    Path("music/0_first").symlink_to("real")  # earlier in the alphabet than what it leads to
+    Path("music/real/up").symlink_to("..")
+    Path("music/real/self").symlink_to(".")
+    for name in ("one", "two"):
+        Path("music", name).symlink_to(folder / "elsewhere")
+    assert found("music") == ["music/one/b.wav", "music/real/a.wav"]
+    Path("link").symlink_to("music")
+    assert found("link") == ["link/one/b.wav", "link/real/a.wav"]
+    assert found("music", "link", "elsewhere/b.wav") == ["music/one/b.wav", "music/real/a.wav"]
+
+
+def test_linked_files_are_found_once_and_where_they_are(folder):
+    sound("music/z.wav")
+    sound("elsewhere/b.wav")
+    Path("music/a.wav").symlink_to("z.wav")
+    Path("music/b.wav").symlink_to(folder / "elsewhere/b.wav")
+    Path("music/c.wav").symlink_to(folder / "elsewhere/b.wav")
+    assert found("music") == ["music/b.wav", "music/z.wav"]
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        ([], r"There is no audio in nothing\. It contains no files\."),
+        (["a.txt", "b.txt"], r"There is no audio in nothing\. Passed over 2 files: 2 without audio \(\.txt\)\."),
+    ],
+)
+def test_a_folder_without_audio_is_an_error(folder, files, sentence):
+    Path("nothing").mkdir()
+    for name in files:
+        Path("nothing", name).write_text("words")
+    with pytest.raises(AudioError, match=sentence):
+        find_recordings(["nothing"])
+
+
+def test_thousands_of_files_are_searched_without_opening_known_ones(folder, monkeypatch):
+    Path("music").mkdir()
+    for number in range(3000):
+        Path(f"music/{number:04}.flac").touch()
+    monkeypatch.setattr("mt3core.audio.load.probe_audio", lambda path: pytest.fail("opened"))
+    assert len(found("music")) == 3000
+
+
+@pytest.mark.parametrize("pattern", ["*.wav", "[ab].wav", "?.wav", "music/../*.wav", "**/?.wav", "~/*.wav"])
+def test_patterns_that_no_shell_has_replaced_are_ours(folder, monkeypatch, pattern):
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("USERPROFILE", str(folder))
+    sound("b.wav")
+    sound("a.wav")
+    sound(".hidden.wav")
+    Path("music").mkdir()
+    assert [Path(name).name for name in found(pattern)] == ["a.wav", "b.wav"]
+
+
+def test_patterns_that_match_nothing_or_are_names(folder):
+    with pytest.raises(AudioError, match=r"No file matches \*\.wav\. Check the pattern"):
+        find_recordings(["*.wav"])
+    sound("song [live].wav")
+    assert found("song [live].wav") == ["song [live].wav"]
+    sound("deep/inside/x.wav")
+    assert found("d*") == ["deep/inside/x.wav"]  # a folder
+    assert found("**/x.wav") == ["deep/inside/x.wav"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://example.org/a//b.mp3",
+        "HTTP://example.org/song.wav",
+        "gs://bucket/song.wav",
+        "s3://bucket/song.wav",
+        "www.youtube.com/watch?v=x",
+        "youtube.com/watch?v=x",
+        "https://youtu.be/x",
+    ],
+)
+def test_addresses_are_refused_by_name(folder, address):
+    with pytest.raises(UsageError) as refused:
+        find_recordings([address])
+    assert str(refused.value) == (
+        f"{address} is an address, and mt3 transcribe reads files. Download it first, and pass the file."
+    )
+
+
+def test_addresses_of_files_here_are_files(folder):
+    sound("a song.wav")
+    assert found((folder / "a song.wav").as_uri()) == [str(folder / "a song.wav")]
+
+
+def test_a_tilde_is_the_home_folder(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    monkeypatch.setenv("USERPROFILE", str(folder / "home"))
+    sound("home/a.wav")
+    assert found("~/a.wav") == found("~") == [str(folder / "home/a.wav")]
+
+
+def test_a_minus_is_standard_input(folder):
+    (recording,) = find_recordings(["-", "-"]).recordings
+    assert recording.is_stdin
+    with pytest.raises(
+        UsageError, match=r"Standard input has no name\. Name the result, as in -o song\.mid, or use -o -\."
+    ):
+        plan(["-"], None, None, False)
+    assert [str(one.path) for job in plan(["-"], "out/", ("mid", "json"), False).jobs for one in job.outputs] == [
+        "out/stdin.mid",
+        "out/stdin.json",
+    ]
+    (job,) = plan(["-"], "song.mid", None, False).jobs
+    assert (job.name, job.outputs[0].path) == ("standard input", Path("song.mid"))
+    (job,) = plan(["-"], "-", ("csv",), False).jobs
+    assert (job.name, job.outputs) == ("standard input", ())
+    sound("-")  # a file that has this name
+    (recording,) = find_recordings(["./-"]).recordings
+    assert not recording.is_stdin
