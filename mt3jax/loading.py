@@ -17,14 +17,17 @@ from mt3core.model.parameters import check_weights, parameters
 from mt3core.model.search import load_pretrained
 from mt3jax.model import Transformer
 
+# What names a device: text in capitals or not, None for "auto", or JAX's own object.
+Device = str | jax.Device | None
 
-def load_model(model: str | os.PathLike[str] | None = None, device: str = "auto") -> Transformer:
+
+def load_model(model: str | os.PathLike[str] | None = None, device: Device = "auto") -> Transformer:
     """The network of a model (see `load_pretrained`), its weights on `device`. Raises `ModelError`."""
     config, arrays = load_pretrained(model)
     return build_model(config, arrays, device)
 
 
-def build_model(config: ModelConfig, arrays: Mapping[str, np.ndarray], device: str = "auto") -> Transformer:
+def build_model(config: ModelConfig, arrays: Mapping[str, np.ndarray], device: Device = "auto") -> Transformer:
     """A network holding `arrays` (PyTorch names and shapes); with every array of the network and no others."""
     return network(config, jax.device_put(given_params(config, arrays), choose_device(device)))
 
@@ -59,11 +62,15 @@ def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
     return {prefix + ".".join(map(str, path)): leaf for path, leaf in traverse_util.flatten_dict(tree).items()}
 
 
-def choose_device(device: str = "auto") -> jax.Device:
-    """JAX's first device of the named kind; with `auto`, of the best kind available. Raises `UsageError`."""
-    kind = {"auto": None, "cuda": "gpu"}.get(device, device)
+def choose_device(device: Device = "auto") -> jax.Device:
+    """JAX's device of the named kind, the first or as in `cuda:1` a later one; with `auto` or None the first of the
+    best kind available. Raises `UsageError`."""
+    if isinstance(device, jax.Device):
+        return device
+    name, _, number = ("auto" if device is None else str(device).strip().lower()).partition(":")
+    kind = {"auto": None, "cuda": "gpu"}.get(name, name)
     try:
-        return jax.devices(kind)[0]
-    except RuntimeError:
+        return jax.devices(kind)[int(number or 0)]
+    except (RuntimeError, ValueError, IndexError):
         kinds = sorted({found.platform for found in jax.devices()} | {"cpu"})
         raise UsageError(f"JAX has no device {device!r}.", f"Available here: {', '.join(kinds)}.") from None

@@ -13,7 +13,7 @@ from mt3core.decoding import Decoding, Generated
 from mt3core.transcriber import BaseTranscriber
 from mt3jax.compilation import compile_seconds
 from mt3jax.decoding import generate_stream
-from mt3jax.loading import load_model
+from mt3jax.loading import Device, load_model
 from mt3jax.model import Transformer
 
 # Segments decoded at a time. On a CPU more lanes cost as much time as they save; a GPU is idle with few.
@@ -34,13 +34,14 @@ class Transcriber(BaseTranscriber):
     def from_pretrained(
         cls,
         model: str | os.PathLike[str] | None = None,
-        device: str = "auto",
+        device: Device = "auto",
         decoding: Decoding | None = None,
         batch_size: int | None = None,
     ) -> Transcriber:
         """Loads a model by its name, such as `small`, its path or its address; without one, the default of `mt3`.
 
-        `device` is auto, cpu, cuda or tpu. Raises `ModelError`, `UsageError`.
+        `device` is `auto` (as is None), `cpu`, `cuda`, `cuda:1` or `tpu`, or a `jax.Device`. Raises `ModelError`,
+        `UsageError`.
         """
         return cls(load_model(model, device), decoding, batch_size)
 

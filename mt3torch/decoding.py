@@ -34,7 +34,7 @@ def generate(
     model: Transformer, log_mel: Float[np.ndarray | Tensor, "batch frames mel"], decoding: Decoding = Decoding()
 ) -> list[Generated]:
     """The tokens of each segment, in order."""
-    segments = torch.as_tensor(log_mel).numpy(force=True)
+    segments = log_mel.numpy(force=True) if isinstance(log_mel, Tensor) else np.asarray(log_mel)
     results = dict(generate_stream(model, segments, decoding))
     return [results[index] for index in range(len(results))]
 

@@ -12,6 +12,7 @@ beams, and the resulting mean frames are mapped to values. A segment of `mt3` ta
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,7 +62,8 @@ class Stepper:
 
     @torch.inference_mode()
     def encode(self, log_mel: Float[np.ndarray | Tensor, "batch frames mel"]) -> Float[Tensor, "batch frames emb"]:
-        return self.model.encode(torch.as_tensor(log_mel, dtype=torch.float32, device=self.device))
+        with in_full_precision(self.device):
+            return self.model.encode(torch.as_tensor(log_mel, dtype=torch.float32, device=self.device))
 
 
 class Lanes:
@@ -77,7 +79,7 @@ class Lanes:
         self._capacity = min(CAPACITY_STEP, max_tokens)
         # Zeros, not uninitialised: masked values must still be finite.
         self._self = [self._empty(num_lanes) for _ in stepper.layers]
-        self._encoded = torch.zeros((num_lanes, num_frames, stepper.network.emb_dim), device=self._device)
+        self._encoded = self._zeros(num_lanes, num_frames, stepper.network.emb_dim)
 
     def add(self, encoded: Float[Tensor, "batch frames emb"]) -> None:
         """Puts segments into the next free lanes."""
@@ -127,17 +129,18 @@ class Lanes:
         length = int(self.lengths.max()) + width
         self._reserve(length)
         places = np.repeat(self.lengths, self.num_beams)[:, None] + np.arange(width)
-        place = torch.as_tensor(places).to(self._device)
+        place = torch.as_tensor(places, device=self._device)
         self.lengths += width
         hidden = torch.arange(length, device=self._device) > place[:, :, None]
-        mask = torch.zeros(hidden.shape, device=self._device).masked_fill_(hidden, -torch.inf)[:, None]
+        mask = self._zeros(*hidden.shape).masked_fill_(hidden, -torch.inf)[:, None]
         decoder = self.stepper.model.decoder
-        x = decoder.token_embedder(torch.as_tensor(tokens.reshape(-1)).to(self._device))
+        x = decoder.token_embedder(torch.as_tensor(tokens.reshape(-1), device=self._device))
         x = x + decoder.positions[place.flatten()]
         where = _Place(self._cache_rows(place), mask, self._groups())
-        for index in range(len(self.stepper.layers)):
-            x = self._layer(index, x, where)
-        return decoder.logits(decoder.decoder_norm(x))
+        with in_full_precision(self._device):
+            for index in range(len(self.stepper.layers)):
+                x = self._layer(index, x, where)
+            return decoder.logits(decoder.decoder_norm(x))
 
     def take_back(self, counts: Int[np.ndarray, " lanes"]) -> None:
         """Forgets the given number of last tokens in each lane."""
@@ -217,7 +220,11 @@ class Lanes:
     def _empty(self, num_lanes: int) -> Float[Tensor, "2 lanes beams heads positions head_dim"]:
         network = self.stepper.network
         shape = (2, num_lanes, self.num_beams, network.num_heads, self._capacity, network.head_dim)
-        return torch.zeros(shape, device=self._device)
+        return self._zeros(*shape)
+
+    def _zeros(self, *shape: int) -> Tensor:
+        """In float32, whatever the caller's default is."""
+        return torch.zeros(shape, dtype=torch.float32, device=self._device)
 
 
 @dataclass(frozen=True)
@@ -227,6 +234,12 @@ class _Place:
     cache_rows: Int[Tensor, " entries"]
     mask: Float[Tensor, "sequences 1 width positions"]
     groups: list[tuple[slice, int]]
+
+
+def in_full_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Within a caller's `torch.autocast` the results would depend on the caller."""
+    is_lowered = torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if is_lowered else contextlib.nullcontext()
 
 
 def _are_alike(length: np.ndarray, longer: np.ndarray) -> np.ndarray:

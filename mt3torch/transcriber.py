@@ -13,7 +13,7 @@ from mt3core.decoding import Decoding, Generated
 from mt3core.errors import MT3Error
 from mt3core.transcriber import BaseTranscriber
 from mt3torch.decoding import default_batch_size, generate_stream
-from mt3torch.loading import load_model
+from mt3torch.loading import Device, load_model
 from mt3torch.model import Transformer
 from mt3torch.processes import Processes
 from mt3torch.stepper import Stepper
@@ -48,14 +48,15 @@ class Transcriber(BaseTranscriber):
     def from_pretrained(
         cls,
         model: str | os.PathLike[str] | None = None,
-        device: str = "auto",
+        device: Device = "auto",
         decoding: Decoding | None = None,
         batch_size: int | None = None,
         processes: int = 1,
     ) -> Transcriber:
         """Loads a model by its name, such as `small`, its path or its address; without one, the default of `mt3`.
 
-        Raises `ModelError` if there is none, `UsageError` for an unknown device.
+        `device` is `auto` (as is None), `cpu`, `cuda`, `cuda:1` or `mps`, or a `torch.device`. Raises `ModelError` if
+        there is no such model, `UsageError` for an unknown device.
         """
         return cls(load_model(model, device), decoding, batch_size, processes)
 

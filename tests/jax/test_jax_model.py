@@ -293,7 +293,10 @@ def test_weights_that_do_not_fit_are_refused():
 
 
 @unit
-def test_an_unknown_device_is_refused():
-    with pytest.raises(UsageError, match="'abacus'"):
-        choose_device("abacus")
-    assert choose_device("cpu").platform == "cpu"
+def test_devices_are_chosen_by_name():
+    for name in ("abacus", "abacus:1", "cpu:99", "cpu:x"):
+        with pytest.raises(UsageError, match=f"'{name}'. Available here: .*cpu"):
+            choose_device(name)
+    cpu = jax.devices("cpu")[0]
+    assert cpu == choose_device("cpu") == choose_device("CPU") == choose_device("cpu:0") == choose_device(cpu)
+    assert choose_device() == choose_device(None) == choose_device("AUTO") == jax.devices()[0]

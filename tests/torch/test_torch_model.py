@@ -237,7 +237,9 @@ def test_the_network_does_not_change_with_the_given_arrays():
 @unit
 def test_devices_are_chosen_by_name():
     assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device(torch.device("cpu")) == choose_device("CPU") == choose_device(" Cpu ") == torch.device("cpu")
     assert choose_device("auto").type in ("cpu", "cuda", "mps")
+    assert choose_device() == choose_device(None) == choose_device("Auto") == choose_device("auto")
     for name in ("abacus", "meta"):
         with pytest.raises(UsageError, match=r"Available here: .*cpu"):
             choose_device(name)
