@@ -17,7 +17,7 @@ import numpy as np
 import soxr
 from jaxtyping import Float
 
-from mt3core.audio.arrays import open_array
+from mt3core.audio.arrays import open_array, unwrapped
 from mt3core.audio.files import Damaged, ReadWithFFmpeg, open_audio
 from mt3core.audio.recognise import audio_problem
 from mt3core.audio.source import open_source
@@ -67,6 +67,7 @@ def read_audio(
 
     Raises `AudioError` for anything but complete, finite audio of at least one sample.
     """
+    source = unwrapped(source)
     if isinstance(source, tuple) or not _is_file(source):
         return _mixed(lambda: nullcontext(open_array(source)), sample_rate_hz)  # type: ignore[arg-type]
     with open_source(source) as opened:
