@@ -13,7 +13,7 @@ import typer
 
 from mt3app import cli_data, cli_evaluate, cli_train
 from mt3app.command_line import HelpfulCommand, HelpfulGroup, Verbose, command, explain
-from mt3app.progress import Reporter
+from mt3app.progress import Reporter, writing_stdout
 from mt3core.errors import MT3Error
 
 # Rich help and tracebacks are off: importing Rich costs as much as everything else that help needs.
@@ -219,7 +219,8 @@ def run(arguments: list[str]) -> int:
     reporter = Reporter(verbose="--verbose" in arguments or "-v" in arguments)
     try:
         code = _run_command(arguments)
-        sys.stdout.flush()
+        with writing_stdout():
+            sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
@@ -228,6 +229,10 @@ def run(arguments: list[str]) -> int:
         return EXIT_BROKEN_PIPE
     except MT3Error as error:
         reporter.problem(error)
+        try:
+            sys.stdout.flush()
+        except OSError:  # a full disk behind it: the same again at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return error.exit_code
     except Exception as error:
         # Typer's errors of usage; older releases get them from click.

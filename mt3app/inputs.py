@@ -9,20 +9,25 @@ from __future__ import annotations
 import glob
 import os
 import re
+import shutil
+import sys
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO, cast
 from urllib.request import url2pathname
 
 from mt3core.audio import AUDIO_SUFFIXES
-from mt3core.errors import AudioError, UsageError
+from mt3core.audio.source import refuse_address
+from mt3core.errors import AudioError, UsageError, reading
 from mt3core.files import expanded
 
 STDIN = "-"
 _STDIN_NAME = Path("stdin")
-# Two letters at least, because C:// is a drive.
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://|www\.|(music\.|m\.)?youtube\.com/|youtu\.be/", re.I)
+_BYTES_IN_MEMORY = 64 << 20  # of standard input; what is longer goes to a temporary file
+_LEADING_VERB = re.compile(r"^(is( an?)?|has) ")
 _MOST_NAMES = 3  # named for each reason why files are passed over
 
 
@@ -46,7 +51,7 @@ class Found:
 def find_recordings(inputs: Sequence[str | os.PathLike[str]]) -> Found:
     """Recordings in the order given, those of a folder sorted by name. That named files exist is not checked here.
 
-    Raises `UsageError` for an address, `AudioError` for a folder without audio and a pattern that matches nothing.
+    Raises `AudioError` for an address, a folder without audio and a pattern that matches nothing.
     """
     found, seen = Found(), set[Path]()
     for given in inputs:
@@ -58,17 +63,17 @@ def find_recordings(inputs: Sequence[str | os.PathLike[str]]) -> Found:
     return found
 
 
-def describe_passed_over(files: Sequence[tuple[Path, str]]) -> str:
-    """How many files were passed over, and why, as in "passed over 3 files: 2 without audio (.jpg, .txt); ..."."""
+def describe_passed_over(folder: Path, files: Sequence[tuple[Path, str]]) -> str:
+    """One line: "Passed over 3 files in music: text file (2: .txt, README); no audio stream (1: .mp4)."."""
     names: dict[str, Counter[str]] = defaultdict(Counter)
     for path, reason in files:
-        names[reason][path.suffix.lower() or path.name] += 1
+        names[_LEADING_VERB.sub("", reason)][path.suffix.lower() or path.name] += 1
     parts = []
     for reason, counts in sorted(names.items(), key=lambda item: -item[1].total()):
         shown = [name for name, _ in counts.most_common(_MOST_NAMES)]
         more = ", ..." if len(counts) > _MOST_NAMES else ""
-        parts.append(f"{counts.total()} {reason} ({', '.join(shown)}{more})")
-    return f"passed over {len(files)} file{'s' * (len(files) != 1)}: {'; '.join(parts)}"
+        parts.append(f"{reason} ({counts.total()}: {', '.join(shown)}{more})")
+    return f"Passed over {len(files)} file{'s' * (len(files) != 1)} in {folder}: {'; '.join(parts)}."
 
 
 def _recordings(text: str, found: Found) -> Iterator[Recording]:
@@ -81,22 +86,18 @@ def _recordings(text: str, found: Found) -> Iterator[Recording]:
             continue
         below, passed_over = _audio_below(path)
         if not below:
-            what = describe_passed_over(passed_over).capitalize() if passed_over else "It contains no files"
-            raise AudioError(f"There is no audio in {path}.", f"{what}.")
+            what = describe_passed_over(path, passed_over) if passed_over else "It contains no files."
+            raise AudioError(f"There is no audio in {path}.", what)
         found.folders.append((path, passed_over))
         yield from (Recording(one, one.relative_to(path)) for one in below)
 
 
 def _paths(text: str) -> list[Path]:
     """A path, or those that match a pattern which no shell has replaced (those of Windows never do)."""
-    address = _ADDRESS.match(text)
-    if address and (address[1] or "").lower() == "file":
-        return [Path(url2pathname(text.split("://", 1)[1].removeprefix("localhost")))]
+    if text.lower().startswith("file://"):
+        return [Path(url2pathname(text[len("file://") :].removeprefix("localhost")))]
+    refuse_address(text)
     path = expanded(text)
-    if address and not os.path.lexists(path):
-        raise UsageError(
-            f"{text} is an address, and mt3 transcribe reads files.", "Download it first, and pass the file."
-        )
     if not glob.has_magic(text) or os.path.lexists(path):
         return [path]
     matches = sorted(glob.glob(str(path), recursive=True))
@@ -107,10 +108,12 @@ def _paths(text: str) -> list[Path]:
 
 def _audio_below(top: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     """The recordings in a folder and all folders below, sorted, and what was passed over. Hidden files are neither."""
+    from mt3core.audio.recognise import audio_problem
+
     recordings: list[Path] = []
     passed_over: list[tuple[Path, str]] = []
     for path in _files_below(top, passed_over):
-        reason = None if path.suffix.lower() in AUDIO_SUFFIXES else _passed_over_because(path)
+        reason = None if path.suffix.lower() in AUDIO_SUFFIXES else audio_problem(path)
         if reason is None:
             recordings.append(path)
         else:
@@ -131,7 +134,7 @@ def _files_below(top: Path, passed_over: list[tuple[Path, str]]) -> Iterator[Pat
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError:
-            passed_over.append((folder, "not readable"))
+            passed_over.append((folder, "folder that cannot be entered"))
             continue
         for entry in entries:
             path = folder / entry.name
@@ -140,7 +143,7 @@ def _files_below(top: Path, passed_over: list[tuple[Path, str]]) -> Iterator[Pat
             if entry.is_dir():
                 (linked_folders if entry.is_symlink() else folders).append(path)
             elif not entry.is_file():
-                passed_over.append((path, "linked to nothing" if entry.is_symlink() else "of a special kind"))
+                passed_over.append((path, "link to nothing" if entry.is_symlink() else "no regular file"))
             elif entry.is_symlink():
                 linked_files.append(path)
             else:
@@ -149,15 +152,22 @@ def _files_below(top: Path, passed_over: list[tuple[Path, str]]) -> Iterator[Pat
     yield from (path for path in linked_files if _real_path(path) not in known)
 
 
-def _passed_over_because(path: Path) -> str | None:
-    from mt3core.audio.load import probe_audio
-
-    try:
-        probe_audio(path)
-    except AudioError:
-        return "without audio"
-    return None
-
-
 def _real_path(path: Path) -> Path:
     return Path(os.path.realpath(path))
+
+
+def read_stdin() -> BinaryIO:
+    """All of standard input as a file to seek in, of the name by which readers know it. Raises `UsageError` if nothing
+    is sent, so that nobody waits for it."""
+    if sys.stdin.isatty():
+        raise UsageError(
+            "Nothing is sent to standard input.", "Send a recording, as in: mt3 transcribe - -o a.mid < a.mp3"
+        )
+    copied = _StandardInput(max_size=_BYTES_IN_MEMORY)
+    with reading("Standard input", AudioError, "Save the recording to a file first."):
+        shutil.copyfileobj(sys.stdin.buffer, copied, 1 << 20)
+    return cast(BinaryIO, copied)
+
+
+class _StandardInput(tempfile.SpooledTemporaryFile[bytes]):
+    name = "<stdin>"

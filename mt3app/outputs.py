@@ -204,7 +204,7 @@ def _remarks_on_folders(found: Found, written: set[Path]) -> tuple[str, ...]:
     for folder, files in found.folders:
         others = [(path, reason) for path, reason in files if path not in written]
         if others:
-            remarks.append(f"{folder}: {describe_passed_over(others)}.")
+            remarks.append(describe_passed_over(folder, others))
     return tuple(remarks)
 
 

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from mt3core.errors import MT3Error
+from mt3core.errors import MT3Error, OutputError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -102,6 +102,20 @@ class Reporter:
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def writing_stdout() -> Iterator[None]:
+    """Around writing results to standard output: a full disk behind it is an `OutputError`."""
+    try:
+        yield
+    except BrokenPipeError:  # nobody reads any more, which is no error of ours
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"Cannot write to standard output: {error.strerror or error}.",
+            "Free some space, or write to a file with -o.",
+        ) from error
 
 
 def is_expected(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""How loud a recording is, and the warning if few or no notes were found in it.
+"""How loud a recording is, and the warning if it is silent, very quiet or clipped, or gave few or no notes.
 
 Levels are in dB of full scale (dBFS): 0 is a sample of 1.0, and for an average the root of the mean square of a
 constant 1.0. The average is taken over the blocks that are not silent, so that pauses do not count.
@@ -16,6 +16,8 @@ from jaxtyping import Float
 from mt3core.notes.table import Note
 
 SILENT_DBFS = -60.0  # a recording whose peak is below this is silence with some noise
+QUIET_DBFS = -40.0  # below this peak, music is very quiet; the quietest of 17 real recordings of all kinds has -25
+CLIPPED_SHARE = 1e-3  # of the samples at full scale; of the same recordings, the worst (a drum kit) has a third of that
 LOUD_DBFS = -50.0  # a block whose average is above this is not silent; music played quietly is about -40
 BLOCK_SECONDS = 0.5
 # Almost nothing: fewer notes than one in this many seconds of sound, lasting a smaller share of it than this. A
@@ -51,12 +53,15 @@ def measure_level(samples: Float[np.ndarray, " samples"], sample_rate_hz: int) -
 
 
 def remark_on(level: RecordingLevel, notes: Sequence[Note]) -> str:
-    """One sentence for the user if the recording is silent or (almost) no notes were found in it; else empty."""
+    """A sentence for the user if the recording is silent or very quiet, or gave (almost) no notes; else empty."""
     if level.is_silent:
         invented = f"; the {_counted(notes)} found in it may be an invention" if notes else ""
         return f"The recording is silent: {_peak(level)}{invented}."
     if notes and not _is_next_to_nothing(level, notes):
-        return ""
+        is_quiet = level.peak_dbfs < QUIET_DBFS
+        return (
+            f"The recording is very quiet: {_peak(level)}. Notes may be missing; raise its level." if is_quiet else ""
+        )
     found = f"Only {_counted(notes)} found" if notes else "No notes were found"
     if not level.sounding_seconds:
         return (
@@ -66,6 +71,17 @@ def remark_on(level: RecordingLevel, notes: Sequence[Note]) -> str:
     return (
         f"{found}, although the recording is loud enough: {round(level.average_dbfs)} dBFS on average over "
         f"{level.sounding_seconds:.1f} s, {_peak(level)}. Listen whether there is music in it, or try another model."
+    )
+
+
+def clipping_remark(full_scale_share: float) -> str:
+    """A sentence for the user if so many samples of the source are at full scale that it is clipped; else empty."""
+    if full_scale_share < CLIPPED_SHARE:
+        return ""
+    percent = f"{100 * full_scale_share:.1f} %"
+    return (
+        f"The recording is clipped: {percent} of its samples are at full scale, 0 dBFS. Notes may be wrong or missing; "
+        "record it at a lower level."
     )
 
 

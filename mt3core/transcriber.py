@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import abc
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import replace
+from typing import overload
 
 import numpy as np
 
@@ -19,9 +20,11 @@ from mt3core.audio.files import Damaged
 from mt3core.audio.load import AudioSource, read_audio
 from mt3core.config.model import ModelConfig
 from mt3core.decoding import Decoding, Generated
+from mt3core.errors import AudioError
 from mt3core.notes.decoding import NoteDecoder
-from mt3core.notes.table import to_notes
-from mt3core.recording_level import measure_level, remark_on
+from mt3core.notes.instruments import PITCHED_CHANNELS
+from mt3core.notes.table import Note, to_notes
+from mt3core.recording_level import clipping_remark, measure_level, remark_on
 from mt3core.segments import AudioSegment, segments
 from mt3core.spectrogram import log_mel_segments
 from mt3core.transcription import SegmentTokens, Transcription
@@ -52,6 +55,17 @@ class BaseTranscriber(abc.ABC):
     def close(self) -> None:  # noqa: B027 - most need no closing
         """Releases resources outside this object, such as other processes."""
 
+    @overload
+    def transcribe(
+        self,
+        audio: list[AudioSource],
+        progress: Progress | None = None,
+        *,
+        track: int | None = None,
+        damaged: Damaged = "refuse",
+    ) -> list[Transcription]: ...
+
+    @overload
     def transcribe(
         self,
         audio: AudioSource,
@@ -59,17 +73,39 @@ class BaseTranscriber(abc.ABC):
         *,
         track: int | None = None,
         damaged: Damaged = "refuse",
-    ) -> Transcription:
-        """Transcribes a file, its bytes, an open binary file, or `(samples, sample_rate_hz)`.
+    ) -> Transcription: ...
 
-        `track` and `damaged` as in `read_audio`, whose remarks precede those on the result. Raises `AudioError` for
-        audio that cannot be used.
+    def transcribe(
+        self,
+        audio: AudioSource | list[AudioSource],
+        progress: Progress | None = None,
+        *,
+        track: int | None = None,
+        damaged: Damaged = "refuse",
+    ) -> Transcription | list[Transcription]:
+        """Transcribes a file, its bytes, an open binary file, `(samples, sample_rate_hz)`, or a list of these.
+
+        All forms of audio, `track` and `damaged` are those of `read_audio`, whose remarks precede those on the result.
+        A list gives a list, one result for each, in order. Raises `AudioError` for audio that cannot be used; for a
+        list it says the number of the recording.
         """
+        if not isinstance(audio, list):
+            return self._transcribe_one(audio, progress, track, damaged)
+        results = []
+        for number, one in enumerate(audio, 1):
+            try:
+                results.append(self._transcribe_one(one, progress, track, damaged))
+            except AudioError as error:
+                raise AudioError(f"Recording {number} of {len(audio)}: {error.problem}", error.next_step) from error
+        return results
+
+    def _transcribe_one(
+        self, audio: AudioSource, progress: Progress | None, track: int | None, damaged: Damaged
+    ) -> Transcription:
         loaded = read_audio(audio, self.config.spectrogram.sample_rate_hz, track=track, damaged=damaged)
-        name = os.fspath(audio) if isinstance(audio, str | os.PathLike) else ""
-        result = self.transcribe_samples(loaded.samples, name, progress)
-        remarks = (*loaded.remarks, *([result.remark] if result.remark else []))
-        return replace(result, remark="\n".join(remarks))
+        result = self.transcribe_samples(loaded.samples, _name_of(audio), progress)
+        remarks = (*loaded.remarks, clipping_remark(loaded.full_scale_share), result.remark)
+        return replace(result, remark="\n".join(filter(None, remarks)))
 
     def transcribe_samples(
         self, samples: np.ndarray, name: str = "", progress: Progress | None = None
@@ -96,7 +132,7 @@ class BaseTranscriber(abc.ABC):
             duration_seconds=len(samples) / rate_hz,
             model=self.config.name,
             audio=name,
-            remark=remark_on(measure_level(samples, rate_hz), notes),
+            remark="\n".join(filter(None, (remark_on(measure_level(samples, rate_hz), notes), _remark_on_midi(notes)))),
         )
 
     def _decode_notes(
@@ -106,3 +142,19 @@ class BaseTranscriber(abc.ABC):
         end = pieces[index + 1].start_seconds if index + 1 < len(pieces) else None
         invalid, dropped = decoder.add_segment(start, generated.tokens, end)
         return SegmentTokens(start, generated.tokens.tolist(), invalid, dropped)
+
+
+def _name_of(audio: AudioSource) -> str:
+    """The path or the name of a recording that has one."""
+    name = audio.get("path") if isinstance(audio, Mapping) else getattr(audio, "name", None)
+    if isinstance(audio, str | os.PathLike):
+        name = os.fspath(audio)
+    return name if isinstance(name, str) and not name.startswith("<") else ""
+
+
+def _remark_on_midi(notes: list[Note]) -> str:
+    if len({note.program for note in notes}) <= PITCHED_CHANNELS:
+        return ""
+    from mt3core.notes.midi_writing import sharing_remark  # brings pretty_midi, which text formats do not need
+
+    return sharing_remark(notes)

@@ -47,9 +47,9 @@ class SegmentTokens:
 class Transcription:
     """The notes of a recording, with the tokens they came from. Times are in seconds.
 
-    `notes` are put in order of onset; of equal onset: pitched before drums, by program, by pitch. `remark` has a line for
-    everything that the user should know: what was odd about the audio (`read_audio`), and whether it is silent, very
-    quiet or clipped, or few or no notes were found in it (`recording_level.py`).
+    `notes` are put in order of onset; of equal onset: pitched before drums, by program, by pitch. `remark` has a line
+    for everything that the user should know: what was odd about the audio (`read_audio`), whether it is silent, very
+    quiet or clipped, or few or no notes were found in it (`recording_level.py`), and whether MIDI has too few channels.
     """
 
     notes: list[Note]

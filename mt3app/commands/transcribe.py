@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from mt3app.backend import choose_backend, choose_decoding, load_transcriber
+from mt3app.inputs import STDIN, read_stdin
 from mt3app.outputs import Job, check_writable, parse_formats, plan
-from mt3app.progress import Reporter
+from mt3app.progress import Reporter, writing_stdout
 from mt3core.errors import MT3Error, UsageError
 
 if TYPE_CHECKING:
@@ -43,15 +46,14 @@ def transcribe_files(options: TranscribeOptions, reporter: Reporter) -> int:
         track=options.track,
         damaged=_choose_damaged(options.damaged),
     )
-    pending = batch.probe([job for job in jobs if not job.is_finished])
-    if pending:
-        transcriber = load_transcriber(
-            options.model, backend, options.device, decoding, reporter, options.batch_size, options.processes
-        )
-        try:
-            batch.run(transcriber, pending)
-        finally:
-            transcriber.close()
+    with closing(batch):
+        pending = batch.probe([job for job in jobs if not job.is_finished])
+        if pending:
+            transcriber = load_transcriber(
+                options.model, backend, options.device, decoding, reporter, options.batch_size, options.processes
+            )
+            with closing(transcriber):
+                batch.run(transcriber, pending)
     return batch.finish(len(jobs))
 
 
@@ -71,6 +73,7 @@ class Batch:
         self.stdout_format = stdout_format
         # Several recordings on standard output can only be distinguished by a name on every line.
         self.names_recordings = names_recordings
+        self._stdin: BinaryIO | None = None  # once read
         self.failures: list[tuple[Job, Exception]] = []
 
     def probe(self, jobs: list[Job]) -> list[tuple[Job, float]]:
@@ -80,7 +83,8 @@ class Batch:
         readable = []
         for job in jobs:
             try:
-                readable.append((job, probe_audio(job.audio, self.track, self.damaged).duration_seconds or 0.0))
+                info = probe_audio(self._source(job), self.track, self.damaged)
+                readable.append((job, info.duration_seconds or 0.0))
             except MT3Error as error:
                 self._fail(job, error)
         return readable
@@ -106,6 +110,10 @@ class Batch:
                 except Exception as error:
                     self._fail(job, error)
 
+    def close(self) -> None:
+        if self._stdin is not None:
+            self._stdin.close()
+
     def finish(self, num_jobs: int) -> int:
         """Names the failures of a batch again, and returns the exit code."""
         if self.failures and num_jobs > 1:
@@ -115,7 +123,9 @@ class Batch:
 
     def _transcribe(self, transcriber: BaseTranscriber, job: Job, progress: Progress) -> None:
         started, compiled_before = time.perf_counter(), transcriber.compile_seconds
-        result = transcriber.transcribe(job.audio, progress, track=self.track, damaged=self.damaged)
+        result = transcriber.transcribe(self._source(job), progress, track=self.track, damaged=self.damaged)
+        if job.is_stdin:
+            result = replace(result, audio=STDIN)
         # JAX compiles once per shape, which would distort the factor of the first file.
         compile_seconds = transcriber.compile_seconds - compiled_before
         seconds = time.perf_counter() - started - compile_seconds
@@ -129,13 +139,22 @@ class Batch:
         if compile_seconds:
             self.reporter.detail(f"Compilation took {compile_seconds:.1f} s (once, not counted above).")
 
+    def _source(self, job: Job) -> Path | BinaryIO:
+        if not job.is_stdin:
+            return job.audio
+        if self._stdin is None:
+            self._stdin = read_stdin()
+        self._stdin.seek(0)
+        return self._stdin
+
     def _print(self, result: Transcription) -> None:
         data = result.to_bytes(self.stdout_format)
         if self.names_recordings:
             notes = [json.loads(line) for line in data.splitlines()]
             data = "".join(json.dumps({"audio": result.audio, **note}) + "\n" for note in notes).encode()
-        sys.stdout.buffer.write(data)
-        sys.stdout.flush()
+        with writing_stdout():
+            sys.stdout.buffer.write(data)
+            sys.stdout.flush()
 
     def _summarise(self, job: Job, result: Transcription, seconds: float) -> None:
         targets = ", ".join(str(output.path) for output in job.outputs) or "standard output"

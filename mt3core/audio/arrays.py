@@ -92,7 +92,7 @@ def as_numpy(samples: Any) -> np.ndarray:
     return array.astype(np.float32) if array.dtype.name.startswith(_SMALL_FLOATS) else array
 
 
-def check_scale(name: str, samples: np.ndarray) -> None:
+def check_scale(name: str, samples: np.ndarray, otherwise: str = ", or pass them as integers") -> None:
     """Raises `AudioError` if floating point samples are far beyond full scale, which is 1.0."""
     with np.errstate(invalid="ignore"):
         peak = max(float(samples.max()), -float(samples.min()))
@@ -101,7 +101,7 @@ def check_scale(name: str, samples: np.ndarray) -> None:
         cause = f"; they look like integers that were not divided by {scale:,}" if scale else ""
         raise AudioError(
             f"{name} has samples up to {peak:,.0f}, far beyond 1.0, which is full scale{cause}.",
-            f"Divide them by {scale:,}, or pass them as integers." if scale else "Scale them to between -1 and 1.",
+            f"Divide them by {scale:,}{otherwise}." if scale else "Scale them to between -1 and 1.",
         )
 
 

@@ -22,7 +22,7 @@ from mt3core.audio.av_reader import Lost, audio_streams, open_with_av
 from mt3core.audio.containers import Structure, flac_missing_end, flac_parts, structure_of
 from mt3core.audio.frames import find_frames, scan_frames
 from mt3core.audio.ogg import scan_ogg
-from mt3core.audio.source import Ranges, Source
+from mt3core.audio.source import Ranges, Source, refuse_midi
 from mt3core.audio.stream import BLOCK_VALUES, AudioInfo, AudioStream, RateChange, cut_off_error
 from mt3core.audio.wav import is_wav, wav_parts
 from mt3core.errors import AudioError, UsageError
@@ -112,6 +112,7 @@ def _joined(parts: list[_Part], first: AudioInfo, blocks: Iterator[Block]) -> It
 def _plan(reader: _Reader) -> _Plan:
     file = reader.file
     start = file.at(0, 64)
+    refuse_midi(reader.name, start)
     if is_wav(start) and reader.wav(file):
         return reader.plan
     if start[:4] == b"fLaC":

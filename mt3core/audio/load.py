@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import IO, Any
@@ -17,7 +17,7 @@ import numpy as np
 import soxr
 from jaxtyping import Float
 
-from mt3core.audio.arrays import open_array, unwrapped
+from mt3core.audio.arrays import MOST_AMPLITUDE, check_scale, open_array, unwrapped
 from mt3core.audio.files import Damaged, ReadWithFFmpeg, open_audio
 from mt3core.audio.recognise import audio_problem
 from mt3core.audio.source import open_source
@@ -26,10 +26,11 @@ from mt3core.errors import AudioError
 
 __all__ = ["AudioInfo", "AudioSource", "LoadedAudio", "audio_problem", "load_audio", "probe_audio", "read_audio"]
 
-AudioSource = str | os.PathLike[str] | bytes | IO[bytes] | tuple[Any, ...]
+AudioSource = str | os.PathLike[str] | bytes | IO[bytes] | tuple[Any, ...] | Mapping[str, Any]
 
 # Memory allocated up front because a header asks for it; more is added once the samples have been read.
 _TRUSTED_SAMPLES = 16_000 * 3600 * 4
+_FULL_SCALE = 32767 / 32768  # the largest sample of 16 bits
 # The energy of the channels' mean by the channels' mean energy is 1 / channels if they have nothing to do with one
 # another, and more if they are alike. Below this share of 1 / channels (-14 dB) they cancel.
 _CANCELLED_SHARE = 0.04
@@ -37,10 +38,14 @@ _CANCELLED_SHARE = 0.04
 
 @dataclass(frozen=True)
 class LoadedAudio:
-    """Mono float32 samples, and a sentence for everything that was odd about where they came from."""
+    """Mono float32 samples, and a sentence for everything that was odd about where they came from.
+
+    `full_scale_share` of the source's samples, in all channels, are at full scale or beyond, where clipping puts them.
+    """
 
     samples: Float[np.ndarray, " samples"]
     remarks: tuple[str, ...] = ()
+    full_scale_share: float = 0.0
 
 
 def load_audio(
@@ -58,8 +63,9 @@ def read_audio(
     Args:
         source: a file, its bytes or an open binary file, in any format that libsndfile or FFmpeg reads, which its
             content decides, not its name; or `(samples, rate_hz)` with samples of shape (samples,) or
-            (samples, channels). Floating point samples are used unchanged, even beyond +-1; uint8, int16 and int32 are
-            scaled to +-1.
+            (samples, channels), from NumPy, PyTorch, JAX or a list; or a dictionary as in data sets of Hugging Face,
+            `{"array": samples, "sampling_rate": rate_hz}`. Floating point samples are used unchanged, also somewhat
+            beyond +-1; uint8, int16 and int32 are scaled to +-1.
         sample_rate_hz: the rate of the result; audio that already has it is not resampled.
         track: which audio track of several, from 1. By default the one marked as such, or the first.
         damaged: "refuse" raises when something cannot be decoded; "keep" puts silence of the same length in its place,
@@ -69,7 +75,7 @@ def read_audio(
     """
     source = unwrapped(source)
     if isinstance(source, tuple) or not _is_file(source):
-        return _mixed(lambda: nullcontext(open_array(source)), sample_rate_hz)  # type: ignore[arg-type]
+        return _mixed(lambda: nullcontext(open_array(source)), sample_rate_hz)
     with open_source(source) as opened:
         try:
             return _mixed(lambda: open_audio(opened, track, damaged), sample_rate_hz)
@@ -99,20 +105,22 @@ def _is_file(source: object) -> bool:
 def _mixed(open_stream: Callable[[], AbstractContextManager[AudioStream]], sample_rate_hz: int) -> LoadedAudio:
     """Reads a stream; a second time, mixed in another way, if the mean of its channels turns out to be silence."""
     with open_stream() as stream:
-        levels = _Levels()
-        samples = _collect(stream, sample_rate_hz, lambda block: _mean(block, levels))
+        levels, full_scale = _Levels(), _FullScale(stream.name)
+        samples = _collect(stream, sample_rate_hz, lambda block: _mean(block, levels), full_scale)
     if not levels.cancel:
-        return LoadedAudio(samples, tuple(stream.remarks))
+        return LoadedAudio(samples, tuple(stream.remarks), full_scale.share)
     del samples
     with open_stream() as stream:
         loudest = int(np.argmax(levels.channels))
-        samples = _collect(stream, sample_rate_hz, lambda block: _without_cancelling(block, loudest))
+        samples = _collect(stream, sample_rate_hz, lambda block: _without_cancelling(block, loudest), full_scale)
     used = "their difference was used" if len(levels.channels) == 2 else f"channel {loudest + 1} alone was used"
     remark = f"Its channels are in antiphase, so that their mean is all but silent; {used}."
-    return LoadedAudio(samples, (*stream.remarks, remark))
+    return LoadedAudio(samples, (*stream.remarks, remark), full_scale.share)
 
 
-def _collect(stream: AudioStream, sample_rate_hz: int, mix: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def _collect(
+    stream: AudioStream, sample_rate_hz: int, mix: Callable[[np.ndarray], np.ndarray], full_scale: _FullScale
+) -> np.ndarray:
     """Mixes and resamples a stream into one array, allocated at about the right size."""
     rate_hz = stream.info.sample_rate_hz
     resampler = _resampler(stream.name, rate_hz, sample_rate_hz)
@@ -127,6 +135,7 @@ def _collect(stream: AudioStream, sample_rate_hz: int, mix: Callable[[np.ndarray
             continue
         mono = mix(block)
         _check_finite(stream.name, mono, seconds_before + position / rate_hz, rate_hz)
+        full_scale.add(block)
         position += len(mono)
         result.append(mono if resampler is None else resampler.resample_chunk(mono))
     if resampler is not None and position:
@@ -142,6 +151,26 @@ def _resampler(name: str, rate_hz: float, sample_rate_hz: int) -> Any:
     if rate_hz == sample_rate_hz:
         return None
     return soxr.ResampleStream(rate_hz, sample_rate_hz, 1, dtype="float32", quality="HQ")
+
+
+class _FullScale:
+    """Counts the samples at full scale, over a whole recording and all channels. Refuses what is far beyond it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.count = self.total = 0
+
+    def add(self, block: np.ndarray) -> None:
+        self.total += block.size
+        peak = max(float(block.max(initial=0.0)), -float(block.min(initial=0.0)))
+        if peak > MOST_AMPLITUDE:
+            check_scale(self.name, block, " and save the file again")
+        if peak >= _FULL_SCALE:
+            self.count += int(np.count_nonzero(np.abs(block) >= _FULL_SCALE))
+
+    @property
+    def share(self) -> float:
+        return self.count / max(1, self.total)
 
 
 class _Levels:

@@ -6,6 +6,7 @@ import bisect
 import contextlib
 import io
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from mt3core.errors import AudioError, reading
+from mt3core.files import expanded
 
+# Two letters at least, because C:/ is a drive.
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/|www\.|(?:music\.|m\.)?youtube\.com/|youtu\.be/", re.I)
 # What comes through a pipe stays in memory up to this size, beyond it in a temporary file.
 _SPOOLED_BYTES = 64 << 20
 
@@ -56,17 +60,21 @@ def open_source(given: Any) -> Iterator[Source]:
     small. It is not closed.
     """
     if isinstance(given, str | os.PathLike):
-        path = Path(given)
+        refuse_address(os.fspath(given))
+        path = expanded(given)
         yield Source(str(path), path)
         return
     if isinstance(given, bytes | bytearray | memoryview):
         yield Source("The audio in memory", None, io.BytesIO(given))
         return
     name = _file_name(given)
+    if getattr(given, "closed", False):
+        raise AudioError(f"{name} is closed.", "Pass it while it is open.")
     if isinstance(given, io.TextIOBase) or isinstance(given.read(0), str):
         raise AudioError(f"{name} is open as text.", 'Open it for bytes: open(path, "rb").')
     if _can_seek(given):
-        yield Source(name, None, given, given.tell())
+        start, end = given.tell(), given.seek(0, io.SEEK_END)
+        yield Source(name, None, given, 0 if start == end else start)  # at its end it has just been written
         return
     with tempfile.SpooledTemporaryFile(max_size=_SPOOLED_BYTES) as copied:
         with reading(name, AudioError, "Save the audio to a file first."):
@@ -89,9 +97,27 @@ def _can_seek(file: Any) -> bool:
     return True
 
 
+def refuse_address(text: str) -> None:
+    """Raises `AudioError` for an address, also one that lost a slash on its way through a path."""
+    address = _ADDRESS.match(text)
+    if address and not os.path.lexists(text):
+        whole = text if not address[1] or "://" in text else text.replace(":/", "://", 1)
+        raise AudioError(
+            f"{whole} is an address, and recordings are read from files.", "Download it, and pass the file."
+        )
+
+
+def refuse_midi(name: str, start: bytes) -> None:
+    """Raises `AudioError` if a file with these first bytes is MIDI, alone or within RIFF."""
+    if start[:4] == b"MThd" or (start[:4] == b"RIFF" and start[8:12] == b"RMID"):
+        raise AudioError(f"{name} cannot be read as audio: it is a MIDI file.", f"To write it, use -o {name}.")
+
+
 def _check_path(path: Path) -> None:
-    if not path.exists():
-        raise AudioError(f"There is no file {path}.", "Check the name and the folder.")
+    if not os.path.exists(path):  # which also knows that a name may be too long to exist
+        is_output = path.suffix.lower() in (".mid", ".midi")
+        hint = f"To write it, use -o {path}." if is_output else "Check the name and the folder."
+        raise AudioError(f"There is no file {path}.", hint)
     if path.is_dir():
         raise AudioError(f"{path} is a folder, not an audio file.", "Pass the files in it.")
     if not path.is_file():

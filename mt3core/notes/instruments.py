@@ -6,6 +6,7 @@ The text formats name instruments too, and must not need pretty_midi.
 from __future__ import annotations
 
 DRUMS = "Drums"
+PITCHED_CHANNELS = 15  # for pitched instruments, of the 16 of a MIDI cable
 # Four programs a line, in the order of their numbers.
 _NAMES = (
     "Acoustic Grand Piano|Bright Acoustic Piano|Electric Grand Piano|Honky-tonk Piano",

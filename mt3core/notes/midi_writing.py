@@ -25,7 +25,7 @@ import pretty_midi
 
 from mt3core.errors import MidiError
 from mt3core.files import atomic_output
-from mt3core.notes.instruments import instrument_name
+from mt3core.notes.instruments import PITCHED_CHANNELS, instrument_name
 from mt3core.notes.midi_reading import DRUM_CHANNEL
 from mt3core.notes.table import Note, NoteTable, note_table, validate_notes
 
@@ -64,7 +64,7 @@ def midi_bytes(notes: NoteTable | Iterable[Note | Sequence[Any]]) -> bytes:
     written = io.BytesIO()
     midi.write(written)
     # For up to 15 tracks, pretty_midi gives each pitched instrument a channel of its own.
-    fits = len(midi.instruments) <= len(_PITCHED_CHANNELS)
+    fits = len(midi.instruments) <= PITCHED_CHANNELS
     return written.getvalue() if fits else _with_channels(written.getvalue(), _programs_sharing_a_channel(midi))
 
 
@@ -78,13 +78,13 @@ def write_midi(notes: NoteTable | Iterable[Note | Sequence[Any]], path: str | os
 def sharing_remark(notes: Sequence[Note]) -> str:
     """A sentence for the user if MIDI has too few channels for the instruments of these notes; else empty."""
     count = len({note.program for note in notes if not note.is_drum})
-    if count <= len(_PITCHED_CHANNELS):
+    if count <= PITCHED_CHANNELS:
         return ""
     sharing = _programs_sharing_a_channel(pretty_midi_of(notes))
     names = ", ".join(instrument_name(program) for program in sharing[:_MOST_NAMES])
     more = f" and {len(sharing) - _MOST_NAMES} more" if len(sharing) > _MOST_NAMES else ""
     return (
-        f"There are {count} pitched instruments, and MIDI has {len(_PITCHED_CHANNELS)} channels for them: in "
+        f"There are {count} pitched instruments, and MIDI has {PITCHED_CHANNELS} channels for them: in "
         f"a MIDI file those with the fewest notes share one ({names}{more})."
     )
 
@@ -128,9 +128,9 @@ def _playable(table: NoteTable, tick_seconds: float) -> list[tuple[int, int, int
 def _programs_sharing_a_channel(midi: pretty_midi.PrettyMIDI) -> list[int]:
     """The programs that get no channel of their own, those with most notes first, then those of lower number."""
     counts = {one.program: len(one.notes) for one in midi.instruments if not one.is_drum}
-    if len(counts) <= len(_PITCHED_CHANNELS):
+    if len(counts) <= PITCHED_CHANNELS:
         return []
-    return sorted(counts, key=lambda program: (-counts[program], program))[len(_PITCHED_CHANNELS) - 1 :]
+    return sorted(counts, key=lambda program: (-counts[program], program))[PITCHED_CHANNELS - 1 :]
 
 
 def _with_channels(data: bytes, sharing: Collection[int]) -> bytes:

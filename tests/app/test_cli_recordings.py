@@ -8,6 +8,7 @@ from small_models import write_wav
 
 from mt3app.inputs import find_recordings
 from mt3app.outputs import plan
+from mt3core.audio.load import load_audio
 from mt3core.errors import AudioError, UsageError
 
 pytestmark = pytest.mark.unit
@@ -26,6 +27,18 @@ def sound(name):
     return str(Path("made.wav").rename(name))
 
 
+def silent_film(name):
+    """A video without sound."""
+    av = pytest.importorskip("av")
+    with av.open(name, "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 16
+        stream.pix_fmt = "yuv420p"
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame(16, 16, "yuv420p")))
+        container.mux(stream.encode())
+
+
 def found(*inputs):
     return [str(recording.path) for recording in find_recordings(inputs).recordings]
 
@@ -42,14 +55,17 @@ def test_every_file_with_audio_counts_whatever_its_name(folder):
 
 def test_what_is_passed_over_is_said_in_one_line(folder):
     sound("music/a.wav")
-    for name in ("cover.JPG", "notes.txt", "more.txt", "README", "data.xml", ".hidden.txt", ".git/config"):
+    for name in ("notes.txt", "more.txt", "README", "data.xml", ".hidden.txt", ".git/config"):
         Path("music", name).parent.mkdir(exist_ok=True)
         Path("music", name).write_text("not music")
+    Path("music/cover.JPG").write_bytes(b"\xff\xd8\xff\xe0" + bytes(100))
+    silent_film("music/film.avi")
     Path("music/gone.mp3").symlink_to("nowhere")
     assert found("music") == ["music/a.wav"]
     (line,) = remarks("music")
     assert line == (
-        "music: passed over 6 files: 5 without audio (.txt, README, .jpg, ...); 1 linked to nothing (.mp3)."
+        "Passed over 7 files in music: text file (4: .txt, README, .xml); picture (1: .jpg); no audio stream (1: .avi)"
+        "; link to nothing (1: .mp3)."
     )
 
 
@@ -58,7 +74,7 @@ def test_results_beside_the_recordings_are_not_remarked_on(folder):
     Path("music/a.mid").write_bytes(b"MThd")
     assert remarks("music") == ()
     Path("music/b.mid").write_bytes(b"MThd")
-    assert remarks("music") == ("music: passed over 1 file: 1 without audio (.mid).",)
+    assert remarks("music") == ("Passed over 1 file in music: MIDI file (1: .mid).",)
 
 
 def test_damaged_recordings_are_not_passed_over(folder):
@@ -74,14 +90,14 @@ def test_nothing_but_a_recording_is_opened(folder):
     sound("music/a.wav")
     os.mkfifo("music/pipe.wav")
     assert found("music") == ["music/a.wav"]
-    assert remarks("music") == ("music: passed over 1 file: 1 of a special kind (.wav).",)
+    assert remarks("music") == ("Passed over 1 file in music: no regular file (1: .wav).",)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
 def test_a_folder_that_cannot_be_entered_is_said(folder):
     sound("music/a.wav")
     Path("music/secret").mkdir(mode=0)
-    assert remarks("music") == ("music: passed over 1 file: 1 not readable (secret).",)
+    assert remarks("music") == ("Passed over 1 file in music: folder that cannot be entered (1: secret).",)
 
 
 def test_linked_folders_are_entered_once_each(folder):
@@ -111,7 +127,10 @@ def test_linked_files_are_found_once_and_where_they_are(folder):
     ("files", "sentence"),
     [
         ([], r"There is no audio in nothing\. It contains no files\."),
-        (["a.txt", "b.txt"], r"There is no audio in nothing\. Passed over 2 files: 2 without audio \(\.txt\)\."),
+        (
+            ["a.txt", "b.txt"],
+            r"There is no audio in nothing\. Passed over 2 files in nothing: text file \(2: \.txt\)\.",
+        ),
     ],
 )
 def test_a_folder_without_audio_is_an_error(folder, files, sentence):
@@ -126,7 +145,7 @@ def test_thousands_of_files_are_searched_without_opening_known_ones(folder, monk
     Path("music").mkdir()
     for number in range(3000):
         Path(f"music/{number:04}.flac").touch()
-    monkeypatch.setattr("mt3core.audio.load.probe_audio", lambda path: pytest.fail("opened"))
+    monkeypatch.setattr("mt3core.audio.recognise.audio_problem", lambda path: pytest.fail("opened"))
     assert len(found("music")) == 3000
 
 
@@ -164,11 +183,15 @@ def test_patterns_that_match_nothing_or_are_names(folder):
     ],
 )
 def test_addresses_are_refused_by_name(folder, address):
-    with pytest.raises(UsageError) as refused:
+    sentence = f"{address} is an address, and recordings are read from files. Download it, and pass the file."
+    for read in (lambda: find_recordings([address]), lambda: load_audio(address), lambda: load_audio(Path(address))):
+        with pytest.raises(AudioError) as refused:
+            read()
+        assert str(refused.value).replace("a//b", "a/b") == sentence.replace("a//b", "a/b")
+        assert ("://" in str(refused.value)) == ("://" in address)
+    with pytest.raises(AudioError) as refused:
         find_recordings([address])
-    assert str(refused.value) == (
-        f"{address} is an address, and mt3 transcribe reads files. Download it first, and pass the file."
-    )
+    assert str(refused.value) == sentence
 
 
 def test_addresses_of_files_here_are_files(folder):
@@ -181,6 +204,7 @@ def test_a_tilde_is_the_home_folder(folder, monkeypatch):
     monkeypatch.setenv("USERPROFILE", str(folder / "home"))
     sound("home/a.wav")
     assert found("~/a.wav") == found("~") == [str(folder / "home/a.wav")]
+    assert len(load_audio("~/a.wav")) == len(load_audio(Path("~/a.wav"))) == 1600
 
 
 def test_a_minus_is_standard_input(folder):

@@ -1,7 +1,9 @@
 """`mt3 transcribe` with a tiny network of random weights: what is written, what is said, and the exit codes."""
 
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,6 +78,122 @@ def test_standard_output_holds_data_only(folder, model, capfdbinary):
     out, err = capfdbinary.readouterr()
     assert out.startswith(b"MThd")
     assert err == b""
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """Makes a file standard input."""
+
+    opened = []
+
+    def send(path):
+        opened.append(io.TextIOWrapper(open(path, "rb")))  # noqa: SIM115 - closed below
+        monkeypatch.setattr("sys.stdin", opened[-1])
+
+    yield send
+    for stream in opened:
+        stream.close()
+
+
+def test_a_minus_reads_standard_input(folder, model, capsys, sent):
+    sent("song.wav")
+    assert run(["transcribe", "song.wav", "--model", model, "-o", "named.json"]) == 0
+    capsys.readouterr()
+    assert run(["transcribe", "-", "--model", model, "-o", "sent.json"]) == 0
+    assert capsys.readouterr().err.startswith("standard input -> sent.json: ")
+    found, expected = (json.loads((folder / name).read_text()) for name in ("sent.json", "named.json"))
+    assert found == {**expected, "audio": "-"}
+
+
+def test_standard_input_beside_files(folder, model, capsys, sent):
+    sent("song.wav")
+    arguments = ["transcribe", "-", "song.wav", "--model", model, "--format", "jsonl"]
+    assert run([*arguments, "-o", "-"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in lines if line["audio"] == "-"] == [
+        {**line, "audio": "-"} for line in lines if line["audio"] == "song.wav"
+    ]
+    sent("song.wav")
+    assert run([*arguments, "-o", "out"]) == 0
+    assert sorted(path.name for path in (folder / "out").iterdir()) == ["song.jsonl", "stdin.jsonl"]
+
+
+def test_nothing_sent_to_standard_input(folder, model, capsys, sent):
+    (folder / "nothing").touch()
+    sent("nothing")
+    assert run(["transcribe", "-", "--model", model, "-o", "x.mid"]) == 1
+    assert capsys.readouterr().err == "mt3: Standard input is empty (0 bytes). Check the program that sends it.\n"
+    sys.stdin.isatty = lambda: True  # a terminal would wait for its user
+    assert run(["transcribe", "-", "--model", model, "-o", "x.mid"]) == 1
+    assert "Nothing is sent to standard input. Send a recording, as in: mt3 transcribe - -o" in capsys.readouterr().err
+    assert run(["transcribe", "-", "--model", model]) == 2
+    assert "Standard input has no name. Name the result, as in -o song.mid, or use -o -." in capsys.readouterr().err
+
+
+def test_midi_instead_of_a_recording_points_to_the_output_option(folder, model, capsys):
+    (folder / "made.mid").write_bytes(b"MThd" + bytes(99))
+    (folder / "made.rmi").write_bytes(b"RIFF" + bytes(4) + b"RMID" + bytes(99))
+    for name, what in [
+        ("made.mid", "is a MIDI file, not a recording."),
+        ("made.rmi", "is a MIDI file, not a recording."),
+    ]:
+        assert run(["transcribe", name, "--model", model]) == 1
+        assert capsys.readouterr().err == f"mt3: {name} {what} To write it, use -o {name}.\n"
+    assert run(["transcribe", "song.wav", "new.mid", "--model", model]) == 1
+    assert "mt3: There is no file new.mid. To write it, use -o new.mid." in capsys.readouterr().err
+
+
+def test_midi_is_a_name_of_the_format(folder, model):
+    assert run(["transcribe", "song.wav", "--model", model, "--format", "MIDI,json", "-q"]) == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["song.json", "song.mid", "song.wav"]
+    assert run(["transcribe", "song.wav", "--model", model, "-o", "x.midi", "-q"]) == 0
+    assert (folder / "x.midi").read_bytes() == (folder / "song.mid").read_bytes()
+
+
+def test_recordings_of_one_name_are_both_written_and_then_finished(folder, model, capsys):
+    write_wav(folder / "song.flac")
+    assert run(["transcribe", ".", "--model", model]) == 0
+    assert "keep it: song.flac.mid, song.wav.mid." in capsys.readouterr().err
+    results = sorted(path.name for path in folder.glob("*.mid"))
+    assert results == ["song.flac.mid", "song.wav.mid"]
+    for gone in (None, "song.flac"):
+        if gone:
+            (folder / gone).unlink()
+        assert run(["transcribe", ".", "--model", "nothing"]) == 0  # no model is needed
+        err = capsys.readouterr().err
+        assert "song.wav: skipped, song.wav.mid exists (--overwrite replaces it)" in err
+        assert "Passed over" not in err or gone
+        assert sorted(path.name for path in folder.glob("*.mid")) == results
+
+
+def test_a_full_disk_behind_standard_output_is_a_sentence(folder, model):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+    command = [sys.executable, "-c", "from mt3app.cli import main; main()", "transcribe", "song.wav", "--model", model]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*command, "-o", "-", "--format", "csv", "-q"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=False,
+        )
+    sentence = (
+        "mt3: Cannot write to standard output: No space left on device. Free some space, or write to a file with -o."
+    )
+    assert (done.returncode, done.stderr.decode()) == (1, f"{sentence}\n")
+
+
+def test_what_cannot_be_written_is_refused_before_the_model_is_looked_for(folder, capsys, monkeypatch):
+    (folder / "song.mid").mkdir()
+    assert run(["transcribe", "song.wav", "--model", "nothing"]) == 1
+    assert capsys.readouterr().err == "mt3: Cannot write song.mid: it is a folder. Choose another path with -o.\n"
+    assert run(["transcribe", "song.wav", "--model", "nothing", "-o", "x" * 252 + ".mid"]) == 1
+    assert "x.mid: File name too long. Choose a shorter name.\n" in capsys.readouterr().err
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 0))
+    assert run(["transcribe", "song.wav", "--model", "nothing", "-o", "x.mid"]) == 1
+    assert "mt3: Cannot write x.mid: No space left on device. Free some space, or" in capsys.readouterr().err
+    assert sorted(path.name for path in folder.iterdir()) == ["song.mid", "song.wav"]
 
 
 def test_lines_of_several_recordings_name_them(folder, model, capsys, monkeypatch):

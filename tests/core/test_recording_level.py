@@ -15,7 +15,7 @@ from mt3core.config.model import MT3
 from mt3core.decoding import END_TOKEN, Generated
 from mt3core.notes.table import Note
 from mt3core.notes.vocabulary import NUM_SPECIAL_TOKENS, Vocabulary
-from mt3core.recording_level import measure_level, remark_on
+from mt3core.recording_level import clipping_remark, measure_level, remark_on
 from mt3core.transcriber import BaseTranscriber
 from mt3core.transcription import Transcription
 
@@ -38,6 +38,10 @@ def square(seconds, amplitude):
 
 def notes(*spans):
     return [Note(onset, offset, 60) for onset, offset in spans]
+
+
+FIRST = {kind: span[0] + NUM_SPECIAL_TOKENS for kind, span in Vocabulary(MT3.vocabulary).event_ranges.items()}
+TOKENS = [FIRST["tie"], FIRST["velocity"] + 1, FIRST["drum"] + 38]  # a drum hit in every segment
 
 
 class Deaf(BaseTranscriber):
@@ -84,7 +88,45 @@ def test_a_faint_recording_is_said_to_be_faint():
     assert remark_on(measure_level(square(SECONDS, 0.0015), RATE_HZ), []) == (
         "No notes were found; the recording is very quiet: -56 dBFS on average, its peak is -56 dBFS. Raise its level."
     )
-    assert remark_on(measure_level(square(SECONDS, 0.0015), RATE_HZ), notes((1, 2))) == ""
+
+
+def test_a_very_quiet_recording_is_said_to_be_so_whatever_was_found():
+    found = notes((1, 2), (3, 4), (5, 6), (7, 8))
+    for amplitude, level in [(0.0015, -56), (0.0099, -40)]:
+        assert remark_on(measure_level(square(SECONDS, amplitude), RATE_HZ), found) == (
+            f"The recording is very quiet: its peak is {level} dBFS. Notes may be missing; raise its level."
+        )
+    assert remark_on(measure_level(square(SECONDS, 0.011), RATE_HZ), found) == ""
+
+
+def test_a_clipped_recording_is_said_to_be_so():
+    """In the samples of the source: the mean of its channels and other rates have no flat tops."""
+    sine = np.sin(2 * np.pi * 440 * np.arange(4 * 44_100) / 44_100)
+    both = np.stack([np.clip(2 * sine, -1, 1), 0.1 * sine], axis=1)
+    share = float((np.abs(both) >= 32767 / 32768).mean())
+    assert 0.3 < share < 0.4
+    found = Deaf(TOKENS).transcribe((both, 44_100)).remark
+    assert found == (
+        f"The recording is clipped: {100 * share:.1f} % of its samples are at full scale, 0 dBFS. Notes may be wrong "
+        "or missing; record it at a lower level."
+    )
+    integers = (np.clip(2 * sine, -1, 1) * 32767).astype(np.int16)
+    assert "clipped: 66.7 %" in Deaf(TOKENS).transcribe((integers, 44_100)).remark
+
+
+def test_a_few_samples_at_full_scale_are_no_clipping():
+    for share, is_clipped in [(0.0, False), (0.0009, False), (0.001, True), (1.0, True)]:
+        assert bool(clipping_remark(share)) == is_clipped
+    normalised = noise(4, 0.1)
+    assert Deaf(TOKENS).transcribe((normalised / np.abs(normalised).max(), RATE_HZ)).remark == ""
+
+
+def test_every_remark_has_a_line():
+    faint_and_clipped = np.full(4 * RATE_HZ, 0.0015, np.float32)
+    faint_and_clipped[: RATE_HZ // 4] = 1
+    lines = Deaf().transcribe((faint_and_clipped, RATE_HZ)).remark.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["The recording is clipped", lines[1].split(":")[0]]
+    assert lines[1].startswith("No notes were found")
 
 
 def test_nothing_and_next_to_nothing_in_a_loud_recording():
@@ -113,9 +155,7 @@ def test_the_result_carries_the_remark():
 
 
 def test_what_gives_notes_is_not_remarked_on():
-    first = {kind: span[0] + NUM_SPECIAL_TOKENS for kind, span in Vocabulary(MT3.vocabulary).event_ranges.items()}
-    tokens = [first["tie"], first["velocity"] + 1, first["drum"] + 38]
-    found = Deaf(tokens).transcribe((noise(SECONDS, 0.1), RATE_HZ))
+    found = Deaf(TOKENS).transcribe((noise(SECONDS, 0.1), RATE_HZ))
     assert len(found.notes) > 5
     assert found.remark == ""
 
