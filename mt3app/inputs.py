@@ -1,7 +1,7 @@
 """Which recordings are meant by the names on the command line: files, patterns, folders, standard input.
 
-In a folder every file with an audio stream counts, whatever its name. What has the suffix of an audio format is always
-a recording, so that a damaged one fails with a sentence of its own instead of being passed over.
+In a folder every file with an audio stream counts, whatever its name. What has the suffix of an audio format is a
+recording without a look into it, so that a damaged one fails with a sentence of its own instead of being passed over.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from mt3core.files import expanded
 
 STDIN = "-"
 _STDIN_NAME = Path("stdin")
+_OF_VIDEOS = {".mp4", ".m4v", ".mov", ".mkv", ".webm"}  # which may have no sound
 _BYTES_IN_MEMORY = 64 << 20  # of standard input; what is longer goes to a temporary file
 _LEADING_VERB = re.compile(r"^(is( an?)?|has) ")
 _MOST_NAMES = 3  # named for each reason why files are passed over
@@ -108,12 +109,15 @@ def _paths(text: str) -> list[Path]:
 
 def _audio_below(top: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     """The recordings in a folder and all folders below, sorted, and what was passed over. Hidden files are neither."""
-    from mt3core.audio.recognise import audio_problem
+    from mt3core.audio.recognise import NO_AUDIO_STREAM, audio_problem
 
     recordings: list[Path] = []
     passed_over: list[tuple[Path, str]] = []
     for path in _files_below(top, passed_over):
-        reason = None if path.suffix.lower() in AUDIO_SUFFIXES else audio_problem(path)
+        suffix = path.suffix.lower()
+        reason = None if suffix in AUDIO_SUFFIXES and suffix not in _OF_VIDEOS else audio_problem(path)
+        if suffix in _OF_VIDEOS and reason != NO_AUDIO_STREAM:
+            reason = None
         if reason is None:
             recordings.append(path)
         else:

@@ -56,8 +56,8 @@ def run_demo(folder: Path, model: str | None, backend: str | None, device: str, 
         f"Transcribed with {transcriber.config.name} ({chosen}): {len(result.notes)} notes in {seconds:.1f} s, "
         f"{factor:.1f}x real time, without loading the model."
     )
-    if result.remark:
-        reporter.line(result.remark)
+    for remark in result.remark.splitlines():
+        reporter.line(remark)
     if _installed("score", SCORE_PACKAGES):
         _print_scores(played, result.notes)
     if _installed("picture", PICTURE_PACKAGES):

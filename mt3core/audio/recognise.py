@@ -13,6 +13,7 @@ from mt3core.audio.frames import find_frames
 from mt3core.audio.source import Ranges
 from mt3core.audio.wav import is_wav
 
+NO_AUDIO_STREAM = "has no audio stream"
 _START_BYTES = 4096
 _FRAMES_BYTES = 1 << 16
 # What lies beside recordings, by its first bytes.
@@ -89,7 +90,7 @@ def _ask_ffmpeg(file: Ranges) -> str | None:
         streams = audio_streams(file)
     except (av.FFmpegError, ValueError):
         return "is no recording, or damaged"
-    return None if streams else "has no audio stream"
+    return None if streams else NO_AUDIO_STREAM
 
 
 def _at_start(file: Ranges) -> Ranges:

@@ -23,6 +23,7 @@ import platformdirs
 
 from mt3core.config.model import ModelConfig
 from mt3core.errors import ModelError
+from mt3core.files import expanded
 from mt3core.model.directory import is_model_directory, load_model_directory, read_card
 
 MODEL_VARIABLE = "MT3_MODEL"
@@ -127,8 +128,11 @@ def shipped_folder() -> Path:
 
 
 def _find_given(given: str) -> str:
-    if is_address(given) or Path(given).exists():
+    if is_address(given):
         return given
+    path = expanded(given)
+    if os.path.exists(path):
+        return given if path == Path(given) else str(path)
     found = _find_installed(given) or _find_shipped(given) or PUBLISHED.get(given)
     if found:
         return found

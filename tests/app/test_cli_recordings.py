@@ -82,7 +82,10 @@ def test_damaged_recordings_are_not_passed_over(folder):
     sound("music/a.wav")
     Path("music/b.mp3").touch()
     Path("music/c.flac").write_text("words")
-    assert found("music") == ["music/a.wav", "music/b.mp3", "music/c.flac"]
+    Path("music/d.mp4").write_bytes(b"\0\0\0\x10ftypisom" + bytes(50))
+    silent_film("music/e.mp4")
+    assert found("music") == ["music/a.wav", "music/b.mp3", "music/c.flac", "music/d.mp4"]
+    assert remarks("music") == ("Passed over 1 file in music: no audio stream (1: .mp4).",)
 
 
 def test_nothing_but_a_recording_is_opened(folder):

@@ -133,12 +133,10 @@ def test_nothing_sent_to_standard_input(folder, model, capsys, sent):
 def test_midi_instead_of_a_recording_points_to_the_output_option(folder, model, capsys):
     (folder / "made.mid").write_bytes(b"MThd" + bytes(99))
     (folder / "made.rmi").write_bytes(b"RIFF" + bytes(4) + b"RMID" + bytes(99))
-    for name, what in [
-        ("made.mid", "is a MIDI file, not a recording."),
-        ("made.rmi", "is a MIDI file, not a recording."),
-    ]:
+    for name in ("made.mid", "made.rmi"):
         assert run(["transcribe", name, "--model", model]) == 1
-        assert capsys.readouterr().err == f"mt3: {name} {what} To write it, use -o {name}.\n"
+        sentence = f"{name} cannot be read as audio: it is a MIDI file. To write it, use -o {name}."
+        assert capsys.readouterr().err == f"mt3: {sentence}\n"
     assert run(["transcribe", "song.wav", "new.mid", "--model", model]) == 1
     assert "mt3: There is no file new.mid. To write it, use -o new.mid." in capsys.readouterr().err
 

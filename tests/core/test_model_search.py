@@ -113,6 +113,17 @@ def test_names_paths_and_addresses(home, small, tiny_model):
             find_model(name)
 
 
+def test_a_tilde_is_the_home_folder(home, tiny_model, monkeypatch):
+    monkeypatch.setenv("HOME", str(home / "me"))
+    monkeypatch.setenv("USERPROFILE", str(home / "me"))
+    save_model_directory(home / "me/mine", *tiny_model)
+    assert find_model("~/mine").source == str(home / "me/mine")
+    monkeypatch.setenv("MT3_MODEL", "~/mine")
+    assert find_model().source == str(home / "me/mine")
+    with pytest.raises(ModelError, match="Model '~/gone' was not found"):
+        find_model("~/gone")
+
+
 def test_a_wrong_variable_is_named(home, monkeypatch):
     monkeypatch.setenv("MT3_MODEL", "nowhere/mt3")
     with pytest.raises(ModelError, match="MT3_MODEL: Model 'nowhere/mt3' was not found"):
