@@ -127,10 +127,10 @@ def _check_outputs(options: FileOptions) -> dict[str, Path]:
     given = {"--json": options.json_output, "--report": options.report}
     outputs = {name: Path(path) for name, path in given.items() if path is not None and str(path) != STDOUT}
     pictures = [] if options.rolls is None else [options.rolls / "piece.png"]
-    check_writable([*outputs.values(), *pictures], "Choose another path.")
     for name, path in outputs.items():
         if path.is_dir():
             raise UsageError(f"{name} {path} is a folder.", "Use the name of a file.")
+    check_writable([*outputs.values(), *pictures], "Choose another path.")
     if len({path.resolve() for path in outputs.values()}) < len(outputs):
         raise UsageError(f"{' and '.join(outputs)} name the same file.", "Use two names.")
     return outputs
