@@ -22,7 +22,7 @@ from urllib.request import url2pathname
 from mt3core.audio import AUDIO_SUFFIXES
 from mt3core.audio.source import refuse_address
 from mt3core.errors import AudioError, UsageError, reading
-from mt3core.files import expanded
+from mt3core.files import expanded, folders_below
 
 STDIN = "-"
 _STDIN_NAME = Path("stdin")
@@ -85,6 +85,8 @@ def _recordings(text: str, found: Found) -> Iterator[Recording]:
         if not os.path.isdir(path):
             yield Recording(path, Path(path.name))
             continue
+        if not _is_open(path):
+            raise AudioError(f"{path} cannot be entered: permission denied.", "Check its permissions.")
         below, passed_over = _audio_below(path)
         if not below:
             what = describe_passed_over(path, passed_over) if passed_over else "It contains no files."
@@ -126,34 +128,29 @@ def _audio_below(top: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
 
 
 def _files_below(top: Path, passed_over: list[tuple[Path, str]]) -> Iterator[Path]:
-    """Every file once, and where it really is: links come after all folders, and only if they do not lead into them."""
-    entered, known = set[Path](), set[Path]()
-    folders, linked_folders, linked_files = [top], list[Path](), list[Path]()
-    while folders or linked_folders:
-        folder = folders.pop() if folders else linked_folders.pop(0)
+    """Every file once, and where it really is: linked ones come last, and only if their file is in no other folder."""
+    known, links = set[Path](), list[Path]()
+    for folder in folders_below(top):
         real_folder = _real_path(folder)
-        if real_folder in entered:
-            continue
-        entered.add(real_folder)
-        try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError:
-            passed_over.append((folder, "folder that cannot be entered"))
-            continue
-        for entry in entries:
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
             path = folder / entry.name
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                (linked_folders if entry.is_symlink() else folders).append(path)
+                if not _is_open(path):  # and then not among the folders
+                    passed_over.append((path, "folder that cannot be entered"))
             elif not entry.is_file():
                 passed_over.append((path, "link to nothing" if entry.is_symlink() else "no regular file"))
             elif entry.is_symlink():
-                linked_files.append(path)
+                links.append(path)
             else:
                 known.add(real_folder / entry.name)
                 yield path
-    yield from (path for path in linked_files if _real_path(path) not in known)
+    yield from (path for path in links if _real_path(path) not in known)
+
+
+def _is_open(folder: Path) -> bool:
+    return os.access(folder, os.R_OK | os.X_OK)
 
 
 def _real_path(path: Path) -> Path:

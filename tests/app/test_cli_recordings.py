@@ -96,11 +96,13 @@ def test_nothing_but_a_recording_is_opened(folder):
     assert remarks("music") == ("Passed over 1 file in music: no regular file (1: .wav).",)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_that_cannot_be_entered_is_said(folder):
+def test_a_folder_that_cannot_be_entered_is_said(folder, monkeypatch):
     sound("music/a.wav")
     Path("music/secret").mkdir(mode=0)
+    monkeypatch.setattr("mt3app.inputs.os.access", lambda path, mode: path.name != "secret")  # root may do everything
     assert remarks("music") == ("Passed over 1 file in music: folder that cannot be entered (1: secret).",)
+    with pytest.raises(AudioError, match=r"music/secret cannot be entered: permission denied\."):
+        find_recordings(["music/secret"])
 
 
 def test_linked_folders_are_entered_once_each(folder):
