@@ -15,6 +15,7 @@ from typing import Any
 import av
 import numpy as np
 
+from mt3core.audio.flac import FlacChecker
 from mt3core.audio.source import Ranges
 from mt3core.audio.stream import BLOCK_VALUES, AudioInfo, RateChange, seconds_text
 from mt3core.errors import AudioError
@@ -53,7 +54,9 @@ _GAP_SECONDS = 0.010
 _JUMP_SECONDS = 0.005  # of one frame to the next; a slow drift is only followed when it adds up to
 _DRIFT_SECONDS = 0.050
 _OGG_GAP_SECONDS = 0.050  # the time of a page of Vorbis is only known to about a quarter of a block
-_STATED_TOLERANCE_SECONDS = 0.1
+_STATED_TOLERANCE_SECONDS = 0.05  # and one frame
+_EXACT = {"flac", "tak", "tta", "wv"}  # whose stated length is the number of samples
+_LOSSLESS = {"alac", "ape", "flac", "tak", "tta", "wavpack"}
 _BEYOND_STATED_SECONDS = 5.0  # a gap that leads further past the stated length is a wrong timestamp
 _MOST_READ_ERRORS = 8
 # Codecs whose every packet gives sound: one without any was damaged, though no error is reported.
@@ -82,6 +85,7 @@ class Lost:
 
     places: list[tuple[float, float]] = field(default_factory=list)
     missing_end: str = ""
+    wrong_checksum: str = ""
 
     def add(self, start: float, length: float) -> None:
         if self.places and start - sum(self.places[-1]) < 0.5 * length:
@@ -106,6 +110,7 @@ class AvAudio:
     info: AudioInfo
     remarks: list[str]
     skipped: Mapping[int, int]
+    checker: FlacChecker | None = None
     lost: Lost = field(default_factory=Lost)
 
     @property
@@ -119,7 +124,12 @@ class AvAudio:
 
 @contextlib.contextmanager
 def open_with_av(
-    name: str, file: Ranges, track: int | None = None, format: str | None = None, lost: Mapping[int, int] | None = None
+    name: str,
+    file: Ranges,
+    track: int | None = None,
+    format: str | None = None,
+    lost: Mapping[int, int] | None = None,
+    checker: FlacChecker | None = None,
 ) -> Iterator[AvAudio]:
     """Opens what FFmpeg recognises.
 
@@ -128,6 +138,7 @@ def open_with_av(
         track: the audio track, from 1; None for the one that is marked as default, or the first.
         format: a format of FFmpeg that the file certainly has.
         lost: by the number of a packet, how many samples are missing before it.
+        checker: for FLAC, to compare the samples with their checksum.
 
     Raises `AudioError` if it is not recognised, has no audio, or not that track.
     """
@@ -139,7 +150,8 @@ def open_with_av(
         remarks: list[str] = []
         stream = _choose(name, container, track, remarks)
         context = stream.codec_context
-        context.options = {"err_detect": "crccheck"}
+        # Only "explode" makes an error of a wrong checksum; lossy decoders would also refuse what is merely odd.
+        context.options = {"err_detect": "crccheck+explode" if context.name in _LOSSLESS else "crccheck"}
         if context.name == "alac" and container.format.name == "caf":
             # Its last packet already is as short as the sound; FFmpeg cuts the difference off once more.
             context.options["flags2"] = "+skip_manual"
@@ -149,7 +161,7 @@ def open_with_av(
             channels=context.channels,
             format=f"{container.format.name.split(',')[0]} {context.name}",
         )
-        yield AvAudio(name, container, stream, info, remarks, lost or {})
+        yield AvAudio(name, container, stream, info, remarks, lost or {}, checker)
 
 
 def audio_streams(file: Ranges) -> int:
@@ -333,6 +345,8 @@ class _Decoding:
                 row[:] = np.frombuffer(plane, np.float32, samples)
         else:
             place[:] = _values(frame)
+        if self.audio.checker is not None:
+            self.audio.checker.add(_raw_values(frame).T)
         self.filled += samples
 
     def _gap(self, start: float) -> float:
@@ -370,7 +384,10 @@ class _Decoding:
     def _end(self) -> Iterator[np.ndarray | RateChange]:
         pending = self.pending if self.pending > 1e-6 else 0.0
         stated = self._stated_seconds()
-        tolerance = _STATED_TOLERANCE_SECONDS + 2 * self.last_samples / self.rate_hz
+        is_exact = self.format in _EXACT
+        tolerance = (
+            0.5 if is_exact else _STATED_TOLERANCE_SECONDS * self.rate_hz + 2 * self.last_samples
+        ) / self.rate_hz
         if stated is not None and self.now + pending < stated - tolerance:
             self.lost.missing_end = f"it ends at {self.now:.1f} s of {stated:.1f} s"
         elif self.pending and not self.now:
@@ -382,6 +399,9 @@ class _Decoding:
             self.lost.add(self.now, pending)
             yield from self._silence(round(pending * self.rate_hz))
         yield from self._flush()
+        checker = self.audio.checker
+        if checker is not None and not (self.lost.places or self.lost.missing_end or checker.matches):
+            self.lost.wrong_checksum = checker.problem
         if self.gaps:
             total, (first, _) = sum(length for _, length in self.gaps), self.gaps[0]
             more = f" and {len(self.gaps) - 1} more places" if len(self.gaps) > 1 else ""
@@ -423,17 +443,20 @@ class _Decoding:
 
 def _values(frame: Any) -> np.ndarray:
     """A frame as float32 of shape (channels, samples), full scale at 1."""
+    values = _raw_values(frame)
+    if values.dtype.kind == "f":
+        return values.astype(np.float32)
+    middle = 128 if values.dtype == np.uint8 else 0
+    return ((values.astype(np.float64) - middle) / _SCALES[values.dtype.str[1:]]).astype(np.float32)
+
+
+def _raw_values(frame: Any) -> np.ndarray:
+    """Its numbers, of shape (channels, samples)."""
     format, channels, samples = frame.format, frame.layout.nb_channels, frame.samples
     dtype = _TYPES[format.name.removesuffix("p") if format.is_planar else format.name]
     if format.is_planar:
-        planes = [np.frombuffer(plane, dtype, samples) for plane in frame.planes]
-        values = np.stack(planes) if channels > 1 else planes[0][None]
-    else:
-        values = np.frombuffer(frame.planes[0], dtype, samples * channels).reshape(samples, channels).T
-    if dtype in ("f4", "f8"):
-        return values.astype(np.float32)
-    middle = 128 if dtype == "u1" else 0
-    return ((values.astype(np.float64) - middle) / _SCALES[dtype]).astype(np.float32)
+        return np.stack([np.frombuffer(plane, dtype, samples) for plane in frame.planes])
+    return np.frombuffer(frame.planes[0], dtype, samples * channels).reshape(samples, channels).T
 
 
 def _reason(error: BaseException) -> str:

@@ -6,7 +6,6 @@ size, and a file whose last element reaches beyond its end was cut off.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 
 from mt3core.audio.source import Ranges
@@ -16,8 +15,6 @@ _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _ASF_IS_BROADCAST = 1
 _EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
 _MP4_TOP = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"uuid", b"moof", b"styp", b"sidx", b"mfra"}
-_FLAC_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
-_SEARCH_BYTES = 1 << 22
 _TS_BYTES = 188
 _TAIL_BYTES = 1 << 19  # of broadcast streams, in which the last sound must begin
 _PES_SOUND = {0xBD, *range(0xC0, 0xE0)}  # private stream 1 (AC-3, DTS) and MPEG audio
@@ -55,30 +52,6 @@ def structure_of(file: Ranges, is_quick: bool = False) -> Structure | None:
     if start[:4] == b"\0\0\1\xba":
         return Structure([(0, file.size)], _program_stream(file))
     return None
-
-
-def flac_parts(file: Ranges) -> list[tuple[int, int]]:
-    """The (start, length) of every FLAC file in a file that begins with one: each has a first block of 34 bytes."""
-    starts, position = [0], 4
-    while position < file.size:
-        data = file.at(position, _SEARCH_BYTES)
-        starts += [position + match.start() for match in _FLAC_START.finditer(data)]
-        position += max(1, len(data) - 7) if position + len(data) < file.size else len(data)
-    starts = list(dict.fromkeys(starts))
-    return [(start, end - start) for start, end in zip(starts, [*starts[1:], file.size], strict=True)]
-
-
-def flac_missing_end(file: Ranges) -> str:
-    """Whether the blocks in front of the frames are all there."""
-    position, is_last = 4, False
-    while not is_last:
-        head = file.at(position, 4)
-        length = int.from_bytes(head[1:], "big")
-        if len(head) < 4 or position + 4 + length >= file.size:
-            return "it ends within its header"
-        is_last = bool(head[0] & 0x80)
-        position += 4 + length
-    return ""
 
 
 def _announced(there: int, size: int) -> str:

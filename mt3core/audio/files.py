@@ -19,7 +19,8 @@ import numpy as np
 import soundfile
 
 from mt3core.audio.av_reader import Lost, audio_streams, open_with_av
-from mt3core.audio.containers import Structure, flac_missing_end, flac_parts, structure_of
+from mt3core.audio.containers import Structure, structure_of
+from mt3core.audio.flac import FlacChecker, flac_header, flac_parts
 from mt3core.audio.frames import find_frames, scan_frames
 from mt3core.audio.ogg import scan_ogg
 from mt3core.audio.source import Ranges, Source, refuse_midi
@@ -34,12 +35,23 @@ _UNKNOWN_FRAMES = 1 << 62
 _UNKNOWN_BYTES = 0x7FFF0000
 # Formats of libsndfile that are left to FFmpeg: its own guess of an MP3's length, and raw samples without a header.
 _NOT_WITH_SOUNDFILE = {"MP3", "MPEG", "OGG", "RAW", "SDS"}
+# How the files of libsndfile begin that are read with it, apart from WAV, FLAC and Ogg: AIFF, AU, CAF, W64, VOC, AVR,
+# NIST, PVF, PAF and IRCAM. It is not asked about others, for it takes them for MP3 and complains on the terminal.
+_SOUNDFILE_STARTS = (
+    *(b"FORM", b".snd", b"dns.", b"caff", b"riff", b"Crea", b"2BIT", b"NIST", b"PVF1", b" paf", b"fap "),
+    *(b"\x64\xa3\x01\x00", b"\x64\xa3\x02\x00", b"\x64\xa3\x03\x00", b"\x00\x01\xa3\x64"),
+)
 # Tags in front of a file, or rests of a download, are searched so far for its real beginning.
 _LEADING_BYTES = 1 << 16
 _STARTS = re.compile(rb"RIFF....WAVE|RF64....WAVE|fLaC[\x00\x80]\x00\x00\x22|OggS\x00\x02", re.S)
 
 Block = np.ndarray | RateChange
 Opener = Callable[[], contextlib.AbstractContextManager[tuple[AudioInfo, Iterator[Block]]]]
+
+
+def starts_like_soundfile(start: bytes) -> bool:
+    """Whether a file that starts with these bytes is one for libsndfile (WAV, FLAC and Ogg aside)."""
+    return start.startswith(_SOUNDFILE_STARTS)
 
 
 class ReadWithFFmpeg(Exception):
@@ -162,16 +174,15 @@ class _Reader:
         parts = flac_parts(file)
         if len(parts) > 1:
             self.plan.remarks.append(f"It is {len(parts)} recordings joined; all were read.")
-        self.plan.missing_end = flac_missing_end(file.cut(parts[-1][0]))
         for start, length in parts:
             content = file if len(parts) == 1 else file.cut(start, length)
-            counts = int.from_bytes(content.at(18, 8), "big")  # rate (20 bits), channels, depth, samples (36)
-            rate_hz, samples = counts >> 44, counts & ((1 << 36) - 1)
-            seconds = samples / rate_hz if rate_hz and samples else None
+            header = flac_header(content)
+            self.plan.missing_end = self.plan.missing_end or header.missing_end
+            opener = partial(self.open_flac, content)
             if self.damaged == "refuse" and self._opens(content):
-                self._add_soundfile(content, seconds, partial(self.open_av, content, "flac"))
+                self._add_soundfile(content, header.seconds, opener, header.checker)
             else:
-                self.add_av(content, "flac", seconds)
+                self.plan.parts.append(_Part(opener, header.seconds))
         return self.plan
 
     def ogg(self, file: Ranges) -> _Plan:
@@ -192,6 +203,9 @@ class _Reader:
             else:
                 self.add_av(content, "ogg", link.seconds, damage and which + damage)
         return self.plan
+
+    def open_flac(self, content: Ranges) -> contextlib.AbstractContextManager[tuple[AudioInfo, Iterator[Block]]]:
+        return self.open_av(content, "flac", checker=flac_header(content).checker())
 
     def container(self, file: Ranges, structure: Structure) -> _Plan:
         self.plan.missing_end = structure.missing_end
@@ -235,7 +249,7 @@ class _Reader:
 
     def with_soundfile(self, file: Ranges) -> bool:
         """Adds the whole file for libsndfile, if that reads it; raises if its header shows a missing end."""
-        opened = self._opens(file)
+        opened = starts_like_soundfile(file.at(0, 4)) and self._opens(file)
         if opened:
             self._add_soundfile(file)
         return opened
@@ -253,8 +267,9 @@ class _Reader:
         losses: dict[int, int] | None = None,
         seconds: float | None = None,
         damage: str = "",
+        checker: FlacChecker | None = None,
     ) -> Iterator[tuple[AudioInfo, Iterator[Block]]]:
-        with open_with_av(self.name, content, self.track, format, losses) as audio:
+        with open_with_av(self.name, content, self.track, format, losses, checker) as audio:
             info = audio.info
             if seconds is not None:
                 info = AudioInfo(seconds, info.sample_rate_hz, info.channels, info.format)
@@ -263,7 +278,7 @@ class _Reader:
 
             def blocks() -> Iterator[Block]:
                 yield from audio.blocks()
-                self._judge(audio.lost, damage)
+                self._judge(audio.lost, damage or audio.lost.wrong_checksum)
                 self.plan.remarks += audio.remarks
 
             yield info, blocks()
@@ -305,7 +320,13 @@ class _Reader:
         content.seek(0)
         return _SequentialFile(content)
 
-    def _add_soundfile(self, content: Ranges, seconds: float | None = None, second: Opener | None = None) -> None:
+    def _add_soundfile(
+        self,
+        content: Ranges,
+        seconds: float | None = None,
+        second: Opener | None = None,
+        make_checker: Callable[[], FlacChecker | None] = lambda: None,
+    ) -> None:
         @contextlib.contextmanager
         def opened() -> Iterator[tuple[AudioInfo, Iterator[Block]]]:
             if self.track not in (None, 1):
@@ -319,7 +340,7 @@ class _Reader:
                     channels=file.channels,
                     format=f"{file.format} {file.subtype}",
                 )
-                yield info, self._sound_blocks(file, frames, second)
+                yield info, self._sound_blocks(file, frames, second, make_checker())
 
         self.plan.parts.append(_Part(opened, seconds))
 
@@ -333,12 +354,16 @@ class _Reader:
                 if not self.plan.missing_end:
                     self._note_end(reason)
 
-    def _sound_blocks(self, file: soundfile.SoundFile, frames: int | None, second: Opener | None) -> Iterator[Block]:
+    def _sound_blocks(
+        self, file: soundfile.SoundFile, frames: int | None, second: Opener | None, checker: FlacChecker | None
+    ) -> Iterator[Block]:
         block_frames = max(1024, BLOCK_VALUES // file.channels)
         done = 0
+        # Integers are needed for the checksum; divided by their full scale they are what libsndfile gives as floats.
+        dtype = "float32" if checker is None else "int16" if file.subtype == "PCM_16" else "int32"
         while True:
             try:
-                block = file.read(block_frames, dtype="float32", always_2d=True)
+                block = file.read(block_frames, dtype=dtype, always_2d=True)
             except soundfile.SoundFileError:
                 self._read_again(second)
                 self._note_end(f"it ends somewhere after {done / file.samplerate:.1f} s")
@@ -346,10 +371,17 @@ class _Reader:
             if not len(block):
                 break
             done += len(block)
+            if checker is not None:
+                checker.add(block)
+                block = block.astype(np.float32)
+                block *= np.float32(1 / 32768 if dtype == "int16" else 1 / 2147483648)
             yield block
         if frames is not None and done < frames:
             self._read_again(second)
             self._note_end(f"it ends at {done / file.samplerate:.1f} s of {frames / file.samplerate:.1f} s")
+
+        if checker is not None and not checker.matches:
+            self._note_end(checker.problem)
 
     def _read_again(self, second: Opener | None) -> None:
         """Has FFmpeg say how much is lost, and where; it may find that nothing is."""

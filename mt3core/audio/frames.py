@@ -155,9 +155,17 @@ def find_frames(file: Ranges, start_bytes: int = _SEARCHED_BYTES) -> tuple[str, 
         if len(header) < HEADER_BYTES:
             break
         for codec, parse in _PARSERS.items():
-            if parse(header) is not None and _is_chain(file, start + match.start(), parse):
-                return codec, start + match.start()
+            frame, place = parse(header), start + match.start()
+            if frame is not None and (_has_count(file, place, frame) or _is_chain(file, place, parse)):
+                return codec, place
     return None
+
+
+def _has_count(file: Ranges, position: int, frame: Frame) -> bool:
+    """Whether a frame holds the count of an encoder, by which it is known even if the next ones are damaged."""
+    if not frame.count_at or position + frame.size > file.size:
+        return False
+    return file.at(position + frame.count_at, 4) in (b"Xing", b"Info") or file.at(position + 36, 4) == b"VBRI"
 
 
 def _is_chain(file: Ranges, position: int, parse: Parser, wanted: int = _CHAIN) -> bool:

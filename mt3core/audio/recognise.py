@@ -9,6 +9,7 @@ import soundfile
 
 from mt3core.audio.av_reader import audio_streams
 from mt3core.audio.containers import structure_of
+from mt3core.audio.files import starts_like_soundfile
 from mt3core.audio.frames import find_frames
 from mt3core.audio.source import Ranges
 from mt3core.audio.wav import is_wav
@@ -74,9 +75,9 @@ def _problem(file: Ranges) -> str | None:
             return words
     if _is_text(start):
         return "is a text file"
-    if structure_of(file, is_quick=True) is None:
-        if find_frames(file, _FRAMES_BYTES) is not None:
-            return None
+    if structure_of(file, is_quick=True) is None and find_frames(file, _FRAMES_BYTES) is not None:
+        return None
+    if starts_like_soundfile(start):
         try:
             with soundfile.SoundFile(_at_start(file)):
                 return None

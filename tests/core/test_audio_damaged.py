@@ -123,7 +123,7 @@ def test_wavpack_with_a_damaged_block(tmp_path):
     """FFmpeg does not find the next block."""
     path = encode(tmp_path / "a.wv", tone(4.0, 44100), 44100, "wavpack", "wv")
     corrupt_packet(path, 1.2)
-    assert_refused(path, r"truncated or damaged: reading fails after 2\.00 s")
+    assert_refused(path, r"truncated or damaged: it ends at 2\.0 s of 4\.0 s")
     assert len(load_audio(path, damaged="keep")) == pytest.approx(32000, abs=10)
 
 
@@ -143,6 +143,15 @@ def test_mp3_with_overwritten_frames(tmp_path, xing):
     lag, alike = lag_seconds(kept.samples, whole)
     assert abs(lag) < 0.03
     assert alike > 0.99
+
+
+def test_mp3_whose_first_frames_are_lost(tmp_path):
+    """The frame with the count is there, so the others are missed."""
+    path = encode(tmp_path / "a.mp3", tone(1.0, 44100), 44100, "libmp3lame", bit_rate=64_000)
+    data = bytearray(path.read_bytes())
+    data[700:5000] = bytes(4300)
+    path.write_bytes(data)
+    assert_refused(path, r"truncated or damaged: 0\.5\d s at 0\.0\d+ s cannot be decoded")
 
 
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
@@ -176,6 +185,44 @@ def test_flac_with_its_end_missing_at_a_frame(tmp_path):
         places = [packet.pos for packet in container.demux(audio=0) if packet.size]
     path.write_bytes(path.read_bytes()[: places[len(places) // 2]])
     assert_refused(path, r"it ends at 2\.\d s of 4\.0 s")
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_S8"])
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_flac_samples_are_compared_with_their_checksum(tmp_path, subtype, channels):
+    path = tmp_path / "a.flac"
+    samples = np.random.default_rng(0).uniform(-0.9, 0.9, (200_000, channels))
+    soundfile.write(path, samples, 16000, subtype)
+    expected, _ = soundfile.read(path, dtype="float32", always_2d=True)
+    assert read_audio(path).remarks == ()
+    np.testing.assert_array_equal(load_audio(path), expected.mean(axis=1, dtype=np.float32))
+    np.testing.assert_array_equal(load_audio(path, damaged="keep"), load_audio(path))
+    data = bytearray(path.read_bytes())
+    data[30] ^= 1  # within the checksum
+    path.write_bytes(data)
+    assert_refused(path, "truncated or damaged: its samples do not match the checksum in its header")
+    kept = read_audio(path, damaged="keep")
+    assert len(kept.samples) == 200_000
+    assert kept.remarks == (
+        "It is damaged: its samples do not match the checksum in its header; what is there was read.",
+    )
+
+
+def test_flac_of_unknown_length_cut_between_two_frames(tmp_path):
+    """Only the checksum tells."""
+    path = encode(tmp_path / "a.flac", tone(4.0, 44100), 44100, "flac", "flac")
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(audio=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    counts = int.from_bytes(data[18:26], "big")
+    data[18:26] = (counts & ~((1 << 36) - 1)).to_bytes(8, "big")
+    path.write_bytes(data)
+    assert len(load_audio(path)) == 64000
+    path.write_bytes(data[: places[len(places) // 2]])
+    assert_refused(path, "its samples do not match the checksum in its header")
+    data[26:42] = bytes(16)  # no checksum either: nothing is stated
+    path.write_bytes(data[: places[len(places) // 2]])
+    assert len(load_audio(path)) == pytest.approx(32000, abs=1000)
 
 
 def test_a_container_that_reading_cannot_get_through(tmp_path):
