@@ -54,11 +54,12 @@ _GAP_SECONDS = 0.010
 _JUMP_SECONDS = 0.005  # of one frame to the next; a slow drift is only followed when it adds up to
 _DRIFT_SECONDS = 0.050
 _OGG_GAP_SECONDS = 0.050  # the time of a page of Vorbis is only known to about a quarter of a block
-_STATED_TOLERANCE_SECONDS = 0.05  # and one frame
+_STATED_TOLERANCE_SECONDS = 0.05  # and two frames
 _EXACT = {"flac", "tak", "tta", "wv"}  # whose stated length is the number of samples
 _LOSSLESS = {"alac", "ape", "flac", "tak", "tta", "wavpack"}
 _BEYOND_STATED_SECONDS = 5.0  # a gap that leads further past the stated length is a wrong timestamp
 _MOST_READ_ERRORS = 8
+_MOST_FAILURES_AT_START = 1000  # packets; if none of them decodes, nothing will
 # Codecs whose every packet gives sound: one without any was damaged, though no error is reported.
 _SOUND_IN_EVERY_PACKET = {
     "aac",
@@ -267,6 +268,8 @@ class _Decoding:
                 frames = packet.decode()
             except (av.FFmpegError, ValueError):
                 self._failed(packet)
+                if not self.now and number > _MOST_FAILURES_AT_START:
+                    break
                 continue
             if packet.is_corrupt and packet.size:
                 self.pending += 1e-9  # what is decoded of it counts; the gap behind it shows what is lost
