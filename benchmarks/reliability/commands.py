@@ -152,7 +152,7 @@ def run_command(
     `before` is called in the copy. Raises `Found` if it takes longer than `most_seconds`, and if a process that it
     started outlives it.
     """
-    said = folder / "said"
+    said = folder / "command_said"
     child = os.fork()
     if child == 0:
         _be_the_command(arguments, folder, said, before)
