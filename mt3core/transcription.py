@@ -170,7 +170,9 @@ def _named(note: Note) -> dict[str, Any]:
 
 
 def _without_name(values: dict[str, Any]) -> Note:
-    return Note(**{name: value for name, value in values.items() if name != "instrument"})
+    given = {**values}
+    given.pop("instrument", None)
+    return Note(**given)
 
 
 def _rounded(note: Note) -> dict[str, Any]:

@@ -49,4 +49,5 @@ def instrument_name(program: int, is_drum: bool = False) -> str:
     """The name of a program (0 to 127), or "Drums"; "Program 200" for a number that General MIDI does not have."""
     if is_drum:
         return DRUMS
-    return INSTRUMENT_NAMES[program] if 0 <= program < len(INSTRUMENT_NAMES) else f"Program {program}"
+    is_known = isinstance(program, int) and 0 <= program < len(INSTRUMENT_NAMES)
+    return INSTRUMENT_NAMES[program] if is_known else f"Program {program}"

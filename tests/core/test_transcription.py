@@ -119,6 +119,7 @@ def test_names_are_those_of_general_midi():
     ]
     assert instrument_name(40, is_drum=True) == "Drums"
     assert instrument_name(200) == "Program 200"
+    assert instrument_name(1.5) == "Program 1.5"  # nothing else is made of it
 
 
 def test_notes_are_in_order_of_onset_in_every_form(result, tmp_path):
@@ -208,6 +209,12 @@ def test_a_failed_write_leaves_what_was_there(tmp_path):
         (b"{}", "has missing or unknown entries"),
         (b'{"version": 3}', "version 3; this mt3kit reads 2 and earlier"),
         (b'{"version": 1, "notes": [{"onset": 1}], "segments": []}', "has missing or unknown entries"),
+        (b'{"version": 2, "notes": [1], "segments": []}', "has missing or unknown entries"),
+        (b'{"version": 2, "notes": ["ab"], "segments": []}', "has missing or unknown entries"),
+        (
+            b'{"version": 2, "notes": [{"onset": 1, "instrument": "Tuba"}], "segments": []}',
+            "missing or unknown entries",
+        ),
     ],
 )
 def test_broken_files(tmp_path, content, sentence):
