@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 2  # of what is written
 READ_VERSIONS = (1, 2)  # in version 1 notes had no `instrument`, and were in order of their ends
+_LARGEST = 2**31 - 1  # of the whole numbers in note tables
 FORMATS = ("mid", "json", "jsonl", "csv")
 # The name comes last, so that whoever reads columns by their place finds them where they were.
 NOTE_COLUMNS = ("onset", "offset", "pitch", "velocity", "program", "is_drum", "instrument")
@@ -135,16 +136,17 @@ class Transcription:
                     "Install a newer release of mt3kit, or transcribe again.",
                 )
             return cls(
-                notes=[_without_name(note) for note in values["notes"]],
-                segments=[SegmentTokens(**segment) for segment in values["segments"]],
-                duration_seconds=values["duration_seconds"],
-                model=values["model"],
-                audio=values["audio"],
-                remark=values.get("remark", ""),
+                notes=[_checked_note(note) for note in values["notes"]],
+                segments=[_checked_segment(segment) for segment in values["segments"]],
+                duration_seconds=_seconds(values["duration_seconds"]),
+                model=_text(values["model"]),
+                audio=_text(values["audio"]),
+                remark=_text(values.get("remark", "")),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise MT3Error(
-                f"The transcription has missing or unknown entries: {error}.", "Transcribe the recording again."
+                f"The transcription has missing or unknown entries: {str(error)[:100]}.",
+                "Transcribe the recording again.",
             ) from error
 
     @classmethod
@@ -154,7 +156,7 @@ class Transcription:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise MT3Error(f"{path} cannot be read: {error.strerror or error}.", "Check the name.") from error
-        except ValueError as error:  # not JSON, or not UTF-8
+        except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or lists in lists in lists
             raise MT3Error(
                 f"{path} is not a transcription in JSON: {error}.", "Use a .json file written by mt3 transcribe."
             ) from error
@@ -169,10 +171,46 @@ def _named(note: Note) -> dict[str, Any]:
     return {**asdict(note), "instrument": instrument_name(note.program, note.is_drum)}
 
 
-def _without_name(values: dict[str, Any]) -> Note:
+def _checked_note(values: dict[str, Any]) -> Note:
+    """The inverse of `_named`. Raises `TypeError` for anything that `to_json` does not write."""
     given = {**values}
     given.pop("instrument", None)
-    return Note(**given)
+    note = Note(**given)
+    for value in (note.onset, note.offset):
+        _seconds(value)
+    for value in (note.pitch, note.velocity, note.program):
+        _whole(value)
+    if not isinstance(note.is_drum, bool):
+        raise TypeError(f"is_drum {note.is_drum!r}")
+    return note
+
+
+def _checked_segment(values: dict[str, Any]) -> SegmentTokens:
+    segment = SegmentTokens(**values)
+    _seconds(segment.start_seconds)
+    if not isinstance(segment.tokens, list):
+        raise TypeError(f"tokens {segment.tokens!r}")
+    for value in (*segment.tokens, segment.invalid_events, segment.dropped_events):
+        _whole(value)
+    return segment
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST <= value <= _LARGEST:
+        raise TypeError(f"the time {value!r}")
+    return value
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > _LARGEST:
+        raise TypeError(f"the number {value!r}")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"the text {value!r}")
+    return value
 
 
 def _rounded(note: Note) -> dict[str, Any]:

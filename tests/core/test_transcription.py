@@ -201,9 +201,40 @@ def test_a_failed_write_leaves_what_was_there(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        *(
+            (name, value)
+            for name in ("onset", "offset")
+            for value in ("1", None, [], True, float("nan"), float("inf"), 10**400)
+        ),
+        *((name, value) for name in ("pitch", "velocity", "program") for value in ("1", None, 1.5, True, 2**31, {})),
+        *(("is_drum", value) for value in (0, "", None)),
+    ],
+)
+def test_values_that_are_not_those_of_a_note_are_refused(result, entry, value):
+    """They would fail later, in other words."""
+    values = result.to_json()
+    values["notes"][1][entry] = value
+    with pytest.raises(MT3Error, match="has missing or unknown entries"):
+        Transcription.from_json(values)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [("model", 3), ("audio", None), ("remark", []), ("duration_seconds", "4"), ("segments", [{"start_seconds": "x"}])]
+    + [("segments", [{"start_seconds": 0.0, "tokens": tokens}]) for tokens in ("ab", None, [1.5], [[1]], ["1"])],
+)
+def test_values_of_another_type_are_refused(result, entry, value):
+    with pytest.raises(MT3Error, match="has missing or unknown entries"):
+        Transcription.from_json({**result.to_json(), entry: value})
+
+
+@pytest.mark.parametrize(
     ("content", "sentence"),
     [
         (b"{", "not a transcription in JSON"),
+        (b"[" * 100_000, "not a transcription in JSON"),
         (b"\xff\xfe", "not a transcription in JSON"),
         (b"[]", "has missing or unknown entries"),
         (b"{}", "has missing or unknown entries"),
