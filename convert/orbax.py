@@ -11,9 +11,11 @@ shapes, and `config`, the model's configuration as JSON. Other forms can be read
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +196,7 @@ def _restore_parameters(directory: Path) -> Mapping[str, Any]:
     checkpoint = _import_orbax()
     import jax
 
-    handler = checkpoint.PyTreeCheckpointHandler()
+    handler = checkpoint.PyTreeCheckpointHandler(type_handler_registry=_array_readers())
     try:
         described = dict(handler.metadata(directory).tree)
         wanted = {"params": described["params"]} if "params" in described else described
@@ -205,6 +207,42 @@ def _restore_parameters(directory: Path) -> Mapping[str, Any]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".")
         raise ModelError(f"The Orbax checkpoint {directory} is damaged: {reason}.", "Use an earlier step.") from error
     return restored.get("params", restored)
+
+
+@functools.cache
+def _array_readers() -> Any:
+    """Orbax's registry of readers, but with all reads of arrays at an end before the first error is raised.
+
+    Otherwise those that end later find the event loop closed, and print tracebacks on the terminal.
+    """
+    from orbax.checkpoint import type_handlers
+
+    class Reader(type_handlers.NumpyHandler):
+        async def metadata(self, infos: Sequence[Any]) -> list[Any]:
+            describe = super().metadata
+            return await _one_by_one(describe([info]) for info in infos)
+
+        async def deserialize(self, infos: Sequence[Any], args: Sequence[Any] | None = None) -> list[np.ndarray]:
+            read = super().deserialize
+            each = [None] * len(infos) if args is None else [[arg] for arg in args]
+            return await _one_by_one(read([info], arg) for info, arg in zip(infos, each, strict=True))
+
+    class Readers(type(type_handlers.create_type_handler_registry())):  # type: ignore[misc]
+        def get(self, kind: Any) -> Any:
+            usual = type_handlers.get_type_handler(kind)
+            arrays = type_handlers.NumpyHandler | type_handlers.ArrayHandler | type_handlers.ScalarHandler
+            return reader if isinstance(usual, arrays) else usual
+
+    reader = Reader()
+    return Readers()
+
+
+async def _one_by_one(reads: Iterable[Awaitable[Sequence[Any]]]) -> list[Any]:
+    """The single result of each, when all have ended."""
+    ends = await asyncio.gather(*reads, return_exceptions=True)
+    if errors := [end for end in ends if isinstance(end, BaseException)]:
+        raise errors[0]
+    return [end[0] for end in ends if not isinstance(end, BaseException)]
 
 
 def _read_config(tree_directory: Path) -> ModelConfig | None:

@@ -29,6 +29,7 @@ SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 _AGAIN = "Download or copy it again."
 _FIRST_BYTES = 512
 _BYTES_AT_ONCE = 1 << 20
+_LONGEST_REASON = 200
 _FOLDER = 0x10  # among the attributes of a ZIP entry
 _ARCHIVE = b"PK\x03\x04"
 _DEEPEST = 12  # levels of dictionaries and lists in which tensors are looked for
@@ -125,8 +126,11 @@ def _something_else(path: Path) -> ModelError:
 def _damaged(path: Path, error: Exception) -> ModelError:
     if isinstance(error, PermissionError):
         return ModelError(f"{path} cannot be read: {error.strerror}.", "Check its permissions.")
-    reason = (str(error) or type(error).__name__).splitlines()[0]
-    return ModelError(f"{path} is damaged or truncated: {reason.rstrip('.')}.", _AGAIN)
+    reason = str(getattr(error, "strerror", None) or str(error).strip() or type(error).__name__)
+    reason = reason.splitlines()[0].rstrip(".")
+    if not reason.isascii() or not reason.isprintable() or len(reason) > _LONGEST_REASON or "\\x" in reason:
+        reason = "its parts contradict each other"  # the message quotes bytes of the file
+    return ModelError(f"{path} is damaged or truncated: {reason}.", _AGAIN)
 
 
 def _read_safetensors(path: Path) -> FileContent:

@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,20 @@ def test_damaged_data(tmp_path, tiny_model):
     description.write_bytes(description.read_bytes()[:100])
     with pytest.raises(ModelError, match="is damaged"):
         read_orbax(tmp_path / "o")
+
+
+def test_damaged_data_print_nothing_on_the_terminal(tmp_path, tiny_model, capfd):
+    """One read that fails must not leave others behind, which would find no event loop when they end."""
+    write_orbax(tmp_path / "o", *tiny_model)
+    manifest = tmp_path / "o" / "params" / "manifest.ocdbt"
+    content = manifest.read_bytes()
+    for number in range(5):
+        place = 40 + 10 * number
+        manifest.write_bytes(content[:place] + b"damaged!" + content[place + 8 :])
+        with pytest.raises(ModelError, match="is damaged"):
+            read_orbax(tmp_path / "o")
+        time.sleep(0.1)  # for what other threads would print
+    assert capfd.readouterr() == ("", "")
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

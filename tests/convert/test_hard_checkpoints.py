@@ -399,6 +399,24 @@ def test_a_tensor_that_is_marked_as_a_folder(state, saved):
         load(path)
 
 
+def test_reasons_are_words(tmp_path, state, saved):
+    """Not bytes of the file, not nothing, and no numbers of errors."""
+    path = saved(state)
+    content = path.read_bytes()
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    old = (tmp_path / "old.pth").read_bytes()
+    place = content.index(b"mt3/data/3FB")
+    for damaged in (content[:place] + bytes(range(128, 140)) + content[place + 12 :], old[:46], content[:100]):
+        path.write_bytes(damaged)
+        with pytest.raises(ModelError) as caught:
+            load(path)
+        assert str(caught.value).isprintable()
+        assert "\\x" not in str(caught.value)
+        assert "Errno" not in str(caught.value)
+        assert ": ." not in str(caught.value)
+        assert len(caught.value.problem) < len(str(path)) + 250
+
+
 def test_cut_safetensors_say_how_much_is_missing(tmp_path, tiny_model):
     save_file(dict(tiny_model[1]), tmp_path / "own.safetensors")
     save_model_directory(tmp_path / "model", *tiny_model)
