@@ -96,7 +96,7 @@ def test_workers_without_room_for_their_batches_are_refused(band, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=64_000_000))
     # Of 256 examples with 32,768 samples and 1,024 tokens each a batch has 18 MB.
     check_shared_memory(1, 2, 17_825_792)
-    with pytest.raises(UsageError, match=r"12 workers that keep 4 batches ready need 1,070 MB .* has 64 MB free"):
+    with pytest.raises(UsageError, match=r"12 workers that keep 4 batches ready need 1\.07 GB .* has 64 MB free"):
         check_shared_memory(12, 4, 17_825_792)
     check_shared_memory(12, 4, 17_825_792, Path("no such folder"))
     few, many = (training_pipeline(band, num_workers=n, batches_ahead=9) for n in (0, 2000))
