@@ -21,7 +21,7 @@ from mt3core.files import size_in_words
 ESSENTIAL = ("numpy", "av", "soundfile", "soxr", "pretty_midi", "mido", "safetensors", "platformdirs", "typer", "rich")
 OTHERS = (*dict.fromkeys(package for packages in EXTRAS.values() for package in packages.values()), "tinysoundfont")
 # The other formats of libsndfile are rarely used.
-COMMON_FORMATS = ("WAV", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "W64")
+COMMON_FORMATS = ("WAV", "FLAC", "OGG", "AIFF", "AU", "CAF", "W64")
 
 
 def examine(as_json: bool) -> int:

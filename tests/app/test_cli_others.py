@@ -2,6 +2,7 @@
 
 import json
 
+import av
 import numpy as np
 import pytest
 from small_models import save_model, write_wav
@@ -93,14 +94,17 @@ def test_doctor_shows_versions_devices_and_folders(folder, tiny_model, capsys):
     report = json.loads(capsys.readouterr().out)
     assert report["packages"]["numpy"] == np.__version__
     assert report["problems"] == []
-    assert {"WAV", "FLAC", "OGG", "MP3"} <= set(report["audio"]["libsndfile"])
+    assert {"WAV", "FLAC", "OGG"} <= set(report["audio"]["libsndfile"])
+    assert report["audio"]["pyav"] == {"version": av.__version__, "ffmpeg": av.ffmpeg_version_info}
     assert report["models"] == {"default": "models/mt3", "found": ["models/mt3"]}
     assert report["folders"]["cache"]["path"] == str(folder / "cache")
     assert report["folders"]["cache"]["free_gb"] > 0
     for name in PACKAGES:
         assert bool(report["devices"][name]) == is_installed(name)
     assert run(["doctor"]) == 0
-    assert "models found:   models/mt3" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "models found:   models/mt3" in out
+    assert f"compressed:     PyAV {av.__version__} with FFmpeg {av.ffmpeg_version_info}" in out
 
 
 def test_doctor_survives_and_names_what_is_broken(folder, capsys, monkeypatch):

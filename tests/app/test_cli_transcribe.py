@@ -14,6 +14,7 @@ import numpy as np
 import pretty_midi
 import pytest
 import soundfile
+from audio_files import encode, tone
 from small_models import RATE_HZ, save_model, write_wav
 
 from mt3app.backend import PACKAGES, is_installed
@@ -66,6 +67,40 @@ def test_all_formats_at_once_say_the_same(folder, model, capsys):
         found = json.loads(line)
         assert found.pop("instrument") == note.pop("instrument")
         assert found == pytest.approx(note, abs=1e-6)
+
+
+def test_one_of_several_tracks(folder, model, capsys):
+    silence = np.zeros((RATE_HZ, 1), np.float32)
+    encode("two.mp4", None, RATE_HZ, "aac", "mp4", tracks=[silence, tone(1.0, RATE_HZ)])
+    assert run(["transcribe", "two.mp4", "--model", model, "--format", "json"]) == 0
+    err = capsys.readouterr().err
+    assert "two.mp4: It has 2 audio tracks; track 1" in err
+    assert "two.mp4: The track that was read is silent; another one may be meant." in err
+    assert "two.mp4: The recording is silent" in err
+    remark = json.loads((folder / "two.json").read_text())["remark"]
+    assert len(remark.splitlines()) == 3
+    assert run(["transcribe", "two.mp4", "--model", model, "--track", "2", "-o", "second.mid"]) == 0
+    err = capsys.readouterr().err
+    assert "two.mp4: It has 2 audio tracks; track 2 was read, as asked." in err
+    assert "silent" not in err
+    assert run(["transcribe", "two.mp4", "--model", model, "--track", "3", "--overwrite"]) == 1
+    assert "two.mp4 has 2 audio tracks; there is no track 3. Use --track 1 to 2." in capsys.readouterr().err
+
+
+def test_damaged_recordings_are_kept_when_asked(folder, model, capsys):
+    path = encode("song.mp3", tone(2.0, 44100), 44100, "libmp3lame", bit_rate=64_000)
+    data = Path(path).read_bytes()
+    Path(path).write_bytes(data[: len(data) // 2])
+    assert run(["transcribe", "song.mp3", "--model", model, "-o", "out.mid"]) == 1
+    err = capsys.readouterr().err
+    assert "song.mp3 is truncated or damaged: it ends at 1.0 s of 2.0 s" in err
+    assert "--damaged keep" in err
+    assert not Path("out.mid").exists()
+    assert run(["transcribe", "song.mp3", "--model", model, "-o", "out.mid", "--damaged", "keep"]) == 0
+    assert "song.mp3: It is truncated: it ends at 1.0 s of 2.0 s; what is there was read." in capsys.readouterr().err
+    assert Path("out.mid").exists()
+    assert run(["transcribe", "song.mp3", "--model", model, "--damaged", "perhaps"]) == 2
+    assert "--damaged perhaps is not known. Use --damaged refuse or --damaged keep." in capsys.readouterr().err
 
 
 def test_standard_output_holds_data_only(folder, model, capfdbinary):

@@ -45,6 +45,21 @@ def test_what_does_not_fit_the_audio_is_noted(tmp_path, capsys):
     assert chunk.piece_notes["offset"].tolist() == [9.0, 5.0]
 
 
+def test_odd_audio_is_used_and_said(tmp_path, capsys):
+    root = tmp_path / "pieces"
+    small_datasets.write_pair(root / "train", "plain", 2.0, 1)
+    small_datasets.write_pair(root / "train", "antiphase", 2.0, 2)
+    mono = small_datasets.tone(2.0)
+    soundfile.write(root / "train/antiphase.wav", np.stack([mono, -mono], axis=1), 16_000, subtype="FLOAT")
+    assert prepare_dataset(PrepareOptions("folder", root, tmp_path / "cache", processes=1), Reporter()) == 0
+    assert "antiphase.wav: Its channels are in antiphase" in capsys.readouterr().err
+    manifest = read_manifest(tmp_path / "cache")
+    words = dict(zip(manifest["track"].tolist(), manifest["defects"].tolist(), strict=True))
+    assert words == {"train__plain": "", "train__antiphase": "odd_audio"}
+    (chunk,) = chunks_of(tmp_path / "cache", track="train__antiphase")
+    assert np.abs(chunk.audio).max() > 3000
+
+
 def test_slakh_keeps_stems_apart_and_sums_their_notes_for_the_mix(tmp_path):
     root = tmp_path / "slakh2100_flac_redux"
     small_datasets.write_slakh_track(root / "train/Track00001")
