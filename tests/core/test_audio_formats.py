@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -165,6 +166,33 @@ def test_file_objects_that_are_refused(made, tmp_path):
     (tmp_path / "text.wav").write_text("no sound")
     with (tmp_path / "text.wav").open() as file, pytest.raises(AudioError, match=r"text\.wav is open as text"):
         load_audio(file)
+
+
+def ogg_page(content, flags, position, number, serial=7):
+    """One packet as a page (RFC 3533); the checksum is computed bit by bit."""
+    table = bytes([255] * (len(content) // 255) + [len(content) % 255])
+    head = b"OggS\0" + struct.pack("<BqIII", flags, position, serial, number, 0) + bytes([len(table)]) + table
+    checksum = 0
+    for byte in head + content:
+        checksum ^= byte << 24
+        for _ in range(8):
+            checksum = (checksum << 1 ^ (0x04C11DB7 if checksum & 0x80000000 else 0)) & 0xFFFFFFFF
+    return head[:22] + struct.pack("<I", checksum) + head[26:] + content
+
+
+def test_speex():
+    """There is no encoder, so this is silence: frames of the empty mode, written by hand."""
+    head = b"Speex   " + b"1.2".ljust(20, b"\0") + struct.pack("<13i", 1, 80, 8000, 0, 4, 1, -1, 160, 0, 1, 0, 0, 0)
+    pages = [ogg_page(head, 2, 0, 0), ogg_page(struct.pack("<ii", 0, 0), 0, 0, 1)]
+    frame = bytes([0b00000_011, 0b11_111111])  # narrowband, mode 0, the end code
+    for number in range(100):
+        pages.append(ogg_page(frame, 4 if number == 99 else 0, 160 * (number + 1), number + 2))
+    data = b"".join(pages)
+    assert len(load_audio(data)) == pytest.approx(32000, abs=400)
+    assert_refused(b"".join(pages[:-1]), "truncated or damaged: its last page is not there")
+    joined = read_audio(data + data)
+    assert len(joined.samples) == pytest.approx(64000, abs=800)
+    assert "2 recordings joined" in joined.remarks[0]
 
 
 def test_nothing_is_opened_from_within_a_file(tmp_path):

@@ -167,6 +167,17 @@ def test_tempo_changes_on_another_track_move_no_label(tmp_path):
     assert not skips
 
 
+def test_odd_audio_is_used(tmp_path):
+    root = tmp_path / "pairs"
+    samples = plucked(NOTES, SECONDS, 16_000)
+    pair(root, samples=np.stack([samples, -samples], axis=1))
+    message, skips = the_only(folder.read(root), "odd_audio")
+    assert message.endswith(
+        "a.flac: Its channels are in antiphase, so that their mean is all but silent; their difference was used."
+    )
+    assert not skips
+
+
 def test_sample_rates(tmp_path, slakh_copy):
     root = tmp_path / "pairs"
     pair(root, samples=plucked(NOTES, SECONDS, 8000), rate_hz=8000)

@@ -150,11 +150,14 @@ class SetDecoder:
         return found
 
     def _decode(self, transcriber: BaseTranscriber, piece: EvaluationPiece, progress: Any) -> Decoded:
-        from mt3core.audio.load import load_audio
+        from mt3core.audio.load import read_audio
 
         started, compiled_before = time.perf_counter(), transcriber.compile_seconds
         rate_hz = transcriber.config.spectrogram.sample_rate_hz
-        samples = load_audio(piece.audio, rate_hz)
+        loaded = read_audio(piece.audio, rate_hz)
+        for remark in loaded.remarks:
+            self.reporter.line(f"{piece.audio}: {remark}")
+        samples = loaded.samples
         if self.config.data.most_seconds is not None:
             samples = samples[: max(1, round(self.config.data.most_seconds * rate_hz))]
         if not samples.any():
