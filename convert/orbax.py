@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
 import os
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from mt3core.config.model import ModelConfig
 from mt3core.errors import ModelError, listed
 from mt3core.extras import needed
 from mt3core.files import atomic_directory
+from mt3core.json_text import read_json
 from mt3core.model.parameters import check_arrays, check_finite, check_weights, parameters
 
 PARAMS_ITEM, CONFIG_ITEM = "params", "config"
@@ -250,7 +250,7 @@ def _read_config(tree_directory: Path) -> ModelConfig | None:
         for path in (place / CONFIG_ITEM / _JSON_FILE, place / "config.json"):
             if path.is_file():
                 try:
-                    return ModelConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+                    return ModelConfig.from_dict(read_json(path))
                 except ValueError as error:
                     raise ModelError(f"{path} is not a configuration ({error}).") from error
     return None

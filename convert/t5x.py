@@ -22,6 +22,7 @@ from mt3core.config.model import ModelConfig
 from mt3core.errors import ModelError, listed
 from mt3core.extras import needed
 from mt3core.files import atomic_directory
+from mt3core.json_text import read_json
 from mt3core.model.parameters import Parameter, check_arrays, check_weights, parameters
 
 TREE_FILE = "checkpoint"
@@ -191,7 +192,7 @@ def _found_shapes(directory: Path, leaves: Mapping[str, Any]) -> dict[str, tuple
 
 def _zarr_shape(path: Path) -> tuple[int, ...]:
     try:
-        return tuple(json.loads(path.read_text(encoding="utf-8"))["shape"])
+        return tuple(read_json(path)["shape"])
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path} is damaged ({error}).", _AGAIN) from error
 
@@ -201,7 +202,7 @@ def _read_config(directory: Path) -> ModelConfig | None:
     if not path.is_file():
         return None
     try:
-        return ModelConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return ModelConfig.from_dict(read_json(path))
     except ValueError as error:
         raise ModelError(
             f"{path} is not a configuration ({error}).", "Remove it, or convert the model again."

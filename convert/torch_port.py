@@ -29,6 +29,7 @@ from mt3convert.weight_files import Tensor, import_torch, read_weight_file
 from mt3core.config.model import ModelConfig
 from mt3core.errors import ModelError
 from mt3core.files import atomic_output
+from mt3core.json_text import read_json
 from mt3core.model.parameters import check_arrays, check_weights, parameters, torch_shapes
 
 POSITION_NAMES = ("encoder.pos_emb.inv_freq", "decoder.pos_emb.inv_freq")
@@ -174,7 +175,7 @@ def _config_beside(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[M
         if not beside.is_file():
             continue
         try:
-            values = json.loads(beside.read_text(encoding="utf-8"))
+            values = read_json(beside)
             if "format_version" in values:
                 return ModelConfig.from_dict(values), ""
             if "d_kv" in values:

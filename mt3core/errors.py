@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Collection, Iterator
 
 MOST_NAMED = 10
+MOST_QUOTED = 80  # characters
 
 
 class MT3Error(Exception):
@@ -24,6 +25,12 @@ def listed(names: Collection[object], most: int = MOST_NAMED) -> str:
     shown = [str(name) for name, _ in zip(names, range(most), strict=False)]
     more = len(names) - len(shown)
     return f"{', '.join(shown)} and {more} more" if more else ", ".join(shown)
+
+
+def quoted(value: object) -> str:
+    """A value from a file for a sentence, as Python writes it; of a long one the beginning."""
+    text = repr(value)
+    return text if len(text) <= MOST_QUOTED else f"{text[:MOST_QUOTED]}..."
 
 
 @contextlib.contextmanager

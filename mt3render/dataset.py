@@ -12,6 +12,7 @@ from pathlib import Path
 from mt3core.errors import MT3Error, OutputError, UsageError, reading
 from mt3core.extras import require
 from mt3core.files import atomic_output
+from mt3core.json_text import read_json
 from mt3core.processes import map_in_processes
 from mt3render.engines import build_engine, choose_engine
 from mt3render.instruments import is_instrument, read_sounds, sounds_below, sounds_digest
@@ -173,7 +174,7 @@ def _settle(out: Path, rendering: Rendering, overwrite: bool) -> None:
     described = _described(rendering)
     path = out / SETTINGS_NAME
     with reading(path, OutputError, "Choose another folder.", ValueError):
-        existing = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        existing = read_json(path) if path.exists() else None
         is_foreign = existing is None and out.exists() and (not out.is_dir() or any(out.iterdir()))
     if is_foreign:
         raise OutputError(f"{out} contains files that were not rendered by mt3 render.", "Choose another folder.")

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from mt3core.errors import AudioError
+from mt3core.json_text import read_json
 from mt3render.soundfonts import DRUM_BANK, NUM_KEYS, SoundFont, read_sound_font
 from mt3render.variation import KITS
 
@@ -114,7 +115,7 @@ def read_instrument(folder: Path) -> Instrument:
     """The description in a folder. Raises `AudioError` if it is missing, not valid, or names a missing file."""
     path = folder / DESCRIPTION_NAME
     try:
-        instrument = _instrument(json.loads(path.read_text(encoding="utf-8")))
+        instrument = _instrument(read_json(path))
     except OSError as error:
         raise AudioError(
             f"{folder} is not a sampled instrument: {DESCRIPTION_NAME} cannot be read ({error.strerror or error}).",

@@ -13,6 +13,7 @@ import io
 import json
 import os
 import pickle
+import re
 import resource
 import shutil
 import signal
@@ -26,6 +27,7 @@ from pathlib import Path
 from reliability.findings import Found
 
 OUT = "out"
+UNEXPECTED = re.compile(r"Traceback|mt3: Unexpected \w+[.:]")  # see `mt3app.progress.describe`
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _SECONDS_TO_END = 20.0  # for the other processes of a command that was killed
 _INPUTS, _CACHE, _LEARNT = "inputs", "mt3_cache", "learnt"
@@ -246,7 +248,7 @@ def limit_file_size(num_bytes: int) -> Callable[[], None]:
 def check_sentence(arguments: Sequence[str], ended: Ended) -> None:
     """Raises `Found` unless a failed command said one sentence and the next step."""
     text = ended.said
-    if "Traceback" in text or "Unexpected " in text or ended.code == 70:
+    if UNEXPECTED.search(text) or ended.code == 70:
         raise Found("traceback", f"mt3 {arguments[0]}: {text[-1500:]}")
     if ended.code < 0 and not ended.was_killed:
         raise Found("crash", f"mt3 {arguments[0]}: {signal.Signals(-ended.code).name}: {text[-500:]}")

@@ -31,6 +31,7 @@ from typing import IO
 
 import numpy as np
 
+from reliability.commands import UNEXPECTED
 from reliability.findings import Finding, Found
 from reliability.kinds import Case, Kind, Reading
 
@@ -153,7 +154,7 @@ class Worker:
                 add("traceback", f"mt3 {arguments[0]}: {type(error).__name__}: {error}", _place_of(error))
                 code = -1
         text = said.getvalue()
-        if "Traceback" in text or "Unexpected " in text:
+        if UNEXPECTED.search(text):
             add("traceback", text.strip().splitlines()[-1], f"mt3 {arguments[0]}: {text[-60:].strip()}", text)
         if code > 0 and not any(word in text for word in ("mt3: ", "Left out", "Not scored")):
             add("message", f"mt3 {arguments[0]} ended with {code} and said: {text}", f"mt3 {arguments[0]}")

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
-from mt3core.errors import MT3Error, UsageError
+from mt3core.errors import MT3Error, UsageError, quoted
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _NONE = ("none", "null")
@@ -76,7 +76,7 @@ class Checked:
         for name, kind in _kinds(config).items():
             value = getattr(self, name)
             if wanted := _misfit(kind, value):
-                shown = "empty" if value in ((), "") else repr(value) if isinstance(value, str) else value
+                shown = "empty" if value in ((), "") else quoted(value)
                 raise self._error(f"{self._section}{name} is {shown}.", f"Use {wanted}.")
         self._check_together()
 
@@ -127,10 +127,10 @@ def _misfit(kind: Any, value: Any) -> str:
     elif origin is tuple:
         several = len(arguments) == 2 and arguments[1] is Ellipsis
         fits = isinstance(value, tuple) and (several or len(value) == len(arguments))
-        kinds = arguments[:1] * len(value) if several else arguments
-        fits = fits and not any(map(_misfit, kinds, value))
+        fits = fits and not any(map(_misfit, arguments[:1] * len(value) if several else arguments, value))
     elif kind in (int, float):
         fits = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+        fits = fits and -math.inf < value < math.inf  # nor NaN
     else:
         fits = isinstance(value, kind)
     return "" if fits else _described(kind)

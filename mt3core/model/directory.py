@@ -17,6 +17,7 @@ import numpy as np
 from mt3core.config.model import ModelConfig
 from mt3core.errors import ModelError, listed
 from mt3core.files import atomic_directory
+from mt3core.json_text import read_json
 from mt3core.model.parameters import check_weights, torch_shapes
 from mt3core.model.weights_file import check_stored_type, read_weights, write_weights
 
@@ -103,8 +104,8 @@ def load_model_config(directory: str | os.PathLike[str]) -> ModelConfig:
             "Use a folder written by mt3 convert, or convert these weights first.",
         )
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        values = read_json(path)
+    except (ValueError, OSError) as error:
         raise ModelError(f"{path} cannot be read: {error}.", "Convert the model again: mt3 convert.") from error
     if not isinstance(values, dict):
         raise ModelError(f"{path} contains no configuration.", "Convert the model again: mt3 convert.")
@@ -120,7 +121,7 @@ def is_model_directory(path: str | os.PathLike[str]) -> bool:
 def has_foreign_config(folder: Path) -> bool:
     """Whether `config.json` is the configuration of a Hugging Face T5, which the PyTorch ports of MT3 use."""
     try:
-        values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        values = read_json(folder / CONFIG_FILE)
     except (OSError, ValueError):
         return False
     return isinstance(values, dict) and "format_version" not in values and "d_kv" in values

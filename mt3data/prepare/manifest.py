@@ -19,6 +19,7 @@ from mt3core.config.data import DatasetChoice
 from mt3core.errors import DatasetError
 from mt3core.extras import needed
 from mt3core.files import atomic_output
+from mt3core.json_text import json_value
 from mt3data.readers.defects import parquet_modules
 from mt3data.readers.tracks import MIX
 
@@ -127,14 +128,10 @@ def read_manifest(path: str | Path) -> Manifest:
         with parquet.ParquetFile(path) as file:
             _check_schema(path, file.schema_arrow)
             table = file.read(columns=list(COLUMNS))
-    except (OSError, pyarrow.ArrowException) as error:
+            columns = _columns(path, table)
+    except (OSError, pyarrow.ArrowException, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise DatasetError(f"{path} cannot be read as a manifest: {reason}.", "Make it again: mt3 prepare.") from error
-    columns = {}
-    for name, alias in COLUMNS.items():
-        if table.schema.field(name).type != pyarrow.type_for_alias(alias) or table[name].null_count:
-            raise DatasetError(f"{path}: column {name} must be {alias} throughout.", "Make it again: mt3 prepare.")
-        columns[name] = _strings(table[name]) if alias == "string" else table[name].to_numpy()
     return Manifest(path, columns)
 
 
@@ -181,7 +178,7 @@ def array_record_module() -> Any:
 
 def _check_schema(path: Path, schema: Any) -> None:
     try:
-        version = json.loads((schema.metadata or {})[_VERSION_KEY])["version"]
+        version = json_value((schema.metadata or {})[_VERSION_KEY])["version"]
     except (KeyError, ValueError, TypeError) as error:
         raise DatasetError(
             f"{path} is a Parquet file but not a manifest of prepared chunks.", "Use the file written by mt3 prepare."
@@ -194,6 +191,16 @@ def _check_schema(path: Path, schema: Any) -> None:
     missing = [name for name in COLUMNS if name not in schema.names]
     if missing:
         raise DatasetError(f"{path} has no column {', '.join(missing)}.", "Make it again: mt3 prepare.")
+
+
+def _columns(path: Path, table: Any) -> dict[str, Shaped[np.ndarray, " chunks"]]:
+    _, pyarrow = parquet_modules()
+    columns = {}
+    for name, alias in COLUMNS.items():
+        if table.schema.field(name).type != pyarrow.type_for_alias(alias) or table[name].null_count:
+            raise DatasetError(f"{path}: column {name} must be {alias} throughout.", "Make it again: mt3 prepare.")
+        columns[name] = _strings(table[name]) if alias == "string" else table[name].to_numpy()
+    return columns
 
 
 def _strings(column: Any) -> Shaped[np.ndarray, " chunks"]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from mt3core.audio.load import probe_audio
 from mt3core.errors import DatasetError, MT3Error, OutputError
 from mt3core.files import atomic_output, size_in_words
+from mt3core.json_text import json_value, read_json
 from mt3core.processes import map_in_processes
 from mt3data.prepare.chunks import SAMPLE_RATE_HZ
 from mt3data.prepare.manifest import MANIFEST_NAME, write_manifest
@@ -146,9 +147,14 @@ def _all_rows(out: Path) -> Iterator[dict]:
 
 def _stored(path: Path) -> tuple[Settings, list[str]]:
     try:
-        content = json.loads((path.parent / SETTINGS_NAME).read_text(encoding="utf-8"))
+        content = read_json(path.parent / SETTINGS_NAME)
         settings = Settings(**{**content, "splits": tuple(content["splits"])})
-        return settings, json.loads(path.read_text(encoding="utf-8"))["units"]
+        units = read_json(path)["units"]
+        if settings.name != path.parent.name or not (
+            isinstance(units, list) and all(isinstance(one, str) for one in units)
+        ):
+            raise ValueError("it is not as it was written")
+        return settings, units
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(
             f"{path.parent} was prepared by another release, or its settings were changed.",
@@ -169,7 +175,7 @@ def _delete_others(folder: Path, names: set[str]) -> None:
 def _differences(stored: str, settings: Settings) -> str:
     """`flac: false, now true; ...` for what differs."""
     try:
-        before = dict(json.loads(stored))
+        before = dict(json_value(stored))
     except (ValueError, TypeError):
         return "its settings.json cannot be read"
     now = json.loads(settings.as_json())

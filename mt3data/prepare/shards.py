@@ -21,7 +21,8 @@ import numpy as np
 from mt3core.audio.load import read_audio
 from mt3core.errors import OutputError
 from mt3core.files import atomic_output
-from mt3core.notes.table import NoteTable
+from mt3core.json_text import read_json
+from mt3core.notes.table import DRUM_PROGRAM, NoteTable
 from mt3data.prepare.chunks import CHUNK_SAMPLES, SAMPLE_RATE_HZ, cut_chunks, encode_chunk, notes_between, to_int16
 from mt3data.prepare.effects import change_audio, change_notes
 from mt3data.prepare.manifest import SHARD_OPTIONS, array_record_module
@@ -35,6 +36,14 @@ _SHARD_SUFFIX, _REPORT_SUFFIX = ".array_record", ".json"
 _UNREADABLE, _CLIPPED, _PAST_AUDIO, _SILENT = "unreadable", "clipped", "notes_past_audio", "silent"
 _ODD_AUDIO = "odd_audio"
 _FOUND_HERE = (_CLIPPED, _PAST_AUDIO, _SILENT, ODD_MIDI, _ODD_AUDIO)
+
+_TEXTS = ("split", "track", "stem", "instrument_class", "defects", "licence")
+# Of a recording in a report: the types of its entries.
+_REPORTED = {
+    **dict.fromkeys(_TEXTS, str),
+    **dict.fromkeys(("program", "samples", "first"), int),
+    **{"is_drum": bool, "chunks": list},
+}
 
 
 @dataclass(frozen=True)
@@ -98,13 +107,30 @@ def write_unit(unit: Unit, settings: Settings, folder: Path) -> Report:
 def read_report(unit_name: str, folder: Path) -> Report | None:
     """The report of a unit whose shard exists in its full size; None otherwise."""
     try:
-        content = json.loads((folder / (unit_name + _REPORT_SUFFIX)).read_text(encoding="utf-8"))
+        content = read_json(folder / (unit_name + _REPORT_SUFFIX))
         for name in {"left_out", "used"} & set(content):  # reports of earlier releases lack the second
             content[name] = tuple(Defect(**one) for one in content[name])
+        for recording in content["recordings"]:
+            _check_recording(recording)
         report = Report(**{**content, "recordings": tuple(content["recordings"])})
         return report if shard_path(folder, unit_name).stat().st_size == report.shard_bytes else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _check_recording(recording: dict[str, Any]) -> None:
+    """Raises `ValueError` unless a recording is described as `_describe` does it, with all its chunks."""
+    chunks, numbers = recording["chunks"], [recording["samples"], recording["first"]]
+    for num_notes, checksum in chunks:
+        numbers += [num_notes, checksum]
+    found = {name: type(value) for name, value in recording.items()}
+    if found != _REPORTED or recording["program"] not in range(-1, DRUM_PROGRAM + 1):
+        raise ValueError("a recording is not described as it was")
+    if not all(type(number) is int and 0 <= number < 1 << 32 for number in numbers):
+        raise ValueError("a number is not one")
+    if len(chunks) != -(-recording["samples"] // CHUNK_SAMPLES):
+        raise ValueError("a recording has chunks for another length")
+    "".join(value for value in recording.values() if isinstance(value, str)).encode()  # UnicodeEncodeError
 
 
 def remove_leftovers(folder: Path, unit: Unit) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import functools
-import json
 import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ from typing import Any
 
 from mt3core.audio import AUDIO_SUFFIXES
 from mt3core.errors import DatasetError
+from mt3core.json_text import json_value
 from mt3core.notes import MIDI_SUFFIXES
 from mt3core.splits import SPLITS
 from mt3data.readers.across_splits import across_splits
@@ -125,7 +125,7 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
 
 
 def _read_json(path: Path) -> list[dict[str, Any]]:
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    content = json_value(path.read_text(encoding="utf-8-sig"))
     if isinstance(content, list):
         return [row if isinstance(row, dict) else {} for row in content]
     if not isinstance(content, dict) or not all(isinstance(column, dict) for column in content.values()):

@@ -7,7 +7,6 @@ onset, offset, pitch, velocity, program, is_drum; the first three are required. 
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from mt3core.errors import quoted
+from mt3core.json_text import json_value
 from mt3core.notes.table import NOTE_DTYPE, NoteTable
 from mt3core.transcription import READ_VERSIONS
 
@@ -79,7 +80,7 @@ def parse_json_lines(text: str) -> NoteRows:
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             try:
-                rows.append((f"line {number}", json.loads(line)))
+                rows.append((f"line {number}", json_value(line)))
             except ValueError as error:
                 raise ValueError(f"line {number} is not JSON: {error}") from None
     return _rows(rows)
@@ -87,14 +88,14 @@ def parse_json_lines(text: str) -> NoteRows:
 
 def parse_json(text: str) -> NoteRows:
     """A transcription by mt3, or any object with `notes` (and `controls`), or a list of notes. Raises `ValueError`."""
-    values = json.loads(text)
+    values = json_value(text)
     controls: Any = []
     if isinstance(values, dict):
         if "notes" not in values:
             raise ValueError("it has no entry 'notes'")
         if "segments" in values and values.get("version") not in READ_VERSIONS:
             readable = " or ".join(map(str, READ_VERSIONS))
-            raise ValueError(f"it is a transcription of version {values.get('version')!r}, not {readable}")
+            raise ValueError(f"it is a transcription of version {quoted(values.get('version'))}, not {readable}")
         values, controls = values["notes"], values.get("controls", [])
     if not isinstance(values, list):
         raise ValueError("its notes are not a list")
@@ -112,7 +113,7 @@ def is_of_something_else(text: str, suffix: str) -> bool:
     """
     if suffix == ".json":
         try:
-            values = json.loads(text)
+            values = json_value(text)
         except ValueError:
             return False
         if isinstance(values, list) and values and isinstance(values[0], dict):
@@ -207,14 +208,14 @@ def _number(value: Any, column: str, place: str) -> float:
     if value is None:
         raise ValueError(f"{place} has no {column}")
     if not _is_number(value):
-        raise ValueError(f"{place} has the {column} {value!r}, which is not a number")
+        raise ValueError(f"{place} has the {column} {quoted(value)}, which is not a number")
     return float(value)
 
 
 def _whole(value: Any, column: str, place: str) -> int:
     number = _number(value, column, place)
     if not np.isfinite(number) or number != int(number):
-        raise ValueError(f"{place} has the {column} {value!r}; it must be a whole number from 0 to 127")
+        raise ValueError(f"{place} has the {column} {quoted(value)}; it must be a whole number from 0 to 127")
     return int(np.clip(number, -1, 1000))  # values outside MIDI are refused with all other impossible notes
 
 
@@ -223,5 +224,5 @@ def _truth(value: Any, place: str) -> bool:
         return bool(value)
     name = str(value).strip().lower()
     if name not in _TRUTH:
-        raise ValueError(f"{place} has is_drum {value!r}; it must be 0 or 1")
+        raise ValueError(f"{place} has is_drum {quoted(value)}; it must be 0 or 1")
     return _TRUTH[name]

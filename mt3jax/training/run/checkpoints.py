@@ -15,7 +15,6 @@ Random keys need not be saved: they are made from the seed, which is in the conf
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 import os
@@ -34,6 +33,7 @@ import orbax.checkpoint as ocp
 from mt3core.config.training import TrainingConfig
 from mt3core.errors import MT3Error, TrainingError, listed
 from mt3core.files import size_in_words
+from mt3core.json_text import read_json
 from mt3jax.training.run.checksums import find_damage, record_checksums
 from mt3jax.training.run.hosts import first_process_does, said_by_first_process, true_for_all_processes
 from mt3jax.training.run.run_record import RUN_FILE, check_folder, write_run_record
@@ -329,7 +329,7 @@ def _reason(error: Exception) -> str:
 def _read_metrics(directory: Path) -> dict[str, float]:
     """The metrics that a checkpoint was saved with; none if they cannot be read."""
     try:
-        found = json.loads((directory / "metrics" / "metrics").read_text(encoding="utf-8"))
+        found = read_json(directory / "metrics" / "metrics")
         return {str(name): float(value) for name, value in found.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}

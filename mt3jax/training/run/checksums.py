@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from mt3core.json_text import read_json
+
 RECORD_FILE = "checksums.json"
 
 
@@ -40,7 +42,7 @@ def find_damage(directory: Path, items: tuple[str, ...] = ()) -> str:
         items: only these of its folders; empty for all of them.
     """
     try:
-        files = json.loads((directory / RECORD_FILE).read_text(encoding="utf-8"))["files"]
+        files = read_json(directory / RECORD_FILE)["files"]
         expected = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
     except FileNotFoundError:
         return ""

@@ -20,6 +20,7 @@ from mt3core.config.training import TrainingConfig
 from mt3core.config.values import is_free
 from mt3core.errors import TrainingError, listed
 from mt3core.files import atomic_output
+from mt3core.json_text import read_json
 
 RUN_FILE = "run.json"
 PACKAGES = ("mt3kit", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -44,7 +45,7 @@ def read_run_record(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(directory) / RUN_FILE
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
     except FileNotFoundError:
         raise TrainingError(f"{directory} is not a training run: {RUN_FILE} is missing.") from None
     except (OSError, ValueError) as error:
