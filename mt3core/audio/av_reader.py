@@ -165,10 +165,13 @@ def open_with_av(
         yield AvAudio(name, container, stream, info, remarks, lost or {}, checker)
 
 
-def audio_streams(file: Ranges) -> int:
-    """How many audio streams FFmpeg finds. Raises `av.FFmpegError` or `ValueError` if it does not know the format."""
-    with _open_container(file, None) as container:
-        return len(container.streams.audio)
+def audio_streams(file: Ranges) -> int | None:
+    """How many audio streams FFmpeg finds; None if it does not know the format."""
+    try:
+        with _open_container(file, None) as container:
+            return len(container.streams.audio)
+    except (av.FFmpegError, ValueError):
+        return None
 
 
 def _open_container(file: Ranges, format: str | None) -> Any:

@@ -12,13 +12,11 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import av
 import numpy as np
 import soundfile
 
-from mt3core.audio.av_reader import Lost, audio_streams, open_with_av
 from mt3core.audio.containers import Structure, structure_of
 from mt3core.audio.flac import FlacChecker, flac_header, flac_parts
 from mt3core.audio.frames import find_frames, scan_frames
@@ -27,6 +25,9 @@ from mt3core.audio.source import Ranges, Source, refuse_midi
 from mt3core.audio.stream import BLOCK_VALUES, AudioInfo, AudioStream, RateChange, cut_off_error
 from mt3core.audio.wav import is_wav, wav_parts
 from mt3core.errors import AudioError, UsageError
+
+if TYPE_CHECKING:
+    from mt3core.audio.av_reader import Lost
 
 Damaged = Literal["refuse", "keep"]
 
@@ -231,10 +232,9 @@ class _Reader:
         return self.plan
 
     def is_known_to_ffmpeg(self, file: Ranges) -> bool:
-        try:
-            return audio_streams(file) > 0
-        except (av.FFmpegError, ValueError):
-            return False
+        from mt3core.audio.av_reader import audio_streams  # FFmpeg is loaded only for files that need it
+
+        return bool(audio_streams(file))
 
     def frames(self, file: Ranges, codec: str, start: int) -> _Plan:
         scan = scan_frames(file, codec, start)
@@ -269,6 +269,8 @@ class _Reader:
         damage: str = "",
         checker: FlacChecker | None = None,
     ) -> Iterator[tuple[AudioInfo, Iterator[Block]]]:
+        from mt3core.audio.av_reader import open_with_av
+
         with open_with_av(self.name, content, self.track, format, losses, checker) as audio:
             info = audio.info
             if seconds is not None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 
-import av
 import soundfile
 
-from mt3core.audio.av_reader import audio_streams
 from mt3core.audio.containers import structure_of
 from mt3core.audio.files import starts_like_soundfile
 from mt3core.audio.frames import find_frames
@@ -87,9 +85,10 @@ def _problem(file: Ranges) -> str | None:
 
 
 def _ask_ffmpeg(file: Ranges) -> str | None:
-    try:
-        streams = audio_streams(file)
-    except (av.FFmpegError, ValueError):
+    from mt3core.audio.av_reader import audio_streams  # FFmpeg is loaded only for files that need it
+
+    streams = audio_streams(file)
+    if streams is None:
         return "is no recording, or damaged"
     return None if streams else NO_AUDIO_STREAM
 

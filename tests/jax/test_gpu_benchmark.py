@@ -38,7 +38,7 @@ gpu = benchmark_module()
 
 OURS = {"mt3core", "mt3render", "mt3data", "mt3eval", "mt3jax", "mt3torch", "mt3convert"}
 # Imported where they are wanted only, and by no section.
-NOT_NEEDED = {"matplotlib", "tensorboardX", "wandb", "rich", "librosa"}
+NOT_NEEDED = {"av", "matplotlib", "tensorboardX", "wandb", "rich", "librosa"}
 COMES_WITH_THE_FRAMEWORKS = {"absl"}
 
 
