@@ -23,6 +23,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from reliability.findings import Tally, stored, table
@@ -120,7 +121,7 @@ def _replay(path: Path) -> int:
                 case = kind.case(random_of(kind.name, finding.seed, finding.number))
                 if data is not None and case.mutated.data != data:
                     print("The sources have changed since: the stored bytes are read, as those of this case.")
-                    case = kind.with_data(case, data)
+                    case = replace(case, mutated=replace(case.mutated, data=data))
                 print(case.description)
                 try:
                     print(f"Read: {kind.read(case.source, case.mutated.data)}")
