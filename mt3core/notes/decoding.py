@@ -7,6 +7,12 @@ the original (`run_length_encoding.decode_events`, `note_sequences.decode_note_e
   note-off or tie of a note that does not sound, a tie event outside a tie section, a drum with velocity 0. If the
   model sets `shortest_repeat_seconds`, also an onset too soon after the previous onset of the same note.
 - dropped: the events from a shift beyond the next segment's start to the segment's end.
+
+Segments written under the grammar (`grammar.py`) break none of these rules by themselves, but each was written without
+knowing how the one before ends. So for them a third count takes what is invalid only because of that:
+
+- unmatched: a tie of a note that does not sound, the end of such a note, an onset too soon after one of the segment
+  before. They are ignored as well.
 """
 
 from __future__ import annotations
@@ -34,8 +40,10 @@ class NoteDecoder:
     Pass segments in order of time to `add_segment` or `add_events`, then get the notes from `finish`.
     """
 
-    def __init__(self, config: VocabularyConfig) -> None:
+    def __init__(self, config: VocabularyConfig, is_grammatical: bool = False) -> None:
         self.vocabulary = Vocabulary(config)
+        self.unmatched_events = 0
+        self._is_grammatical = is_grammatical
         self._table = _event_table(config)
         self._rows: list[tuple[float, float, int, int, int, bool]] = []
         self._time = 0.0
@@ -45,6 +53,11 @@ class NoteDecoder:
         self._tied: set[tuple[int, int]] = set()
         self._latest: dict[tuple[int, int], float] = {}  # (program, or -1 for drums, and pitch): onset
         self._in_tie_section = False
+        # Of the current segment: the notes that its tie section named although they do not sound, those that it has
+        # started, and those that it has started or ended.
+        self._claimed: set[tuple[int, int]] = set()
+        self._started: set[tuple[int, int]] = set()
+        self._touched: set[tuple[int, int]] = set()
 
     @property
     def sounding(self) -> list[tuple[int, int]]:
@@ -66,7 +79,8 @@ class NoteDecoder:
         """The same for event ids; those outside the vocabulary count as invalid."""
         config = self.vocabulary.config
         self._in_tie_section = config.ties and not config.onsets_only
-        self._tied.clear()
+        for names in (self._tied, self._claimed, self._started, self._touched):
+            names.clear()
         handle = self._onset_event if config.onsets_only else self._note_event
         ids = np.asarray(events).reshape(-1).tolist()
         invalid, steps, time = 0, 0, start_seconds
@@ -113,8 +127,10 @@ class NoteDecoder:
         elif kind == _PROGRAM:
             self._program = value
         elif kind == _DRUM:
-            if self._velocity == 0 or self._is_too_soon((_DRUMS, value), time):
+            if self._velocity == 0:
                 return False
+            if self._is_too_soon((_DRUMS, value), time):
+                return self._is_unmatched((_DRUMS, value) not in self._started)
             self._rows.append((time, time + MIN_NOTE_SECONDS, value, self._velocity, 0, True))
         else:
             return self._end_tie_section()
@@ -124,29 +140,44 @@ class NoteDecoder:
         """A tie, an offset or an onset, depending on its position and the velocity."""
         is_active = key in self._active
         if self._in_tie_section:
-            if not is_active or key in self._tied:
+            if key in self._tied or key in self._claimed:
                 return False
-            self._tied.add(key)
-        elif self._velocity == 0:
+            (self._tied if is_active else self._claimed).add(key)
+            return is_active or self._is_unmatched(True)
+        is_new, is_claimed = key not in self._touched, key in self._claimed
+        self._touched.add(key)
+        if self._velocity == 0:
             if not is_active:
-                return False
+                self._claimed.discard(key)
+                return self._is_unmatched(is_claimed or (is_new and not self.vocabulary.config.ties))
             self._end_note(key, time)
         elif self._is_too_soon(key, time):
             if not is_active:
                 self._sound_on(key)
-            return False
+            return self._is_unmatched(key not in self._started)
         else:
+            self._claimed.discard(key)
             if is_active:
                 self._end_note(key, time)
             self._active[key] = (time, self._velocity)
         return True
 
+    def _is_unmatched(self, is_because_of_the_segment_before: bool) -> bool:
+        """Whether an event is ignored as `unmatched`, and counts it; if not, it is invalid."""
+        counts = self._is_grammatical and is_because_of_the_segment_before
+        self.unmatched_events += counts
+        return counts
+
     def _is_too_soon(self, key: tuple[int, int], time: float) -> bool:
         """Whether an onset repeats the one before within `shortest_repeat_seconds`; if not, it is remembered."""
-        latest = self._latest.get(key)
-        if latest is not None and time - latest < self.vocabulary.config.shortest_repeat_seconds:
-            return True
+        config, latest = self.vocabulary.config, self._latest.get(key)
+        # In steps: the times are multiples of a step, but not exactly.
+        if latest is not None and config.shortest_repeat_seconds:
+            steps = round((time - latest) * config.steps_per_second)
+            if steps < config.shortest_repeat_seconds * config.steps_per_second - 1e-6:
+                return True
         self._latest[key] = time
+        self._started.add(key)
         return False
 
     def _sound_on(self, key: tuple[int, int]) -> None:

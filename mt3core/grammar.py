@@ -1,0 +1,270 @@
+"""Which token may come next: the rules of `notes/decoding.py` as masks, for NumPy, jax.numpy and torch alike.
+
+A sequence written under these masks contains no event that the decoder of notes would ignore: time never goes back
+nor beyond the segment, the tie section and note-offs name only notes that (may) sound, and every sequence ends with
+the end token, the last one at the limit of tokens. The masks are computed from a small state per sequence, which
+follows the tokens one at a time (`start`, `allowed`, `advance`); so they run inside both networks' decoding loops,
+on the host or on the device.
+
+What sounds at the start of a segment is unknown as long as the segment before is not decoded. Every note may then
+sound: a tie section names what it likes, and the decoder of notes drops what turns out not to sound. Program and
+velocity are unknown too, so that a segment must name them before its first note.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import array_api_compat
+import numpy as np
+from jaxtyping import Bool, Int
+
+from mt3core.config.model import ModelConfig, VocabularyConfig
+from mt3core.notes.vocabulary import EOS_ID, MAX_MIDI_VALUE, NUM_SPECIAL_TOKENS, Vocabulary
+from mt3core.segments import AudioSegment
+
+Array = Any  # a NumPy array, a jax.Array or a torch.Tensor
+
+UNKNOWN = -1  # a program or velocity that no token has named yet
+_VALUES = MAX_MIDI_VALUE + 1
+_DRUMS = _VALUES  # the row of drums after those of the programs, where onsets are kept
+_NEVER = -30_000  # the step of an onset that has not been
+# What a table says of a program and pitch. In the tie section notes change from HELD to ON, and at its end only those
+# that are ON go on sounding; so that the whole table need not be rewritten then, `sounds_from` rises instead.
+_OFF, _HELD, _ON = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class GrammarState:
+    """The state of each sequence (row). Times are steps from the segment's start."""
+
+    limit: Int[Array, " rows"]  # the last step that belongs to the segment
+    time: Int[Array, " rows"]  # of the next event that is not a shift
+    shifted: Int[Array, " rows"]  # the shifts since the last such event, added up
+    last: Int[Array, " rows"]  # the time of the last such event
+    in_ties: Bool[Array, " rows"]
+    program: Int[Array, " rows"]
+    velocity: Int[Array, " rows"]  # its bin; 0 ends notes
+    sounds_from: Int[Array, " rows"]  # the least value in `notes` that means sounding
+    notes: Int[Array, "rows programs pitches"]
+    programs: Bool[Array, "rows programs"]  # which may be written
+    drums: Bool[Array, " rows"]
+    # The step of each one's latest onset, drums after the programs; empty if repeats are not limited.
+    onsets: Int[Array, "rows keys pitches"]
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """The masks of one vocabulary, for a network that writes `vocab_size` tokens."""
+
+    config: VocabularyConfig
+    vocab_size: int
+
+    @functools.cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.config)
+
+    @functools.cached_property
+    def _repeat_steps(self) -> int:
+        """Onsets of one key are at least so many steps apart."""
+        return math.ceil(self.config.shortest_repeat_seconds * self.config.steps_per_second - 1e-6)
+
+    @functools.cached_property
+    def _has_ties(self) -> bool:
+        return self.config.ties and not self.config.onsets_only
+
+    @property
+    def _has_programs(self) -> bool:
+        return self.config.program_granularity != "flat"
+
+    def start(
+        self, limit: Int[Array, " rows"], programs: Bool[Array, "rows programs"], drums: Bool[Array, " rows"]
+    ) -> GrammarState:
+        """The state before the first token.
+
+        `limit` is each segment's last step (see `last_steps`), int32; `programs` and `drums` say what may be written.
+        """
+        xp, rows = array_api_compat.array_namespace(limit), limit.shape[0]
+        zeros = xp.zeros_like(limit)
+        device = array_api_compat.device(limit)
+        # A model without instruments writes no programs; all its notes have program 0.
+        program = zeros + UNKNOWN if self._has_programs else zeros
+        num_keys = _VALUES + 1 if self._repeat_steps else 0
+        return GrammarState(
+            limit=limit,
+            time=zeros,
+            shifted=zeros,
+            last=zeros,
+            in_ties=zeros == (0 if self._has_ties else 1),
+            program=program,
+            velocity=zeros + UNKNOWN,
+            sounds_from=zeros + _HELD,
+            notes=xp.full((rows, _VALUES, _VALUES), _HELD, dtype=xp.int8, device=device),
+            programs=programs if self._has_programs else programs & ~programs,
+            drums=drums,
+            onsets=xp.full((rows, num_keys, _VALUES), _NEVER, dtype=xp.int16, device=device),
+        )
+
+    def allowed(self, state: GrammarState, is_last: Bool[Array, " rows"]) -> Bool[Array, "rows vocab"]:
+        """Which tokens may come next; only the end where `is_last`, the last token that there is room for."""
+        xp = array_api_compat.array_namespace(state.time)
+        rows = state.time.shape[0]
+        parts = self._onset_parts(state) if self.config.onsets_only else self._parts(state)
+        no = xp.zeros((rows, 1), dtype=xp.bool, device=array_api_compat.device(state.time))
+        rest = self.vocab_size - self._vocabulary.base_vocab_size
+        events = xp.concat([no, ~no, no, *parts, xp.broadcast_to(no, (rows, rest))], axis=1)
+        is_end = _like(np.arange(self.vocab_size) == EOS_ID, state.time)
+        return events & (~is_last[:, None] | is_end[None, :])
+
+    def advance(self, state: GrammarState, tokens: Int[Array, " rows"]) -> GrammarState:
+        """The state after a token in each row. Arrays of NumPy and torch are changed in place; use the result only."""
+        xp = array_api_compat.array_namespace(state.time)
+        event = xp.astype(tokens, state.time.dtype) - NUM_SPECIAL_TOKENS
+        value = {}
+        for kind, (first, last) in self._vocabulary.event_ranges.items():
+            value[kind] = xp.where((event >= first) & (event <= last), event - first, UNKNOWN)
+        is_shift, is_pitch, is_drum = (value[kind] >= 0 for kind in ("shift", "pitch", "drum"))
+        is_other = (event >= 0) & ~is_shift
+        shifted = xp.where(is_shift, state.shifted + value["shift"], xp.zeros_like(state.shifted))
+        changed = dataclasses.replace(
+            state,
+            shifted=shifted,
+            time=xp.where(is_shift, shifted, state.time),
+            last=xp.where(is_other, state.time, state.last),
+        )
+        if self.config.onsets_only:
+            return changed
+        is_tie = value["tie"] >= 0
+        program = xp.where(value["program"] >= 0, value["program"], state.program)
+        is_on = is_pitch & (state.velocity > 0) & ~state.in_ties
+        return dataclasses.replace(
+            changed,
+            in_ties=state.in_ties & ~is_tie,
+            program=program,
+            velocity=xp.where(value["velocity"] >= 0, value["velocity"], state.velocity),
+            sounds_from=xp.where(is_tie, xp.full_like(state.sounds_from, _ON), state.sounds_from),
+            notes=_put(
+                state.notes,
+                is_pitch,
+                state.program,
+                value["pitch"],
+                xp.where(is_on | state.in_ties, _ON, _OFF),
+            ),
+            onsets=self._with_onset(state, is_on, is_drum, xp.where(is_drum, value["drum"], value["pitch"])),
+        )
+
+    def _parts(self, state: GrammarState) -> list[Array]:
+        """Whether each event may come next, by type in the order of the vocabulary."""
+        xp = array_api_compat.array_namespace(state.time)
+        is_ready = state.time >= state.last
+        is_ending, is_starting = state.velocity == 0, state.velocity > 0
+        marks = _row_of(state.notes, state.program)
+        named = is_ready & (state.program >= 0)
+        pitches = xp.where(
+            state.in_ties[:, None],
+            marks == _HELD,
+            xp.where(is_ending[:, None], marks >= state.sounds_from[:, None], is_starting[:, None]),
+        )
+        drums = (is_ready & is_starting & state.drums)[:, None] & _like(np.ones(_VALUES, bool), state.time)
+        if self._repeat_steps:
+            starts = (is_starting & ~state.in_ties)[:, None]
+            pitches = pitches & ~(starts & self._is_too_soon(state, state.program))
+            drums = drums & ~self._is_too_soon(state, xp.full_like(state.program, _DRUMS))
+        return [
+            self._shifts(state, state.last),
+            named[:, None] & pitches,
+            is_ready[:, None] & _like(np.ones(self.config.velocity_bins + 1, bool), state.time),
+            (is_ready & state.in_ties)[:, None],
+            is_ready[:, None] & state.programs,
+            drums,
+        ]
+
+    def _onset_parts(self, state: GrammarState) -> list[Array]:
+        """The same if only onsets are written: their times may go back, and nothing else is an event."""
+        ranges = self._vocabulary.event_ranges
+        sizes = {kind: last - first + 1 for kind, (first, last) in ranges.items()}
+        others = {
+            kind: _like(np.full((1, size), kind == "pitch"), state.time) & (state.time >= 0)[:, None]
+            for kind, size in sizes.items()
+        }
+        return [self._shifts(state, state.limit * 0), *[others[kind] for kind in sizes if kind != "shift"]]
+
+    def _shifts(self, state: GrammarState, earliest: Int[Array, " rows"]) -> Bool[Array, "rows shifts"]:
+        """Shifts to a time that is neither before `earliest` nor beyond the segment.
+
+        The longest shift is allowed too if it does not reach `earliest`, since another may follow and be added.
+        """
+        longest = self._vocabulary.max_shift_steps
+        reached = state.shifted[:, None] + _arange(longest + 1, state.time)
+        is_longest = _like(np.arange(longest + 1) == longest, state.time)
+        return (reached <= state.limit[:, None]) & ((reached >= earliest[:, None]) | is_longest)
+
+    def _is_too_soon(self, state: GrammarState, key: Int[Array, " rows"]) -> Bool[Array, "rows pitches"]:
+        """Which pitches of each row's program, or the drums, started less than the shortest repeat ago."""
+        xp = array_api_compat.array_namespace(state.time)
+        latest = xp.astype(_row_of(state.onsets, key), state.time.dtype)
+        return state.time[:, None] - latest < self._repeat_steps
+
+    def _with_onset(
+        self,
+        state: GrammarState,
+        is_on: Bool[Array, " rows"],
+        is_drum: Bool[Array, " rows"],
+        pitch: Int[Array, " rows"],
+    ) -> Int[Array, "rows keys pitches"]:
+        if not self._repeat_steps:
+            return state.onsets
+        xp = array_api_compat.array_namespace(state.time)
+        key = xp.where(is_drum, xp.full_like(state.program, _DRUMS), state.program)
+        return _put(state.onsets, is_on | is_drum, key, pitch, state.time)
+
+
+def last_steps(pieces: list[AudioSegment], config: ModelConfig) -> Int[np.ndarray, " segments"]:
+    """For each segment of a recording the last step that still belongs to it: an event after it would be dropped."""
+    per_second = config.vocabulary.steps_per_second
+    nominal = math.ceil(config.segment_samples / config.spectrogram.sample_rate_hz * per_second)
+    limits = [nominal] * len(pieces)
+    for number, (piece, following) in enumerate(itertools.pairwise(pieces)):
+        while piece.start_seconds + limits[number] / per_second > following.start_seconds:
+            limits[number] -= 1
+    return np.array(limits, np.int32)
+
+
+def _row_of(table: Array, key: Int[Array, " rows"]) -> Int[Array, "rows pitches"]:
+    """Each sequence's pitches of one key; of any if the key is unknown."""
+    xp = array_api_compat.array_namespace(table)
+    rows = xp.arange(table.shape[0], device=array_api_compat.device(table))
+    return table[rows, xp.where(key < 0, 0, key)]
+
+
+def _put(
+    table: Array, is_written: Bool[Array, " rows"], key: Int[Array, " rows"], pitch: Int[Array, " rows"], value: Array
+) -> Array:
+    """The table with a value at one key and pitch of each row that `is_written`, in place where arrays can change."""
+    xp = array_api_compat.array_namespace(table)
+    rows = xp.arange(table.shape[0], device=array_api_compat.device(table))
+    place = (rows, xp.where(is_written, key, 0), xp.where(is_written, pitch, 0))
+    value = xp.where(is_written, xp.astype(value, table.dtype), table[place])
+    if array_api_compat.is_jax_array(table):
+        return table.at[place].set(value)
+    table[place] = value
+    return table
+
+
+def _arange(number: int, like: Array) -> Int[Array, "1 number"]:
+    return _like(np.arange(number, dtype=np.int32), like)[None, :]
+
+
+def _like(values: np.ndarray, like: Array) -> Array:
+    """NumPy values as an array of the same library and device as `like`."""
+    xp = array_api_compat.array_namespace(like)
+    if array_api_compat.is_numpy_array(like):
+        return values
+    if array_api_compat.is_jax_array(like):
+        return xp.asarray(values)  # inside a compiled function there is no device to ask for
+    return xp.asarray(values, device=array_api_compat.device(like))
