@@ -22,12 +22,19 @@ END_TOKEN = 1
 
 @dataclass(frozen=True)
 class Decoding:
-    """`greedy`: the best token at each step. `t5x`: the original's rule. `beam`: T5X's beam search with `num_beams`."""
+    """`greedy`: the best token at each step. `t5x`: the original's rule. `beam`: T5X's beam search with `num_beams`.
+
+    With the `grammar` only tokens that make sense are written (`grammar.py`), and only notes of `programs` (None: all)
+    and of drums, unless `drums` is false. Probabilities are those among the tokens that may be written.
+    """
 
     method: Method = "t5x"
     num_beams: int = 1
     length_penalty: float = 0.6
     max_tokens: int = 1024
+    grammar: bool = False
+    programs: tuple[int, ...] | None = None
+    drums: bool = True
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -40,6 +47,12 @@ class Decoding:
             )
         if self.max_tokens < 1:
             raise UsageError(f"At least one token must be allowed, not {self.max_tokens}.")
+        if (self.programs is not None or not self.drums) and not self.grammar:
+            raise UsageError("Instruments can be chosen only with the grammar.", "Leave out --no-grammar.")
+        if self.programs is not None and not self.programs and not self.drums:
+            raise UsageError("No instrument is left to be written.", "Choose at least one, or the drums.")
+        if outside := [number for number in self.programs or () if not 0 <= number <= 127]:
+            raise UsageError(f"There is no program {outside[0]}.", "Programs are numbered from 0 to 127.")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import dataclasses
 import functools
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from mt3core.config.model import ModelConfig, VocabularyConfig
+from mt3core.decoding import Decoding
 from mt3core.notes.vocabulary import EOS_ID, MAX_MIDI_VALUE, NUM_SPECIAL_TOKENS, Vocabulary
 from mt3core.segments import AudioSegment
 
@@ -64,6 +66,10 @@ class Grammar:
 
     config: VocabularyConfig
     vocab_size: int
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> Grammar:
+        return cls(config.vocabulary, config.network.vocab_size)
 
     @functools.cached_property
     def _vocabulary(self) -> Vocabulary:
@@ -110,6 +116,13 @@ class Grammar:
             onsets=xp.full((rows, num_keys, _VALUES), _NEVER, dtype=xp.int16, device=device),
         )
 
+    def start_all(self, limits: Sequence[int], decoding: Decoding) -> GrammarState:
+        """The state of new sequences in NumPy, one per limit, with the instruments of a `Decoding`."""
+        programs = np.zeros(_VALUES, bool)
+        programs[slice(None) if decoding.programs is None else list(decoding.programs)] = True
+        rows = len(limits)
+        return self.start(np.array(limits, np.int32), np.tile(programs, (rows, 1)), np.full(rows, decoding.drums))
+
     def allowed(self, state: GrammarState, is_last: Bool[Array, " rows"]) -> Bool[Array, "rows vocab"]:
         """Which tokens may come next; only the end where `is_last`, the last token that there is room for."""
         xp = array_api_compat.array_namespace(state.time)
@@ -122,7 +135,10 @@ class Grammar:
         return events & (~is_last[:, None] | is_end[None, :])
 
     def advance(self, state: GrammarState, tokens: Int[Array, " rows"]) -> GrammarState:
-        """The state after a token in each row. Arrays of NumPy and torch are changed in place; use the result only."""
+        """The state after a token in each row; one that is no event changes nothing.
+
+        Arrays of NumPy and torch are changed in place: use the result only.
+        """
         xp = array_api_compat.array_namespace(state.time)
         event = xp.astype(tokens, state.time.dtype) - NUM_SPECIAL_TOKENS
         value = {}
@@ -130,7 +146,7 @@ class Grammar:
             value[kind] = xp.where((event >= first) & (event <= last), event - first, UNKNOWN)
         is_shift, is_pitch, is_drum = (value[kind] >= 0 for kind in ("shift", "pitch", "drum"))
         is_other = (event >= 0) & ~is_shift
-        shifted = xp.where(is_shift, state.shifted + value["shift"], xp.zeros_like(state.shifted))
+        shifted = xp.where(is_shift, state.shifted + value["shift"], xp.where(is_other, 0, state.shifted))
         changed = dataclasses.replace(
             state,
             shifted=shifted,
@@ -224,15 +240,20 @@ class Grammar:
         return _put(state.onsets, is_on | is_drum, key, pitch, state.time)
 
 
-def last_steps(pieces: list[AudioSegment], config: ModelConfig) -> Int[np.ndarray, " segments"]:
+def last_step(config: ModelConfig) -> int:
+    """The last step of a segment after which no other follows."""
+    seconds = config.segment_samples / config.spectrogram.sample_rate_hz
+    return math.ceil(seconds * config.vocabulary.steps_per_second)
+
+
+def last_steps(pieces: list[AudioSegment], config: ModelConfig) -> list[int]:
     """For each segment of a recording the last step that still belongs to it: an event after it would be dropped."""
     per_second = config.vocabulary.steps_per_second
-    nominal = math.ceil(config.segment_samples / config.spectrogram.sample_rate_hz * per_second)
-    limits = [nominal] * len(pieces)
+    limits = [last_step(config)] * len(pieces)
     for number, (piece, following) in enumerate(itertools.pairwise(pieces)):
         while piece.start_seconds + limits[number] / per_second > following.start_seconds:
             limits[number] -= 1
-    return np.array(limits, np.int32)
+    return limits
 
 
 def _row_of(table: Array, key: Int[Array, " rows"]) -> Int[Array, "rows pitches"]:

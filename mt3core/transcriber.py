@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from typing import overload
@@ -21,6 +21,7 @@ from mt3core.audio.load import AudioSource, read_audio
 from mt3core.config.model import ModelConfig
 from mt3core.decoding import Decoding, Generated
 from mt3core.errors import AudioError
+from mt3core.grammar import last_steps
 from mt3core.notes.decoding import NoteDecoder
 from mt3core.notes.instruments import PITCHED_CHANNELS
 from mt3core.notes.table import Note, to_notes
@@ -44,8 +45,13 @@ class BaseTranscriber(abc.ABC):
         self.decoding = decoding or Decoding(max_tokens=config.network.max_target_tokens)
 
     @abc.abstractmethod
-    def generate_stream(self, log_mels: Iterable[np.ndarray]) -> Iterator[tuple[int, Generated]]:
-        """Reads log-mel segments (frames, mel), yields (number of the segment, its tokens) in any order."""
+    def generate_stream(
+        self, log_mels: Iterable[np.ndarray], last_steps: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, Generated]]:
+        """Reads log-mel segments (frames, mel), yields (number of the segment, its tokens) in any order.
+
+        For the grammar, `last_steps` are the segments' last steps (`grammar.last_steps`).
+        """
 
     @property
     def compile_seconds(self) -> float:
@@ -114,9 +120,9 @@ class BaseTranscriber(abc.ABC):
         pieces = segments(len(samples), self.config)
         log_mels = (log_mel_segments(samples, [piece], self.config)[0] for piece in pieces)
         ready: dict[int, Generated] = {}
-        decoder = NoteDecoder(self.config.vocabulary)
+        decoder = NoteDecoder(self.config.vocabulary, is_grammatical=self.decoding.grammar)
         written: list[SegmentTokens] = []
-        stream = self.generate_stream(log_mels)
+        stream = self.generate_stream(log_mels, last_steps(pieces, self.config))
         # Closed immediately if something fails, not when the error, and this frame with it, is forgotten.
         with closing(stream) if isinstance(stream, Generator) else nullcontext():
             for index, generated in stream:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 
 from mt3core.config.model import ModelConfig
 from mt3core.decoding import END_TOKEN, START_TOKEN, Decoding, Generated, brevity_penalty
+from mt3core.grammar import Grammar, GrammarState, last_step
 from mt3jax.compilation import program
 from mt3jax.lanes import NO_SCORE, Limits, limits_of, positions_for
 from mt3jax.loading import network
@@ -42,10 +43,16 @@ class Beams:
     is_finished: Bool[Array, "batch beams"]
     # False if a row of the batch has no segment.
     is_used: Bool[Array, " batch"]
+    # What the grammar knows, one row per living beam; None without it.
+    grammar: GrammarState | None
 
 
 def beam_search_stream(
-    model: Transformer, log_mels: Iterable[np.ndarray], decoding: Decoding, batch_size: int
+    model: Transformer,
+    log_mels: Iterable[np.ndarray],
+    decoding: Decoding,
+    batch_size: int,
+    last_steps: Sequence[int] | None = None,
 ) -> Iterator[tuple[int, Generated]]:
     """Yields (number of the segment, its tokens); about `batch_size` beams are searched at a time."""
     params, sizes = nnx.to_pure_dict(nnx.state(model)), model.config.network
@@ -58,7 +65,14 @@ def beam_search_stream(
         log_mel[: len(group)] = [segment for _, segment in group]
         is_used = np.arange(num_segments) < len(group)
         given = (jax.device_put(log_mel, place), jax.device_put(is_used, place))
-        beams = start_beams(model.config, decoding.num_beams, params, *given)
+        grammar = None
+        if decoding.grammar:
+            steps = [last_step(model.config)] * num_segments
+            if last_steps is not None:
+                steps[: len(group)] = [last_steps[index] for index, _ in group]
+            rows = [step for step in steps for _ in range(decoding.num_beams)]
+            grammar = jax.device_put(Grammar.of(model.config).start_all(rows, decoding), place)
+        beams = start_beams(model.config, decoding.num_beams, params, *given, grammar)
         beams = _search(model.config, params, beams, limits)
         for row, (index, _) in enumerate(group):
             yield index, _best(beams, row, decoding.length_penalty)
@@ -89,6 +103,7 @@ def start_beams(
     params: Any,
     log_mel: Float[Array, "batch frames mel"],
     is_used: Bool[Array, " batch"],
+    grammar: GrammarState | None = None,
 ) -> Beams:
     model = network(config, params)
     cache = model.start_cache(model.encode(log_mel), positions_for(0))
@@ -104,13 +119,14 @@ def start_beams(
         finished_scores=no_scores,
         is_finished=jnp.zeros((batch, num_beams), bool),
         is_used=is_used,
+        grammar=grammar,
     )
 
 
 @program(static=("config",), donate=("beams",))
 def run_beams(config: ModelConfig, params: Any, beams: Beams, limits: Limits) -> Beams:
     """Steps until everything is decided or no position is left. `beams` is donated and must not be used again."""
-    model = network(config, params)
+    model, rules = network(config, params), Grammar.of(config)
 
     def goes_on(beams: Beams) -> Array:
         reachable = beams.live_scores[:, 0] / brevity_penalty(limits.length_penalty, limits.max_tokens + 1)
@@ -123,14 +139,24 @@ def run_beams(config: ModelConfig, params: Any, beams: Beams, limits: Limits) ->
         last = jnp.where(beams.length == 0, START_TOKEN, beams.live_tokens[:, :, beams.length - 1])
         positions = jnp.full(batch * num_beams, beams.length)
         logits, cache = model.decode_step(last.reshape(-1), positions, beams.cache)
+        if beams.grammar is not None:
+            is_last = jnp.broadcast_to(beams.length + 1 >= limits.max_tokens, positions.shape)
+            logits = jnp.where(rules.allowed(beams.grammar, is_last), logits, -jnp.inf)
         log_probability = jax.nn.log_softmax(logits).reshape(batch, num_beams, -1)
-        return _chosen(beams, cache, beams.live_scores[:, :, None] + log_probability, limits)
+        chosen = _chosen(beams, cache, beams.live_scores[:, :, None] + log_probability, limits)
+        if chosen.grammar is None:
+            return chosen
+        written = chosen.live_tokens[:, :, beams.length].reshape(-1)
+        return dataclasses.replace(chosen, grammar=rules.advance(chosen.grammar, written))
 
     return jax.lax.while_loop(goes_on, step, beams)
 
 
 def _chosen(beams: Beams, cache: Cache, log_probability: Float[Array, "batch beams vocab"], limits: Limits) -> Beams:
-    """The beams after one step; `log_probability` is that of each beam with each next token."""
+    """The beams after one step; `log_probability` is that of each beam with each next token.
+
+    The grammar's rows follow their beams, but not yet the new tokens.
+    """
     batch, num_beams, vocab = log_probability.shape
     values, places = jax.lax.top_k(log_probability.reshape(batch, -1), 2 * num_beams)
     parents, next_tokens = places // vocab, places % vocab
@@ -157,6 +183,7 @@ def _chosen(beams: Beams, cache: Cache, log_probability: Float[Array, "batch bea
         finished_tokens=_rows(jnp.concatenate([beams.finished_tokens, tokens], 1), finished),
         finished_scores=finished_scores,
         is_finished=_rows(jnp.concatenate([beams.is_finished, is_end], 1), finished),
+        grammar=jax.tree.map(lambda values: values[rows], beams.grammar),
     )
 
 

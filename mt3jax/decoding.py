@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import Float
 
 from mt3core.decoding import END_TOKEN, Decoding, Generated, brevity_penalty
+from mt3core.grammar import Grammar, GrammarState, last_step
 from mt3jax import lanes
 from mt3jax.beam import beam_search_stream
 from mt3jax.model import Transformer
@@ -38,23 +39,28 @@ def generate_stream(
     log_mels: Iterable[Float[np.ndarray, "frames mel"]],
     decoding: Decoding,
     batch_size: int = DEFAULT_BATCH_SIZE,
+    last_steps: Sequence[int] | None = None,
 ) -> Iterator[tuple[int, Generated]]:
     """Yields (number of the segment, its tokens) in any order, reading `log_mels` only as fast as needed.
 
+    For the grammar, `last_steps` are the segments' last steps (`grammar.last_steps`), by default that of a whole one.
     The result of a segment does not depend on the others. Memory depends on `batch_size`, not on the number
     of segments; nor do compiled shapes, since lanes without a segment exist but are idle.
     """
     if decoding.method == "beam" and decoding.num_beams > 1:
-        return beam_search_stream(model, log_mels, decoding, batch_size)
-    return _Stream(model, decoding, batch_size).run(log_mels)
+        return beam_search_stream(model, log_mels, decoding, batch_size, last_steps)
+    return _Stream(model, decoding, batch_size, last_steps).run(log_mels)
 
 
 class _Stream:
     """Keeps many short lanes busy, and a few longer ones for the segments that outgrow them."""
 
-    def __init__(self, model: Transformer, decoding: Decoding, batch_size: int) -> None:
+    def __init__(
+        self, model: Transformer, decoding: Decoding, batch_size: int, last_steps: Sequence[int] | None
+    ) -> None:
         self.model = model
         self.decoding = decoding
+        self.last_steps = last_steps
         self.group = max(1, batch_size // GROUPS)
         # Each batch has twice the positions of the previous one; the longer ones are made when they are needed.
         self.batches = [_Batch(model, decoding, batch_size, lanes.MIN_POSITIONS)]
@@ -65,7 +71,7 @@ class _Stream:
         first = self.batches[0]
         while group or first.occupied():
             while group and len(first.free()) >= len(group):
-                first.admit(group, self.group)
+                first.admit(group, self.group, self.last_steps)
                 group = list(itertools.islice(waiting, self.group))
             # If none is waiting, there is no reason to stop before all are done.
             yield from self._run(0, enough_done=len(group) or first.size)
@@ -98,7 +104,7 @@ class _Batch:
         self.decoding = decoding
         self.size = size
         self.limits = self._put(lanes.limits_of(decoding, self.config))
-        self.lanes = lanes.new_lanes(self.config, size, num_positions, self.params)
+        self.lanes = lanes.new_lanes(self.config, size, num_positions, self.params, self._grammar([None] * size))
         self.segments: list[int | None] = [None] * size
 
     def free(self) -> list[int]:
@@ -112,7 +118,7 @@ class _Batch:
         lengths = np.asarray(self.lanes.lengths)
         return [lane for lane in self.occupied() if lengths[lane] >= self.lanes.num_positions]
 
-    def admit(self, group: list[tuple[int, np.ndarray]], group_size: int) -> None:
+    def admit(self, group: list[tuple[int, np.ndarray]], group_size: int, last_steps: Sequence[int] | None) -> None:
         """Starts up to `group_size` segments in free lanes."""
         network = self.config.network
         log_mel = np.zeros((group_size, network.input_frames, network.input_bands), np.float32)
@@ -120,7 +126,9 @@ class _Batch:
         for row, (lane, (index, segment)) in enumerate(zip(self.free(), group, strict=False)):
             log_mel[row], places[row] = segment, lane
             self.segments[lane] = index
-        self.lanes = lanes.admit(self.config, self.params, self.lanes, self._put(log_mel), self._put(places))
+        steps = [last_steps[index] if last_steps is not None else None for index, _ in group]
+        grammar = self._grammar([*steps, *[None] * (group_size - len(group))])
+        self.lanes = lanes.admit(self.config, self.params, self.lanes, self._put(log_mel), self._put(places), grammar)
 
     def take(self, other: _Batch, lane: int) -> None:
         """Continues the segment in a lane of another batch, which is free from then on."""
@@ -152,6 +160,14 @@ class _Batch:
             return Generated(np.append(tokens[: best_length - 1], END_TOKEN).astype(np.int32), float(best_score))
         penalty = brevity_penalty(self.decoding.length_penalty, int(length))
         return Generated(tokens[:length].astype(np.int32), float(log_probability / penalty))
+
+    def _grammar(self, steps: list[int | None]) -> GrammarState | None:
+        """The grammar's state before the first token of segments with these last steps; None: a whole segment's."""
+        if not self.decoding.grammar:
+            return None
+        whole = last_step(self.config)
+        limits = [whole if step is None else step for step in steps]
+        return self._put(Grammar.of(self.config).start_all(limits, self.decoding))
 
     def _put(self, values: Any) -> Any:
         return jax.tree.map(lambda value: jax.device_put(jnp.asarray(value), self.device), values)

@@ -17,6 +17,8 @@ from jaxtyping import Bool, Float, Int
 
 from mt3core.config.model import ModelConfig
 from mt3core.decoding import END_TOKEN, START_TOKEN, Decoding, brevity_penalty
+from mt3core.grammar import Grammar, GrammarState
+from mt3core.notes.vocabulary import PAD_ID
 from mt3jax.compilation import program
 from mt3jax.loading import network
 from mt3jax.model import Cache
@@ -25,6 +27,11 @@ from mt3jax.model import Cache
 NO_SCORE = -1.0e7
 # The fewest positions in a cache, enough for most segments; other numbers are this one doubled.
 MIN_POSITIONS = 256
+
+
+jax.tree_util.register_dataclass(
+    GrammarState, data_fields=[field.name for field in dataclasses.fields(GrammarState)], meta_fields=[]
+)
 
 
 @jax.tree_util.register_dataclass
@@ -43,6 +50,8 @@ class Lanes:
     best_score: Float[Array, " lanes"]
     best_length: Int[Array, " lanes"]
     is_done: Bool[Array, " lanes"]
+    # What the grammar knows of the sequences; None without it.
+    grammar: GrammarState | None
 
     @property
     def num_positions(self) -> int:
@@ -59,8 +68,10 @@ class Limits:
 
 
 @program(static=("config", "num_lanes", "num_positions"))
-def new_lanes(config: ModelConfig, num_lanes: int, num_positions: int, params: Any) -> Lanes:
-    """Lanes that are all free."""
+def new_lanes(
+    config: ModelConfig, num_lanes: int, num_positions: int, params: Any, grammar: GrammarState | None = None
+) -> Lanes:
+    """Lanes that are all free; with the grammar, `grammar` is any state of as many rows."""
     model, sizes = network(config, params), config.network
     return Lanes(
         cache=model.start_cache(jnp.zeros((num_lanes, sizes.input_frames, sizes.emb_dim)), num_positions),
@@ -70,6 +81,7 @@ def new_lanes(config: ModelConfig, num_lanes: int, num_positions: int, params: A
         best_score=jnp.full(num_lanes, NO_SCORE, jnp.float32),
         best_length=jnp.zeros(num_lanes, jnp.int32),
         is_done=jnp.ones(num_lanes, bool),
+        grammar=grammar,
     )
 
 
@@ -80,8 +92,12 @@ def admit(
     lanes: Lanes,
     log_mel: Float[Array, "admitted frames mel"],
     places: Int[Array, " admitted"],
+    grammar: GrammarState | None = None,
 ) -> Lanes:
-    """Starts new segments in the lanes `places`; a place past the last lane is ignored. `lanes` is donated."""
+    """Starts new segments in the lanes `places`; a place past the last lane is ignored. `lanes` is donated.
+
+    `grammar` is the state before the first token of each.
+    """
     model = network(config, params)
     # The former segment's entries in self-attention may stay: each is overwritten before it is read.
     fresh = model.start_cache(model.encode(log_mel), 0)
@@ -101,6 +117,7 @@ def admit(
         best_score=lanes.best_score.at[places].set(NO_SCORE),
         best_length=lanes.best_length.at[places].set(0),
         is_done=lanes.is_done.at[places].set(False),
+        grammar=jax.tree.map(lambda whole, rows: whole.at[places].set(rows), lanes.grammar, grammar),
     )
 
 
@@ -109,7 +126,7 @@ def run(
     config: ModelConfig, is_greedy: bool, params: Any, lanes: Lanes, limits: Limits, enough_done: Int[Array, ""]
 ) -> Lanes:
     """Steps until `enough_done` lanes are done, or an unfinished one has no position left. `lanes` is donated."""
-    model = network(config, params)
+    model, rules = network(config, params), Grammar.of(config)
     choose = _choose_greedy if is_greedy else _choose_t5x
 
     def goes_on(lanes: Lanes) -> Array:
@@ -120,12 +137,19 @@ def run(
         rows = jnp.arange(lanes.lengths.shape[0])
         last = jnp.where(lanes.lengths == 0, START_TOKEN, lanes.tokens[rows, lanes.lengths - 1])
         logits, cache = model.decode_step(last, lanes.lengths, lanes.cache)
+        if lanes.grammar is not None:
+            allowed = rules.allowed(lanes.grammar, lanes.lengths + 1 >= limits.max_tokens)
+            logits = jnp.where(allowed, logits, -jnp.inf)
         chosen = choose(lanes, lanes.log_probability[:, None] + jax.nn.log_softmax(logits), limits)
         kept = {
             name: jnp.where(lanes.is_done if new.ndim == 1 else lanes.is_done[:, None], getattr(lanes, name), new)
             for name, new in chosen.items()
         }
-        return dataclasses.replace(lanes, cache=cache, **kept)
+        grammar = lanes.grammar
+        if grammar is not None:
+            written = kept["tokens"][rows, kept["lengths"] - 1]
+            grammar = rules.advance(grammar, jnp.where(lanes.is_done, PAD_ID, written))
+        return dataclasses.replace(lanes, cache=cache, grammar=grammar, **kept)
 
     return jax.lax.while_loop(goes_on, step, lanes)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -49,5 +49,7 @@ class Transcriber(BaseTranscriber):
     def compile_seconds(self) -> float:
         return compile_seconds() - self._compile_seconds_before
 
-    def generate_stream(self, log_mels: Iterable[np.ndarray]) -> Iterator[tuple[int, Generated]]:
-        return generate_stream(self.model, log_mels, self.decoding, self.batch_size)
+    def generate_stream(
+        self, log_mels: Iterable[np.ndarray], last_steps: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, Generated]]:
+        return generate_stream(self.model, log_mels, self.decoding, self.batch_size, last_steps)

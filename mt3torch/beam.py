@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mt3core.decoding import END_TOKEN, START_TOKEN, Decoding, Generated, brevity_penalty
+from mt3torch.legal import LegalTokens
 from mt3torch.search import Search
 
 # T5X's stand-in for minus infinity.
@@ -19,8 +20,8 @@ NEGATIVE_INFINITY = -1.0e7
 class BeamSearch(Search):
     """With one beam it is `t5x`."""
 
-    def __init__(self, decoding: Decoding, num_lanes: int) -> None:
-        super().__init__(decoding, num_lanes)
+    def __init__(self, decoding: Decoding, num_lanes: int, legal: LegalTokens | None = None) -> None:
+        super().__init__(decoding, num_lanes, legal)
         beams = decoding.num_beams
         self.num_beams = beams
         self.num_candidates = 2 * beams

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mt3core.decoding import Decoding, Generated
+from mt3core.grammar import last_step
 from mt3torch.beam import BeamSearch
+from mt3torch.legal import LegalTokens
 from mt3torch.model import Transformer
 from mt3torch.search import Search, SingleSearch
 from mt3torch.stepper import Lanes, Stepper
@@ -45,6 +47,7 @@ def generate_stream(
     log_mels: Iterable[Float[np.ndarray, "frames mel"]],
     decoding: Decoding = Decoding(),
     batch_size: int | None = None,
+    last_steps: Sequence[int] | None = None,
 ) -> Iterator[tuple[int, Generated]]:
     """Decodes a stream of segments, `batch_size` of them at a time.
 
@@ -53,6 +56,7 @@ def generate_stream(
         log_mels: all of one shape; read as late as possible.
         decoding: method and options. There are never more tokens than the network has positions.
         batch_size: segments decoded at the same time; by default chosen by device, with fewer lanes for more beams.
+        last_steps: for the grammar, each segment's last step (`grammar.last_steps`); by default a whole segment's.
 
     Yields:
         (number of the segment in the stream, its tokens), in the order in which they finish.
@@ -61,7 +65,9 @@ def generate_stream(
     decoding = replace(decoding, max_tokens=min(decoding.max_tokens, stepper.network.max_positions))
     num_lanes = batch_size or default_batch_size(stepper.device, decoding.num_beams)
     encoded = _encode(stepper, log_mels, min(num_lanes, ENCODER_BATCH))
-    search: Search = (BeamSearch if decoding.method == "beam" else SingleSearch)(decoding, num_lanes)
+    config = stepper.model.config
+    legal = LegalTokens(config, decoding, stepper.device) if decoding.grammar else None
+    search: Search = (BeamSearch if decoding.method == "beam" else SingleSearch)(decoding, num_lanes, legal)
     numbers: list[int] = []  # the segment in each lane
     next_number = itertools.count()
     lanes: Lanes | None = None
@@ -72,8 +78,9 @@ def generate_stream(
             if lanes is None:
                 lanes = Lanes(stepper, num_lanes, decoding.num_beams, batch.shape[1], decoding.max_tokens)
             lanes.add(batch)
-            search.add(len(waiting))
-            numbers.extend(itertools.islice(next_number, len(waiting)))
+            new = list(itertools.islice(next_number, len(waiting)))
+            search.start([last_step(config) if last_steps is None else last_steps[number] for number in new])
+            numbers.extend(new)
         if lanes is None or search.count == 0:
             return
         done = search.step(lanes)
@@ -81,7 +88,7 @@ def generate_stream(
             yield numbers[lane], search.result(int(lane))
         if done.any():
             kept = lanes.free(done)
-            search.keep(kept)
+            search.free(kept)
             numbers = [numbers[lane] for lane in kept]
 
 

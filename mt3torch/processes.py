@@ -19,13 +19,14 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mt3core.decoding import Decoding, Generated
 from mt3core.errors import DecodingError
+from mt3core.grammar import last_step
 from mt3core.model.directory import save_model_directory
 from mt3core.processors import num_processors
 from mt3torch.model import Transformer
@@ -48,6 +49,7 @@ class Processes:
     def __init__(self, model: Transformer, decoding: Decoding, num_processes: int, num_lanes: int) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="mt3-")
         self._most_held = num_lanes + HELD_BACK
+        self._last_step = last_step(model.config)
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._children: list[subprocess.Popen[bytes]] = []
         self._in_use = threading.Lock()
@@ -58,7 +60,9 @@ class Processes:
             self.close()
             raise
 
-    def generate_stream(self, log_mels: Iterable[np.ndarray]) -> Iterator[tuple[int, Generated]]:
+    def generate_stream(
+        self, log_mels: Iterable[np.ndarray], last_steps: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, Generated]]:
         """Like `mt3torch.decoding.generate_stream`. If abandoned half-way, it closes the processes.
 
         Raises `DecodingError` if a process ends unexpectedly, or if another stream is not finished yet.
@@ -70,7 +74,7 @@ class Processes:
             )
         finished = False
         try:
-            yield from self._generate_stream(enumerate(log_mels))
+            yield from self._generate_stream(enumerate(log_mels), last_steps)
             finished = True
         finally:
             if not finished:
@@ -105,7 +109,9 @@ class Processes:
         self._children.append(child)
         threading.Thread(target=_listen, args=(number, child, self._messages), daemon=True).start()
 
-    def _generate_stream(self, segments: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[int, Generated]]:
+    def _generate_stream(
+        self, segments: Iterator[tuple[int, np.ndarray]], last_steps: Sequence[int] | None
+    ) -> Iterator[tuple[int, Generated]]:
         held = [0] * len(self._children)
         turns = itertools.cycle(range(len(self._children)))
         turn = next(turns)
@@ -119,7 +125,8 @@ class Processes:
                     for child in range(len(self._children)):
                         self._send(child, END_OF_STREAM)
                 else:
-                    self._send(turn, number, np.ascontiguousarray(log_mel, "<f4"))
+                    last = self._last_step if last_steps is None else last_steps[number]
+                    self._send(turn, number, np.ascontiguousarray(log_mel, "<f4"), last)
                     held[turn] += 1
                     turn = next(turns)
             sender, message = self._messages.get()
@@ -131,11 +138,11 @@ class Processes:
             held[sender] -= 1
             yield message["number"], Generated(np.array(message["tokens"], np.int32), message["score"])
 
-    def _send(self, child: int, number: int, log_mel: np.ndarray | None = None) -> None:
+    def _send(self, child: int, number: int, log_mel: np.ndarray | None = None, last_step: int = 0) -> None:
         pipe = self._children[child].stdin
         assert pipe is not None
         try:
-            pipe.write(number.to_bytes(8, "little", signed=True))
+            pipe.write(number.to_bytes(8, "little", signed=True) + last_step.to_bytes(8, "little"))
             if log_mel is not None:
                 pipe.write(log_mel.data)
             pipe.flush()

@@ -7,6 +7,7 @@ occupied ones first, the oldest first, as in `stepper.py`; every lane counts its
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mt3core.decoding import END_TOKEN, START_TOKEN, Decoding, Generated, brevity_penalty
+from mt3core.notes.vocabulary import PAD_ID
+from mt3torch.legal import LegalTokens
 from mt3torch.stepper import Lanes
 
 # With at most this many lanes left, a step also reads guessed tokens: as long as its rows are few, they cost little.
@@ -28,24 +31,55 @@ class Search(abc.ABC):
     num_beams: int
     num_candidates: int  # how many of the best continuations of every sequence it needs
 
-    def __init__(self, decoding: Decoding, num_lanes: int) -> None:
+    def __init__(self, decoding: Decoding, num_lanes: int, legal: LegalTokens | None = None) -> None:
         self.count = 0
         self.lengths = np.zeros(num_lanes, np.int64)  # tokens chosen so far
+        self._legal = legal
         self._decoding = decoding
         self._last_penalty = brevity_penalty(decoding.length_penalty, decoding.max_tokens + 1)
 
     def step(self, lanes: Lanes) -> Bool[np.ndarray, " lanes"]:
         """One more token in every lane, or several; returns which lanes are done."""
-        tokens, log_probs = _candidates(lanes.step(self.last_tokens()), self.num_candidates)
+        tokens, log_probs = self._candidates(lanes.step(self.last_tokens()))
         shape = (self.count, self.num_beams, self.num_candidates)
         parents, done = self.advance(tokens.reshape(shape), log_probs.reshape(shape))
         if parents is not None:
             lanes.reorder(parents)
+        if self._legal is not None:
+            if parents is not None:
+                self._legal.keep(self._rows(np.arange(self.count), parents))
+            self._legal.advance(self.last_tokens().reshape(-1))
         return done
+
+    def start(self, last_steps: Sequence[int]) -> None:
+        """Starts segments in the next free lanes; `last_steps` are those that still belong to them."""
+        self.add(len(last_steps))
+        if self._legal is not None:
+            self._legal.add(last_steps)
+
+    def free(self, kept: Int[np.ndarray, " kept"]) -> None:
+        """Frees all lanes but those named, which are in this order from now on."""
+        self.keep(kept)
+        if self._legal is not None:
+            self._legal.keep(self._rows(kept, np.tile(np.arange(self.num_beams), (len(kept), 1))))
+
+    def _rows(
+        self, lanes: Int[np.ndarray, " lanes"], beams: Int[np.ndarray, "lanes beams"]
+    ) -> Int[np.ndarray, " rows"]:
+        return (lanes[:, None] * self.num_beams + beams).reshape(-1)
+
+    def _candidates(
+        self, logits: Float[Tensor, "rows vocab"]
+    ) -> tuple[Int[np.ndarray, "rows candidates"], Float[np.ndarray, "rows candidates"]]:
+        """The best next tokens of each sequence and their log probabilities, among those that are legal."""
+        if self._legal is not None:
+            is_last = self.lengths[: self.count] + 1 >= self._decoding.max_tokens
+            logits = self._legal.masked(logits, np.repeat(is_last, self.num_beams))
+        return _best_tokens(logits, self.num_candidates)
 
     @abc.abstractmethod
     def add(self, num_segments: int) -> None:
-        """Starts segments in the next free lanes."""
+        """The method's own part of `start`."""
 
     @abc.abstractmethod
     def last_tokens(self) -> Int[np.ndarray, "lanes beams"]:
@@ -66,7 +100,7 @@ class Search(abc.ABC):
 
     @abc.abstractmethod
     def keep(self, kept: Int[np.ndarray, " kept"]) -> None:
-        """Frees all lanes but those named, which are in this order from now on."""
+        """The method's own part of `free`."""
 
 
 class SingleSearch(Search):
@@ -78,8 +112,8 @@ class SingleSearch(Search):
 
     num_beams = 1
 
-    def __init__(self, decoding: Decoding, num_lanes: int) -> None:
-        super().__init__(decoding, num_lanes)
+    def __init__(self, decoding: Decoding, num_lanes: int, legal: LegalTokens | None = None) -> None:
+        super().__init__(decoding, num_lanes, legal)
         self.num_candidates = 1 if decoding.method == "greedy" else 2
         self._tokens = np.zeros((num_lanes, decoding.max_tokens), np.int32)
         self._log_probs = np.zeros(num_lanes)
@@ -94,15 +128,26 @@ class SingleSearch(Search):
         if guesses is None:
             return super().step(lanes)
         read = np.concatenate([self.last_tokens(), guesses], axis=1)
-        tokens, log_probs = _candidates(lanes.step(read), self.num_candidates)
-        shape = (*read.shape, 1, self.num_candidates)
-        tokens, log_probs = tokens.reshape(shape), log_probs.reshape(shape)
+        logits = lanes.step(read)
+        columns = logits.view(*read.shape, logits.shape[-1])
+        if self._legal is None:
+            tokens, log_probs = _best_tokens(logits, self.num_candidates)
+            shape = (*read.shape, 1, self.num_candidates)
+            tokens, log_probs = tokens.reshape(shape), log_probs.reshape(shape)
         taken = np.zeros(self.count, np.int64)
         done = np.zeros(self.count, bool)
         right = np.arange(self.count)  # the lanes where all tokens read so far are the chosen ones
         for column in range(read.shape[1]):
-            _, done[right] = self.advance(tokens[right, column], log_probs[right, column], right)
+            if self._legal is None:
+                chosen = (tokens[right, column], log_probs[right, column])
+            else:  # what is legal depends on the tokens before
+                legal_tokens, legal_log_probs = self._candidates(columns[:, column])
+                chosen = (legal_tokens[right, None], legal_log_probs[right, None])
+            _, done[right] = self.advance(*chosen, right)
             taken[right] += 1
+            if self._legal is not None:
+                is_right = np.isin(np.arange(self.count), right)
+                self._legal.advance(np.where(is_right, self.last_tokens()[:, 0], PAD_ID))
             if column < guesses.shape[1]:
                 right = right[~done[right] & (self.last_tokens()[right, 0] == guesses[right, column])]
         lanes.take_back(read.shape[1] - taken)
@@ -186,7 +231,7 @@ class SingleSearch(Search):
         return brevity_penalty(self._decoding.length_penalty, lengths)
 
 
-def _candidates(
+def _best_tokens(
     logits: Float[Tensor, "rows vocab"], count: int
 ) -> tuple[Int[np.ndarray, "rows candidates"], Float[np.ndarray, "rows candidates"]]:
     """The best tokens of each row and their log probabilities."""

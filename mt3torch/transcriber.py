@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -60,16 +60,18 @@ class Transcriber(BaseTranscriber):
         """
         return cls(load_model(model, device), decoding, batch_size, processes)
 
-    def generate_stream(self, log_mels: Iterable[np.ndarray]) -> Iterator[tuple[int, Generated]]:
+    def generate_stream(
+        self, log_mels: Iterable[np.ndarray], last_steps: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, Generated]]:
         if self._started is not None and self._started.is_open:
-            return self._started.generate_stream(log_mels)
+            return self._started.generate_stream(log_mels, last_steps)
         segments = iter(log_mels)
         if self.processes > 1 and self._stepper.device.type == "cpu":
             first = list(itertools.islice(segments, LEAST_SEGMENTS_FOR_PROCESSES))
             segments = itertools.chain(first, segments)
             if len(first) == LEAST_SEGMENTS_FOR_PROCESSES and (started := self._start_processes_if_possible()):
-                return started.generate_stream(segments)
-        return generate_stream(self._stepper, segments, self.decoding, self.batch_size)
+                return started.generate_stream(segments, last_steps)
+        return generate_stream(self._stepper, segments, self.decoding, self.batch_size, last_steps)
 
     def start_processes(self) -> Processes:
         """Starts the processes if they are not running, so that they get ready in the meantime."""

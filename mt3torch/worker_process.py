@@ -5,8 +5,9 @@
 FOLDER is the temporary folder of the other process, with the model directory `model` in it. If that process dies,
 the last process left removes it.
 
-In: frames of an 8-byte number and, unless it is `END_OF_STREAM`, one segment's float32 log-mel; any number of
-streams one after the other. Out: a line of JSON for each finished segment, and an empty object after each stream.
+In: frames of two 8-byte numbers, a segment's own and its last step (`grammar.last_steps`), and, unless the first is
+`END_OF_STREAM`, the segment's float32 log-mel; any number of streams one after the other. Out: a line of JSON for each
+finished segment, and an empty object after each stream.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from mt3torch.loading import load_model
 from mt3torch.processes import END_OF_STREAM
 from mt3torch.stepper import Stepper
 
+Frame = tuple[int, int, np.ndarray | None]  # number and last step of a segment, and its log-mel
+
 
 def main() -> None:
     try:
@@ -47,7 +50,7 @@ def _main(folder: str, decoding: str, lanes: str) -> None:
     stepper = Stepper(load_model(Path(folder, "model"), "cpu"))
     config = stepper.model.config
     shape = (config.network.input_frames, config.spectrogram.mel_bands)
-    frames: queue.SimpleQueue[tuple[int, np.ndarray | None]] = queue.SimpleQueue()
+    frames: queue.SimpleQueue[Frame] = queue.SimpleQueue()
     # Read immediately, so that the other process never waits for this one's decoding.
     reading = (sys.stdin.buffer, shape, frames, folder)
     threading.Thread(target=_read_until_alone, args=reading, daemon=True).start()
@@ -58,30 +61,31 @@ def serve(
     stepper: Stepper,
     decoding: Decoding,
     num_lanes: int,
-    frames: queue.SimpleQueue[tuple[int, np.ndarray | None]],
+    frames: queue.SimpleQueue[Frame],
     results: TextIO,
 ) -> None:
     """Decodes stream after stream until the input ends."""
     while True:
         numbers: list[int] = []
-        for index, generated in generate_stream(stepper, _one_stream(frames, numbers), decoding, num_lanes):
+        last_steps: list[int] = []  # of the segments read so far
+        log_mels = _one_stream(frames, numbers, last_steps)
+        for index, generated in generate_stream(stepper, log_mels, decoding, num_lanes, last_steps):
             line = {"number": numbers[index], "tokens": generated.tokens.tolist(), "score": generated.score}
             print(json.dumps(line), file=results, flush=True)
         print("{}", file=results, flush=True)
 
 
-def _one_stream(frames: queue.SimpleQueue[tuple[int, np.ndarray | None]], numbers: list[int]) -> Iterator[np.ndarray]:
+def _one_stream(frames: queue.SimpleQueue[Frame], numbers: list[int], last_steps: list[int]) -> Iterator[np.ndarray]:
     while True:
-        number, log_mel = frames.get()
+        number, last_step, log_mel = frames.get()
         if log_mel is None:
             return
         numbers.append(number)
+        last_steps.append(last_step)
         yield log_mel
 
 
-def _read_until_alone(
-    source: BinaryIO, shape: tuple[int, int], frames: queue.SimpleQueue[tuple[int, np.ndarray | None]], folder: str
-) -> None:
+def _read_until_alone(source: BinaryIO, shape: tuple[int, int], frames: queue.SimpleQueue[Frame], folder: str) -> None:
     """Ends the process with its input: the other one is gone then, perhaps in the middle of a segment."""
     try:
         _read(source, shape, frames)
@@ -91,17 +95,18 @@ def _read_until_alone(
     os._exit(0)  # nobody waits for what is being decoded
 
 
-def _read(source: BinaryIO, shape: tuple[int, int], frames: queue.SimpleQueue[tuple[int, np.ndarray | None]]) -> None:
+def _read(source: BinaryIO, shape: tuple[int, int], frames: queue.SimpleQueue[Frame]) -> None:
     size = shape[0] * shape[1] * 4
-    while len(header := source.read(8)) == 8:
-        number = int.from_bytes(header, "little", signed=True)
+    while len(header := source.read(16)) == 16:
+        number = int.from_bytes(header[:8], "little", signed=True)
+        last_step = int.from_bytes(header[8:], "little")
         if number == END_OF_STREAM:
-            frames.put((number, None))
+            frames.put((number, last_step, None))
             continue
         values = source.read(size)
         if len(values) < size:
             return
-        frames.put((number, np.frombuffer(values, "<f4").reshape(shape)))
+        frames.put((number, last_step, np.frombuffer(values, "<f4").reshape(shape)))
 
 
 def _fail() -> None:

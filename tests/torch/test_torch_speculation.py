@@ -136,12 +136,12 @@ def test_a_process_left_alone_ends_and_tidies_up(tmp_path, monkeypatch):
     (folder / "model").mkdir(parents=True)
     segment = np.arange(6, dtype="<f4")
     frames = queue.SimpleQueue()
-    sent = b"".join(number.to_bytes(8, "little") + segment.tobytes() for number in (4, 5))
+    sent = b"".join(np.array([number, 204], "<i8").tobytes() + segment.tobytes() for number in (4, 5))
     worker_process._read_until_alone(io.BytesIO(sent[:-3]), (2, 3), frames, str(folder))
     assert ends == [0]
     assert not folder.exists()
-    number, log_mel = frames.get_nowait()
-    assert number == 4
+    number, last_step, log_mel = frames.get_nowait()
+    assert (number, last_step) == (4, 204)
     np.testing.assert_array_equal(log_mel, segment.reshape(2, 3))
     assert frames.empty()
 
