@@ -66,9 +66,7 @@ def choose_instruments(
     chosen = set(range(_NUM_PROGRAMS)) | {DRUMS} if names is None else _members(names)
     left = chosen - _members(excluded or ())
     if not left:
-        raise UsageError(
-            "No instrument is left.", f"Name at least one that is not excluded; {LIST_COMMAND} lists them."
-        )
+        raise UsageError("No instrument is left.", f"Name one that is not excluded; {LIST_COMMAND} lists them all.")
     programs = tuple(sorted(member for member in left if isinstance(member, int)))
     return Instruments(None if len(programs) == _NUM_PROGRAMS else programs, DRUMS in left)
 

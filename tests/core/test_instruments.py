@@ -48,9 +48,8 @@ def test_every_name_of_general_midi_means_its_own_program():
 
 def test_every_class_means_its_eight_programs():
     for first in range(0, 128, 8):
-        assert choose_instruments(pretty_midi.program_to_instrument_class(first)).programs == tuple(
-            range(first, first + 8)
-        )
+        found = choose_instruments(pretty_midi.program_to_instrument_class(first)).programs
+        assert found == tuple(range(first, first + 8))
 
 
 def test_nothing_named_is_everything_and_drums_can_be_excluded_and_had_alone():
