@@ -44,6 +44,17 @@ _NAMES = (
 )
 INSTRUMENT_NAMES = tuple(name for line in _NAMES for name in line.split("|"))
 
+PROGRAMS_PER_CLASS = 8
+CLASS_NAMES = (
+    *("Piano", "Chromatic Percussion", "Organ", "Guitar", "Bass", "Strings", "Ensemble", "Brass"),
+    *("Reed", "Pipe", "Synth Lead", "Synth Pad", "Synth Effects", "Ethnic", "Percussive", "Sound Effects"),
+)
+
+
+def class_name(program: int) -> str:
+    """The name of the class of a program from 0 to 127."""
+    return CLASS_NAMES[program // PROGRAMS_PER_CLASS]
+
 
 def instrument_name(program: int, is_drum: bool = False) -> str:
     """The name of a program (0 to 127), or "Drums"; "Program 200" for a number that General MIDI does not have."""

@@ -5,7 +5,7 @@ import pytest
 
 from mt3core.config.model import ISMIR2021, MT3, VocabularyConfig
 from mt3core.errors import UsageError
-from mt3core.instruments import DRUMS, Instruments, choose_instruments, for_model
+from mt3core.notes.instrument_choice import DRUMS, Instruments, choose_instruments, for_model
 
 pytestmark = pytest.mark.unit
 CLASSES = VocabularyConfig(program_granularity="midi_class")

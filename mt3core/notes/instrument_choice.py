@@ -13,13 +13,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import pretty_midi
-
 from mt3core.config.model import VocabularyConfig
 from mt3core.errors import UsageError
+from mt3core.notes.instruments import CLASS_NAMES, PROGRAMS_PER_CLASS, class_name, instrument_name
 
 DRUMS = "drums"
-PROGRAMS_PER_CLASS = 8
 _NUM_PROGRAMS = 128
 # How people call them, beside General MIDI's names.
 _OTHER_NAMES = {
@@ -43,16 +41,6 @@ class Instruments:
     @property
     def is_everything(self) -> bool:
         return self.programs is None and self.drums
-
-
-def program_name(program: int) -> str:
-    """General MIDI's name of a program from 0 to 127."""
-    return pretty_midi.program_to_instrument_name(program)
-
-
-def class_name(program: int) -> str:
-    """General MIDI's name of a program's class: eight programs each, from "Piano" to "Sound Effects"."""
-    return pretty_midi.program_to_instrument_class(program)
 
 
 def choose_instruments(
@@ -117,12 +105,12 @@ def _meant(text: str) -> set[int | str]:
     programs = range(_NUM_PROGRAMS)
     if found := [program for program in programs if _words(class_name(program)) == wanted]:
         return set(found)
-    if found := [program for program in programs if _words(program_name(program)) == wanted]:
+    if found := [program for program in programs if _words(instrument_name(program)) == wanted]:
         return set(found)
-    found = [program for program in programs if set(wanted) <= set(_words(program_name(program)))]
+    found = [program for program in programs if set(wanted) <= set(_words(instrument_name(program)))]
     if found and len({class_name(program) for program in found}) == 1:
         return set(found)
-    found = found or [program for program in programs if _abbreviates(wanted, _words(program_name(program)))]
+    found = found or [program for program in programs if _abbreviates(wanted, _words(instrument_name(program)))]
     classes = {class_name(one): one for one in programs if _abbreviates(wanted, _words(class_name(one)))}
     if len(found) == 1:
         return set(found)
@@ -133,7 +121,7 @@ def _meant(text: str) -> set[int | str]:
         similar = difflib.get_close_matches(text.lower(), _all_names(), n=1)
         hint = f"Did you mean {similar[0]}? " if similar else ""
         raise UsageError(f"There is no instrument {text!r}.", f"{hint}{LIST_COMMAND} lists them all.")
-    listed = ", ".join(program_name(program) for program in found[:6]) + (", ..." if len(found) > 6 else "")
+    listed = ", ".join(instrument_name(program) for program in found[:6]) + (", ..." if len(found) > 6 else "")
     raise UsageError(
         f"{text!r} means {len(found)} instruments: {listed}.", f"Write more of the name. {LIST_COMMAND} lists them all."
     )
@@ -152,5 +140,5 @@ def _words(name: str) -> list[str]:
 @functools.cache
 def _all_names() -> list[str]:
     programs = range(_NUM_PROGRAMS)
-    names = {*map(program_name, programs), *map(class_name, programs), *_OTHER_NAMES, DRUMS}
+    names = {*map(instrument_name, programs), *CLASS_NAMES, *_OTHER_NAMES, DRUMS}
     return sorted(name.lower() for name in names)
