@@ -44,13 +44,30 @@ def is_installed(backend: str) -> bool:
     return all(map(extras.is_installed, PACKAGES[backend]))
 
 
-def choose_decoding(method: str | None, num_beams: int | None) -> Decoding:
-    """The requested decoding: more than one beam means beam search, which has four beams by default."""
+def choose_decoding(
+    method: str | None,
+    num_beams: int | None,
+    grammar: bool | None = None,
+    instruments: str | None = None,
+    excluded: str | None = None,
+) -> Decoding:
+    """The requested decoding: more than one beam means beam search, which has four beams by default.
+
+    A choice of instruments brings the grammar, which is otherwise off. Raises `UsageError`.
+    """
     from mt3core.decoding import Decoding
 
     chosen: Any = method or ("beam" if (num_beams or 1) > 1 else "t5x")
     beams = num_beams or (DEFAULT_NUM_BEAMS if chosen == "beam" else 1)
-    return Decoding(method=chosen, num_beams=beams)
+    decoding = Decoding(method=chosen, num_beams=beams, grammar=bool(grammar))
+    if instruments is None and excluded is None:
+        return decoding
+    from mt3core.notes.instrument_choice import with_instruments
+
+    decoding = with_instruments(decoding, instruments, excluded)
+    if grammar is False and decoding.grammar:
+        raise UsageError("Instruments are chosen by the grammar.", "Leave out --no-grammar.")
+    return decoding
 
 
 def default_processes() -> int:

@@ -81,6 +81,15 @@ class TranscribeOptions:
         ),
     ] = None
     num_beams: Annotated[int | None, typer.Option(min=1, help="Width of the beam search. [default: 4]")] = None
+    instruments: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Only these, such as piano,bass,drums; mt3 instruments lists them."),
+    ] = None
+    exclude: Annotated[str | None, typer.Option(metavar="LIST", help="All instruments but these.")] = None
+    grammar: Annotated[
+        bool | None,
+        typer.Option("--grammar/--no-grammar", help="Write only events that make sense. [default: with instruments]"),
+    ] = None
     track: Annotated[
         int | None, typer.Option(min=1, help="Which of several audio tracks. [default: the marked one, or the first]")
     ] = None
@@ -101,6 +110,17 @@ def transcribe(options: TranscribeOptions, reporter: Reporter) -> int:
     from mt3app.commands.transcribe import transcribe_files
 
     return transcribe_files(options, reporter)
+
+
+@app.command(cls=HelpfulCommand)
+def instruments(json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the instruments that --instruments can name.
+
+    Example: mt3 instruments --json
+    """
+    from mt3app.commands.instruments import list_instruments
+
+    list_instruments(json_output)
 
 
 @app.command(cls=HelpfulCommand)

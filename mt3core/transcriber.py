@@ -23,6 +23,7 @@ from mt3core.decoding import Decoding, Generated
 from mt3core.errors import AudioError
 from mt3core.grammar import last_steps
 from mt3core.notes.decoding import NoteDecoder
+from mt3core.notes.instrument_choice import Instruments, for_model
 from mt3core.notes.instruments import PITCHED_CHANNELS
 from mt3core.notes.table import Note, to_notes
 from mt3core.recording_level import clipping_remark, measure_level, remark_on
@@ -37,12 +38,16 @@ Progress = Callable[[int, int], None]
 class BaseTranscriber(abc.ABC):
     """Turns audio into a `Transcription` with a network that a subclass holds.
 
-    Without a `decoding` it is the original's, with as many tokens per segment as the network was trained on.
+    Without a `decoding` it is the original's, with as many tokens per segment as the network was trained on. Raises
+    `UsageError` if a decoding chooses instruments and the model does not tell them apart.
     """
 
     def __init__(self, config: ModelConfig, decoding: Decoding | None) -> None:
         self.config = config
-        self.decoding = decoding or Decoding(max_tokens=config.network.max_target_tokens)
+        given = decoding or default_decoding(config)
+        # Instruments are chosen by program; a model may know their classes only.
+        fitting, self._choice_remark = for_model(Instruments(given.programs, given.drums), config.vocabulary)
+        self.decoding = replace(given, programs=fitting.programs, drums=fitting.drums)
 
     @abc.abstractmethod
     def generate_stream(
@@ -110,7 +115,7 @@ class BaseTranscriber(abc.ABC):
     ) -> Transcription:
         loaded = read_audio(audio, self.config.spectrogram.sample_rate_hz, track=track, damaged=damaged)
         result = self.transcribe_samples(loaded.samples, _name_of(audio), progress)
-        remarks = (*loaded.remarks, clipping_remark(loaded.full_scale_share), result.remark)
+        remarks = (*loaded.remarks, self._choice_remark, clipping_remark(loaded.full_scale_share), result.remark)
         return replace(result, remark="\n".join(filter(None, remarks)))
 
     def transcribe_samples(
@@ -148,6 +153,11 @@ class BaseTranscriber(abc.ABC):
         end = pieces[index + 1].start_seconds if index + 1 < len(pieces) else None
         invalid, dropped = decoder.add_segment(start, generated.tokens, end)
         return SegmentTokens(start, generated.tokens.tolist(), invalid, dropped)
+
+
+def default_decoding(config: ModelConfig) -> Decoding:
+    """The original's, with as many tokens per segment as the network was trained on."""
+    return Decoding(max_tokens=config.network.max_target_tokens)
 
 
 def _name_of(audio: AudioSource) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 from flax import nnx
 
 from mt3core.decoding import Decoding, Generated
-from mt3core.transcriber import BaseTranscriber
+from mt3core.notes.instrument_choice import with_instruments
+from mt3core.transcriber import BaseTranscriber, default_decoding
 from mt3jax.compilation import compile_seconds
 from mt3jax.decoding import generate_stream
 from mt3jax.loading import Device, load_model
@@ -37,13 +38,17 @@ class Transcriber(BaseTranscriber):
         device: Device = "auto",
         decoding: Decoding | None = None,
         batch_size: int | None = None,
+        instruments: str | Iterable[str | int] | None = None,
     ) -> Transcriber:
         """Loads a model by its name, such as `small`, its path or its address; without one, the default of `mt3`.
 
-        `device` is `auto` (as is None), `cpu`, `cuda`, `cuda:1` or `tpu`, or a `jax.Device`. Raises `ModelError`,
-        `UsageError`.
+        `device` is `auto` (as is None), `cpu`, `cuda`, `cuda:1` or `tpu`, or a `jax.Device`. With `instruments`,
+        such as "piano,bass,drums", only these are written (`choose_instruments`). Raises `ModelError`, `UsageError`.
         """
-        return cls(load_model(model, device), decoding, batch_size)
+        loaded = load_model(model, device)
+        if instruments is not None:
+            decoding = with_instruments(decoding or default_decoding(loaded.config), instruments)
+        return cls(loaded, decoding, batch_size)
 
     @property
     def compile_seconds(self) -> float:

@@ -11,7 +11,8 @@ import numpy as np
 
 from mt3core.decoding import Decoding, Generated
 from mt3core.errors import MT3Error
-from mt3core.transcriber import BaseTranscriber
+from mt3core.notes.instrument_choice import with_instruments
+from mt3core.transcriber import BaseTranscriber, default_decoding
 from mt3torch.decoding import default_batch_size, generate_stream
 from mt3torch.loading import Device, load_model
 from mt3torch.model import Transformer
@@ -52,13 +53,18 @@ class Transcriber(BaseTranscriber):
         decoding: Decoding | None = None,
         batch_size: int | None = None,
         processes: int = 1,
+        instruments: str | Iterable[str | int] | None = None,
     ) -> Transcriber:
         """Loads a model by its name, such as `small`, its path or its address; without one, the default of `mt3`.
 
-        `device` is `auto` (as is None), `cpu`, `cuda`, `cuda:1` or `mps`, or a `torch.device`. Raises `ModelError` if
-        there is no such model, `UsageError` for an unknown device.
+        `device` is `auto` (as is None), `cpu`, `cuda`, `cuda:1` or `mps`, or a `torch.device`. With `instruments`, such
+        as "piano,bass,drums", only these are written (`choose_instruments`). Raises `ModelError` if there is no such
+        model, `UsageError` for an unknown device or instrument.
         """
-        return cls(load_model(model, device), decoding, batch_size, processes)
+        loaded = load_model(model, device)
+        if instruments is not None:
+            decoding = with_instruments(decoding or default_decoding(loaded.config), instruments)
+        return cls(loaded, decoding, batch_size, processes)
 
     def generate_stream(
         self, log_mels: Iterable[np.ndarray], last_steps: Sequence[int] | None = None

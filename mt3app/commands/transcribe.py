@@ -27,7 +27,9 @@ def transcribe_files(options: TranscribeOptions, reporter: Reporter) -> int:
     """Transcribes all files that are not finished yet; returns the exit code, 1 if a file failed."""
     formats = parse_formats(options.formats) if options.formats is not None else None
     backend = choose_backend(options.backend)
-    decoding = choose_decoding(options.decoding, options.num_beams)
+    decoding = choose_decoding(
+        options.decoding, options.num_beams, options.grammar, options.instruments, options.exclude
+    )
     planned = plan(options.inputs, options.output, formats, options.overwrite)
     jobs = list(planned.jobs)
     check_writable(output.path for job in jobs for output in job.outputs)

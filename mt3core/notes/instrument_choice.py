@@ -11,9 +11,10 @@ import difflib
 import functools
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mt3core.config.model import VocabularyConfig
+from mt3core.decoding import Decoding
 from mt3core.errors import UsageError
 from mt3core.notes.instruments import CLASS_NAMES, PROGRAMS_PER_CLASS, class_name, instrument_name
 
@@ -57,6 +58,15 @@ def choose_instruments(
         raise UsageError("No instrument is left.", f"Name one that is not excluded; {LIST_COMMAND} lists them all.")
     programs = tuple(sorted(member for member in left if isinstance(member, int)))
     return Instruments(None if len(programs) == _NUM_PROGRAMS else programs, DRUMS in left)
+
+
+def with_instruments(
+    decoding: Decoding, names: str | Iterable[str | int] | None, excluded: str | Iterable[str | int] | None = None
+) -> Decoding:
+    """A decoding that writes only these (see `choose_instruments`), under the grammar if any instrument is left out."""
+    chosen = choose_instruments(names, excluded)
+    grammar = decoding.grammar or not chosen.is_everything
+    return replace(decoding, grammar=grammar, programs=chosen.programs, drums=chosen.drums)
 
 
 def for_model(instruments: Instruments, vocabulary: VocabularyConfig) -> tuple[Instruments, str]:
