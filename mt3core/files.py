@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,11 +19,19 @@ import platformdirs
 
 from mt3core.errors import OutputError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 CACHE_VARIABLE = "MT3_CACHE"
 _KILO = 1000
 OTHER_PATH = "Choose another path with -o."
 # With less than this a file cannot be promised: a block for it, and one for the folder with its temporary name.
 LEAST_FREE_BYTES = 8192
+_SAYS_FULL = os.strerror(errno.ENOSPC)
+_PARTS = ("new", "old")  # what `atomic_directory` has in its temporary folder
+_SECONDS_UNTIL_ABANDONED = 60.0
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
 # What else a disk may answer to a write: read-only, failing, a name or path that is too long.
 _UNWRITABLE = (*_FULL, errno.EROFS, errno.EIO, errno.ENAMETOOLONG)
@@ -125,14 +135,11 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = expanded(path)
     _refuse_occupied(target)
-    folder = _beside(target)
-    try:
+    with _folder_beside(target) as folder:
         temporary = folder / target.name
         with _writing_within(folder, target):
             yield temporary
         _place(temporary, target)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -146,13 +153,12 @@ def atomic_directory(path: str | os.PathLike[str], overwrite: bool = False) -> I
         is_taken = target.exists() and (not target.is_dir() or any(target.iterdir()))
     if is_taken and not overwrite:
         raise OutputError(f"{target} already exists.", "Choose another path, or use --overwrite.")
-    folder = _beside(target)
-    try:
-        temporary = folder / "new"
+    with _folder_beside(target) as folder:
+        temporary = folder / _PARTS[0]
         with _writing_within(folder, target):
             temporary.mkdir()
             yield temporary
-        old = folder / "old"
+        old = folder / _PARTS[1]
         if target.exists():
             _place(target, old)
         try:
@@ -161,8 +167,6 @@ def atomic_directory(path: str | os.PathLike[str], overwrite: bool = False) -> I
             if old.exists():
                 old.rename(target)
             raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _refuse_occupied(target: Path) -> None:
@@ -175,11 +179,53 @@ def _refuse_occupied(target: Path) -> None:
         raise OutputError(f"{target} is a device or pipe, not a file.", "Use -o - for standard output.")
 
 
-def _beside(target: Path) -> Path:
-    """A fresh hidden folder in the target's folder, so that the rename stays on one file system."""
+@contextlib.contextmanager
+def _folder_beside(target: Path) -> Iterator[Path]:
+    """A fresh hidden folder in the target's folder, so that the rename stays on one file system; removed at the end.
+
+    If all goes well, those that killed processes left for the same target are removed, too.
+    """
     with _writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=_temporary_prefix(target), dir=target.parent))
+        folder = Path(tempfile.mkdtemp(prefix=_temporary_prefix(target), dir=target.parent))
+    lock = _lock(folder)
+    try:
+        yield folder
+        _remove_abandoned(target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Removes temporary folders of the target that are older than a minute and that no process has locked."""
+    name = re.compile(re.escape(_temporary_prefix(target)) + "[a-z0-9_]{8}")  # as `tempfile` makes them
+    with contextlib.suppress(OSError):
+        for folder in [target.parent / found for found in os.listdir(target.parent) if name.fullmatch(found)]:
+            is_ours = set(os.listdir(folder)) <= {target.name, *_PARTS}
+            if not is_ours or time.time() - folder.stat().st_mtime < _SECONDS_UNTIL_ABANDONED:
+                continue
+            lock = _lock(folder)
+            if lock is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """The open folder, locked until it is closed; None if another process has it, or where folders cannot be locked
+    (Windows, NFS)."""
+    if fcntl is None:
+        return None
+    descriptor = None
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        if descriptor is not None:
+            os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _temporary_prefix(target: Path) -> str:
@@ -214,6 +260,11 @@ def _writing_within(folder: Path, target: Path) -> Iterator[None]:
         is_below = isinstance(error.filename, str) and folder in Path(error.filename).parents
         if error.errno in _UNWRITABLE or is_below:
             raise _unwritable(target, error, OTHER_PATH) from error
+        raise
+    except (RuntimeError, ValueError) as error:
+        # What native code says of a full disk: TensorStore and Orbax in words, PyTorch not at all.
+        if _SAYS_FULL in str(error) or shutil.disk_usage(folder).free < LEAST_FREE_BYTES:
+            raise _unwritable(target, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), OTHER_PATH) from error
         raise
 
 

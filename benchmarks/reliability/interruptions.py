@@ -156,8 +156,11 @@ class Kills(Interrupted):
         if not ended.was_killed:
             check_sentence(line, ended)
         self.check_outputs(command, out, earlier)
-        if left := leftovers(out):
+        left = leftovers(out)
+        if left:
             notes.append(f"{command.name}: temporary names after the kill")
+            for name in left:  # as if some time had passed: the next run leaves what may still be in use
+                os.utime(out / name, (0, 0))
         remaining = self.run_again(command, out, overwrite)
         if left and remaining:
             notes.append(f"{command.name}: temporary names after the next run, such as {_pattern(remaining[0])}")

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -329,3 +330,81 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     assert expanded("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
     (tmp_path / "~").mkdir()  # a folder that really has this name
     assert expanded("~/x") == Path("~/x")
+
+
+def left_by_a_killed_process(folder: Path, name: str, *contents: str, seconds_ago: float = 120.0) -> Path:
+    """A temporary folder of a target as a killed process leaves it."""
+    left = folder / f".{name}.ab_4efgh"
+    left.mkdir()
+    for content in contents:
+        (left / content).write_text("part")
+    os.utime(left, (time.time() - seconds_ago,) * 2)
+    return left
+
+
+needs_locks = pytest.mark.skipif(os.name == "nt", reason="folders cannot be locked there")
+
+
+@needs_locks
+def test_what_a_killed_process_left_is_removed_when_its_target_is_written(tmp_path):
+    lefts = [left_by_a_killed_process(tmp_path, "song.mid", "song.mid"), left_by_a_killed_process(tmp_path, "model")]
+    (lefts[1] / "old").mkdir()
+    os.utime(lefts[1], (0, 0))
+    with atomic_output(tmp_path / "song.mid") as temporary:
+        temporary.write_text("whole")
+        assert lefts[0].exists(), "only when all has gone well"
+    assert not lefts[0].exists()
+    assert lefts[1].exists(), "it belongs to another target"
+    with atomic_directory(tmp_path / "model"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "song.mid"]
+
+
+@needs_locks
+def test_temporary_folders_that_are_young_or_in_use_or_not_ours_stay(tmp_path):
+    young = left_by_a_killed_process(tmp_path, "out", "out", seconds_ago=1)
+    for name in (".out.settings", ".out.nine_long", ".out.OTHERone"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").write_text("a person's")
+        os.utime(tmp_path / name, (0, 0))
+    with atomic_output(tmp_path / "out") as first:
+        os.utime(first.parent, (0, 0))
+        with atomic_output(tmp_path / "out") as second:
+            second.write_text("second")
+        first.write_text("first")
+    assert (tmp_path / "out").read_text() == "first"
+    assert young.exists()
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+@needs_locks
+def test_a_failure_removes_nothing_of_others(tmp_path):
+    left = left_by_a_killed_process(tmp_path, "out", "out")
+    with pytest.raises(KeyError), atomic_output(tmp_path / "out"):
+        raise KeyError("x")
+    assert left.exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "free"),
+    [
+        (
+            ValueError('RESOURCE_EXHAUSTED: Failed to write 1954 bytes: No space left on device [os_error_code="28"]'),
+            1e9,
+        ),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 14912 vs 14832"), 0),
+    ],
+)
+def test_a_full_disk_is_known_by_what_native_code_says_or_by_the_disk(tmp_path, monkeypatch, error, free):
+    """TensorStore and PyTorch raise neither OSError nor MemoryError."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1 << 40, 0, int(free)))
+    for writer in (atomic_output, atomic_directory):
+        said = r"Cannot write .*out: No space left on device\. Free some space, or "
+        with pytest.raises(OutputError, match=said), writer(tmp_path / "out"):
+            raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_errors_of_native_code_stay_what_they_are(tmp_path):
+    with pytest.raises(RuntimeError, match="unexpected pos"), atomic_output(tmp_path / "out"):
+        raise RuntimeError("unexpected pos")
