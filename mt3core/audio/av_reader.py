@@ -293,7 +293,8 @@ class _Decoding:
                         errors = 0
                     yield packet
                 return
-            except (av.FFmpegError, ValueError) as error:
+            # IndexError: PyAV does not know a stream that turned up later, as in damaged MPEG-TS.
+            except (av.FFmpegError, ValueError, IndexError) as error:
                 errors += 1
                 if errors == 1:
                     self.lost.missing_end = f"reading fails after {seconds_text(self.now)} ({_reason(error)})"
@@ -466,4 +467,6 @@ def _raw_values(frame: Any) -> np.ndarray:
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, IndexError):
+        return "its streams change"
     return str(getattr(error, "strerror", None) or error or type(error).__name__)

@@ -1,5 +1,6 @@
 """Truncated and damaged files: refused with the amount and the place, or read with silence there when that is asked."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -232,6 +233,35 @@ def test_a_container_that_reading_cannot_get_through(tmp_path):
     path.write_bytes(data[:place] + b"\x7f\xff\xff\xff" * 60 + data[place + 240 :])
     with pytest.raises(AudioError):
         load_audio(path)
+
+
+def test_a_stream_that_turns_up_while_reading(tmp_path, monkeypatch):
+    """PyAV then fails with an IndexError (damaged MPEG-TS); what was read before must not pass for the whole."""
+    from mt3core.audio import av_reader
+
+    class Container:
+        def __init__(self, real):
+            self._real = real
+
+        def demux(self, stream):
+            for number, packet in enumerate(self._real.demux(stream)):
+                if number == 20:
+                    raise IndexError("list index out of range")
+                yield packet
+
+        def __getattr__(self, name):
+            return getattr(self._real, name)
+
+    path = tmp_path / "a.ts"
+    encode(path, tone(2.0, 44_100), 44_100, "aac", "mpegts")
+    run = av_reader._Decoding.run
+
+    def with_container(self):
+        self.audio = dataclasses.replace(self.audio, container=Container(self.audio.container))
+        return run(self)
+
+    monkeypatch.setattr(av_reader._Decoding, "run", with_container)
+    assert_refused(path, "its streams change")
 
 
 def test_damaged_takes_two_words():
