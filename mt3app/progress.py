@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 import traceback
@@ -120,7 +121,7 @@ def writing_stdout() -> Iterator[None]:
 
 def is_expected(error: BaseException) -> bool:
     """Whether the error's sentence says all that a user needs."""
-    return isinstance(error, MT3Error | MemoryError)
+    return isinstance(error, MT3Error | MemoryError | PermissionError)
 
 
 def describe(error: BaseException) -> str:
@@ -129,5 +130,8 @@ def describe(error: BaseException) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return "There is not enough memory. Use a smaller --batch-size or shorter recordings."
+    if isinstance(error, PermissionError):  # of a folder, any look at what is in it raises this
+        where = f"{os.fsdecode(error.filename)} cannot be opened" if error.filename is not None else "A file is closed"
+        return f"{where}: permission denied. Check the permissions of the file and of its folders."
     text = " ".join(str(error).split()).rstrip(".")
     return f"Unexpected {type(error).__name__}{': ' if text else ''}{text}."

@@ -1,6 +1,9 @@
 """`mt3 convert`, `mt3 parity` and `mt3 doctor` as a person meets them."""
 
+import errno
 import json
+import os
+from pathlib import Path
 
 import av
 import numpy as np
@@ -10,6 +13,8 @@ from small_models import save_model, write_wav
 from mt3app.backend import PACKAGES, is_installed
 from mt3app.cli import run
 from mt3app.commands import doctor
+from mt3app.progress import describe
+from mt3convert import sources
 from mt3convert.t5x import write_t5x
 from mt3core.model.directory import load_model_directory
 
@@ -116,3 +121,20 @@ def test_doctor_survives_and_names_what_is_broken(folder, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "Problem: Audio files cannot be read: Unexpected OSError: libsndfile.so: cannot open." in out
     assert "default model:  No model was found, and none ships" in out
+
+
+def test_a_closed_folder_is_a_sentence_whoever_looks_into_it(tmp_path, monkeypatch, capsys):
+    """Path.is_file raises PermissionError below a folder that may not be entered, in whatever part of a command."""
+    (tmp_path / "model").mkdir()
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(Path(path) / "config.json"))
+
+    monkeypatch.setattr(sources, "is_model_directory", refuse)
+    assert run(["convert", str(tmp_path / "model"), str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert said == (
+        f"mt3: {tmp_path}/model/config.json cannot be opened: permission denied. "
+        "Check the permissions of the file and of its folders.\n"
+    )
+    assert describe(PermissionError(errno.EPERM, "no")).startswith("A file is closed: permission denied. ")
