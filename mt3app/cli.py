@@ -96,6 +96,32 @@ class TranscribeOptions:
     damaged: Annotated[
         str, typer.Option(help="refuse damaged recordings, or keep what can be read, with silence for the rest.")
     ] = "refuse"
+    start: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Transcribe from here on: seconds, or 1:23.5. [default: 0]")
+    ] = None
+    end: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Transcribe up to here. [default: the recording's end]")
+    ] = None
+    pitch_range: Annotated[
+        str | None,
+        typer.Option(metavar="RANGE", help="Leave out pitched notes outside it: C2-C7 (C4 is 60), or 36-96."),
+    ] = None
+    merge: Annotated[
+        str | None,
+        typer.Option(metavar="class", help="Make one instrument of those of a General MIDI class, the most frequent."),
+    ] = None
+    merge_gap: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            metavar="SECONDS",
+            help="Join notes of one pitch and instrument with a shorter gap.",
+            show_default=False,
+        ),
+    ] = 0.0
+    min_note: Annotated[
+        float, typer.Option(min=0.0, metavar="SECONDS", help="Leave out shorter pitched notes.", show_default=False)
+    ] = 0.0
     overwrite: Overwrite = False
 
 
@@ -105,7 +131,7 @@ def transcribe(options: TranscribeOptions, reporter: Reporter) -> int:
 
     Recordings whose output exists are skipped. Exit code 1 if one could not be transcribed; the others are done.
 
-    Example: mt3 transcribe album/ -o notes/ --format mid,json
+    Example: mt3 transcribe album/ -o notes/ --format mid,json --start 0:30 --end 1:00
     """
     from mt3app.commands.transcribe import transcribe_files
 

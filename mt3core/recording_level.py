@@ -52,24 +52,25 @@ def measure_level(samples: Float[np.ndarray, " samples"], sample_rate_hz: int) -
     return RecordingLevel(_dbfs(peak), _dbfs(math.sqrt(average)), float(lengths[sounding].sum() / sample_rate_hz))
 
 
-def remark_on(level: RecordingLevel, notes: Sequence[Note]) -> str:
-    """A sentence for the user if the recording is silent or very quiet, or gave (almost) no notes; else empty."""
+def remark_on(level: RecordingLevel, notes: Sequence[Note], name: str = "recording") -> str:
+    """A sentence for the user if the recording is silent or very quiet, or gave (almost) no notes; else empty.
+
+    `name` is what it is called there.
+    """
     if level.is_silent:
         invented = f"; the {_counted(notes)} found in it may be an invention" if notes else ""
-        return f"The recording is silent: {_peak(level)}{invented}."
+        return f"The {name} is silent: {_peak(level)}{invented}."
     if notes and not _is_next_to_nothing(level, notes):
         is_quiet = level.peak_dbfs < QUIET_DBFS
-        return (
-            f"The recording is very quiet: {_peak(level)}. Notes may be missing; raise its level." if is_quiet else ""
-        )
+        return f"The {name} is very quiet: {_peak(level)}. Notes may be missing; raise its level." if is_quiet else ""
     found = f"Only {_counted(notes)} found" if notes else "No notes were found"
     if not level.sounding_seconds:
         return (
-            f"{found}; the recording is very quiet: {round(level.average_dbfs)} dBFS on average, {_peak(level)}. "
+            f"{found}; the {name} is very quiet: {round(level.average_dbfs)} dBFS on average, {_peak(level)}. "
             "Raise its level."
         )
     return (
-        f"{found}, although the recording is loud enough: {round(level.average_dbfs)} dBFS on average over "
+        f"{found}, although the {name} is loud enough: {round(level.average_dbfs)} dBFS on average over "
         f"{level.sounding_seconds:.1f} s, {_peak(level)}. Listen whether there is music in it, or try another model."
     )
 

@@ -8,6 +8,8 @@ all earlier segments are decoded: besides the audio and the notes, nothing grows
 from __future__ import annotations
 
 import abc
+import bisect
+import math
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
@@ -22,6 +24,7 @@ from mt3core.config.model import ModelConfig
 from mt3core.decoding import Decoding, Generated
 from mt3core.errors import AudioError
 from mt3core.grammar import last_steps
+from mt3core.notes.choosing import Excerpt, NoteChoice
 from mt3core.notes.decoding import NoteDecoder
 from mt3core.notes.instrument_choice import Instruments, for_model
 from mt3core.notes.instruments import PITCHED_CHANNELS
@@ -74,6 +77,9 @@ class BaseTranscriber(abc.ABC):
         *,
         track: int | None = None,
         damaged: Damaged = "refuse",
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+        choice: NoteChoice | None = None,
     ) -> list[Transcription]: ...
 
     @overload
@@ -84,6 +90,9 @@ class BaseTranscriber(abc.ABC):
         *,
         track: int | None = None,
         damaged: Damaged = "refuse",
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+        choice: NoteChoice | None = None,
     ) -> Transcription: ...
 
     def transcribe(
@@ -93,41 +102,68 @@ class BaseTranscriber(abc.ABC):
         *,
         track: int | None = None,
         damaged: Damaged = "refuse",
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+        choice: NoteChoice | None = None,
     ) -> Transcription | list[Transcription]:
         """Transcribes a file, its bytes, an open binary file, `(samples, sample_rate_hz)`, or a list of these.
 
         All forms of audio, `track` and `damaged` are those of `read_audio`, whose remarks precede those on the result.
+        With `start_seconds` or `end_seconds` only that part is transcribed: notes that start in it, at the times that
+        they have in the whole recording; those that sound at its end are ended there. `choice` says which notes are
+        wanted (`NoteChoice`).
+
         A list gives a list, one result for each, in order. Raises `AudioError` for audio that cannot be used; for a
-        list it says the number of the recording.
+        list it says the number of the recording. Raises `UsageError` for times that are not in order.
         """
+        excerpt = None
+        if start_seconds is not None or end_seconds is not None:
+            excerpt = Excerpt(0.0 if start_seconds is None else start_seconds, end_seconds)
         if not isinstance(audio, list):
-            return self._transcribe_one(audio, progress, track, damaged)
+            return self._transcribe_one(audio, progress, track, damaged, excerpt, choice)
         results = []
         for number, one in enumerate(audio, 1):
             try:
-                results.append(self._transcribe_one(one, progress, track, damaged))
+                results.append(self._transcribe_one(one, progress, track, damaged, excerpt, choice))
             except AudioError as error:
                 raise AudioError(f"Recording {number} of {len(audio)}: {error.problem}", error.next_step) from error
         return results
 
     def _transcribe_one(
-        self, audio: AudioSource, progress: Progress | None, track: int | None, damaged: Damaged
+        self,
+        audio: AudioSource,
+        progress: Progress | None,
+        track: int | None,
+        damaged: Damaged,
+        excerpt: Excerpt | None,
+        choice: NoteChoice | None,
     ) -> Transcription:
         loaded = read_audio(audio, self.config.spectrogram.sample_rate_hz, track=track, damaged=damaged)
-        result = self.transcribe_samples(loaded.samples, _name_of(audio), progress)
+        result = self.transcribe_samples(loaded.samples, _name_of(audio), progress, excerpt, choice)
         remarks = (*loaded.remarks, self._choice_remark, clipping_remark(loaded.full_scale_share), result.remark)
         return replace(result, remark="\n".join(filter(None, remarks)))
 
     def transcribe_samples(
-        self, samples: np.ndarray, name: str = "", progress: Progress | None = None
+        self,
+        samples: np.ndarray,
+        name: str = "",
+        progress: Progress | None = None,
+        excerpt: Excerpt | None = None,
+        choice: NoteChoice | None = None,
     ) -> Transcription:
         """The same for mono float32 samples at the model's own rate; `name` goes into the result."""
-        pieces = segments(len(samples), self.config)
+        rate_hz = self.config.spectrogram.sample_rate_hz
+        duration_seconds = len(samples) / rate_hz
+        wanted = excerpt or Excerpt()
+        part = wanted.part_of(duration_seconds, name)
+        everything = segments(len(samples), self.config)
+        needed = _overlapping(everything, wanted)
+        pieces = everything[needed]
         log_mels = (log_mel_segments(samples, [piece], self.config)[0] for piece in pieces)
         ready: dict[int, Generated] = {}
         decoder = NoteDecoder(self.config.vocabulary, is_grammatical=self.decoding.grammar)
         written: list[SegmentTokens] = []
-        stream = self.generate_stream(log_mels, last_steps(pieces, self.config))
+        stream = self.generate_stream(log_mels, last_steps(everything, self.config)[needed])
         # Closed immediately if something fails, not when the error, and this frame with it, is forgotten.
         with closing(stream) if isinstance(stream, Generator) else nullcontext():
             for index, generated in stream:
@@ -136,14 +172,26 @@ class BaseTranscriber(abc.ABC):
                     written.append(self._decode_notes(decoder, pieces, len(written), ready.pop(len(written))))
                 if progress is not None:
                     progress(len(written) + len(ready), len(pieces))
-        notes, rate_hz = to_notes(decoder.finish()), self.config.spectrogram.sample_rate_hz
+        # Notes that sound where decoding was broken off sound to the end of the excerpt.
+        end_seconds = (wanted.end_seconds or 0.0) if needed.stop < len(everything) else 0.0
+        found = wanted.cut(to_notes(decoder.finish(end_seconds)))
+        notes = found if choice is None else choice.apply(found)
+        heard = samples if part is None else samples[_span(part, rate_hz)]
+        remarks = (
+            wanted.remark_on(duration_seconds),
+            remark_on(measure_level(heard, rate_hz), found, "recording" if part is None else "excerpt"),
+            "" if choice is None else choice.remark_on(found, notes),
+            _remark_on_midi(notes),
+        )
         return Transcription(
             notes=notes,
             segments=written,
-            duration_seconds=len(samples) / rate_hz,
+            duration_seconds=duration_seconds,
             model=self.config.name,
             audio=name,
-            remark="\n".join(filter(None, (remark_on(measure_level(samples, rate_hz), notes), _remark_on_midi(notes)))),
+            remark="\n".join(filter(None, remarks)),
+            excerpt=part,
+            choice=None if choice is None or choice.is_everything else choice,
         )
 
     def _decode_notes(
@@ -158,6 +206,21 @@ class BaseTranscriber(abc.ABC):
 def default_decoding(config: ModelConfig) -> Decoding:
     """The original's, with as many tokens per segment as the network was trained on."""
     return Decoding(max_tokens=config.network.max_target_tokens)
+
+
+def _overlapping(pieces: list[AudioSegment], excerpt: Excerpt) -> slice:
+    """The segments that an excerpt needs, at least one."""
+    starts = [piece.start_seconds for piece in pieces]
+    first = max(bisect.bisect_right(starts, excerpt.start_seconds) - 1, 0)
+    end = math.inf if excerpt.end_seconds is None else excerpt.end_seconds
+    last = max(bisect.bisect_left(starts, end), first + 1)
+    return slice(first, last)
+
+
+def _span(excerpt: Excerpt, rate_hz: int) -> slice:
+    """The samples of an excerpt of known end, at least one."""
+    start = int(excerpt.start_seconds * rate_hz)
+    return slice(start, max(start + 1, round((excerpt.end_seconds or 0.0) * rate_hz)))
 
 
 def _name_of(audio: AudioSource) -> str:

@@ -18,8 +18,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from mt3core.errors import MT3Error, OutputError
+from mt3core.errors import MT3Error, OutputError, UsageError
 from mt3core.files import atomic_output
+from mt3core.notes.choosing import Excerpt, NoteChoice
 from mt3core.notes.instruments import instrument_name
 from mt3core.notes.table import Note
 
@@ -51,6 +52,8 @@ class Transcription:
     `notes` are put in order of onset; of equal onset: pitched before drums, by program, by pitch. `remark` has a line
     for everything that the user should know: what was odd about the audio (`read_audio`), whether it is silent, very
     quiet or clipped, or few or no notes were found in it (`recording_level.py`), and whether MIDI has too few channels.
+    `duration_seconds` is that of the whole recording. If only a part was transcribed, `excerpt` is that part, and if
+    not all notes that were found are here as they were found, `choice` says why.
     """
 
     notes: list[Note]
@@ -59,6 +62,8 @@ class Transcription:
     model: str = ""
     audio: str = ""
     remark: str = ""
+    excerpt: Excerpt | None = None
+    choice: NoteChoice | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "notes", sorted(self.notes, key=_place_in_time))
@@ -114,13 +119,18 @@ class Transcription:
         return pretty_midi_of(self.notes)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dictionary of everything; `version` is that of this schema, an empty `remark` is left out."""
+        """A JSON-ready dictionary of everything; `version` is that of this schema.
+
+        An empty `remark`, an `excerpt` that is the whole recording and a `choice` of all notes are left out.
+        """
         return {
             "version": SCHEMA_VERSION,
             "model": self.model,
             "audio": self.audio,
             "duration_seconds": self.duration_seconds,
             **({"remark": self.remark} if self.remark else {}),
+            **({"excerpt": asdict(self.excerpt)} if self.excerpt else {}),
+            **({"choice": self.choice.to_json()} if self.choice else {}),
             "notes": [_named(note) for note in self.notes],
             "segments": [asdict(segment) for segment in self.segments],
         }
@@ -142,8 +152,10 @@ class Transcription:
                 model=_text(values["model"]),
                 audio=_text(values["audio"]),
                 remark=_text(values.get("remark", "")),
+                excerpt=Excerpt(**values["excerpt"]) if "excerpt" in values else None,
+                choice=NoteChoice.from_json(values["choice"]) if "choice" in values else None,
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, UsageError) as error:
             raise MT3Error(
                 f"The transcription has missing or unknown entries: {str(error)[:100]}.",
                 "Transcribe the recording again.",

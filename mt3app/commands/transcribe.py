@@ -19,6 +19,7 @@ from mt3core.errors import MT3Error, UsageError
 if TYPE_CHECKING:
     from mt3app.cli import TranscribeOptions
     from mt3core.audio.files import Damaged
+    from mt3core.notes.choosing import Excerpt, NoteChoice
     from mt3core.transcriber import BaseTranscriber, Progress
     from mt3core.transcription import Transcription
 
@@ -30,6 +31,7 @@ def transcribe_files(options: TranscribeOptions, reporter: Reporter) -> int:
     decoding = choose_decoding(
         options.decoding, options.num_beams, options.grammar, options.instruments, options.exclude
     )
+    excerpt, choice = _choose_excerpt(options), _choose_notes(options)
     planned = plan(options.inputs, options.output, formats, options.overwrite)
     jobs = list(planned.jobs)
     check_writable(output.path for job in jobs for output in job.outputs)
@@ -47,6 +49,8 @@ def transcribe_files(options: TranscribeOptions, reporter: Reporter) -> int:
         names_recordings=len(jobs) > 1,
         track=options.track,
         damaged=_choose_damaged(options.damaged),
+        excerpt=excerpt,
+        choice=choice,
     )
     with closing(batch):
         pending = batch.probe([job for job in jobs if not job.is_finished])
@@ -69,8 +73,11 @@ class Batch:
         names_recordings: bool,
         track: int | None = None,
         damaged: Damaged = "refuse",
+        excerpt: Excerpt | None = None,
+        choice: NoteChoice | None = None,
     ) -> None:
         self.reporter = reporter
+        self.excerpt, self.choice = excerpt, choice
         self.track, self.damaged = track, damaged
         self.stdout_format = stdout_format
         # Several recordings on standard output can only be distinguished by a name on every line.
@@ -79,14 +86,14 @@ class Batch:
         self.failures: list[tuple[Job, Exception]] = []
 
     def probe(self, jobs: list[Job]) -> list[tuple[Job, float]]:
-        """The jobs whose audio can be opened, each with its duration in seconds."""
+        """The jobs whose audio can be opened, each with the seconds of it that are to be transcribed."""
         from mt3core.audio.load import probe_audio
 
         readable = []
         for job in jobs:
             try:
                 info = probe_audio(self._source(job), self.track, self.damaged)
-                readable.append((job, info.duration_seconds or 0.0))
+                readable.append((job, self._wanted_seconds(job, info.duration_seconds)))
             except MT3Error as error:
                 self._fail(job, error)
         return readable
@@ -125,7 +132,15 @@ class Batch:
 
     def _transcribe(self, transcriber: BaseTranscriber, job: Job, progress: Progress) -> None:
         started, compiled_before = time.perf_counter(), transcriber.compile_seconds
-        result = transcriber.transcribe(self._source(job), progress, track=self.track, damaged=self.damaged)
+        result = transcriber.transcribe(
+            self._source(job),
+            progress,
+            track=self.track,
+            damaged=self.damaged,
+            start_seconds=None if self.excerpt is None else self.excerpt.start_seconds,
+            end_seconds=None if self.excerpt is None else self.excerpt.end_seconds,
+            choice=self.choice,
+        )
         if job.is_stdin:
             result = replace(result, audio=STDIN)
         # JAX compiles once per shape, which would distort the factor of the first file.
@@ -140,6 +155,19 @@ class Batch:
             self.reporter.line(f"{job.name}: {remark}")
         if compile_seconds:
             self.reporter.detail(f"Compilation took {compile_seconds:.1f} s (once, not counted above).")
+
+    def _wanted_seconds(self, job: Job, duration_seconds: float | None) -> float:
+        """How much of a recording is transcribed; raises `AudioError` if nothing is. 0 if its length is unknown."""
+        from mt3core.audio.load import load_audio
+
+        if duration_seconds is None or self.excerpt is None:
+            return duration_seconds or 0.0
+        if self.excerpt.start_seconds >= duration_seconds:  # it says; some files have to be read to know
+            rate_hz = 16_000
+            samples = load_audio(self._source(job), rate_hz, track=self.track, damaged=self.damaged)
+            duration_seconds = len(samples) / rate_hz
+        part = self.excerpt.part_of(duration_seconds, job.name)
+        return _seconds_of(part, duration_seconds)
 
     def _source(self, job: Job) -> Path | BinaryIO:
         if not job.is_stdin:
@@ -160,10 +188,11 @@ class Batch:
 
     def _summarise(self, job: Job, result: Transcription, seconds: float) -> None:
         targets = ", ".join(str(output.path) for output in job.outputs) or "standard output"
-        factor = result.duration_seconds / max(seconds, 1e-3)
+        heard_seconds = _seconds_of(result.excerpt, result.duration_seconds)
+        of_all = f" of {result.duration_seconds:.1f} s" if result.excerpt else ""
         self.reporter.line(
-            f"{job.name} -> {targets}: {len(result.notes)} notes, "
-            f"{result.duration_seconds:.1f} s in {seconds:.1f} s ({factor:.1f}x real time)"
+            f"{job.name} -> {targets}: {len(result.notes)} notes, {heard_seconds:.1f} s{of_all} in {seconds:.1f} s "
+            f"({heard_seconds / max(seconds, 1e-3):.1f}x real time)"
         )
 
     def _fail(self, job: Job, error: Exception) -> None:
@@ -182,3 +211,29 @@ def _choose_damaged(text: str) -> Damaged:
     if text == "refuse":
         return "refuse"
     raise UsageError(f"--damaged {text} is not known.", "Use --damaged refuse or --damaged keep.")
+
+
+def _choose_excerpt(options: TranscribeOptions) -> Excerpt | None:
+    from mt3core.notes.choosing import Excerpt, parse_seconds
+
+    if options.start is None and options.end is None:
+        return None
+    start = 0.0 if options.start is None else parse_seconds(options.start, "--start")
+    end = None if options.end is None else parse_seconds(options.end, "--end")
+    if end is not None and end <= start:
+        raise UsageError(f"--end {options.end} is not after --start {options.start or 0}.", "Choose a later end.")
+    return Excerpt(start, end)
+
+
+def _choose_notes(options: TranscribeOptions) -> NoteChoice | None:
+    from mt3core.notes.choosing import ALL_PITCHES, NoteChoice, parse_pitch_range
+
+    pitch_range = ALL_PITCHES if options.pitch_range is None else parse_pitch_range(options.pitch_range)
+    choice = NoteChoice(options.min_note, options.merge_gap, pitch_range, options.merge)
+    return None if choice.is_everything else choice
+
+
+def _seconds_of(excerpt: Excerpt | None, duration_seconds: float) -> float:
+    if excerpt is None or excerpt.end_seconds is None:
+        return duration_seconds
+    return excerpt.end_seconds - excerpt.start_seconds

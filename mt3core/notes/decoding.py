@@ -100,8 +100,12 @@ class NoteDecoder:
                 return invalid, len(ids) - position
         return invalid, 0
 
-    def finish(self) -> NoteTable:
-        """Ends the notes that still sound and returns all notes in the order in which they ended."""
+    def finish(self, end_seconds: float = 0.0) -> NoteTable:
+        """Ends the notes that still sound and returns all notes in the order in which they ended.
+
+        They end at the last event, or at `end_seconds` if that is later: where it is known that the music goes on.
+        """
+        self._time = max(self._time, end_seconds)
         for onset, _ in self._active.values():
             self._time = max(self._time, onset + MIN_NOTE_SECONDS)
         for key in list(self._active):

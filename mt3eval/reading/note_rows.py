@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -90,12 +90,14 @@ def parse_json(text: str) -> NoteRows:
     """A transcription by mt3, or any object with `notes` (and `controls`), or a list of notes. Raises `ValueError`."""
     values = json_value(text)
     controls: Any = []
+    remarks: tuple[str, ...] = ()
     if isinstance(values, dict):
         if "notes" not in values:
             raise ValueError("it has no entry 'notes'")
         if "segments" in values and values.get("version") not in READ_VERSIONS:
             readable = " or ".join(map(str, READ_VERSIONS))
             raise ValueError(f"it is a transcription of version {quoted(values.get('version'))}, not {readable}")
+        remarks = _remarks_on_choice(values) if "segments" in values else ()
         values, controls = values["notes"], values.get("controls", [])
     if not isinstance(values, list):
         raise ValueError("its notes are not a list")
@@ -103,7 +105,14 @@ def parse_json(text: str) -> NoteRows:
         table = np.array(controls, dtype=float).reshape(-1, 3)
     except (TypeError, ValueError):
         raise ValueError("its controls are not rows of time, controller and value") from None
-    return _rows(((f"note {number}", row) for number, row in enumerate(values, 1)), table)
+    rows = _rows(((f"note {number}", row) for number, row in enumerate(values, 1)), table)
+    return replace(rows, remarks=(*remarks, *rows.remarks))
+
+
+def _remarks_on_choice(values: dict[str, Any]) -> tuple[str, ...]:
+    """Whether a transcription is one of a part of the recording, or of some of its notes."""
+    told = {"excerpt": "only part of its recording was transcribed", "choice": "its notes are a choice of those found"}
+    return tuple(remark for name, remark in told.items() if values.get(name))
 
 
 def is_of_something_else(text: str, suffix: str) -> bool:
