@@ -51,7 +51,7 @@ class Deaf(BaseTranscriber):
         super().__init__(MT3, None)
         self.tokens = np.array([*tokens, END_TOKEN], np.int32)
 
-    def generate_stream(self, log_mels):
+    def generate_stream(self, log_mels, last_steps=None):
         return ((index, Generated(self.tokens, 0.0)) for index, _ in enumerate(log_mels))
 
 

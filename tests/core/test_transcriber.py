@@ -30,7 +30,7 @@ class Fixed(BaseTranscriber):
             tokens += [FIRST["program"] + program, FIRST["pitch"] + 60]
         self.tokens = np.array([*tokens, END_TOKEN], np.int32)
 
-    def generate_stream(self, log_mels):
+    def generate_stream(self, log_mels, last_steps=None):
         return ((index, Generated(self.tokens, 0.0)) for index, _ in enumerate(log_mels))
 
 
