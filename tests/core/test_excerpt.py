@@ -67,6 +67,13 @@ def test_a_note_that_sounds_at_the_end_is_cut_there():
     assert Holding().transcribe((noise(), RATE_HZ), end_seconds=0.5).notes == []
 
 
+def test_a_part_that_ends_where_a_segment_starts_does_not_need_it():
+    starts = [piece.start_seconds for piece in segments(len(noise()), MT3)]
+    transcriber = Inventive()
+    result = transcriber.transcribe((noise(), RATE_HZ), start_seconds=starts[1], end_seconds=starts[2])
+    assert (transcriber.num_decoded, len(result.segments)) == (1, 1)
+
+
 def test_no_excerpt_is_the_whole_as_ever():
     assert Inventive().transcribe((noise(), RATE_HZ), start_seconds=0, end_seconds=None) == whole()
     assert whole().excerpt is None
