@@ -25,9 +25,9 @@ from unittest import mock
 import numpy as np
 from step_timing import draw_lengths, made_up_batch, rows_for, with_layers
 
-from mt3core import packing
 from mt3core.config.files import load_config
 from mt3core.config.training import TrainingConfig
+from mt3jax import row_packing
 
 COUNTED = ("scatter", "gather", "dot_general", "reduce", "concatenate", "custom_call", "transpose", "while")
 
@@ -41,7 +41,7 @@ def abstract_batch(config: TrainingConfig, num_groups: int) -> tuple[dict[str, A
     group = batch.examples // batch.accumulation // num_groups
     one_group = dataclasses.replace(config, batch=dataclasses.replace(batch, examples=group, accumulation=1))
     rows = batch.rows or rows_for(one_group, lengths)
-    split = packing.split_batch(made_up_batch(config.model, lengths[: batch.examples]), config, num_groups, rows)
+    split = row_packing.split_batch(made_up_batch(config.model, lengths[: batch.examples]), config, num_groups, rows)
     return {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in split.items()}, rows
 
 

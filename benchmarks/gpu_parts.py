@@ -23,9 +23,9 @@ import numpy as np
 from gpu_training import Case, Figures, figures_of, timed_step, too_large
 from step_timing import TINY, TimedStep, draw_lengths, draw_tokens, made_up_batch, rows_for
 
-from mt3core import packing
 from mt3core.config.model import MT3, ModelConfig
 from mt3core.config.training import Optimizer, OptimizerConfig, TrainingConfig
+from mt3jax import row_packing
 from mt3jax.loading import network
 from mt3jax.training.step.loss import for_training, loss_sums, network_input
 from mt3jax.training.step.optimizer import apply_directions, make_optimizer
@@ -209,7 +209,7 @@ def _programs(case: Case) -> dict[str, Callable[[], Figures]]:
     config, model = case.config(), case.model
     batch = made_up_batch(model, draw_lengths(model, case.examples))
     rows = rows_for(config, draw_lengths(model, 1000, seed=4))
-    part = {name: array[0] for name, array in packing.split_batch(batch, config, 1, rows).items()}
+    part = {name: array[0] for name, array in row_packing.split_batch(batch, config, 1, rows).items()}
 
     def loss(params: Any, part: Any) -> Any:
         return loss_sums(network(model, params), part, config).loss

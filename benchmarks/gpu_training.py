@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from step_timing import TINY, TimedStep, draw_lengths, made_up_batch, rows_for, training_config
 
-from mt3core import packing
 from mt3core.config.model import MT3, MULTITRACK, ModelConfig
 from mt3core.config.training import TrainingConfig
+from mt3jax import row_packing
 
 Figures = dict[str, Any]
 
@@ -170,8 +170,8 @@ def loss_and_gradient(model: ModelConfig, batch: dict, compute: dict[str, Any]) 
     from mt3jax.training.step.state import drawn_params
 
     config = training_config(model, len(batch["num_tokens"]), compute=compute)
-    rows = packing.rows_of_batch(batch, config, 1)
-    part = {name: array[0] for name, array in packing.split_batch(batch, config, 1, rows).items()}
+    rows = row_packing.rows_of_batch(batch, config, 1)
+    part = {name: array[0] for name, array in row_packing.split_batch(batch, config, 1, rows).items()}
 
     def loss(params: Any, part: Any) -> Any:
         sums = loss_sums(network(model, params), part, config)

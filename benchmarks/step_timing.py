@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from mt3core import packing
 from mt3core.config.model import MT3, MULTITRACK, ModelConfig, NetworkConfig, SpectrogramConfig
 from mt3core.config.training import BatchConfig, ComputeConfig, OptimizerConfig, TrainingConfig
+from mt3jax import row_packing
 
 # Two layers with a quarter of the width, but with the published lengths of input and target.
 SMALL = ModelConfig(
@@ -97,7 +97,7 @@ def rows_for(config: TrainingConfig, lengths: np.ndarray) -> int:
     if config.batch.rows:
         return min(config.batch.rows, group)
     limit, block = config.model.network.max_target_tokens, config.batch.block_tokens
-    return packing.choose_rows(lengths, group, limit, block, config.batch.accumulation)
+    return row_packing.choose_rows(lengths, group, limit, block, config.batch.accumulation)
 
 
 class TimedStep:
@@ -118,7 +118,7 @@ class TimedStep:
         self.config = config
         mesh = make_mesh(config.compute)
         self.rows = rows_for(config, lengths)
-        split = [packing.split_batch(batch, config, 1, self.rows) for batch in batches]
+        split = [row_packing.split_batch(batch, config, 1, self.rows) for batch in batches]
         self.padding = float(1 - np.mean([np.mean(batch["targets"] > 0) for batch in split]))
         self._batches = [to_global(batch, mesh) for batch in split]
         self._state = init_state(config, mesh)

@@ -259,14 +259,14 @@ def parts(options: argparse.Namespace, model: ModelConfig, batch: Batch) -> dict
     """Seconds of the stages of the packed step, each a separate program: the best of the rounds."""
     import jax
 
-    from mt3core import packing
+    from mt3jax import row_packing
     from mt3jax.loading import network
     from mt3jax.training.step.loss import for_training, loss_sums, network_input
     from mt3jax.training.step.state import drawn_params
 
     config = config_of(options, model, packed=True)
-    rows = packing.rows_of_batch(batch, config, 1)
-    part = {name: array[0] for name, array in packing.split_batch(batch, config, 1, rows).items()}
+    rows = row_packing.rows_of_batch(batch, config, 1)
+    part = {name: array[0] for name, array in row_packing.split_batch(batch, config, 1, rows).items()}
     params = jax.device_put(drawn_params(model, 0))
 
     def encoded(params: Any, part: Any) -> Any:

@@ -47,6 +47,8 @@ def read_t5x(path: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, np.nd
     )
     table = parameters(config.network)
     check_arrays({p.t5x_name: p.shape for p in table}, _found_shapes(directory, leaves), str(directory))
+    if unnamed := [p.t5x_name for p in table if p.t5x_name not in leaves]:
+        raise ModelError(f"The checkpoint file in {directory} does not name {listed(unnamed)}.", _AGAIN)
     return config, _read_all(table, lambda p: _read_array(directory, p.t5x_name, leaves[p.t5x_name]))
 
 

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from mt3core.errors import MT3Error, OutputError, UsageError
+from mt3core.errors import MT3Error, OutputError, UsageError, quoted
 from mt3core.files import atomic_output
 from mt3core.notes.choosing import Excerpt, NoteChoice
 from mt3core.notes.instruments import instrument_name
@@ -142,7 +142,7 @@ class Transcription:
             version = values["version"]
             if version not in READ_VERSIONS:
                 raise MT3Error(
-                    f"The transcription has version {version!r}; this mt3kit reads {SCHEMA_VERSION} and earlier.",
+                    f"The transcription has version {quoted(version)}; this mt3kit reads {SCHEMA_VERSION} and earlier.",
                     "Install a newer release of mt3kit, or transcribe again.",
                 )
             return cls(

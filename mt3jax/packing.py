@@ -1,6 +1,6 @@
 """Several targets in one decoder row: which example each block of tokens belongs to, and dropout that respects it.
 
-How targets are arranged in rows is decided in `mt3core/packing.py`.
+How targets are arranged in rows is decided in `mt3jax/row_packing.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mt3jax.products import rearrange, take_rows
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Packing:
-    """The decoder rows of a batch; arrays as `mt3core.packing` describes them."""
+    """The decoder rows of a batch; arrays as `mt3jax.row_packing` describes them."""
 
     segments: Int[Array, "rows tokens"]
     positions: Int[Array, "rows tokens"]

@@ -15,7 +15,7 @@ from typing import Any
 import av
 import numpy as np
 
-from mt3core.audio.flac import FlacChecker
+from mt3core.audio.flac import FlacChecker, stream_info
 from mt3core.audio.source import Ranges
 from mt3core.audio.stream import BLOCK_VALUES, AudioInfo, RateChange, seconds_text
 from mt3core.errors import AudioError
@@ -58,6 +58,7 @@ _STATED_TOLERANCE_SECONDS = 0.05  # and two frames
 _EXACT = {"flac", "tak", "tta", "wv"}  # whose stated length is the number of samples
 _LOSSLESS = {"alac", "ape", "flac", "tak", "tta", "wavpack"}
 _BEYOND_STATED_SECONDS = 5.0  # a gap that leads further past the stated length is a wrong timestamp
+_MOST_BYTES_AT_ONCE = 1 << 20
 _MOST_READ_ERRORS = 8
 _MOST_FAILURES_AT_START = 1000  # packets; if none of them decodes, nothing will
 # Codecs whose every packet gives sound: one without any was damaged, though no error is reported.
@@ -162,7 +163,18 @@ def open_with_av(
             channels=context.channels,
             format=f"{container.format.name.split(',')[0]} {context.name}",
         )
+        # In Ogg the header comes first and cannot be completed: what it holds is no checksum of the whole.
+        if context.name == "flac" and checker is None and container.format.name.split(",")[0] in ("matroska", "mov"):
+            checker = _contained_checker(context.extradata, info.duration_seconds)
         yield AvAudio(name, container, stream, info, remarks, lost or {}, checker)
+
+
+def _contained_checker(extradata: bytes | None, duration_seconds: float | None) -> FlacChecker | None:
+    """The checksum of FLAC in Matroska or MP4, if it is that of these samples: an excerpt keeps that of the whole."""
+    header = stream_info((extradata or b"")[-34:])
+    if header.seconds is None or duration_seconds is None or abs(header.seconds - duration_seconds) > 2e-3:
+        return None
+    return header.checker()
 
 
 def audio_streams(file: Ranges) -> int | None:
@@ -177,7 +189,8 @@ def audio_streams(file: Ranges) -> int | None:
 def _open_container(file: Ranges, format: str | None) -> Any:
     file.seek(0)
     options = {"protocol_whitelist": "none"} | ({} if format else {"format_whitelist": FORMATS})
-    return av.open(_Nameless(file), format=format, options=options)
+    # Tags may be in any encoding, and are not read.
+    return av.open(_Nameless(file), format=format, options=options, metadata_errors="replace")
 
 
 def not_audio(name: str) -> AudioError:
@@ -190,7 +203,12 @@ class _Nameless:
     """Only what PyAV needs of a file, so that no name suggests a format."""
 
     def __init__(self, file: Ranges) -> None:
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        """At most a megabyte at a time: a damaged header may ask for gigabytes, and they would be reserved."""
+        return self._file.read(min(size, _MOST_BYTES_AT_ONCE))
 
 
 def _choose(name: str, container: Any, track: int | None, remarks: list[str]) -> Any:
@@ -229,8 +247,10 @@ def _can_decode(stream: Any) -> bool:
 
 def _duration(container: Any, stream: Any) -> float | None:
     if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
-    return container.duration / av.time_base if container.duration else None
+        seconds = float(stream.duration * stream.time_base)
+    else:
+        seconds = (container.duration or 0) / av.time_base
+    return seconds if seconds > 0 else None
 
 
 class _Decoding:

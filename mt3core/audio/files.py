@@ -383,6 +383,7 @@ class _Reader:
             self._note_end(f"it ends at {done / file.samplerate:.1f} s of {frames / file.samplerate:.1f} s")
 
         if checker is not None and not checker.matches:
+            self._read_again(second)  # a header that counts too few samples makes libsndfile stop early
             self._note_end(checker.problem)
 
     def _read_again(self, second: Opener | None) -> None:

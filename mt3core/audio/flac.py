@@ -34,14 +34,19 @@ class FlacHeader:
 
 
 def flac_header(file: Ranges) -> FlacHeader:
-    counts = int.from_bytes(file.at(18, 8), "big")  # rate (20 bits), channels (3), bits (5), samples (36)
-    checksum = file.at(26, 16)
+    return stream_info(file.at(8, 34), _missing_end(file))
+
+
+def stream_info(block: bytes, missing_end: str = "") -> FlacHeader:
+    """The header from the 34 bytes of STREAMINFO, which containers keep too."""
+    counts = int.from_bytes(block[10:18], "big")  # rate (20 bits), channels (3), bits (5), samples (36)
+    checksum = block[18:34]
     return FlacHeader(
         rate_hz=counts >> 44,
         bits=(counts >> 36 & 31) + 1,
         samples=counts & ((1 << 36) - 1),
         checksum=None if checksum == _UNSET or len(checksum) < 16 else checksum,
-        missing_end=_missing_end(file),
+        missing_end=missing_end,
     )
 
 

@@ -103,7 +103,12 @@ def write_manifest(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     parquet, pyarrow = parquet_modules()
     rows = list(rows)
     types = {name: pyarrow.type_for_alias(alias) for name, alias in COLUMNS.items()}
-    arrays = [pyarrow.array([row[name] for row in rows], type_) for name, type_ in types.items()]
+    try:
+        arrays = [pyarrow.array([row[name] for row in rows], type_) for name, type_ in types.items()]
+    except pyarrow.ArrowException as error:
+        raise DatasetError(
+            f"The rows of {path} have a value that does not fit: {error}.", "Prepare the data set again."
+        ) from error
     schema = pyarrow.schema(list(types.items()), {_VERSION_KEY: json.dumps({"version": MANIFEST_VERSION})})
     with atomic_output(path) as temporary:
         try:

@@ -286,3 +286,46 @@ def test_no_library_writes_to_the_terminal(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", program, *files], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.parametrize("counted", [4_000, 12_000])
+def test_flac_whose_header_counts_wrongly(tmp_path, counted):
+    """Too few: the checksum proves that all was read. Too many: something is missing."""
+    path = tmp_path / "a.flac"
+    soundfile.write(path, tone(0.5, 16_000), 16_000)
+    data = bytearray(path.read_bytes())
+    data[22:26] = counted.to_bytes(4, "big")
+    path.write_bytes(data)
+    if counted < 8_000:
+        assert len(load_audio(path)) == 8_000
+    else:
+        assert_refused(path, "truncated or damaged")
+
+
+def test_flac_in_matroska_is_compared_with_its_checksum(tmp_path):
+    """A lost block at the end is shorter than what containers may be wrong by."""
+    samples = noise(1.0, 44_100)
+    path = encode(tmp_path / "a.mka", samples, 44_100, "flac", "matroska")
+    assert load_audio(path, 44_100).shape == (44_100,)
+    data = bytearray(path.read_bytes())
+    last = data.rindex(b"\xa3", 0, len(data) - 300) if b"\xa3" in data[-9_000:] else len(data) - 3_000
+    data[last : last + 256] = bytes(256)
+    path.write_bytes(data)
+    assert_refused(path, "truncated or damaged")
+    cut = tmp_path / "cut.mka"  # an excerpt that was copied without decoding keeps the checksum of the whole
+    whole = encode(tmp_path / "whole.mka", samples, 44_100, "flac", "matroska")
+    with av.open(str(whole)) as source, av.open(str(cut), "w", format="matroska") as target:
+        stream = target.add_stream_from_template(source.streams.audio[0])
+        for number, packet in enumerate(source.demux(audio=0)):
+            if packet.dts is not None and number < 5:
+                packet.stream = stream
+                target.mux(packet)
+    assert 0 < len(load_audio(cut, 44_100)) < 44_100
+
+
+def test_tags_in_another_encoding(tmp_path):
+    path = encode(tmp_path / "a.mkv", tone(1.0, 48_000), 48_000, "flac", "matroska", metadata={"title": "Stueck"})
+    data = path.read_bytes()
+    assert b"Stueck" in data
+    path.write_bytes(data.replace(b"Stueck", b"St\xfc\xe9ck"))
+    assert len(load_audio(path, 48_000)) == 48_000

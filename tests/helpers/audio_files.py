@@ -39,6 +39,7 @@ def encode(
     gaps=(),
     bit_rate=None,
     default_track=None,
+    metadata=None,
 ):
     """Writes `samples`, or each array of `tracks`, as audio streams.
 
@@ -48,6 +49,7 @@ def encode(
     tracks = [samples] if tracks is None else tracks
     starts = starts or [0.0] * len(tracks)
     with av.open(str(path), "w", format=container, options=options or {}) as output:
+        output.metadata.update(metadata or {})
         video = None
         if video_seconds:
             video = output.add_stream({"webm": "libvpx", "flv": "flv"}.get(container, "mpeg4"), rate=10)

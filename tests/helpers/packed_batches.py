@@ -10,8 +10,8 @@ from flax import nnx
 from tiny_networks import random_arrays, random_log_mel, tiny
 
 from mt3core.config.training import BatchConfig, LossConfig, TrainingConfig
-from mt3core.packing import pack, pad
 from mt3jax import build_model
+from mt3jax.row_packing import pack, pad
 from mt3jax.training.step.loss import loss_sums
 
 # Of six targets; the third is empty, as in the last batch of an evaluation.

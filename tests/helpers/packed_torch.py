@@ -16,7 +16,7 @@ from mt3torch.model import Dropout, MultiHeadAttention, Transformer
 
 @dataclasses.dataclass(frozen=True)
 class Packing:
-    """The decoder rows of a batch; arrays as `mt3core.packing` describes them."""
+    """The decoder rows of a batch; arrays as `mt3jax.row_packing` describes them."""
 
     segments: Int[Tensor, "rows tokens"]
     positions: Int[Tensor, "rows tokens"]

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 from tiny_networks import tiny
 
-from mt3core import packing
 from mt3core.config.training import (
     BatchConfig,
     ComputeConfig,
@@ -27,6 +26,7 @@ from mt3core.config.training import (
     TrainingConfig,
 )
 from mt3core.model.parameters import parameters
+from mt3jax import row_packing
 
 NUM_STEPS = 20
 NUM_DEVICES = 4
@@ -70,7 +70,7 @@ def step_batch(config, number, mesh, host=0, num_hosts=1):
     # No target is longer than half a row.
     rows = size // (2 * mesh.size * config.batch.accumulation)
     local = {name: array[share] for name, array in batch.items()}
-    return packing.split_batch(local, config, mesh.size // num_hosts, rows)
+    return row_packing.split_batch(local, config, mesh.size // num_hosts, rows)
 
 
 def initial_arrays(config):

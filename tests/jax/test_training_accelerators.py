@@ -15,7 +15,6 @@ from packed_batches import QUICKLY  # noqa: E402
 
 from mt3core.config.model import MT3, ModelConfig, NetworkConfig, SpectrogramConfig  # noqa: E402
 from mt3core.config.training import BatchConfig, ComputeConfig, LossConfig, TrainingConfig  # noqa: E402
-from mt3core.packing import pack, rows_needed  # noqa: E402
 from mt3core.spectrogram import hann_window, log_mel, mel_matrix  # noqa: E402
 from mt3jax.loading import (  # noqa: E402
     flatten,
@@ -24,6 +23,7 @@ from mt3jax.loading import (  # noqa: E402
 )
 from mt3jax.packing import Dropout  # noqa: E402
 from mt3jax.products import take_rows  # noqa: E402
+from mt3jax.row_packing import pack, rows_needed  # noqa: E402
 from mt3jax.training.step.loss import loss_sums  # noqa: E402
 from mt3jax.training.step.sharding import make_mesh  # noqa: E402
 from mt3jax.training.step.state import abstract_params, abstract_state  # noqa: E402

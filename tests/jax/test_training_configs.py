@@ -62,7 +62,7 @@ ON_CPUS = ("multitrack_test", "small")
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ON_CPUS])
 def test_every_config_fits_the_devices_it_is_for(name):
     jax = pytest.importorskip("jax")
-    from mt3core.packing import choose_rows
+    from mt3jax.row_packing import choose_rows
     from mt3jax.training.run.estimate import forecast_lines
     from mt3jax.training.step.sharding import make_mesh
 

@@ -12,8 +12,8 @@ from packed_batches import LENGTHS, computed, loss_and_gradients, part_of, train
 from packed_torch import PackedTransformer, Packing  # noqa: E402
 
 from mt3core.model.parameters import parameters  # noqa: E402
-from mt3core.packing import PLACES  # noqa: E402
 from mt3jax.loading import flatten  # noqa: E402
+from mt3jax.row_packing import PLACES  # noqa: E402
 
 pytestmark = pytest.mark.unit
 

@@ -29,10 +29,10 @@ from packed_batches import (  # noqa: E402
 from mt3core.config.model import MT3, PRESETS  # noqa: E402
 from mt3core.config.training import TrainingConfig  # noqa: E402
 from mt3core.notes.vocabulary import EOS_ID, Vocabulary  # noqa: E402
-from mt3core.packing import PLACES, pad  # noqa: E402
 from mt3core.spectrogram import segment_log_mel  # noqa: E402
 from mt3jax import attention, build_model  # noqa: E402
 from mt3jax.packing import Packing  # noqa: E402
+from mt3jax.row_packing import PLACES, pad  # noqa: E402
 from mt3jax.training.step import loss  # noqa: E402
 from mt3jax.training.step.loss import EVENT_TYPES, loss_sums, network_input, sums_of_logits, types_of_tokens  # noqa: E402
 

@@ -21,8 +21,8 @@ from mt3core.config.training import TrainingConfig
 from mt3core.errors import TrainingError
 from mt3core.files import size_in_words
 from mt3core.model.parameters import parameters
-from mt3core.packing import TILE_BLOCKS, num_tiles
 from mt3jax.attention import choose_implementation
+from mt3jax.row_packing import TILE_BLOCKS, num_tiles
 from mt3jax.training.run.console import duration_text
 from mt3jax.training.step.loss import chunk_tokens
 from mt3jax.training.step.state import TrainState, abstract_state

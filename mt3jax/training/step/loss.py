@@ -22,12 +22,12 @@ from mt3core.config.model import VocabularyConfig
 from mt3core.config.training import TrainingConfig
 from mt3core.notes.vocabulary import EOS_ID, NUM_SPECIAL_TOKENS, Vocabulary
 from mt3core.notes.vocabulary import EVENT_TYPES as VOCABULARY_TYPES
-from mt3core.packing import PLACES
 from mt3core.spectrogram import segment_log_mel
 from mt3data.prepare.chunks import FULL_SCALE
 from mt3jax.attention import choose_implementation
 from mt3jax.model import Decoder, Transformer
 from mt3jax.packing import Packing
+from mt3jax.row_packing import PLACES
 from mt3jax.training.step.sharding import EXAMPLES
 
 EVENT_TYPES = (*VOCABULARY_TYPES, "end")
@@ -63,7 +63,7 @@ def loss_sums(
 
     Args:
         model: with float32 parameters. It is not changed; a copy computes in `config.compute.dtype`.
-        part: one microbatch of `mt3core.packing.split_batch`, without the axis of microbatches.
+        part: one microbatch of `mt3jax.row_packing.split_batch`, without the axis of microbatches.
         num_groups: number of groups that the microbatch was packed in.
         dropout_key: None for no dropout.
         mesh: the devices that the microbatch is spread over; None for one device.

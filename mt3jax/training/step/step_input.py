@@ -15,8 +15,8 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from mt3core import packing
 from mt3core.config.training import TrainingConfig
+from mt3jax import row_packing
 from mt3jax.pipeline import Pipeline, PipelineIterator
 from mt3jax.training.step.sharding import to_global
 
@@ -27,7 +27,7 @@ SAMPLED_EXAMPLES = 1024  # their lengths decide the number of rows
 class StepBatch:
     """One step's examples.
 
-    `arrays` are on the devices, in the form of `packing.split_batch`. `host` has the pipeline's other data on this
+    `arrays` are on the devices, in the form of `row_packing.split_batch`. `host` has the pipeline's other data on this
     host's share, without audio and targets; `num_left_out` of them found no place. `data_state` is where the pipeline
     continues after it. `wait_seconds` is how long the loop waited for it.
     """
@@ -55,7 +55,7 @@ class StepInput(PipelineIterator):
         self._mesh = mesh
         self.mean_tokens, self.rows = choose_rows(pipeline, config, mesh)
         num_groups = mesh.devices.size // pipeline.stream.shape.num_hosts
-        pack = functools.partial(packing.for_step, config=config, num_groups=num_groups, rows=self.rows)
+        pack = functools.partial(row_packing.for_step, config=config, num_groups=num_groups, rows=self.rows)
         super().__init__(pipeline, pack)
         if data_state is not None:
             self.set_state(data_state)
@@ -81,7 +81,7 @@ def choose_rows(pipeline: Pipeline, config: TrainingConfig, mesh: Mesh) -> tuple
     lengths = np.minimum([example.num_tokens for example in examples], limit)
     if not batch.packed:
         return float(lengths.mean()), most
-    rows = batch.rows or packing.choose_rows(
+    rows = batch.rows or row_packing.choose_rows(
         lengths, most, limit, batch.block_tokens, groups_per_step=batch.accumulation * mesh.size
     )
     return float(lengths.mean()), min(rows, most)

@@ -21,7 +21,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mt3core import packing
 from mt3core.config.training import TrainingConfig, ValidationConfig
 from mt3core.decoding import Decoding
 from mt3core.errors import MissingExtraError
@@ -32,6 +31,7 @@ from mt3data.examples.pieces import Excerpt, choose_pieces, read_piece, spread
 from mt3data.prepare.manifest import check_shards, read_manifest
 from mt3data.readers.tracks import MIX
 from mt3eval.piano_roll_picture import draw_piano_rolls
+from mt3jax import row_packing
 from mt3jax.loading import network
 from mt3jax.training.run.hosts import Gather, gather_bytes, on_one_device
 from mt3jax.training.run.meter import accuracies
@@ -152,7 +152,7 @@ class Validator:
     def _rows(self) -> int:
         """Decoder rows per device that fit every batch of every host."""
         groups = num_local_groups(self._mesh)
-        needed = max(packing.rows_of_batch(batch, self._batch_config, groups) for batch in self._batches())
+        needed = max(row_packing.rows_of_batch(batch, self._batch_config, groups) for batch in self._batches())
         return max(int(data) for data in self._gather(str(needed).encode()))
 
     def _batches(self) -> Iterator[Batch]:
@@ -176,7 +176,7 @@ class Validator:
         config, groups, rows = self._batch_config, num_local_groups(self._mesh), self._rows
         # The devices compute while the host makes the next batch.
         parts = [
-            self._eval_step(params, to_global(packing.split_batch(batch, config, groups, rows), self._mesh))
+            self._eval_step(params, to_global(row_packing.split_batch(batch, config, groups, rows), self._mesh))
             for batch in self._batches()
         ]
         return loss_figures(jax.device_get(parts))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny_networks import TINY
 
 from mt3core.config.training import BatchConfig, TrainingConfig
-from mt3core.packing import (
+from mt3jax.row_packing import (
     PLACES,
     TILE_BLOCKS,
     choose_rows,
