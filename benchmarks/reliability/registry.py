@@ -22,21 +22,21 @@ KINDS = {
 # Kinds with the sources of another one, which are made once.
 SOURCES_OF = {"shards": "manifests", "disks": "kills", "places": "kills"}
 _PLACES = {
-    "audio": ("reliability.audio", "Audio"),
-    "midi": ("reliability.midi", "Midi"),
-    "notes": ("reliability.texts", "Notes"),
-    "weights": ("reliability.weights", "Weights"),
-    "checkpoints": ("reliability.checkpoints", "TrainingCheckpoints"),
-    "manifests": ("reliability.prepared", "Manifests"),
-    "shards": ("reliability.prepared", "Shards"),
-    "tokens": ("reliability.tokens", "Tokens"),
-    "kills": ("reliability.interruptions", "Kills"),
-    "disks": ("reliability.interruptions", "Disks"),
-    "places": ("reliability.interruptions", "Places"),
+    "audio": "reliability.audio:Audio",
+    "midi": "reliability.midi:Midi",
+    "notes": "reliability.texts:Notes",
+    "weights": "reliability.weights:Weights",
+    "checkpoints": "reliability.checkpoints:TrainingCheckpoints",
+    "manifests": "reliability.prepared:Manifests",
+    "shards": "reliability.prepared:Shards",
+    "tokens": "reliability.tokens:Tokens",
+    "kills": "reliability.interruptions:Kills",
+    "disks": "reliability.interruptions:Disks",
+    "places": "reliability.interruptions:Places",
 }
 
 
 def kind_of(name: str) -> type[Kind]:
-    """The class of a kind."""
-    module, attribute = _PLACES[name]
+    """The class of a kind, by its name or as `module:Class`."""
+    module, _, attribute = _PLACES.get(name, name).partition(":")
     return getattr(importlib.import_module(module), attribute)
