@@ -108,7 +108,8 @@ def _run_process(work: Work, clock: _Clock, tally: Tally) -> int:
                 text, _, description = rest.partition(" ")
                 current = int(text)
             elif word == "found":
-                tally.add(Finding(**json.loads(rest)), _current(scratch))
+                finding = Finding(**json.loads(rest))
+                tally.add(finding, _content(scratch, f"found.{finding.number}"))
             elif word == "done":
                 text, accepted, notes = rest.split(" ", 2)
                 tally.count(accepted == "1", json.loads(notes))
@@ -118,7 +119,7 @@ def _run_process(work: Work, clock: _Clock, tally: Tally) -> int:
         where = description.split(":")[0]
         tally.add(
             Finding(work.kind, work.seed, current, sort, message, description, where, _last_words(scratch)),
-            _current(scratch),
+            _content(scratch, "current"),
         )
         tally.count(False, {})
         next_number = current + work.step
@@ -135,8 +136,8 @@ def _ending(code: int) -> tuple[str, str]:
     return ("memory" if code == -signal.SIGKILL else "crash"), f"the process was ended: {name}"
 
 
-def _current(scratch: Path | None) -> bytes | None:
-    path = None if scratch is None else scratch / "current"
+def _content(scratch: Path | None, name: str) -> bytes | None:
+    path = None if scratch is None else scratch / name
     return path.read_bytes() if path is not None and path.is_file() else None
 
 

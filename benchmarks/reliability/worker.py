@@ -100,6 +100,7 @@ class Worker:
             shown = " ".join(message.replace(str(self.kind.scratch), "").split())[:500]
             one = Finding(self.kind.name, self.seed, number, sort, shown, case.description[:500], where, detail)
             found.append(one)
+            (self.kind.scratch / f"found.{number}").write_bytes(case.mutated.data)
             self._line(f"found {json.dumps(asdict(one))}")
 
         started = self.kind.clock()

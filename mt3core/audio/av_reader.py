@@ -54,7 +54,7 @@ _GAP_SECONDS = 0.010
 _JUMP_SECONDS = 0.005  # of one frame to the next; a slow drift is only followed when it adds up to
 _DRIFT_SECONDS = 0.050
 _OGG_GAP_SECONDS = 0.050  # the time of a page of Vorbis is only known to about a quarter of a block
-_STATED_TOLERANCE_SECONDS = 0.05  # and two frames
+_STATED_TOLERANCE_SECONDS = 0.05  # and two frames of lossy codecs
 _EXACT = {"flac", "tak", "tta", "wv"}  # whose stated length is the number of samples
 _LOSSLESS = {"alac", "ape", "flac", "tak", "tta", "wavpack"}
 _BEYOND_STATED_SECONDS = 5.0  # a gap that leads further past the stated length is a wrong timestamp
@@ -146,7 +146,7 @@ def open_with_av(
     """
     try:
         container = _open_container(file, format)
-    except (av.FFmpegError, ValueError) as error:
+    except (av.FFmpegError, ValueError, MemoryError) as error:  # for which a damaged header may ask in vain
         raise not_audio(name) from error
     with container:
         remarks: list[str] = []
@@ -182,7 +182,7 @@ def audio_streams(file: Ranges) -> int | None:
     try:
         with _open_container(file, None) as container:
             return len(container.streams.audio)
-    except (av.FFmpegError, ValueError):
+    except (av.FFmpegError, ValueError, MemoryError):
         return None
 
 
@@ -412,9 +412,12 @@ class _Decoding:
         pending = self.pending if self.pending > 1e-6 else 0.0
         stated = self._stated_seconds()
         is_exact = self.format in _EXACT
-        tolerance = (
-            0.5 if is_exact else _STATED_TOLERANCE_SECONDS * self.rate_hz + 2 * self.last_samples
-        ) / self.rate_hz
+        if is_exact:
+            tolerance = 0.5 / self.rate_hz
+        elif self.stream.codec_context.name in _LOSSLESS:  # without a delay that decoders cut off
+            tolerance = _STATED_TOLERANCE_SECONDS
+        else:
+            tolerance = _STATED_TOLERANCE_SECONDS + 2 * self.last_samples / self.rate_hz
         if stated is not None and self.now + pending < stated - tolerance:
             self.lost.missing_end = f"it ends at {self.now:.1f} s of {stated:.1f} s"
         elif self.pending and not self.now:
@@ -425,6 +428,10 @@ class _Decoding:
         elif self.pending and not self.lost.missing_end:
             self.lost.add(self.now, pending)
             yield from self._silence(round(pending * self.rate_hz))
+        elif is_exact and stated is not None and self.now > stated + tolerance:
+            self.audio.remarks.append(
+                f"Its header says that it has {seconds_text(stated)}; all {seconds_text(self.now)} were read."
+            )
         yield from self._flush()
         checker = self.audio.checker
         if checker is not None and not (self.lost.places or self.lost.missing_end or checker.matches):

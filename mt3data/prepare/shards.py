@@ -37,6 +37,7 @@ _UNREADABLE, _CLIPPED, _PAST_AUDIO, _SILENT = "unreadable", "clipped", "notes_pa
 _ODD_AUDIO = "odd_audio"
 _FOUND_HERE = (_CLIPPED, _PAST_AUDIO, _SILENT, ODD_MIDI, _ODD_AUDIO)
 
+_LARGEST_INT32, _LARGEST_UINT32 = (1 << 31) - 1, (1 << 32) - 1  # of the manifest's columns
 _TEXTS = ("split", "track", "stem", "instrument_class", "defects", "licence")
 # Of a recording in a report: the types of its entries.
 _REPORTED = {
@@ -120,13 +121,15 @@ def read_report(unit_name: str, folder: Path) -> Report | None:
 
 def _check_recording(recording: dict[str, Any]) -> None:
     """Raises `ValueError` unless a recording is described as `_describe` does it, with all its chunks."""
-    chunks, numbers = recording["chunks"], [recording["samples"], recording["first"]]
+    chunks = recording["chunks"]
+    largest = {"samples": _LARGEST_INT32, "first": _LARGEST_INT32 - len(chunks)}
+    numbers = [(recording[name], most) for name, most in largest.items()]
     for num_notes, checksum in chunks:
-        numbers += [num_notes, checksum]
+        numbers += [(num_notes, _LARGEST_INT32), (checksum, _LARGEST_UINT32)]
     found = {name: type(value) for name, value in recording.items()}
     if found != _REPORTED or recording["program"] not in range(-1, DRUM_PROGRAM + 1):
         raise ValueError("a recording is not described as it was")
-    if not all(type(number) is int and 0 <= number < 1 << 32 for number in numbers):
+    if not all(type(number) is int and 0 <= number <= most for number, most in numbers):
         raise ValueError("a number is not one")
     if len(chunks) != -(-recording["samples"] // CHUNK_SAMPLES):
         raise ValueError("a recording has chunks for another length")

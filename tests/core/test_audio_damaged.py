@@ -329,3 +329,48 @@ def test_tags_in_another_encoding(tmp_path):
     assert b"Stueck" in data
     path.write_bytes(data.replace(b"Stueck", b"St\xfc\xe9ck"))
     assert len(load_audio(path, 48_000)) == 48_000
+
+
+def test_flac_that_is_longer_than_its_header_says(tmp_path):
+    """libsndfile stops where the header says; the checksum tells that there is more."""
+    path = encode(tmp_path / "a.flac", tone(1.0, 44100), 44100, "flac", "flac")
+    data = bytearray(path.read_bytes())
+    data[21] &= 0xF0
+    data[22:26] = (256).to_bytes(4, "big")  # the number of samples in STREAMINFO
+    path.write_bytes(data)
+    for damaged in ("refuse", "keep"):
+        loaded = read_audio(path, damaged=damaged)
+        assert len(loaded.samples) == 16000
+        assert loaded.remarks == ("Its header says that it has 0.006 s; all 1.00 s were read.",)
+
+
+def test_a_length_below_nothing_is_no_length(tmp_path):
+    path = encode(tmp_path / "a.wma", tone(1.0, 44100), 44100, "wmav2", "asf")
+    data = bytearray(path.read_bytes())
+    play_duration = data.index(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")) + 64  # of the file properties object
+    data[play_duration : play_duration + 8] = bytes(8)
+    preroll = play_duration + 16
+    data[preroll : preroll + 8] = (60_000).to_bytes(8, "little")
+    path.write_bytes(data)
+    assert probe_audio(path).duration_seconds is None
+    assert len(load_audio(path)) == pytest.approx(16000, abs=2000)
+
+
+def test_tags_in_an_old_encoding_are_no_problem(tmp_path):
+    """ID3v1 behind the sound, in Latin-1: PyAV takes tags for UTF-8, and gave the file up."""
+    path = encode(tmp_path / "a.tta", tone(1.0, 44100), 44100, "tta", "tta")
+    tag = b"TAG" + "Où est Noé".encode("latin-1").ljust(30, b"\0") + bytes(94) + b"\xff"
+    path.write_bytes(path.read_bytes() + tag)
+    loaded = read_audio(path)
+    assert (len(loaded.samples), loaded.remarks) == (16000, ())
+
+
+def test_a_header_that_asks_for_more_memory_than_there_is(tmp_path, monkeypatch):
+    path = encode(tmp_path / "a.tta", tone(1.0, 44100), 44100, "tta", "tta")
+
+    def refuse(*arguments, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(av, "open", refuse)
+    with pytest.raises(AudioError, match="cannot be read as audio"):
+        load_audio(path)

@@ -61,6 +61,8 @@ def changed(report: dict, path: str, value: object) -> None:
         ("recordings/0/chunks/0/0", []),
         ("recordings/0/chunks/0/1", -1),
         ("recordings/0/chunks/0/1", 1 << 32),
+        ("recordings/0/chunks/0/0", 1 << 31),
+        ("recordings/0/first", (1 << 31) - 1),
         ("recordings", None),
         ("left_out", 3),
     ],
