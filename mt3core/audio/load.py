@@ -31,6 +31,8 @@ AudioSource = str | os.PathLike[str] | bytes | IO[bytes] | tuple[Any, ...] | Map
 # Memory allocated up front because a header asks for it; more is added once the samples have been read.
 _TRUSTED_SAMPLES = 16_000 * 3600 * 4
 _FULL_SCALE = 32767 / 32768  # the largest sample of 16 bits
+# Codecs give a frame or two more than their containers say, and to grow for them would copy everything.
+_SLACK_SECONDS = 2.0
 # The energy of the channels' mean by the channels' mean energy is 1 / channels if they have nothing to do with one
 # another, and more if they are alike. Below this share of 1 / channels (-14 dB) they cancel.
 _CANCELLED_SHARE = 0.04
@@ -124,7 +126,7 @@ def _collect(
     """Mixes and resamples a stream into one array, allocated at about the right size."""
     rate_hz = stream.info.sample_rate_hz
     resampler = _resampler(stream.name, rate_hz, sample_rate_hz)
-    result = _GrowingArray(math.ceil((stream.info.duration_seconds or 600) * sample_rate_hz) + 64)
+    result = _GrowingArray(math.ceil(((stream.info.duration_seconds or 600) + _SLACK_SECONDS) * sample_rate_hz))
     position, seconds_before, nothing = 0, 0.0, np.zeros(0, np.float32)
     for block in stream.blocks:
         if isinstance(block, RateChange):
