@@ -264,6 +264,15 @@ def test_a_stream_that_turns_up_while_reading(tmp_path, monkeypatch):
     assert_refused(path, "its streams change")
 
 
+def test_a_stated_length_of_0_is_none(tmp_path):
+    path = encode(tmp_path / "a.wv", tone(1.0, 44100), 44100, "wavpack", "wv")
+    data = bytearray(path.read_bytes())
+    data[12:16] = bytes(4)  # the number of samples
+    path.write_bytes(data)
+    assert probe_audio(path).duration_seconds != 0
+    assert len(load_audio(path)) == 16000
+
+
 def test_damaged_takes_two_words():
     for word in ("skip", "", None, True):
         with pytest.raises(UsageError, match='Use "refuse" or "keep"'):
