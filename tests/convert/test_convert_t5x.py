@@ -233,3 +233,14 @@ def test_what_cannot_be_recognised(change, message):
 def test_other_networks_are_not_recognised():
     with pytest.raises(ModelError, match="here is not an MT3 network"):
         recognise_config({"bert.pooler.kernel": (3, 3)}, "here")
+
+
+def test_a_name_damaged_in_the_tree(directory):
+    """The array's own files are there, so that nothing is missing but its name."""
+    path = directory / "checkpoint"
+    name = b"continuous_inputs_projection"
+    data = path.read_bytes()
+    assert data.count(name) >= 1
+    path.write_bytes(data.replace(name, name[:-1] + b"X"))
+    with pytest.raises(ModelError, match="continuous_inputs_projection"):
+        read_t5x(directory)
