@@ -8,9 +8,11 @@ is ignored. Format: t5x `checkpoints.py` (version 3) and flax `serialization.py`
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ TREE_FILE = "checkpoint"
 CONFIG_FILE = "config.json"
 FORMAT_VERSION = 3
 _ARRAY, _SCALAR = 1, 3
+_GZIP_START, _BLOCK_BYTES = b"\x1f\x8b", 1 << 20
 _AGAIN = "Download or copy the checkpoint again."
 
 
@@ -241,7 +244,26 @@ def _read_array(directory: Path, name: str, leaf: Any) -> np.ndarray:
         # Otherwise a missing chunk reads as zeros.
         "fill_missing_data_reads": False,
     }
-    return import_tensorstore().open(spec, open=True, read=True).result().read().result()
+    array = import_tensorstore().open(spec, open=True, read=True).result().read().result()
+    for chunk in sorted((directory / name).glob("[0-9]*")):
+        _check_gzip(chunk)
+    return array
+
+
+def _check_gzip(path: Path) -> None:
+    """Compares a chunk with the checksum at its end: TensorStore stops when it has as many bytes as it needs.
+
+    Raises `ValueError`. A chunk that is compressed in another way, or not at all, is left to TensorStore.
+    """
+    with path.open("rb") as file:
+        if file.read(2) != _GZIP_START:
+            return
+    try:
+        with gzip.open(path) as content:
+            while content.read(_BLOCK_BYTES):
+                pass
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"chunk {path.name} is damaged or truncated") from error
 
 
 def _write_zarr(directory: Path, name: str, array: np.ndarray) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """T5X directories: the published weights arrive as they are, and every way in which one is broken has its sentence."""
 
 import dataclasses
+import gzip
 import json
+import re
 import shutil
 
 import msgpack
@@ -134,6 +136,17 @@ def test_truncated_chunk(directory):
         read_t5x(directory)
     assert caught.value.problem.startswith(f"Damaged or truncated (1): {WO} (")
     assert "Download or copy" in caught.value.next_step
+
+
+@pytest.mark.parametrize("lost", [slice(60, 65), slice(-4, None)])
+def test_a_chunk_that_gives_enough_bytes_but_not_its_checksum(directory, lost):
+    """TensorStore reads no further than it must, and so does not see the checksum behind the data."""
+    chunk = directory / WO / "0.0"
+    data = bytearray(gzip.compress(gzip.decompress(chunk.read_bytes()), 0))  # stored, so that bytes may be missing
+    del data[lost]
+    chunk.write_bytes(data)
+    with pytest.raises(ModelError, match=rf"Damaged or truncated \(1\): {re.escape(WO)} \(chunk 0\.0 is damaged"):
+        read_t5x(directory)
 
 
 def test_all_damaged_arrays_are_listed(directory):
