@@ -22,7 +22,7 @@ from mt3core.audio.flac import FlacChecker, flac_header, flac_parts
 from mt3core.audio.frames import find_frames, scan_frames
 from mt3core.audio.ogg import scan_ogg
 from mt3core.audio.source import Ranges, Source, refuse_midi
-from mt3core.audio.stream import BLOCK_VALUES, AudioInfo, AudioStream, RateChange, cut_off_error
+from mt3core.audio.stream import BLOCK_VALUES, AudioInfo, AudioStream, RateChange, check_rate, cut_off_error
 from mt3core.audio.wav import is_wav, wav_parts
 from mt3core.errors import AudioError, UsageError
 
@@ -179,6 +179,8 @@ class _Reader:
             content = file if len(parts) == 1 else file.cut(start, length)
             header = flac_header(content)
             self.plan.missing_end = self.plan.missing_end or header.missing_end
+            if not header.missing_end:  # by another rate than that of its frames, a damaged file would last for hours
+                check_rate(self.name, header.rate_hz)
             opener = partial(self.open_flac, content)
             if self.damaged == "refuse" and self._opens(content):
                 self._add_soundfile(content, header.seconds, opener, header.checker)

@@ -383,3 +383,15 @@ def test_a_header_that_asks_for_more_memory_than_there_is(tmp_path, monkeypatch)
     monkeypatch.setattr(av, "open", refuse)
     with pytest.raises(AudioError, match="cannot be read as audio"):
         load_audio(path)
+
+
+@pytest.mark.parametrize("damaged", ["refuse", "keep"])
+def test_flac_whose_header_has_an_impossible_rate(tmp_path, damaged):
+    """FFmpeg takes the time of every frame by it: half a second with a rate of 4 Hz was kept as an hour of silence."""
+    path = tmp_path / "a.flac"
+    soundfile.write(path, tone(0.5, 44100), 44100)
+    data = bytearray(path.read_bytes())
+    data[18:20] = bytes(2)
+    path.write_bytes(data)
+    with pytest.raises(AudioError, match=r"has a sample rate of \d Hz\. Use a rate from 1000"):
+        read_audio(path, damaged=damaged)
