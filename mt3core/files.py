@@ -169,6 +169,17 @@ def atomic_directory(path: str | os.PathLike[str], overwrite: bool = False) -> I
             raise
 
 
+def remove_at_once(path: Path) -> None:
+    """Removes a file or folder if it is there; a folder under another name, so that a killed process leaves no part
+    of it under its own."""
+    if not path.is_dir() or path.is_symlink():
+        path.unlink(missing_ok=True)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=_temporary_prefix(path), dir=path.parent))
+    path.rename(aside / _PARTS[1])
+    shutil.rmtree(aside)
+
+
 def _refuse_occupied(target: Path) -> None:
     """A folder cannot be replaced by a file; renaming to a device would replace the device itself."""
     with _writing(target):  # a name may be too long to be looked up

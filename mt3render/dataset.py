@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mt3core.errors import MT3Error, OutputError, UsageError, reading
 from mt3core.extras import require
-from mt3core.files import atomic_output
+from mt3core.files import atomic_output, remove_at_once
 from mt3core.json_text import read_json
 from mt3core.processes import map_in_processes
 from mt3render.engines import build_engine, choose_engine
@@ -205,7 +205,5 @@ def _clear(out: Path, layout: str, sources: Sequence[Source], overwrite: bool) -
         for path in targets(layout, out, source):
             for rest in path.parent.glob(f".{path.name[:40]}.*"):
                 shutil.rmtree(rest, ignore_errors=True)
-            if overwrite and path.is_dir():
-                shutil.rmtree(path)
-            elif overwrite:
-                path.unlink(missing_ok=True)
+            if overwrite:
+                remove_at_once(path)

@@ -18,6 +18,7 @@ from reliability.mutations import mend_wav
 RATE_HZ = 44_100
 SECONDS = 0.5
 _LOSSY_SLACK_SECONDS = 0.08  # a frame or two of the longest kind, of decoders that conceal one
+_WMA_SLACK_SECONDS = 0.15  # two frames, and what the length in milliseconds counts beyond the sound
 INDEX = "index.json"
 
 # File name -> (container, codec, rate, layout, options, states its end, has checksums)
@@ -94,13 +95,16 @@ class Audio(Kind):
     def _source(self, name: str, states_end: bool, is_checked: bool) -> Source:
         data = (self.folder / name).read_bytes()
         is_lossless = name.endswith(_LOSSLESS) and "alac" not in name and name != "mp3.wav"
+        lossy_slack = _WMA_SLACK_SECONDS if name.endswith(".wma") else _LOSSY_SLACK_SECONDS
         return Source(
             name,
             data,
             states_end,
             is_checked,
             header_bytes=_header_bytes(name, data),
-            slack=0.0 if is_lossless else _LOSSY_SLACK_SECONDS * 16_000,
+            slack=0.0
+            if is_lossless
+            else 16_000 * (_WMA_SLACK_SECONDS if name.endswith(".wma") else _LOSSY_SLACK_SECONDS),
             mend=mend_wav if name.startswith("pcm") and name.endswith(".wav") else None,
         )
 

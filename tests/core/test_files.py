@@ -18,6 +18,7 @@ from mt3core.files import (
     files_below,
     folder_bytes,
     folders_below,
+    remove_at_once,
     size_in_words,
 )
 
@@ -408,3 +409,33 @@ def test_a_full_disk_is_known_by_what_native_code_says_or_by_the_disk(tmp_path, 
 def test_other_errors_of_native_code_stay_what_they_are(tmp_path):
     with pytest.raises(RuntimeError, match="unexpected pos"), atomic_output(tmp_path / "out"):
         raise RuntimeError("unexpected pos")
+
+
+def test_a_folder_is_removed_at_once(tmp_path, monkeypatch):
+    """Killed half-way, it leaves nothing under the folder's name, and the next output of that name clears the rest."""
+    folder = tmp_path / "Track00001"
+    (folder / "stems").mkdir(parents=True)
+    (folder / "stems" / "S00.flac").write_text("sound")
+    (tmp_path / "link").symlink_to(folder)
+    remove_at_once(tmp_path / "link")
+    assert folder.exists()
+
+    def die(path, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", die)
+        with pytest.raises(KeyboardInterrupt):
+            remove_at_once(folder)
+    assert not folder.exists()
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".Track00001.")
+    os.utime(left, (0, 0))
+    with atomic_directory(folder) as temporary:
+        (temporary / "new").write_text("sound")
+    assert [path.name for path in tmp_path.iterdir()] == ["Track00001"]
+    remove_at_once(folder)
+    (tmp_path / "file").write_text("")
+    remove_at_once(tmp_path / "file")
+    remove_at_once(tmp_path / "nothing")
+    assert list(tmp_path.iterdir()) == []

@@ -58,6 +58,29 @@ def read(path):
     return audio.astype(np.int64)
 
 
+def test_a_kill_while_earlier_pieces_are_removed_leaves_no_part_of_one(slakh, midi_dir, tmp_path, monkeypatch):
+    """A track's folder counts as finished when it exists, so half of one would have stayed for ever."""
+    out = tmp_path / "out"
+    shutil.copytree(slakh, out)
+    remove, removed = shutil.rmtree, []
+
+    def die_in_the_second(path, *arguments, **options):
+        removed.append(path)
+        if len(removed) == 2:
+            raise KeyboardInterrupt
+        return remove(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", die_in_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            render_dataset(midi_dir, out, rendering("slakh"), overwrite=True)
+    assert len(list(out.glob("*/Track*"))) == 3
+    report = render_dataset(midi_dir, out, rendering("slakh"))
+    assert (report.count("written"), report.count("skipped")) == (2, 3)
+    assert files_of(out) == files_of(slakh)
+    assert not list(out.rglob(".*"))
+
+
 def test_slakh_has_the_real_layout(slakh):
     tracks = sorted(slakh.glob("*/Track*"))
     assert [track.name for track in sorted(tracks, key=lambda path: path.name)] == [
