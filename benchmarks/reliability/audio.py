@@ -102,9 +102,7 @@ class Audio(Kind):
             states_end,
             is_checked,
             header_bytes=_header_bytes(name, data),
-            slack=0.0
-            if is_lossless
-            else 16_000 * (_WMA_SLACK_SECONDS if name.endswith(".wma") else _LOSSY_SLACK_SECONDS),
+            slack=0.0 if is_lossless else 16_000 * lossy_slack,
             mend=mend_wav if name.startswith("pcm") and name.endswith(".wav") else None,
         )
 
