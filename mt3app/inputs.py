@@ -136,10 +136,10 @@ def _files_below(top: Path, passed_over: list[tuple[Path, str]]) -> Iterator[Pat
             path = folder / entry.name
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if os.path.isdir(path):  # which a link to itself is not; the entry would raise
                 if not _is_open(path):  # and then not among the folders
                     passed_over.append((path, "folder that cannot be entered"))
-            elif not entry.is_file():
+            elif not os.path.isfile(path):
                 passed_over.append((path, "link to nothing" if entry.is_symlink() else "no regular file"))
             elif entry.is_symlink():
                 links.append(path)

@@ -61,11 +61,12 @@ def test_what_is_passed_over_is_said_in_one_line(folder):
     Path("music/cover.JPG").write_bytes(b"\xff\xd8\xff\xe0" + bytes(100))
     silent_film("music/film.avi")
     Path("music/gone.mp3").symlink_to("nowhere")
+    Path("music/round.mp3").symlink_to("round.mp3")
     assert found("music") == ["music/a.wav"]
     (line,) = remarks("music")
     assert line == (
-        "Passed over 7 files in music: text file (4: .txt, README, .xml); picture (1: .jpg); no audio stream (1: .avi)"
-        "; link to nothing (1: .mp3)."
+        "Passed over 8 files in music: text file (4: .txt, README, .xml); link to nothing (2: .mp3); picture (1: .jpg)"
+        "; no audio stream (1: .avi)."
     )
 
 
