@@ -17,7 +17,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from jaxtyping import Bool, Int
 
 from mt3core.config.model import ModelConfig, VocabularyConfig
 from mt3core.decoding import Decoding
-from mt3core.notes.vocabulary import EOS_ID, MAX_MIDI_VALUE, NUM_SPECIAL_TOKENS, Vocabulary
+from mt3core.notes.vocabulary import MAX_MIDI_VALUE, NUM_SPECIAL_TOKENS, Vocabulary
 from mt3core.segments import AudioSegment
 
 Array = Any  # a NumPy array, a jax.Array or a torch.Tensor
@@ -111,7 +111,7 @@ class Grammar:
             velocity=zeros + UNKNOWN,
             sounds_from=zeros + _HELD,
             notes=xp.full((rows, _VALUES, _VALUES), _HELD, dtype=xp.int8, device=device),
-            programs=programs if self._has_programs else programs & ~programs,
+            programs=programs if self._has_programs else xp.zeros_like(programs),
             drums=drums,
             onsets=xp.full((rows, num_keys, _VALUES), _NEVER, dtype=xp.int16, device=device),
         )
@@ -128,11 +128,11 @@ class Grammar:
         xp = array_api_compat.array_namespace(state.time)
         rows = state.time.shape[0]
         parts = self._onset_parts(state) if self.config.onsets_only else self._parts(state)
-        no = xp.zeros((rows, 1), dtype=xp.bool, device=array_api_compat.device(state.time))
-        rest = self.vocab_size - self._vocabulary.base_vocab_size
-        events = xp.concat([no, ~no, no, *parts, xp.broadcast_to(no, (rows, rest))], axis=1)
-        is_end = _like(np.arange(self.vocab_size) == EOS_ID, state.time)
-        return events & (~is_last[:, None] | is_end[None, :])
+        goes_on = ~is_last[:, None]
+        no = xp.zeros_like(goes_on)
+        surplus = xp.broadcast_to(no, (rows, self.vocab_size - self._vocabulary.base_vocab_size))
+        special = [no, ~no, no]  # of which the second is the end
+        return xp.concat([*special, *(part & goes_on for part in parts), surplus], axis=1)
 
     def advance(self, state: GrammarState, tokens: Int[Array, " rows"]) -> GrammarState:
         """The state after a token in each row; one that is no event changes nothing.
@@ -186,7 +186,7 @@ class Grammar:
             marks == _HELD,
             xp.where(is_ending[:, None], marks >= state.sounds_from[:, None], is_starting[:, None]),
         )
-        drums = (is_ready & is_starting & state.drums)[:, None] & _like(np.ones(_VALUES, bool), state.time)
+        drums = _columns(is_ready & is_starting & state.drums, _VALUES)
         if self._repeat_steps:
             starts = (is_starting & ~state.in_ties)[:, None]
             pitches = pitches & ~(starts & self._is_too_soon(state, state.program))
@@ -194,7 +194,7 @@ class Grammar:
         return [
             self._shifts(state, state.last),
             named[:, None] & pitches,
-            is_ready[:, None] & _like(np.ones(self.config.velocity_bins + 1, bool), state.time),
+            _columns(is_ready, self.config.velocity_bins + 1),
             (is_ready & state.in_ties)[:, None],
             is_ready[:, None] & state.programs,
             drums,
@@ -202,23 +202,24 @@ class Grammar:
 
     def _onset_parts(self, state: GrammarState) -> list[Array]:
         """The same if only onsets are written: their times may go back, and nothing else is an event."""
-        ranges = self._vocabulary.event_ranges
-        sizes = {kind: last - first + 1 for kind, (first, last) in ranges.items()}
-        others = {
-            kind: _like(np.full((1, size), kind == "pitch"), state.time) & (state.time >= 0)[:, None]
-            for kind, size in sizes.items()
-        }
-        return [self._shifts(state, state.limit * 0), *[others[kind] for kind in sizes if kind != "shift"]]
+        xp = array_api_compat.array_namespace(state.time)
+        others = [
+            _columns(state.time >= 0 if kind == "pitch" else state.time < 0, last - first + 1)
+            for kind, (first, last) in self._vocabulary.event_ranges.items()
+            if kind != "shift"
+        ]
+        return [self._shifts(state, xp.zeros_like(state.limit)), *others]
 
     def _shifts(self, state: GrammarState, earliest: Int[Array, " rows"]) -> Bool[Array, "rows shifts"]:
         """Shifts to a time that is neither before `earliest` nor beyond the segment.
 
         The longest shift is allowed too if it does not reach `earliest`, since another may follow and be added.
         """
+        xp = array_api_compat.array_namespace(state.time)
         longest = self._vocabulary.max_shift_steps
-        reached = state.shifted[:, None] + _arange(longest + 1, state.time)
-        is_longest = _like(np.arange(longest + 1) == longest, state.time)
-        return (reached <= state.limit[:, None]) & ((reached >= earliest[:, None]) | is_longest)
+        shifts = xp.arange(longest + 1, dtype=state.time.dtype, device=array_api_compat.device(state.time))[None, :]
+        reached = state.shifted[:, None] + shifts
+        return (reached <= state.limit[:, None]) & ((reached >= earliest[:, None]) | (shifts == longest))
 
     def _is_too_soon(self, state: GrammarState, key: Int[Array, " rows"]) -> Bool[Array, "rows pitches"]:
         """Which pitches of each row's program, or the drums, started less than the shortest repeat ago."""
@@ -244,6 +245,11 @@ def last_step(config: ModelConfig) -> int:
     """The last step of a segment after which no other follows."""
     seconds = config.segment_samples / config.spectrogram.sample_rate_hz
     return math.ceil(seconds * config.vocabulary.steps_per_second)
+
+
+def steps_of(numbers: Iterable[int], steps: Sequence[int] | None, config: ModelConfig) -> list[int]:
+    """The last steps of some segments, from those of all; without them every segment is a whole one."""
+    return [last_step(config) if steps is None else steps[number] for number in numbers]
 
 
 def last_steps(pieces: list[AudioSegment], config: ModelConfig) -> list[int]:
@@ -277,15 +283,7 @@ def _put(
     return table
 
 
-def _arange(number: int, like: Array) -> Int[Array, "1 number"]:
-    return _like(np.arange(number, dtype=np.int32), like)[None, :]
-
-
-def _like(values: np.ndarray, like: Array) -> Array:
-    """NumPy values as an array of the same library and device as `like`."""
-    xp = array_api_compat.array_namespace(like)
-    if array_api_compat.is_numpy_array(like):
-        return values
-    if array_api_compat.is_jax_array(like):
-        return xp.asarray(values)  # inside a compiled function there is no device to ask for
-    return xp.asarray(values, device=array_api_compat.device(like))
+def _columns(values: Bool[Array, " rows"], number: int) -> Bool[Array, "rows number"]:
+    """The same value in so many columns."""
+    xp = array_api_compat.array_namespace(values)
+    return xp.broadcast_to(values[:, None], (values.shape[0], number))

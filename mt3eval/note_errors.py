@@ -39,6 +39,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from mt3core.notes.instruments import PROGRAMS_PER_CLASS
 from mt3core.notes.table import NoteTable, note_table
 from mt3eval.calibration import calibrate
 from mt3eval.matching.matching import (
@@ -51,7 +52,6 @@ from mt3eval.matching.matching import (
     within_offsets,
 )
 from mt3eval.matching.note_scores import f1
-from mt3eval.matching.program_groups import FAMILY_PROGRAMS
 from mt3eval.reading.performance import Performance
 
 NEAR_ONSET_SECONDS = 0.2  # further apart, two notes of the same pitch are rather two events
@@ -227,7 +227,7 @@ def _wholes_and_parts(
     for table, free, found in ((long, long_free, wholes_of_key), (short, short_free, parts_of_key)):
         places = np.flatnonzero(free & ~table["is_drum"])
         for place in places[np.argsort(table["onset"][places], kind="stable")].tolist():
-            found[int(table["pitch"][place]), int(table["program"][place]) // FAMILY_PROGRAMS].append(place)
+            found[int(table["pitch"][place]), int(table["program"][place]) // PROGRAMS_PER_CLASS].append(place)
     found_wholes = []
     for key, wholes in wholes_of_key.items():
         parts = parts_of_key.get(key, [])
@@ -269,7 +269,7 @@ def _pseudo_hz(keys: Int[np.ndarray, " _notes"]) -> Float[np.ndarray, " _notes"]
 
 def _instrument_keys(table: NoteTable) -> Int[np.ndarray, " _notes"]:
     """Equal for notes of one pitch and instrument; for drum hits, of one drum."""
-    return table["pitch"] + 128 * np.where(table["is_drum"], 0, table["program"] // FAMILY_PROGRAMS)
+    return table["pitch"] + 128 * np.where(table["is_drum"], 0, table["program"] // PROGRAMS_PER_CLASS)
 
 
 def _pitch_keys(table: NoteTable) -> Int[np.ndarray, " _notes"]:
@@ -277,7 +277,7 @@ def _pitch_keys(table: NoteTable) -> Int[np.ndarray, " _notes"]:
 
 
 def _octave_keys(table: NoteTable) -> Int[np.ndarray, " _notes"]:
-    return table["pitch"] % _OCTAVE + _OCTAVE * (table["program"] // FAMILY_PROGRAMS)
+    return table["pitch"] % _OCTAVE + _OCTAVE * (table["program"] // PROGRAMS_PER_CLASS)
 
 
 def _one_key(table: NoteTable) -> Int[np.ndarray, " _notes"]:
@@ -306,7 +306,7 @@ class Grouping:
 def _family_name(number: int) -> str:
     import pretty_midi
 
-    return pretty_midi.program_to_instrument_class(FAMILY_PROGRAMS * number)
+    return pretty_midi.program_to_instrument_class(PROGRAMS_PER_CLASS * number)
 
 
 def _drum_name(pitch: int) -> str:
@@ -315,7 +315,7 @@ def _drum_name(pitch: int) -> str:
     return pretty_midi.note_number_to_drum_name(pitch) or f"Key {pitch}"
 
 
-INSTRUMENTS = Grouping(lambda table: table["program"] // FAMILY_PROGRAMS, _family_name)  # General MIDI families
+INSTRUMENTS = Grouping(lambda table: table["program"] // PROGRAMS_PER_CLASS, _family_name)  # General MIDI families
 DRUMS = Grouping(lambda table: table["pitch"], _drum_name)
 OCTAVES = Grouping(lambda table: table["pitch"] // 12, lambda number: f"C{number - 1} to B{number - 1}")  # 60 is C4
 

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 
 from mt3core.config.model import ModelConfig
 from mt3core.decoding import END_TOKEN, START_TOKEN, Decoding, Generated, brevity_penalty
-from mt3core.grammar import Grammar, GrammarState, last_step
+from mt3core.grammar import Grammar, GrammarState, steps_of
 from mt3jax.compilation import program
 from mt3jax.lanes import NO_SCORE, Limits, limits_of, positions_for
 from mt3jax.loading import network
@@ -67,9 +67,8 @@ def beam_search_stream(
         given = (jax.device_put(log_mel, place), jax.device_put(is_used, place))
         grammar = None
         if decoding.grammar:
-            steps = [last_step(model.config)] * num_segments
-            if last_steps is not None:
-                steps[: len(group)] = [last_steps[index] for index, _ in group]
+            steps = steps_of([index for index, _ in group], last_steps, model.config)
+            steps += [0] * (num_segments - len(group))
             rows = [step for step in steps for _ in range(decoding.num_beams)]
             grammar = jax.device_put(Grammar.of(model.config).start_all(rows, decoding), place)
         beams = start_beams(model.config, decoding.num_beams, params, *given, grammar)

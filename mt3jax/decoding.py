@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Float
 
 from mt3core.decoding import END_TOKEN, Decoding, Generated, brevity_penalty
-from mt3core.grammar import Grammar, GrammarState, last_step
+from mt3core.grammar import Grammar, GrammarState, steps_of
 from mt3jax import lanes
 from mt3jax.beam import beam_search_stream
 from mt3jax.model import Transformer
@@ -104,7 +104,7 @@ class _Batch:
         self.decoding = decoding
         self.size = size
         self.limits = self._put(lanes.limits_of(decoding, self.config))
-        self.lanes = lanes.new_lanes(self.config, size, num_positions, self.params, self._grammar([None] * size))
+        self.lanes = lanes.new_lanes(self.config, size, num_positions, self.params, self._grammar([], size))
         self.segments: list[int | None] = [None] * size
 
     def free(self) -> list[int]:
@@ -126,8 +126,7 @@ class _Batch:
         for row, (lane, (index, segment)) in enumerate(zip(self.free(), group, strict=False)):
             log_mel[row], places[row] = segment, lane
             self.segments[lane] = index
-        steps = [last_steps[index] if last_steps is not None else None for index, _ in group]
-        grammar = self._grammar([*steps, *[None] * (group_size - len(group))])
+        grammar = self._grammar(steps_of([index for index, _ in group], last_steps, self.config), group_size)
         self.lanes = lanes.admit(self.config, self.params, self.lanes, self._put(log_mel), self._put(places), grammar)
 
     def take(self, other: _Batch, lane: int) -> None:
@@ -161,12 +160,11 @@ class _Batch:
         penalty = brevity_penalty(self.decoding.length_penalty, int(length))
         return Generated(tokens[:length].astype(np.int32), float(log_probability / penalty))
 
-    def _grammar(self, steps: list[int | None]) -> GrammarState | None:
-        """The grammar's state before the first token of segments with these last steps; None: a whole segment's."""
+    def _grammar(self, steps: list[int], rows: int) -> GrammarState | None:
+        """The grammar's state before the first token of segments with these last steps, and of rows without one."""
         if not self.decoding.grammar:
             return None
-        whole = last_step(self.config)
-        limits = [whole if step is None else step for step in steps]
+        limits = [*steps, *[0] * (rows - len(steps))]
         return self._put(Grammar.of(self.config).start_all(limits, self.decoding))
 
     def _put(self, values: Any) -> Any:

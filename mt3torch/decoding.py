@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mt3core.decoding import Decoding, Generated
-from mt3core.grammar import last_step
+from mt3core.grammar import steps_of
 from mt3torch.beam import BeamSearch
 from mt3torch.legal import LegalTokens
 from mt3torch.model import Transformer
@@ -79,7 +79,7 @@ def generate_stream(
                 lanes = Lanes(stepper, num_lanes, decoding.num_beams, batch.shape[1], decoding.max_tokens)
             lanes.add(batch)
             new = list(itertools.islice(next_number, len(waiting)))
-            search.start([last_step(config) if last_steps is None else last_steps[number] for number in new])
+            search.start(steps_of(new, last_steps, config))
             numbers.extend(new)
         if lanes is None or search.count == 0:
             return

@@ -26,7 +26,7 @@ import numpy as np
 
 from mt3core.decoding import Decoding, Generated
 from mt3core.errors import DecodingError
-from mt3core.grammar import last_step
+from mt3core.grammar import steps_of
 from mt3core.model.directory import save_model_directory
 from mt3core.processors import num_processors
 from mt3torch.model import Transformer
@@ -49,7 +49,7 @@ class Processes:
     def __init__(self, model: Transformer, decoding: Decoding, num_processes: int, num_lanes: int) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="mt3-")
         self._most_held = num_lanes + HELD_BACK
-        self._last_step = last_step(model.config)
+        self._config = model.config
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._children: list[subprocess.Popen[bytes]] = []
         self._in_use = threading.Lock()
@@ -125,7 +125,7 @@ class Processes:
                     for child in range(len(self._children)):
                         self._send(child, END_OF_STREAM)
                 else:
-                    last = self._last_step if last_steps is None else last_steps[number]
+                    (last,) = steps_of([number], last_steps, self._config)
                     self._send(turn, number, np.ascontiguousarray(log_mel, "<f4"), last)
                     held[turn] += 1
                     turn = next(turns)

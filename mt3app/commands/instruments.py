@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 
-from mt3core.notes.instruments import CLASS_NAMES, INSTRUMENT_NAMES, PROGRAMS_PER_CLASS
+from mt3core.notes.instruments import CLASS_NAMES, INSTRUMENT_NAMES, PROGRAMS_PER_CLASS, class_name
 
 
 def list_instruments(as_json: bool) -> None:
     """Prints a class a paragraph, or a list of objects with program, name and class; the drums come last."""
     if as_json:
         rows = [
-            {"program": program, "name": name, "class": CLASS_NAMES[program // PROGRAMS_PER_CLASS]}
+            {"program": program, "name": name, "class": class_name(program)}
             for program, name in enumerate(INSTRUMENT_NAMES)
         ]
         print(json.dumps([*rows, {"program": None, "name": "Drums", "class": "Drums"}], indent=1))

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from mt3core.errors import AudioError, UsageError
+from mt3core.notes.instruments import PROGRAMS_PER_CLASS
 from mt3core.notes.table import Note
-from mt3core.notes.vocabulary import MAX_MIDI_VALUE, PROGRAMS_PER_MIDI_CLASS
+from mt3core.notes.vocabulary import MAX_MIDI_VALUE
 
 SAME_SECONDS = 1e-6  # times closer than this are equal: text formats round to it, and sums of 10 ms are not exact
 LEAST_CUT_SECONDS = 1e-3  # a note of which less is left at the end of an excerpt is left out; MIDI has steps of 1 ms
@@ -167,9 +168,9 @@ class NoteChoice:
 def _of_one_program_a_class(notes: list[Note]) -> list[Note]:
     counts: defaultdict[int, Counter[int]] = defaultdict(Counter)
     for note in notes:
-        counts[note.program // PROGRAMS_PER_MIDI_CLASS][note.program] += 1
+        counts[note.program // PROGRAMS_PER_CLASS][note.program] += 1
     chosen = {number: min(programs, key=lambda one: (-programs[one], one)) for number, programs in counts.items()}
-    return [replace(note, program=chosen[note.program // PROGRAMS_PER_MIDI_CLASS]) for note in notes]
+    return [replace(note, program=chosen[note.program // PROGRAMS_PER_CLASS]) for note in notes]
 
 
 def _joined(notes: list[Note], gap_seconds: float) -> list[Note]:

@@ -22,12 +22,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mt3core.config.model import VocabularyConfig
+from mt3core.notes.instruments import PROGRAMS_PER_CLASS
 from mt3core.notes.table import NoteTable
 from mt3core.notes.vocabulary import (
     EOS_ID,
     MAX_MIDI_VALUE,
     NUM_SPECIAL_TOKENS,
-    PROGRAMS_PER_MIDI_CLASS,
     Vocabulary,
     segment_start_seconds,
     velocity_to_bin,
@@ -65,7 +65,7 @@ class SegmentEncoder:
         first_id = self.vocabulary.first_id
         programs = np.arange(256)
         if config.program_granularity == "midi_class":
-            programs -= programs % PROGRAMS_PER_MIDI_CLASS
+            programs -= programs % PROGRAMS_PER_CLASS
         writes_programs = config.program_granularity != "flat" and not config.onsets_only
         self._program_ids = np.where(writes_programs, first_id("program") + programs, _ABSENT).astype(np.int32)
         bins = velocity_to_bin(np.arange(_PITCHES), config.velocity_bins)

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mt3core.config.model import VocabularyConfig
+from mt3core.notes.instruments import PROGRAMS_PER_CLASS
 from mt3core.notes.table import NoteTable
-from mt3core.notes.vocabulary import PROGRAMS_PER_MIDI_CLASS
 from mt3data.examples.chunk_table import ChunkTable, ShardReader
 from mt3data.examples.example_streams import waveform
 from mt3data.prepare.chunks import SAMPLE_RATE_HZ, decode_chunk
@@ -84,7 +84,7 @@ def as_written(notes: NoteTable, vocabulary: VocabularyConfig) -> NoteTable:
     if vocabulary.onsets_only or vocabulary.program_granularity == "flat":
         result["program"] = 0
     elif vocabulary.program_granularity == "midi_class":
-        result["program"] -= result["program"] % PROGRAMS_PER_MIDI_CLASS
+        result["program"] -= result["program"] % PROGRAMS_PER_CLASS
     return result
 
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from mt3core.notes.instruments import PROGRAMS_PER_CLASS
 from mt3core.notes.table import NoteTable
 from mt3eval.matching.matching import OFFSET_RATIO
 from mt3eval.matching.note_scores import Comparison, Score, scored_notes, share_scores
 
-FAMILY_PROGRAMS = 8  # General MIDI: sixteen families of eight programs
 GRANULARITIES = ("flat", "midi_class", "full")
 
 
@@ -33,7 +33,7 @@ class GroupCount(NamedTuple):
 
 def family(programs: np.ndarray) -> np.ndarray:
     """The first program of each program's family of eight."""
-    return FAMILY_PROGRAMS * (programs // FAMILY_PROGRAMS)
+    return PROGRAMS_PER_CLASS * (programs // PROGRAMS_PER_CLASS)
 
 
 def count_groups(

@@ -17,8 +17,8 @@ from typing import Any
 
 from mt3core.errors import AudioError
 from mt3core.files import atomic_output
+from mt3core.notes.instruments import CLASS_NAMES, INSTRUMENT_NAMES
 from mt3eval.headline import headline, plain_scores, unpitched_sentence
-from mt3eval.matching.program_groups import FAMILY_PROGRAMS
 from mt3eval.note_errors import CATEGORIES, Analysis, pool
 from mt3eval.reading.performance import Performance
 from mt3eval.report.packing import pack_sides
@@ -176,8 +176,8 @@ def _general_midi_names() -> dict[str, list[str]]:
     import pretty_midi
 
     return {
-        "programs": [pretty_midi.program_to_instrument_name(program) for program in range(128)],
-        "families": [pretty_midi.program_to_instrument_class(program) for program in range(0, 128, FAMILY_PROGRAMS)],
+        "programs": list(INSTRUMENT_NAMES),
+        "families": list(CLASS_NAMES),
         "drums": [pretty_midi.note_number_to_drum_name(pitch) or f"Key {pitch}" for pitch in range(128)],
     }
 
