@@ -53,9 +53,12 @@ class Average:
 
 def average(protocol: Protocol, files: Sequence[Scores]) -> Average:
     """The average of the files for which the protocol is defined, with intervals."""
+    return _average(protocol, files, averages_without_each(protocol, files))
+
+
+def _average(protocol: Protocol, files: Sequence[Scores], without_each: dict[str, LeftOut]) -> Average:
     values = protocol.average(files) if files else {}
     counts = {name: _count(files, name) for name in values}
-    without_each = averages_without_each(protocol, files)
     intervals = {}
     for name, value in values.items():
         concerned = _concerned(files, name, value, without_each.get(name))
@@ -81,11 +84,11 @@ class Paired:
 def compare(protocol: Protocol, first: Sequence[Scores], second: Sequence[Scores]) -> Paired:
     """Two systems on the same pieces, in the same order on both sides."""
     first, second, one_sided = _without_one_sided(protocol, first, second)
-    averages = average(protocol, first), average(protocol, second)
+    sides = [averages_without_each(protocol, files) for files in (first, second)]
+    averages = _average(protocol, first, sides[0]), _average(protocol, second, sides[1])
     counts = [one.counts for one in averages]
     values = {name: averages[0].values[name] - averages[1].values[name] for name in counts[0] if name in counts[1]}
     fewest = {name: min(counts[0][name], counts[1][name]) for name in values}
-    sides = [averages_without_each(protocol, files) for files in (first, second)]
     intervals = {}
     for name, value in values.items():
         each = [side.get(name) for side in sides]
