@@ -5,10 +5,10 @@
     python recipes/small/gpu_pack.py --music music --sounds FluidR3Mono_GM.sf3 --sounds salamander --wheels wheels \\
         --out carried
 
-Sound fonts are copied unchanged. The recordings of a sampled instrument become 16 kHz mono Ogg Vorbis, so a piano of 16
-velocities is a few megabytes. As many music files are taken as fit: of each kind by its share, in the order of a hash,
-so that every corpus is included. The total size of the folder and the checkout must stay below the limit; `LIST.json`
-lists the contents.
+Sound fonts are copied unchanged. The recordings of a sampled instrument become 16 kHz mono Ogg Vorbis of at most five
+seconds, and of a key's recordings at most eight are kept, so a piano of 16 velocities is a few megabytes. As many music
+files are taken as fit: of each kind by its share, in the order of a hash, so that every corpus is included. The total
+size of the folder and the checkout must stay below the limit; `LIST.json` lists the contents.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ import sys
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import soundfile
 import soxr
 from gpu_data import KINDS, SAMPLE_RATE_HZ, SHARES, UNSEEN, UNSEEN_SHARE
@@ -38,7 +40,9 @@ DESCRIPTION_NAME = "instrument.json"  # of a sampled instrument
 MOST_MIB = 64.0
 MUSIC_MIB = 12.0
 GROUP_FILES = 100  # compressed together to measure their size
-VORBIS_QUALITY = 0.7  # of soundfile's compression levels, where 0 is the best; about 45 kbit/s at 16 kHz
+VORBIS_QUALITY = 0.75  # of soundfile's compression levels, where 0 is the best; about 30 kbit/s at 16 kHz
+MOST_SAMPLE_SECONDS, FADE_SECONDS = 5.0, 0.5
+MOST_LAYERS = 8  # recordings of a key at different velocities
 
 
 def pack(
@@ -82,6 +86,7 @@ def copy_sound(path: Path, folder: Path) -> None:
     target = folder / path.name
     target.mkdir()
     description = json.loads((path / DESCRIPTION_NAME).read_text())
+    description["samples"] = with_fewer_layers(description["samples"])
     for sample in description["samples"]:
         small = str(Path(sample["file"]).with_suffix(".ogg"))
         (target / small).parent.mkdir(parents=True, exist_ok=True)
@@ -91,11 +96,36 @@ def copy_sound(path: Path, folder: Path) -> None:
     (target / DESCRIPTION_NAME).write_text(json.dumps(description, indent=1) + "\n")
 
 
+def with_fewer_layers(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """At most `MOST_LAYERS` recordings of each key, evenly chosen, the loudest included; they take over the velocities
+    of those left out below them."""
+    by_keys: dict[str, list[dict[str, Any]]] = {}
+    for sample in samples:
+        by_keys.setdefault(json.dumps([sample["key"], sample.get("keys")]), []).append(sample)
+    kept: list[dict[str, Any]] = []
+    for layers in by_keys.values():
+        if len({tuple(sample.get("velocities", ())) for sample in layers}) <= MOST_LAYERS:
+            kept += layers
+            continue
+        layers.sort(key=lambda sample: sample["velocities"])
+        lowest = layers[0]["velocities"][0]
+        for number in range(1, MOST_LAYERS + 1):
+            sample = dict(layers[number * len(layers) // MOST_LAYERS - 1])
+            sample["velocities"] = [lowest, sample["velocities"][1]]
+            lowest = sample["velocities"][1] + 1
+            kept.append(sample)
+    return kept
+
+
 def _write_small(source: Path, target: Path) -> None:
     audio, rate = soundfile.read(source, dtype="float32", always_2d=True)
     mono = audio.mean(axis=1)
     if rate != SAMPLE_RATE_HZ:
         mono = soxr.resample(mono, rate, SAMPLE_RATE_HZ)
+    if len(mono) > MOST_SAMPLE_SECONDS * SAMPLE_RATE_HZ:
+        mono = mono[: round(MOST_SAMPLE_SECONDS * SAMPLE_RATE_HZ)].copy()
+        fading = round(FADE_SECONDS * SAMPLE_RATE_HZ)
+        mono[-fading:] *= np.linspace(1.0, 0.0, fading, dtype=np.float32)
     soundfile.write(target, mono, SAMPLE_RATE_HZ, format="OGG", subtype="VORBIS", compression_level=VORBIS_QUALITY)
 
 

@@ -4,10 +4,11 @@
     train    one stage, for a given time, from the weights of the stage before; then scores the result
     save     the newest checkpoint of a run as a model directory in bfloat16
 
-Data, targets and augmentation are those of the runs of `configs/small.py`: first onsets in half a second, where
-attention locks on within a few hundred steps. The network is larger, and segments grow to two seconds. Learning rates
-are constant, except that the last stage continues with a tenth; so the speed need not be known, and all programs can be
-compiled in advance.
+Data, targets and augmentation are those of the runs of `configs/small.py`, in segments of half a second: first onsets,
+on which attention locks within a few hundred steps; then all events, at a constant rate for as long as the time allows;
+and then the same while the rate falls. The network is larger. The last stage has a fixed number of steps, and the one
+before it ends when the speed that it measures leaves just enough time for them. So the speed need not be known, and all
+programs can be compiled in advance.
 """
 
 from __future__ import annotations
@@ -46,36 +47,37 @@ FIRST_EVERY_STEPS = 200  # while the speed is unknown
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the curriculum: its share of the time for steps, the run of `configs/small.py` whose data and targets
-    it has (from the first), segments and batches.
+    """A part of the curriculum.
 
-    `rows` are decoder rows per batch, 8 % more than `packing.choose_rows` gives for 256 targets of the written music
-    with that run's shares (means of 17, 44 and 100 tokens). With `goes_on`, the run of the stage before is resumed.
+    Attributes:
+        share: of the time left for steps; 0 for all of it.
+        of_recipe: the number of the run of `configs/small.py` whose data and targets it has, from 0.
+        rows: decoder rows per batch, 10 % more than `row_packing.choose_rows` gives for the rendered music.
+        num_steps: after which it ends, its rate having fallen; 0 for a constant rate until the time is up, or until the
+            next stage needs the rest.
     """
 
     name: str
+    run: str
     share: float
     of_recipe: int
-    frames: int
-    target_tokens: int
     rows: int
     rate: float
-    goes_on: bool = False
-
-    @property
-    def run(self) -> str:
-        """The folder of its run."""
-        return f"{self.frames}_frames"
+    num_steps: int = 0
 
 
-# A frame is 16 ms.
 STAGES = (
-    Stage("onsets in half a second", 0.15, 0, 32, 64, 114, 6e-3),
-    Stage("one second", 0.25, 1, 64, 256, 66, 5e-3),
-    Stage("two seconds", 0.40, 2, 128, 512, 66, 4e-3),
-    Stage("two seconds, a tenth of the rate", 0.20, 2, 128, 512, 66, 4e-4, goes_on=True),
+    Stage("onsets", "onsets", 0.15, 0, 140, 6e-3),
+    Stage("all events", "events", 0.0, 2, 128, 6e-3),
+    Stage("all events, with a falling rate", "falling", 0.0, 2, 128, 5e-3, num_steps=4_000),
 )
-EXAMPLES, BLOCK_TOKENS = 256, 16
+EXAMPLES, BLOCK_TOKENS = 384, 16
+# The time in which a stage starts its processes and reaches its first step.
+STARTING_SECONDS = 28.0
+# The next stage starts in time for all its steps and this much more, and within these shares of the time for both.
+NEXT_SPARE, NEXT_SHARES = 1.06, (0.3, 0.65)
+# More mixes than in the recipe's last run, because a batch is large enough for all kinds of examples.
+MULTI = {"mix": 0.7, "stem": 0.8, "subset": 0.6}
 
 
 def _curriculum() -> list[TrainingConfig]:
@@ -87,8 +89,8 @@ def _curriculum() -> list[TrainingConfig]:
 
 
 RECIPE = _curriculum()
-_LARGER = {"num_encoder_layers": 6, "num_decoder_layers": 3, "num_heads": 4, "head_dim": 64}
-_LARGER |= {"emb_dim": 256, "mlp_dim": 640, "input_bands": 384}
+_LARGER = {"num_encoder_layers": 7, "num_decoder_layers": 2, "num_heads": 8, "head_dim": 32}
+_LARGER |= {"emb_dim": 256, "mlp_dim": 640}
 _TINY = {"num_encoder_layers": 1, "num_decoder_layers": 1, "num_heads": 2, "head_dim": 8}
 _TINY |= {"emb_dim": 16, "mlp_dim": 32, "input_bands": 32}
 Dtype = Literal["float32", "bfloat16"]
@@ -99,21 +101,31 @@ def stage_config(number: int, manifest: str, dtype: Dtype, quick: bool, step_sec
     stage = STAGES[number]
     recipe = RECIPE[stage.of_recipe]
     every = max(round(SAVED_EVERY_SECONDS / step_seconds), 1) if step_seconds else FIRST_EVERY_STEPS
+    num_steps = (4 if quick else stage.num_steps) if stage.num_steps else 1_000_000  # the others are stopped by time
+    sets = [
+        dataclasses.replace(one, **MULTI) if one.name == "small_multi" else one for one in recipe.data.datasets
+    ]
     return dataclasses.replace(
         recipe,
         name="small",
         before=None,
         model=_model(stage, quick),
-        num_steps=1_000_000,  # it is stopped by time
+        num_steps=num_steps,
         data=dataclasses.replace(
             recipe.data,
             manifest=manifest,
-            num_workers=0 if quick else max(1, min(14, num_processors() - 2)),
+            datasets=tuple(sets),
+            num_workers=0 if quick else max(1, min(15, num_processors() - 1)),
         ),
         batch=BatchConfig(
             examples=4 if quick else EXAMPLES, block_tokens=BLOCK_TOKENS, rows=2 if quick else stage.rows
         ),
-        optimizer=dataclasses.replace(recipe.optimizer, learning_rate=stage.rate, schedule="constant"),
+        optimizer=dataclasses.replace(
+            recipe.optimizer,
+            learning_rate=stage.rate,
+            schedule="cosine" if stage.num_steps else "constant",
+            warmup_steps=2 if quick else recipe.optimizer.warmup_steps,
+        ),
         compute=ComputeConfig(dtype=dtype),
         safety=SafetyConfig(not_finite="skip", spike_factor=20.0),
         checkpoint=CheckpointConfig(every_steps=every, keep_last=2, keep_best=0),
@@ -124,8 +136,7 @@ def stage_config(number: int, manifest: str, dtype: Dtype, quick: bool, step_sec
 
 def _model(stage: Stage, quick: bool) -> ModelConfig:
     recipe = RECIPE[stage.of_recipe].model
-    sizes: dict[str, Any] = {**(_TINY if quick else _LARGER), "input_frames": stage.frames}
-    network = dataclasses.replace(recipe.network, **sizes, max_target_tokens=stage.target_tokens)
+    network = dataclasses.replace(recipe.network, **(_TINY if quick else _LARGER))
     spectrogram = dataclasses.replace(recipe.spectrogram, mel_bands=network.input_bands)
     return dataclasses.replace(recipe, network=network, spectrogram=spectrogram)
 
@@ -135,9 +146,14 @@ def _model(stage: Stage, quick: bool) -> ModelConfig:
 
 def warm(folder: Path, dtype: Dtype, quick: bool) -> None:
     """Compiles every stage's step and times it; results so far are in `speeds.json`."""
+    import jax
+
     sys.path.append(str(ROOT / "benchmarks"))
     from step_timing import TimedStep, draw_lengths, made_up_batch
 
+    print(f"jax {jax.__version__} on {jax.devices()}", flush=True)
+    if not quick and jax.default_backend() == "cpu":
+        raise SystemExit("JAX finds no accelerator here; --quick rehearses without one.")
     speeds: dict[str, float] = {}
     for number, stage in enumerate(STAGES):
         config = stage_config(number, "", dtype, quick)
@@ -165,16 +181,37 @@ def train_stage(number: int, folder: Path, manifest: str, seconds: float, dtype:
     earlier = [folder / one.run for one in STAGES[:number] if one.run != stage.run and _newest(folder / one.run)]
     if earlier and not _newest(folder / stage.run):
         arrays = _weights(earlier[-1])
-    threading.Thread(target=_stop_at, args=(ends_at,), daemon=True).start()
+    is_done = threading.Event()
+    threading.Thread(target=_stop_in_time, args=(number, folder, ends_at, is_done), daemon=True).start()
     result = train(config, folder / stage.run, arrays, show_progress=True)
+    is_done.set()
     print(f"{stage.name}: {result.step:,} steps in total", flush=True)
     return result.exit_code
 
 
-def _stop_at(ends_at: float) -> None:
-    """Sends this process SIGTERM at that time; `train` then saves and returns."""
-    time.sleep(max(ends_at - time.monotonic(), 0.0))
+def _stop_in_time(number: int, folder: Path, ends_at: float, is_done: threading.Event) -> None:
+    """Sends this process SIGTERM when the time is up or the next stage must start; `train` then saves and returns."""
+    started = time.monotonic()
+    following = STAGES[number + 1].num_steps if STAGES[number].share == 0 and number + 1 < len(STAGES) else 0
+    while (now := time.monotonic()) < ends_at:
+        if following:
+            left, least, most = ends_at - now, *(share * (ends_at - started) for share in NEXT_SHARES)
+            rate = steps_per_second(folder / STAGES[number].run / "metrics.jsonl")
+            needed = STARTING_SECONDS + NEXT_SPARE * following / rate if rate else most
+            if left <= min(max(needed, least), most):
+                break
+        if is_done.wait(0.5):
+            return
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def steps_per_second(metrics: Path) -> float:
+    """The speed between a run's first and last reports; 0.0 if there are not two."""
+    lines = metrics.read_text().splitlines() if metrics.is_file() else []
+    reports = [json.loads(line) for line in lines if line.endswith("}")]
+    if len(reports) < 2 or reports[-1]["time"] <= reports[0]["time"]:
+        return 0.0
+    return (reports[-1]["step"] - reports[0]["step"]) / (reports[-1]["time"] - reports[0]["time"])
 
 
 def score(number: int, folder: Path, manifest: str, dtype: Dtype, quick: bool) -> dict[str, float]:
@@ -242,7 +279,7 @@ def main() -> int:
     parser.add_argument("--stage", type=int, default=len(STAGES) - 1)
     parser.add_argument("--manifest", default="")
     parser.add_argument("--seconds", type=float, default=0.0)
-    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="float32")
     parser.add_argument("--target", type=Path, help="model directory to write")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()

@@ -1,13 +1,13 @@
 """recipes/small/gpu.py without a GPU: its stages fit together, what it takes along is counted, its clock is kept."""
 
 import argparse
-import dataclasses
 import importlib.util
 import itertools
 import json
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from pathlib import Path
 
@@ -15,8 +15,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from mt3core.config.training import TrainingConfig
-from mt3core.config.values import is_free
 from mt3core.errors import OutputError, UsageError
 from mt3core.model.directory import check_fit
 from mt3core.model.parameters import parameters
@@ -56,24 +54,56 @@ def test_every_stage_can_be_trained_from_the_weights_of_the_one_before(quick):
     found = configs(quick)
     for config in found:
         assert config.batch.rows, "fixed, so that programs can be compiled before there are data"
-        assert config.optimizer.schedule == "constant", "nothing has to be known of the speed"
     for before, after in itertools.pairwise(found):
         check_fit(before.model, after.model, "the stage before")
 
 
-def test_stages_take_all_the_time_and_one_that_goes_on_may():
-    from mt3jax.training.run.run_record import differences
-
+def test_only_the_last_stage_has_a_fixed_number_of_steps_and_the_one_before_makes_room_for_it():
     stages = gpu_stages.STAGES
-    assert sum(stage.share for stage in stages) == pytest.approx(1.0)
-    assert [stage.goes_on for stage in stages] == [False, False, False, True]
-    before, after = configs()[2:]
-    assert stages[3].run == stages[2].run
-    changed = differences(json.loads(json.dumps(dataclasses.asdict(before))), after)  # as it was stored
-    assert [change.field for change in changed] == ["optimizer.learning_rate"]
+    assert [bool(stage.num_steps) for stage in stages] == [False, False, True]
+    assert [stage.share == 0 for stage in stages] == [False, True, True]
+    assert [config.optimizer.schedule for config in configs()] == ["constant", "constant", "cosine"]
+    assert configs()[-1].num_steps == stages[-1].num_steps
     assert all(config.before is None for config in configs())
-    assert all(is_free(TrainingConfig, change.field) for change in changed)
     assert len({stage.run for stage in stages}) == 3
+
+
+def test_the_speed_is_that_between_the_first_and_the_last_report(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert gpu_stages.steps_per_second(path) == 0.0
+    path.write_text('{"step": 100, "time": 50.0}\n')
+    assert gpu_stages.steps_per_second(path) == 0.0
+    path.write_text('{"step": 100, "time": 50.0}\n{"step": 300, "time": 55.0}\n{"step": 50')  # still being written
+    assert gpu_stages.steps_per_second(path) == 40.0
+
+
+@pytest.mark.parametrize(
+    ("steps_per_second", "stopped_after"),
+    [(200.0, 70.0), (80.0, 47.0), (1.0, 35.0), (None, 35.0)],  # at most 70 %, what is needed, at least 35 %
+)
+def test_a_stage_ends_when_the_next_one_needs_the_rest(tmp_path, monkeypatch, steps_per_second, stopped_after):
+    """With 4,000 steps to come in 100 s: 28 s to start, and 1.06 times 4,000 steps; within 30 to 65 %."""
+    clock = [0.0]
+    stopped = []
+    monkeypatch.setattr(gpu_stages, "STARTING_SECONDS", 0.0)
+    monkeypatch.setattr(gpu_stages.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(gpu_stages.os, "kill", lambda process, number: stopped.append(clock[0]))
+    monkeypatch.setattr(gpu_stages, "steps_per_second", lambda path: steps_per_second or 0.0)
+
+    class Waiting(threading.Event):
+        def wait(self, timeout=None):
+            clock[0] += timeout
+            return False
+
+    gpu_stages._stop_in_time(1, tmp_path, 100.0, Waiting())
+    assert stopped == [pytest.approx(stopped_after, abs=0.6)]
+
+
+def test_a_stage_that_has_finished_is_not_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_stages.os, "kill", lambda process, number: pytest.fail("killed"))
+    is_done = threading.Event()
+    is_done.set()
+    gpu_stages._stop_in_time(2, tmp_path, time.monotonic() + 60, is_done)
 
 
 def test_the_weights_fit_the_package():
@@ -90,6 +120,21 @@ def test_checkpoints_are_as_frequent_as_the_speed_allows():
 
 
 # ---- What is taken along
+
+
+def test_of_many_velocities_eight_are_kept_and_cover_all():
+    layers = [{"file": f"v{n}", "key": 60, "keys": [59, 61], "velocities": [8 * n, 8 * n + 7]} for n in range(16)]
+    few = [{"file": "a", "key": 70, "keys": [70, 70], "velocities": [0, 127]}]
+    kept = gpu_pack.with_fewer_layers([*layers, *few])
+    assert [sample["file"] for sample in kept] == [*(f"v{n}" for n in range(1, 16, 2)), "a"]
+    covered = [place for sample in kept[:-1] for place in range(sample["velocities"][0], sample["velocities"][1] + 1)]
+    assert covered == list(range(128))
+
+
+def test_long_recordings_are_faded_out(tmp_path):
+    soundfile.write(tmp_path / "long.wav", np.full(8 * 16_000, 0.5, np.float32), 16_000)
+    gpu_pack._write_small(tmp_path / "long.wav", tmp_path / "long.ogg")
+    assert soundfile.info(tmp_path / "long.ogg").frames == 5 * 16_000
 
 
 # By its hash one is for the test, the other for validation.
