@@ -102,9 +102,7 @@ def stage_config(number: int, manifest: str, dtype: Dtype, quick: bool, step_sec
     recipe = RECIPE[stage.of_recipe]
     every = max(round(SAVED_EVERY_SECONDS / step_seconds), 1) if step_seconds else FIRST_EVERY_STEPS
     num_steps = (4 if quick else stage.num_steps) if stage.num_steps else 1_000_000  # the others are stopped by time
-    sets = [
-        dataclasses.replace(one, **MULTI) if one.name == "small_multi" else one for one in recipe.data.datasets
-    ]
+    sets = [dataclasses.replace(one, **MULTI) if one.name == "small_multi" else one for one in recipe.data.datasets]
     return dataclasses.replace(
         recipe,
         name="small",
