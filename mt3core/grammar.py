@@ -9,6 +9,9 @@ on the host or on the device.
 What sounds at the start of a segment is unknown as long as the segment before is not decoded. Every note may then
 sound: a tie section names what it likes, and the decoder of notes drops what turns out not to sound. Program and
 velocity are unknown too, so that a segment must name them before its first note.
+
+A model with `shortest_repeat_seconds` writes the start or the end of a note twice when it is unsure. It may, and so may
+end any note: what changes nothing does no harm, but masked it would become another note (docs/small_model.md).
 """
 
 from __future__ import annotations
@@ -34,8 +37,6 @@ Array = Any  # a NumPy array, a jax.Array or a torch.Tensor
 
 UNKNOWN = -1  # a program or velocity that no token has named yet
 _VALUES = MAX_MIDI_VALUE + 1
-_DRUMS = _VALUES  # the row of drums after those of the programs, where onsets are kept
-_NEVER = -30_000  # the step of an onset that has not been
 # What a table says of a program and pitch. In the tie section notes change from HELD to ON, and at its end only those
 # that are ON go on sounding; so that the whole table need not be rewritten then, `sounds_from` rises instead.
 _OFF, _HELD, _ON = 0, 1, 2
@@ -56,8 +57,6 @@ class GrammarState:
     notes: Int[Array, "rows programs pitches"]
     programs: Bool[Array, "rows programs"]  # which may be written
     drums: Bool[Array, " rows"]
-    # The step of each one's latest onset, drums after the programs; empty if repeats are not limited.
-    onsets: Int[Array, "rows keys pitches"]
 
 
 @dataclass(frozen=True)
@@ -74,11 +73,6 @@ class Grammar:
     @functools.cached_property
     def _vocabulary(self) -> Vocabulary:
         return Vocabulary(self.config)
-
-    @functools.cached_property
-    def _repeat_steps(self) -> int:
-        """Onsets of one key are at least so many steps apart."""
-        return math.ceil(self.config.shortest_repeat_seconds * self.config.steps_per_second - 1e-6)
 
     @functools.cached_property
     def _has_ties(self) -> bool:
@@ -100,7 +94,6 @@ class Grammar:
         device = array_api_compat.device(limit)
         # A model without instruments writes no programs; all its notes have program 0.
         program = zeros + UNKNOWN if self._has_programs else zeros
-        num_keys = _VALUES + 1 if self._repeat_steps else 0
         return GrammarState(
             limit=limit,
             time=zeros,
@@ -113,7 +106,6 @@ class Grammar:
             notes=xp.full((rows, _VALUES, _VALUES), _HELD, dtype=xp.int8, device=device),
             programs=programs if self._has_programs else xp.zeros_like(programs),
             drums=drums,
-            onsets=xp.full((rows, num_keys, _VALUES), _NEVER, dtype=xp.int16, device=device),
         )
 
     def start_all(self, limits: Sequence[int], decoding: Decoding) -> GrammarState:
@@ -144,7 +136,7 @@ class Grammar:
         value = {}
         for kind, (first, last) in self._vocabulary.event_ranges.items():
             value[kind] = xp.where((event >= first) & (event <= last), event - first, UNKNOWN)
-        is_shift, is_pitch, is_drum = (value[kind] >= 0 for kind in ("shift", "pitch", "drum"))
+        is_shift, is_pitch = (value[kind] >= 0 for kind in ("shift", "pitch"))
         is_other = (event >= 0) & ~is_shift
         shifted = xp.where(is_shift, state.shifted + value["shift"], xp.where(is_other, 0, state.shifted))
         changed = dataclasses.replace(
@@ -171,7 +163,6 @@ class Grammar:
                 value["pitch"],
                 xp.where(is_on | state.in_ties, _ON, _OFF),
             ),
-            onsets=self._with_onset(state, is_on, is_drum, xp.where(is_drum, value["drum"], value["pitch"])),
         )
 
     def _parts(self, state: GrammarState) -> list[Array]:
@@ -181,16 +172,13 @@ class Grammar:
         is_ending, is_starting = state.velocity == 0, state.velocity > 0
         marks = _row_of(state.notes, state.program)
         named = is_ready & (state.program >= 0)
+        ends_from = xp.full_like(state.sounds_from, _OFF) if self.config.shortest_repeat_seconds else state.sounds_from
         pitches = xp.where(
             state.in_ties[:, None],
             marks == _HELD,
-            xp.where(is_ending[:, None], marks >= state.sounds_from[:, None], is_starting[:, None]),
+            xp.where(is_ending[:, None], marks >= ends_from[:, None], is_starting[:, None]),
         )
         drums = _columns(is_ready & is_starting & state.drums, _VALUES)
-        if self._repeat_steps:
-            starts = (is_starting & ~state.in_ties)[:, None]
-            pitches = pitches & ~(starts & self._is_too_soon(state, state.program))
-            drums = drums & ~self._is_too_soon(state, xp.full_like(state.program, _DRUMS))
         return [
             self._shifts(state, state.last),
             named[:, None] & pitches,
@@ -220,25 +208,6 @@ class Grammar:
         shifts = xp.arange(longest + 1, dtype=state.time.dtype, device=array_api_compat.device(state.time))[None, :]
         reached = state.shifted[:, None] + shifts
         return (reached <= state.limit[:, None]) & ((reached >= earliest[:, None]) | (shifts == longest))
-
-    def _is_too_soon(self, state: GrammarState, key: Int[Array, " rows"]) -> Bool[Array, "rows pitches"]:
-        """Which pitches of each row's program, or the drums, started less than the shortest repeat ago."""
-        xp = array_api_compat.array_namespace(state.time)
-        latest = xp.astype(_row_of(state.onsets, key), state.time.dtype)
-        return state.time[:, None] - latest < self._repeat_steps
-
-    def _with_onset(
-        self,
-        state: GrammarState,
-        is_on: Bool[Array, " rows"],
-        is_drum: Bool[Array, " rows"],
-        pitch: Int[Array, " rows"],
-    ) -> Int[Array, "rows keys pitches"]:
-        if not self._repeat_steps:
-            return state.onsets
-        xp = array_api_compat.array_namespace(state.time)
-        key = xp.where(is_drum, xp.full_like(state.program, _DRUMS), state.program)
-        return _put(state.onsets, is_on | is_drum, key, pitch, state.time)
 
 
 def last_step(config: ModelConfig) -> int:

@@ -11,8 +11,10 @@ the original (`run_length_encoding.decode_events`, `note_sequences.decode_note_e
 Segments written under the grammar (`grammar.py`) break none of these rules by themselves, but each was written without
 knowing how the one before ends. So for them a third count takes what is invalid only because of that:
 
-- unmatched: a tie of a note that does not sound, the end of such a note, an onset too soon after one of the segment
-  before. They are ignored as well.
+- unmatched: a tie of a note that does not sound, and the end of such a note. They are ignored as well.
+
+If the model sets `shortest_repeat_seconds`, such segments may also start a note again that soon, and end one that does
+not sound: neither changes anything, and neither is invalid.
 """
 
 from __future__ import annotations
@@ -53,10 +55,9 @@ class NoteDecoder:
         self._tied: set[tuple[int, int]] = set()
         self._latest: dict[tuple[int, int], float] = {}  # (program, or -1 for drums, and pitch): onset
         self._in_tie_section = False
-        # Of the current segment: the notes that its tie section named although they do not sound, those that it has
-        # started, and those that it has started or ended.
+        # Of the current segment: the notes that its tie section named although they do not sound, and those that it has
+        # started or ended.
         self._claimed: set[tuple[int, int]] = set()
-        self._started: set[tuple[int, int]] = set()
         self._touched: set[tuple[int, int]] = set()
 
     @property
@@ -79,7 +80,7 @@ class NoteDecoder:
         """The same for event ids; those outside the vocabulary count as invalid."""
         config = self.vocabulary.config
         self._in_tie_section = config.ties and not config.onsets_only
-        for names in (self._tied, self._claimed, self._started, self._touched):
+        for names in (self._tied, self._claimed, self._touched):
             names.clear()
         handle = self._onset_event if config.onsets_only else self._note_event
         ids = np.asarray(events).reshape(-1).tolist()
@@ -134,7 +135,7 @@ class NoteDecoder:
             if self._velocity == 0:
                 return False
             if self._is_too_soon((_DRUMS, value), time):
-                return self._is_unmatched((_DRUMS, value) not in self._started)
+                return self._is_grammatical
             self._rows.append((time, time + MIN_NOTE_SECONDS, value, self._velocity, 0, True))
         else:
             return self._end_tie_section()
@@ -148,17 +149,20 @@ class NoteDecoder:
                 return False
             (self._tied if is_active else self._claimed).add(key)
             return is_active or self._is_unmatched(True)
+        config = self.vocabulary.config
         is_new, is_claimed = key not in self._touched, key in self._claimed
         self._touched.add(key)
         if self._velocity == 0:
             if not is_active:
                 self._claimed.discard(key)
-                return self._is_unmatched(is_claimed or (is_new and not self.vocabulary.config.ties))
+                if self._is_grammatical and config.shortest_repeat_seconds:
+                    return True
+                return self._is_unmatched(is_claimed or (is_new and not config.ties))
             self._end_note(key, time)
         elif self._is_too_soon(key, time):
             if not is_active:
                 self._sound_on(key)
-            return self._is_unmatched(key not in self._started)
+            return self._is_grammatical
         else:
             self._claimed.discard(key)
             if is_active:
@@ -181,7 +185,6 @@ class NoteDecoder:
             if steps < config.shortest_repeat_seconds * config.steps_per_second - 1e-6:
                 return True
         self._latest[key] = time
-        self._started.add(key)
         return False
 
     def _sound_on(self, key: tuple[int, int]) -> None:
