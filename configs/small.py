@@ -1,4 +1,4 @@
-"""The small model that is to ship with mt3kit: any music, 3 million parameters, many times real time on two cores.
+"""The small model that ships with mt3kit: any music, 8 million parameters, many times real time on two cores.
 
 Aim: transcribe pianos, bands and drums with a network that runs on a laptop, trained on music and sounds whose licences
 allow the weights to be distributed.
@@ -38,12 +38,12 @@ from mt3core.config.training import (
 MODEL = ModelConfig(
     name="small",
     network=NetworkConfig(
-        num_encoder_layers=4,
+        num_encoder_layers=7,
         num_decoder_layers=2,
-        num_heads=6,
+        num_heads=8,
         head_dim=32,
-        emb_dim=192,
-        mlp_dim=512,
+        emb_dim=256,
+        mlp_dim=640,
         dropout_rate=0.0,
         vocab_size=640,
         input_frames=32,

@@ -6,7 +6,7 @@
 
 Data, targets and augmentation are those of the runs of `configs/small.py`, in segments of half a second: first onsets,
 on which attention locks within a few hundred steps; then all events, at a constant rate for as long as the time allows;
-and then the same while the rate falls. The network is larger. The last stage has a fixed number of steps, and the one
+and then the same while the rate falls. The last stage has a fixed number of steps, and the one
 before it ends when the speed that it measures leaves just enough time for them. So the speed need not be known, and all
 programs can be compiled in advance.
 """
@@ -77,7 +77,7 @@ STARTING_SECONDS = 28.0
 # The next stage starts in time for all its steps and this much more, and within these shares of the time for both.
 NEXT_SPARE, NEXT_SHARES = 1.06, (0.3, 0.65)
 # More mixes than in the recipe's last run, because a batch is large enough for all kinds of examples.
-MULTI = {"mix": 0.7, "stem": 0.8, "subset": 0.6}
+MULTI: dict[str, Any] = {"mix": 0.7, "stem": 0.8, "subset": 0.6}
 
 
 def _curriculum() -> list[TrainingConfig]:
@@ -89,9 +89,7 @@ def _curriculum() -> list[TrainingConfig]:
 
 
 RECIPE = _curriculum()
-_LARGER = {"num_encoder_layers": 7, "num_decoder_layers": 2, "num_heads": 8, "head_dim": 32}
-_LARGER |= {"emb_dim": 256, "mlp_dim": 640}
-_TINY = {"num_encoder_layers": 1, "num_decoder_layers": 1, "num_heads": 2, "head_dim": 8}
+_TINY: dict[str, Any] = {"num_encoder_layers": 1, "num_decoder_layers": 1, "num_heads": 2, "head_dim": 8}
 _TINY |= {"emb_dim": 16, "mlp_dim": 32, "input_bands": 32}
 Dtype = Literal["float32", "bfloat16"]
 
@@ -134,7 +132,7 @@ def stage_config(number: int, manifest: str, dtype: Dtype, quick: bool, step_sec
 
 def _model(stage: Stage, quick: bool) -> ModelConfig:
     recipe = RECIPE[stage.of_recipe].model
-    network = dataclasses.replace(recipe.network, **(_TINY if quick else _LARGER))
+    network = dataclasses.replace(recipe.network, **_TINY) if quick else recipe.network
     spectrogram = dataclasses.replace(recipe.spectrogram, mel_bands=network.input_bands)
     return dataclasses.replace(recipe, network=network, spectrogram=spectrogram)
 
@@ -229,7 +227,7 @@ def score(number: int, folder: Path, manifest: str, dtype: Dtype, quick: bool) -
             loss_examples=8 if quick else 1024,
             num_pieces=1 if quick else 8,
             piece_seconds=2.0 if quick else 20.0,
-            max_tokens=stage.target_tokens if not quick else 16,
+            max_tokens=16 if quick else RECIPE[stage.of_recipe].model.network.max_target_tokens,
         ),
     )
     mesh = make_mesh(config.compute)
