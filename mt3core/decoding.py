@@ -16,6 +16,7 @@ from mt3core.errors import UsageError
 
 Method = Literal["greedy", "t5x", "beam"]
 METHODS = get_args(Method)
+OVERLAPS = (1, 2, 4)
 START_TOKEN = 0
 END_TOKEN = 1
 
@@ -26,6 +27,9 @@ class Decoding:
 
     With the `grammar` only tokens that make sense are written (`grammar.py`), and only notes of `programs` (None: all)
     and of drums, unless `drums` is false. Probabilities are those among the tokens that may be written.
+
+    With an `overlap` of 2 or 4, so many windows hear every moment, and it is taken from the one whose middle it is in
+    (`windows.py`), at so many times the cost.
     """
 
     method: Method = "t5x"
@@ -35,6 +39,7 @@ class Decoding:
     grammar: bool = False
     programs: tuple[int, ...] | None = None
     drums: bool = True
+    overlap: int = 1
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -45,6 +50,8 @@ class Decoding:
             raise UsageError(
                 f"Decoding method {self.method!r} uses one beam, not {self.num_beams}.", "Use --decoding beam for more."
             )
+        if self.overlap not in OVERLAPS:
+            raise UsageError(f"Windows cannot overlap {self.overlap} times.", "Choose 1 (not at all), 2 or 4.")
         if self.max_tokens < 1:
             raise UsageError(f"At least one token must be allowed, not {self.max_tokens}.")
         if (self.programs is not None or not self.drums) and not self.grammar:

@@ -23,7 +23,7 @@ from mt3core.audio.load import AudioSource, read_audio
 from mt3core.config.model import ModelConfig
 from mt3core.decoding import Decoding, Generated
 from mt3core.errors import AudioError
-from mt3core.grammar import last_steps
+from mt3core.grammar import last_step, last_steps
 from mt3core.notes.choosing import Excerpt, NoteChoice
 from mt3core.notes.decoding import NoteDecoder
 from mt3core.notes.instrument_choice import Instruments, for_model
@@ -33,6 +33,7 @@ from mt3core.recording_level import clipping_remark, measure_level, remark_on
 from mt3core.segments import AudioSegment, segments
 from mt3core.spectrogram import log_mel_segments
 from mt3core.transcription import SegmentTokens, Transcription
+from mt3core.windows import MiddleParts, windows
 
 # Called with the number of segments done and the total.
 Progress = Callable[[int, int], None]
@@ -156,20 +157,25 @@ class BaseTranscriber(abc.ABC):
         duration_seconds = len(samples) / rate_hz
         wanted = excerpt or Excerpt()
         part = wanted.part_of(duration_seconds, name)
-        everything = segments(len(samples), self.config)
+        overlap = self.decoding.overlap
+        everything = (
+            segments(len(samples), self.config) if overlap == 1 else windows(len(samples), self.config, overlap)
+        )
         needed = _overlapping(everything, wanted)
         pieces = everything[needed]
         log_mels = (log_mel_segments(samples, [piece], self.config)[0] for piece in pieces)
         ready: dict[int, Generated] = {}
         decoder = NoteDecoder(self.config.vocabulary, is_grammatical=self.decoding.grammar)
         written: list[SegmentTokens] = []
-        stream = self.generate_stream(log_mels, last_steps(everything, self.config)[needed])
+        middle = None if overlap == 1 else MiddleParts(self.config, self.decoding.grammar)
+        limits = [last_step(self.config)] * len(pieces) if middle else last_steps(everything, self.config)[needed]
+        stream = self.generate_stream(log_mels, limits)
         # Closed immediately if something fails, not when the error, and this frame with it, is forgotten.
         with closing(stream) if isinstance(stream, Generator) else nullcontext():
             for index, generated in stream:
                 ready[index] = generated
                 while len(written) in ready:
-                    written.append(self._decode_notes(decoder, pieces, len(written), ready.pop(len(written))))
+                    written.append(self._decode_notes(decoder, middle, pieces, len(written), ready.pop(len(written))))
                 if progress is not None:
                     progress(len(written) + len(ready), len(pieces))
         # Notes that sound where decoding was broken off sound to the end of the excerpt.
@@ -195,12 +201,20 @@ class BaseTranscriber(abc.ABC):
         )
 
     def _decode_notes(
-        self, decoder: NoteDecoder, pieces: list[AudioSegment], index: int, generated: Generated
+        self,
+        decoder: NoteDecoder,
+        middle: MiddleParts | None,
+        pieces: list[AudioSegment],
+        index: int,
+        generated: Generated,
     ) -> SegmentTokens:
-        start = pieces[index].start_seconds
-        end = pieces[index + 1].start_seconds if index + 1 < len(pieces) else None
-        invalid, dropped = decoder.add_segment(start, generated.tokens, end)
-        return SegmentTokens(start, generated.tokens.tolist(), invalid, dropped)
+        piece, following = pieces[index], pieces[index + 1] if index + 1 < len(pieces) else None
+        tokens, num_ignored = generated.tokens, 0
+        if middle is not None:
+            tokens, num_ignored = middle.rewrite(piece, following, tokens, decoder.sounding)
+        end = None if following is None else following.start_seconds
+        invalid, dropped = decoder.add_segment(piece.start_seconds, tokens, end)
+        return SegmentTokens(piece.start_seconds, tokens.tolist(), invalid + num_ignored, dropped)
 
 
 def default_decoding(config: ModelConfig) -> Decoding:

@@ -1,0 +1,189 @@
+"""Overlapping windows: every moment is transcribed from the middle of one, where the network hears what is around it.
+
+A window is as long as a segment, and `overlap` windows hear every moment. Of what the network writes for a window, only
+the middle is kept (of the first and the last also the outer ends), rewritten as the tokens of a short segment of its
+own: its tie section names what sounds at its start by the window's own account. So everything that reads segments
+reads these. The cost is `overlap` times as many segments.
+
+Two windows may place the same onset on either side of their border. One that the window before has written within
+`NEAR_SECONDS` is not written again, and one that this window has heard so shortly before the border is written at it
+if the window before has not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Int
+
+from mt3core.config.model import ModelConfig
+from mt3core.notes.encoding import SegmentEncoder, SegmentEvents
+from mt3core.notes.vocabulary import Vocabulary
+from mt3core.segments import AudioSegment, num_frames
+
+NEAR_SECONDS = 0.05  # the tolerance within which onsets count as the same in evaluation
+DRUMS = -1  # instead of a program
+Key = tuple[int, int]  # program, or DRUMS, and pitch
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An onset, or with velocity 0 an end; the step counts from the start of the recording, the velocity is its bin."""
+
+    step: int
+    program: int
+    pitch: int
+    velocity: int
+
+    @property
+    def key(self) -> Key:
+        return self.program, self.pitch
+
+
+def windows(num_samples: int, config: ModelConfig, overlap: int) -> list[AudioSegment]:
+    """The windows of a recording, in order; `start_seconds` is where each one's kept part starts.
+
+    The kept part of each ends where that of the next starts. A recording of one segment is one window.
+    """
+    total = num_frames(num_samples, config.spectrogram.hop_samples)
+    length = config.network.input_frames
+    hop = max(length // overlap, 1)
+    encoder = SegmentEncoder(config.vocabulary, config.spectrogram.frames_per_second)
+    pieces = []
+    for index in range(max(-(-(total - length) // hop), 0) + 1):
+        first = index * hop
+        # The exact step, not `segment_start_seconds`, which is one step too early for many times on the grid.
+        step = encoder.frame_step(first + ((length - hop) // 2 if index else 0))
+        start_seconds = step / config.vocabulary.steps_per_second
+        pieces.append(AudioSegment(index, first, min(length, total - first), start_seconds))
+    return pieces
+
+
+class MiddleParts:
+    """Rewrites the tokens of windows, passed in order, as those of their kept parts."""
+
+    def __init__(self, config: ModelConfig, is_grammatical: bool = False) -> None:
+        self._config = config
+        # As for the decoder of notes, see there.
+        self._may_end_anything = is_grammatical and config.vocabulary.shortest_repeat_seconds > 0
+        self._vocabulary = Vocabulary(config.vocabulary)
+        self._encoder = SegmentEncoder(config.vocabulary, config.spectrogram.frames_per_second)
+        self._near = round(NEAR_SECONDS * config.vocabulary.steps_per_second)
+        # The step of each one's latest onset, from the start of the recording; None before the first window.
+        self._latest: dict[Key, int] | None = None
+
+    def rewrite(
+        self,
+        window: AudioSegment,
+        following: AudioSegment | None,
+        tokens: Int[np.ndarray, " tokens"],
+        sounding: Iterable[Key],
+    ) -> tuple[Int[np.ndarray, " tokens"], int]:
+        """The kept part's tokens, and how many events of the window made no sense.
+
+        `following` is the next window. `sounding` are the notes, as (program, pitch), that sound after the windows
+        before: only those can be tied.
+        """
+        start = self._step(window.start_seconds)
+        end = math.inf if following is None else self._step(following.start_seconds)
+        before, latest = self._latest, dict(self._latest or {})
+        ties, hits, num_ignored = self._read(window, tokens)
+
+        def is_known(key: Key, step: int) -> bool:
+            return before is not None and key in before and step - before[key] <= self._near
+
+        # What sounds at the start by the window's account, and onsets just before it that nobody has written.
+        held = dict.fromkeys(ties, Hit(0, 0, 0, 0))
+        late: dict[Key, Hit] = {}
+        for hit in hits:
+            if hit.step >= start:
+                break
+            late.pop(hit.key, None)
+            held.pop(hit.key, None)
+            if not hit.velocity:
+                continue
+            if before is not None and start - hit.step <= self._near and not is_known(hit.key, hit.step):
+                late[hit.key] = hit
+            elif hit.program != DRUMS:
+                held[hit.key] = hit
+        tied = {key for key in held if key not in late} & set(sounding)
+        active = set(tied)
+        kept: list[Hit] = []
+        for hit in [*(replace(hit, step=start) for hit in late.values()), *hits]:
+            if not start <= hit.step < end:
+                continue
+            if hit.velocity:
+                if is_known(hit.key, hit.step):
+                    continue
+                latest[hit.key] = hit.step
+                active.add(hit.key)
+            elif hit.key not in active:
+                continue
+            else:
+                active.remove(hit.key)
+            kept.append(hit)
+        self._latest = latest
+        return self._written(start, kept, sorted(program * 128 + pitch for program, pitch in tied)), num_ignored
+
+    def _read(self, window: AudioSegment, tokens: Int[np.ndarray, " tokens"]) -> tuple[list[Key], list[Hit], int]:
+        """The notes of the tie section, and the onsets and ends in order; the number of events that made no sense."""
+        config, first = self._config.vocabulary, self._encoder.frame_step(window.first_frame)
+        kinds = [(kind, *limits) for kind, limits in self._vocabulary.event_ranges.items()]
+        in_ties = config.ties and not config.onsets_only
+        program, velocity, shifted, time, last = 0, config.velocity_bins, 0, first, first
+        ties: list[Key] = []
+        hits: list[Hit] = []
+        sounds: set[Key] = set()
+        num_ignored = 0
+        for event in self._vocabulary.events_before_end(tokens).tolist():
+            found = [(kind, event - low) for kind, low, high in kinds if low <= event <= high]
+            if not found:
+                num_ignored += 1
+                continue
+            kind, value = found[0]
+            if kind == "shift":
+                shifted += value
+                time = first + shifted
+                continue
+            shifted = 0
+            if time < last and not config.onsets_only:
+                num_ignored += 1
+                continue
+            last = time
+            if kind == "program":
+                program = value
+            elif kind == "velocity":
+                velocity = value
+            elif kind == "tie":
+                num_ignored += not in_ties
+                in_ties = False
+            elif kind == "pitch" and in_ties:
+                ties.append((program, value))
+                sounds.add((program, value))
+            else:
+                hit = Hit(time, DRUMS if kind == "drum" else program, value, velocity)
+                is_ignored = not velocity and (kind == "drum" or hit.key not in sounds)
+                num_ignored += is_ignored and (kind == "drum" or not self._may_end_anything)
+                if not is_ignored:
+                    hits.append(hit)
+                    (sounds.add if velocity else sounds.discard)(hit.key)
+        return ties, sorted(hits, key=lambda hit: hit.step), num_ignored
+
+    def _written(self, start: int, hits: list[Hit], ties: list[int]) -> Int[np.ndarray, " tokens"]:
+        config, first_id = self._config.vocabulary, self._vocabulary.first_id
+        table = np.full((len(hits), 3), -1, np.int32)
+        for row, hit in zip(table, hits, strict=True):
+            is_drum = hit.program == DRUMS
+            if not config.onsets_only:
+                row[1] = first_id("velocity") + hit.velocity
+                if not is_drum and config.program_granularity != "flat":
+                    row[0] = first_id("program") + hit.program
+            row[2] = first_id("drum" if is_drum else "pitch") + hit.pitch
+        steps = np.array([hit.step - start for hit in hits], np.int64)
+        return self._encoder.tokens(SegmentEvents(steps, table, np.array(ties, np.int64)))
+
+    def _step(self, seconds: float) -> int:
+        return round(seconds * self._config.vocabulary.steps_per_second)
