@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def test_kept_parts_follow_each_other_and_are_in_the_middle(config, overlap, sec
     assert [piece.index for piece in found] == list(range(len(found)))
     assert found[0].start_seconds == 0.0
     assert found[-1].first_frame + found[-1].num_frames == total
-    for piece, following in zip(found, found[1:], strict=False):
+    for piece, following in itertools.pairwise(found):
         assert following.first_frame - piece.first_frame == length // overlap
         kept = (piece.start_seconds, following.start_seconds)
         margin = (length - length // overlap) // 2 / per_second - 2 / config.vocabulary.steps_per_second
