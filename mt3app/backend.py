@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 PACKAGES = {"torch": ("torch",), "jax": ("jax", "flax")}
 INSTALL_ONE = "Run: {} (or {})".format(*(extras.install_command(extras.EXTRAS[name].values()) for name in PACKAGES))
 DEFAULT_NUM_BEAMS = 4
+# How many windows hear every moment. More beams and the grammar alone were measured not to help (docs/results.md).
+QUALITIES = {"fast": 1, "best": 2}
 # A process takes up to 1.8 GB with the published network. More than four have not been measured.
 MOST_PROCESSES = 4
 BYTES_OF_A_PROCESS = 2 * 10**9
@@ -50,16 +52,22 @@ def choose_decoding(
     grammar: bool | None = None,
     instruments: str | None = None,
     excluded: str | None = None,
+    quality: str | None = None,
 ) -> Decoding:
     """The requested decoding: more than one beam means beam search, which has four beams by default.
 
-    A choice of instruments brings the grammar, which is otherwise off. Raises `UsageError`.
+    A choice of instruments brings the grammar, which is otherwise off. The `quality` is one of `QUALITIES`, by default
+    fast. Raises `UsageError`.
     """
     from mt3core.decoding import Decoding
 
+    if quality is not None and quality not in QUALITIES:
+        raise UsageError(f"Unknown quality {quality!r}.", f"Choose {' or '.join(QUALITIES)}.")
     chosen: Any = method or ("beam" if (num_beams or 1) > 1 else "t5x")
     beams = num_beams or (DEFAULT_NUM_BEAMS if chosen == "beam" else 1)
-    decoding = Decoding(method=chosen, num_beams=beams, grammar=bool(grammar))
+    decoding = Decoding(
+        method=chosen, num_beams=beams, grammar=bool(grammar), overlap=QUALITIES[quality or "fast"]
+    )
     if instruments is None and excluded is None:
         return decoding
     from mt3core.notes.instrument_choice import with_instruments

@@ -74,6 +74,12 @@ class TranscribeOptions:
     processes: Annotated[
         int | None, typer.Option(min=1, help="Processes for PyTorch on a CPU. [default: by processors and memory]")
     ] = None
+    quality: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="fast, or best: overlapping windows, for twice the time. [default: fast]"
+        ),
+    ] = None
     decoding: Annotated[
         str | None,
         typer.Option(

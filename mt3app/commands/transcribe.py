@@ -29,7 +29,12 @@ def transcribe_files(options: TranscribeOptions, reporter: Reporter) -> int:
     formats = parse_formats(options.formats) if options.formats is not None else None
     backend = choose_backend(options.backend)
     decoding = choose_decoding(
-        options.decoding, options.num_beams, options.grammar, options.instruments, options.exclude
+        options.decoding,
+        options.num_beams,
+        options.grammar,
+        options.instruments,
+        options.exclude,
+        options.quality,
     )
     excerpt, choice = _choose_excerpt(options), _choose_notes(options)
     planned = plan(options.inputs, options.output, formats, options.overwrite)
@@ -101,6 +106,7 @@ class Batch:
     def run(self, transcriber: BaseTranscriber, jobs: list[tuple[Job, float]]) -> None:
         """Transcribes and writes, one file after the other."""
         segment_seconds = transcriber.config.segment_samples / transcriber.config.spectrogram.sample_rate_hz
+        segment_seconds /= transcriber.decoding.overlap  # which is what each window adds
         durations = [duration for _, duration in jobs]
         with self.reporter.audio_bar() as show:
             for number, (job, _) in enumerate(jobs):
