@@ -64,10 +64,14 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Generated:
-    """One segment's tokens, int32 (n,), with the end token if the network wrote one, and their score."""
+    """One segment's tokens, int32 (n,), with the end token if the network wrote one, and their score.
+
+    `log_probabilities`, float32 (n,), are the tokens' own, among those that could be written; None if not known.
+    """
 
     tokens: np.ndarray
     score: float
+    log_probabilities: np.ndarray | None = None
 
 
 def brevity_penalty(length_penalty: Any, length: Any) -> Any:

@@ -37,8 +37,10 @@ class Beams:
     cache: Cache
     length: Int[Array, ""]
     live_tokens: Int[Array, "batch beams positions"]
+    live_log_probabilities: Float[Array, "batch beams positions"]  # of each token
     live_scores: Float[Array, "batch beams"]
     finished_tokens: Int[Array, "batch beams positions"]
+    finished_log_probabilities: Float[Array, "batch beams positions"]
     finished_scores: Float[Array, "batch beams"]
     is_finished: Bool[Array, "batch beams"]
     # False if a row of the batch has no segment.
@@ -90,9 +92,14 @@ def _best(beams: Beams, row: int, length_penalty: float) -> Generated:
     if bool(beams.is_finished[row, 0]):
         tokens = np.asarray(beams.finished_tokens[row, 0])
         length = int(np.argmax(tokens == END_TOKEN)) + 1
-        return Generated(tokens[:length], float(beams.finished_scores[row, 0]))
-    tokens = np.asarray(beams.live_tokens[row, 0])[: int(beams.length)]
-    return Generated(tokens, float(beams.live_scores[row, 0] / brevity_penalty(length_penalty, len(tokens))))
+        log_probabilities = np.asarray(beams.finished_log_probabilities[row, 0])[:length]
+        return Generated(tokens[:length], float(beams.finished_scores[row, 0]), log_probabilities)
+    length = int(beams.length)
+    tokens, log_probabilities = (
+        np.asarray(values[row, 0])[:length] for values in (beams.live_tokens, beams.live_log_probabilities)
+    )
+    score = float(beams.live_scores[row, 0] / brevity_penalty(length_penalty, length))
+    return Generated(tokens, score, log_probabilities)
 
 
 @program(static=("config", "num_beams"))
@@ -108,13 +115,16 @@ def start_beams(
     cache = model.start_cache(model.encode(log_mel), positions_for(0))
     batch = log_mel.shape[0]
     no_tokens = jnp.zeros((batch, num_beams, positions_for(0)), jnp.int32)
+    no_log_probabilities = jnp.zeros((batch, num_beams, positions_for(0)))
     no_scores = jnp.full((batch, num_beams), NO_SCORE, jnp.float32)
     return Beams(
         cache=jax.tree.map(lambda rows: jnp.repeat(rows, num_beams, axis=0), cache),
         length=jnp.zeros((), jnp.int32),
         live_tokens=no_tokens,
+        live_log_probabilities=no_log_probabilities,
         live_scores=no_scores.at[:, 0].set(0.0),
         finished_tokens=no_tokens,
+        finished_log_probabilities=no_log_probabilities,
         finished_scores=no_scores,
         is_finished=jnp.zeros((batch, num_beams), bool),
         is_used=is_used,
@@ -142,7 +152,7 @@ def run_beams(config: ModelConfig, params: Any, beams: Beams, limits: Limits) ->
             is_last = jnp.broadcast_to(beams.length + 1 >= limits.max_tokens, positions.shape)
             logits = jnp.where(rules.allowed(beams.grammar, is_last), logits, -jnp.inf)
         log_probability = jax.nn.log_softmax(logits).reshape(batch, num_beams, -1)
-        chosen = _chosen(beams, cache, beams.live_scores[:, :, None] + log_probability, limits)
+        chosen = _chosen(beams, cache, log_probability, limits)
         if chosen.grammar is None:
             return chosen
         written = chosen.live_tokens[:, :, beams.length].reshape(-1)
@@ -152,14 +162,17 @@ def run_beams(config: ModelConfig, params: Any, beams: Beams, limits: Limits) ->
 
 
 def _chosen(beams: Beams, cache: Cache, log_probability: Float[Array, "batch beams vocab"], limits: Limits) -> Beams:
-    """The beams after one step; `log_probability` is that of each beam with each next token.
+    """The beams after one step; `log_probability` is that of each next token of each beam.
 
     The grammar's rows follow their beams, but not yet the new tokens.
     """
     batch, num_beams, vocab = log_probability.shape
-    values, places = jax.lax.top_k(log_probability.reshape(batch, -1), 2 * num_beams)
+    totals = beams.live_scores[:, :, None] + log_probability
+    values, places = jax.lax.top_k(totals.reshape(batch, -1), 2 * num_beams)
     parents, next_tokens = places // vocab, places % vocab
     tokens = _rows(beams.live_tokens, parents).at[:, :, beams.length].set(next_tokens)
+    chosen = _rows(log_probability.reshape(batch, -1), places)
+    log_probabilities = _rows(beams.live_log_probabilities, parents).at[:, :, beams.length].set(chosen)
     is_end = next_tokens == END_TOKEN
 
     live_scores, live = jax.lax.top_k(jnp.where(is_end, NO_SCORE, values), num_beams)
@@ -178,8 +191,12 @@ def _chosen(beams: Beams, cache: Cache, log_probability: Float[Array, "batch bea
         cache=cache,
         length=beams.length + 1,
         live_tokens=_rows(tokens, live),
+        live_log_probabilities=_rows(log_probabilities, live),
         live_scores=live_scores,
         finished_tokens=_rows(jnp.concatenate([beams.finished_tokens, tokens], 1), finished),
+        finished_log_probabilities=_rows(
+            jnp.concatenate([beams.finished_log_probabilities, log_probabilities], 1), finished
+        ),
         finished_scores=finished_scores,
         is_finished=_rows(jnp.concatenate([beams.is_finished, is_end], 1), finished),
         grammar=jax.tree.map(lambda values: values[rows], beams.grammar),
@@ -207,5 +224,7 @@ def resize_beams(num_positions: int, beams: Beams) -> Beams:
         beams,
         cache=dataclasses.replace(beams.cache, self_keys=self_keys, self_values=self_values),
         live_tokens=longer(beams.live_tokens),
+        live_log_probabilities=longer(beams.live_log_probabilities),
         finished_tokens=longer(beams.finished_tokens),
+        finished_log_probabilities=longer(beams.finished_log_probabilities),
     )

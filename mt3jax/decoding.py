@@ -145,7 +145,8 @@ class _Batch:
         self.lanes = now = lanes.run(self.config, is_greedy, self.params, self.lanes, self.limits, enough)
         is_done = np.asarray(now.is_done)
         done = [lane for lane in self.occupied() if is_done[lane]]
-        columns = (now.tokens, now.lengths, now.log_probability, now.best_score, now.best_length)
+        columns = (now.tokens, now.log_probabilities, now.lengths, now.log_probability)
+        columns += (now.best_score, now.best_length, now.best_end_log_probability)
         rows = zip(*(np.asarray(column)[done] for column in columns), strict=True)
         for lane, row in zip(done, rows, strict=True):
             index, self.segments[lane] = self.segments[lane], None
@@ -153,12 +154,23 @@ class _Batch:
             yield index, self._generated(*row)
 
     def _generated(
-        self, tokens: np.ndarray, length: int, log_probability: float, best_score: float, best_length: int
+        self,
+        tokens: np.ndarray,
+        log_probabilities: np.ndarray,
+        length: int,
+        log_probability: float,
+        best_score: float,
+        best_length: int,
+        best_end_log_probability: float,
     ) -> Generated:
         if best_length > 0:
-            return Generated(np.append(tokens[: best_length - 1], END_TOKEN).astype(np.int32), float(best_score))
+            kept = tokens[:best_length].astype(np.int32), log_probabilities[:best_length].copy()
+            kept[0][-1], kept[1][-1] = END_TOKEN, best_end_log_probability
+            return Generated(kept[0], float(best_score), kept[1])
         penalty = brevity_penalty(self.decoding.length_penalty, int(length))
-        return Generated(tokens[:length].astype(np.int32), float(log_probability / penalty))
+        return Generated(
+            tokens[:length].astype(np.int32), float(log_probability / penalty), log_probabilities[:length].copy()
+        )
 
     def _grammar(self, steps: list[int], rows: int) -> GrammarState | None:
         """The grammar's state before the first token of segments with these last steps, and of rows without one."""

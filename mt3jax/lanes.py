@@ -43,12 +43,14 @@ class Lanes:
     tokens: Int[Array, "lanes positions"]
     # Tokens written so far, which is also the position of the next one.
     lengths: Int[Array, " lanes"]
-    # Sum of the log probabilities of the tokens written.
+    # The log probability of each token, and their sum.
+    log_probabilities: Float[Array, "lanes positions"]
     log_probability: Float[Array, " lanes"]
     # The best end found so far: its score, and its length with the end token, or 0 if there is none. Its
     # tokens need no storage of their own: with one beam they are the beginning of those being written.
     best_score: Float[Array, " lanes"]
     best_length: Int[Array, " lanes"]
+    best_end_log_probability: Float[Array, " lanes"]  # of its end token
     is_done: Bool[Array, " lanes"]
     # What the grammar knows of the sequences; None without it.
     grammar: GrammarState | None
@@ -77,9 +79,11 @@ def new_lanes(
         cache=model.start_cache(jnp.zeros((num_lanes, sizes.input_frames, sizes.emb_dim)), num_positions),
         tokens=jnp.zeros((num_lanes, num_positions), jnp.int32),
         lengths=jnp.zeros(num_lanes, jnp.int32),
+        log_probabilities=jnp.zeros((num_lanes, num_positions)),
         log_probability=jnp.zeros(num_lanes),
         best_score=jnp.full(num_lanes, NO_SCORE, jnp.float32),
         best_length=jnp.zeros(num_lanes, jnp.int32),
+        best_end_log_probability=jnp.zeros(num_lanes),
         is_done=jnp.ones(num_lanes, bool),
         grammar=grammar,
     )
@@ -140,14 +144,19 @@ def run(
         if lanes.grammar is not None:
             allowed = rules.allowed(lanes.grammar, lanes.lengths + 1 >= limits.max_tokens)
             logits = jnp.where(allowed, logits, -jnp.inf)
-        chosen = choose(lanes, lanes.log_probability[:, None] + jax.nn.log_softmax(logits), limits)
+        log_softmax = jax.nn.log_softmax(logits)
+        chosen = choose(lanes, lanes.log_probability[:, None] + log_softmax, limits)
+        written = chosen["tokens"][rows, lanes.lengths]
+        chosen["log_probabilities"] = lanes.log_probabilities.at[rows, lanes.lengths].set(log_softmax[rows, written])
+        chosen["best_end_log_probability"] = jnp.where(
+            chosen["best_length"] > lanes.lengths, log_softmax[:, END_TOKEN], lanes.best_end_log_probability
+        )
         kept = {
             name: jnp.where(lanes.is_done if new.ndim == 1 else lanes.is_done[:, None], getattr(lanes, name), new)
             for name, new in chosen.items()
         }
         grammar = lanes.grammar
         if grammar is not None:
-            written = kept["tokens"][rows, kept["lengths"] - 1]
             grammar = rules.advance(grammar, jnp.where(lanes.is_done, PAD_ID, written))
         return dataclasses.replace(lanes, cache=cache, grammar=grammar, **kept)
 

@@ -26,8 +26,10 @@ class BeamSearch(Search):
         self.num_beams = beams
         self.num_candidates = 2 * beams
         self._tokens = np.zeros((num_lanes, beams, decoding.max_tokens), np.int32)
+        self._token_log_probs = np.zeros((num_lanes, beams, decoding.max_tokens), np.float32)
         self._log_probs = np.zeros((num_lanes, beams))
         self._finished_tokens = np.zeros((num_lanes, beams, decoding.max_tokens), np.int32)
+        self._finished_log_probs = np.zeros((num_lanes, beams, decoding.max_tokens), np.float32)
         self._finished_lengths = np.zeros((num_lanes, beams), np.int64)
         self._finished_scores = np.zeros((num_lanes, beams))
 
@@ -60,13 +62,16 @@ class BeamSearch(Search):
         best = _best(totals, self.num_candidates)
         parents = best // self.num_candidates
         totals, chosen = totals[lanes, best], tokens.reshape(self.count, -1)[lanes, best]
+        chosen_log_probs = log_probs.reshape(self.count, -1)[lanes, best]
         is_end = chosen == END_TOKEN
 
-        self._finish(parents, np.where(is_end, totals, NEGATIVE_INFINITY), is_end)
+        self._finish(parents, np.where(is_end, totals, NEGATIVE_INFINITY), is_end, chosen_log_probs)
         running = _best(np.where(is_end, NEGATIVE_INFINITY, totals), self.num_beams)
         parents = parents[lanes, running]
         self._tokens[occupied] = self._tokens[lanes, parents]
         self._tokens[lanes[:, 0], :, lengths - 1] = chosen[lanes, running]
+        self._token_log_probs[occupied] = self._token_log_probs[lanes, parents]
+        self._token_log_probs[lanes[:, 0], :, lengths - 1] = chosen_log_probs[lanes, running]
         self._log_probs[occupied] = totals[lanes, running]
 
         full = (self._finished_lengths[occupied] > 0).all(axis=1)
@@ -79,6 +84,7 @@ class BeamSearch(Search):
         parents: Int[np.ndarray, "lanes candidates"],
         totals: Float[np.ndarray, "lanes candidates"],
         is_end: Bool[np.ndarray, "lanes candidates"],
+        end_log_probs: Float[np.ndarray, "lanes candidates"],
     ) -> None:
         """Lets the sequences that end now compete with those that finished before."""
         if not is_end.any():
@@ -88,6 +94,8 @@ class BeamSearch(Search):
         lengths = self.lengths[occupied]
         tokens = self._tokens[lanes, parents]
         tokens[lanes[:, 0], :, lengths - 1] = END_TOKEN
+        log_probs = self._token_log_probs[lanes, parents]
+        log_probs[lanes[:, 0], :, lengths - 1] = end_log_probs
         scores = totals / brevity_penalty(self._decoding.length_penalty, lengths)[:, None]
         scores = np.concatenate([self._finished_scores[occupied], scores], axis=1)
         new_lengths = np.where(is_end, lengths[:, None], 0)
@@ -95,7 +103,8 @@ class BeamSearch(Search):
         # Sequences that have not ended only fill places, after all that have.
         scores = np.where(all_lengths > 0, scores, NEGATIVE_INFINITY)
         kept = _best(scores, self.num_beams)
-        self._finished_tokens[occupied] = np.concatenate([self._finished_tokens[occupied], tokens], axis=1)[lanes, kept]
+        for finished, new in ((self._finished_tokens, tokens), (self._finished_log_probs, log_probs)):
+            finished[occupied] = np.concatenate([finished[occupied], new], axis=1)[lanes, kept]
         self._finished_scores[occupied] = scores[lanes, kept]
         self._finished_lengths[occupied] = all_lengths[lanes, kept]
 
@@ -103,19 +112,23 @@ class BeamSearch(Search):
         length = self._finished_lengths[lane, 0]
         if length > 0:
             tokens, score = self._finished_tokens[lane, 0], self._finished_scores[lane, 0]
+            log_probs = self._finished_log_probs[lane, 0]
         else:
             length = self.lengths[lane]
             penalty = brevity_penalty(self._decoding.length_penalty, length)
             tokens, score = self._tokens[lane, 0], self._log_probs[lane, 0] / penalty
-        return Generated(tokens[:length].copy(), float(score))
+            log_probs = self._token_log_probs[lane, 0]
+        return Generated(tokens[:length].copy(), float(score), log_probs[:length].copy())
 
     def keep(self, kept: Int[np.ndarray, " kept"]) -> None:
         self.count = len(kept)
         for state in (
             self.lengths,
             self._tokens,
+            self._token_log_probs,
             self._log_probs,
             self._finished_tokens,
+            self._finished_log_probs,
             self._finished_lengths,
             self._finished_scores,
         ):

@@ -136,7 +136,8 @@ class Processes:
                 at_work -= 1
                 continue
             held[sender] -= 1
-            yield message["number"], Generated(np.array(message["tokens"], np.int32), message["score"])
+            arrays = np.array(message["tokens"], np.int32), np.array(message["log_probabilities"], np.float32)
+            yield message["number"], Generated(arrays[0], message["score"], arrays[1])
 
     def _send(self, child: int, number: int, log_mel: np.ndarray | None = None, last_step: int = 0) -> None:
         pipe = self._children[child].stdin

@@ -116,10 +116,12 @@ class SingleSearch(Search):
         super().__init__(decoding, num_lanes, legal)
         self.num_candidates = 1 if decoding.method == "greedy" else 2
         self._tokens = np.zeros((num_lanes, decoding.max_tokens), np.int32)
+        self._token_log_probs = np.zeros((num_lanes, decoding.max_tokens), np.float32)
         self._log_probs = np.zeros(num_lanes)
         # The kept candidate: the running sequence's first `length - 1` tokens and the end token.
         self._kept_lengths = np.zeros(num_lanes, np.int64)
         self._kept_scores = np.zeros(num_lanes)
+        self._kept_end_log_probs = np.zeros(num_lanes, np.float32)
 
     def step(self, lanes: Lanes) -> Bool[np.ndarray, " lanes"]:
         """With few lanes, also reads guessed tokens and keeps those that were right."""
@@ -174,8 +176,8 @@ class SingleSearch(Search):
     ) -> tuple[Int[np.ndarray, "lanes beams"] | None, Bool[np.ndarray, " lanes"]]:
         """As in `Search`; here also for only some of the lanes."""
         lanes = np.arange(self.count) if lanes is None else lanes
-        totals = self._log_probs[lanes, None] + log_probs[:, 0]
-        tokens = tokens[:, 0]
+        tokens, log_probs = tokens[:, 0], log_probs[:, 0]
+        totals = self._log_probs[lanes, None] + log_probs
         self.lengths[lanes] += 1
         lengths = self.lengths[lanes]
 
@@ -184,11 +186,13 @@ class SingleSearch(Search):
         kept = scores > self._kept_scores[lanes]
         self._kept_scores[lanes[kept]] = scores[kept]
         self._kept_lengths[lanes[kept]] = lengths[kept]
+        self._kept_end_log_probs[lanes[kept]] = np.where(is_end, log_probs, -np.inf).max(axis=1)[kept]
 
         # Greedy search sees one continuation only, and is done if that is the end.
         chosen = np.where(is_end[:, 0], self.num_candidates - 1, 0)
         rows = np.arange(len(lanes))
         self._tokens[lanes, lengths - 1] = tokens[rows, chosen]
+        self._token_log_probs[lanes, lengths - 1] = log_probs[rows, chosen]
         self._log_probs[lanes] = totals[rows, chosen]
         done = lengths >= self._decoding.max_tokens
         if self.num_candidates == 1:
@@ -217,14 +221,24 @@ class SingleSearch(Search):
         if length == 0:
             length = self.lengths[lane]
             score = self._log_probs[lane] / self._penalty(length)
-            return Generated(self._tokens[lane, :length].copy(), float(score))
-        tokens = self._tokens[lane, :length].copy()
-        tokens[-1] = END_TOKEN
-        return Generated(tokens, float(self._kept_scores[lane]))
+            return Generated(
+                self._tokens[lane, :length].copy(), float(score), self._token_log_probs[lane, :length].copy()
+            )
+        tokens, log_probs = self._tokens[lane, :length].copy(), self._token_log_probs[lane, :length].copy()
+        tokens[-1], log_probs[-1] = END_TOKEN, self._kept_end_log_probs[lane]
+        return Generated(tokens, float(self._kept_scores[lane]), log_probs)
 
     def keep(self, kept: Int[np.ndarray, " kept"]) -> None:
         self.count = len(kept)
-        for state in (self.lengths, self._tokens, self._log_probs, self._kept_lengths, self._kept_scores):
+        for state in (
+            self.lengths,
+            self._tokens,
+            self._token_log_probs,
+            self._log_probs,
+            self._kept_lengths,
+            self._kept_scores,
+            self._kept_end_log_probs,
+        ):
             state[: self.count] = state[kept]
 
     def _penalty(self, lengths: Int[np.ndarray, " lanes"] | int) -> np.ndarray | float:

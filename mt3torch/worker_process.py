@@ -12,6 +12,7 @@ finished segment, and an empty object after each stream.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import queue
@@ -70,8 +71,9 @@ def serve(
         last_steps: list[int] = []  # of the segments read so far
         log_mels = _one_stream(frames, numbers, last_steps)
         for index, generated in generate_stream(stepper, log_mels, decoding, num_lanes, last_steps):
-            line = {"number": numbers[index], "tokens": generated.tokens.tolist(), "score": generated.score}
-            print(json.dumps(line), file=results, flush=True)
+            values = dataclasses.asdict(generated)
+            line = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
+            print(json.dumps({"number": numbers[index], **line}), file=results, flush=True)
         print("{}", file=results, flush=True)
 
 

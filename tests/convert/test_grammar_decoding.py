@@ -96,6 +96,8 @@ def test_no_event_is_ignored_and_both_networks_agree(twins, method):
     np.testing.assert_allclose(
         [one.score for one in theirs], [one.score for one in found], rtol=1e-2
     )  # logits reach 80
+    sums = [[one.log_probabilities.sum() for one in results] for results in (theirs, found)]
+    np.testing.assert_allclose(*sums, rtol=1e-2)
 
 
 @pytest.mark.slow
@@ -155,6 +157,8 @@ def test_guessed_tokens_change_nothing(twins, monkeypatch):
     monkeypatch.setattr(search, "FEW_LANES", 0)
     plain = ordered(decoding.generate_stream(model, log_mel, options("t5x"), 3, [STEPS] * 3))
     assert [one.tokens.tolist() for one in guessed] == [one.tokens.tolist() for one in plain]
+    for one, other in zip(guessed, plain, strict=True):
+        np.testing.assert_allclose(one.log_probabilities, other.log_probabilities, atol=1e-3)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -15,7 +15,7 @@ from tiny_networks import FORMS, random_arrays, random_log_mel, tiny  # noqa: E4
 
 import mt3jax  # noqa: E402
 import mt3torch  # noqa: E402
-from mt3core.decoding import Decoding  # noqa: E402
+from mt3core.decoding import Decoding, brevity_penalty  # noqa: E402
 
 pytestmark = pytest.mark.unit
 
@@ -127,3 +127,23 @@ def test_both_write_the_same_tokens(options):
     for jax_result, torch_result in zip(*results, strict=True):
         assert jax_result.tokens.tolist() == torch_result.tokens.tolist()
         assert jax_result.score == pytest.approx(torch_result.score, abs=1e-4)
+        np.testing.assert_allclose(jax_result.log_probabilities, torch_result.log_probabilities, atol=1e-4)
+
+
+@pytest.mark.parametrize("grammar", [False, True])
+@pytest.mark.parametrize("options", [("t5x", 1), ("greedy", 1), ("beam", 1), ("beam", 3)])
+def test_the_log_probabilities_of_the_tokens_add_up_to_the_score(options, grammar):
+    """Where few lanes are left and tokens are guessed, in lanes freed for others, and where beams change places."""
+    config, arrays = tiny(vocab_size=1536), random_arrays(tiny(vocab_size=1536), seed=4)
+    log_mel = random_log_mel(config, 9)
+    chosen = Decoding(*options, max_tokens=38, grammar=grammar)
+    for network, lanes in ((mt3jax, 8), (mt3torch, 4)):
+        model = network.build_model(config, arrays, "cpu")
+        found = list(network.decoding.generate_stream(model, log_mel, chosen, lanes))
+        assert len(found) == 9
+        for _, one in found:
+            assert one.log_probabilities.dtype == np.float32
+            assert one.log_probabilities.shape == one.tokens.shape
+            assert (one.log_probabilities <= 1e-6).all()
+            penalty = brevity_penalty(chosen.length_penalty, len(one.tokens))
+            assert one.score == pytest.approx(one.log_probabilities.astype(float).sum() / penalty, abs=1e-3)

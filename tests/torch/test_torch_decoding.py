@@ -149,11 +149,13 @@ def test_the_tiny_network_tells_methods_apart(model, log_mel):
 def test_greedy_takes_the_best_token_each_time(model, log_mel, next_log_probabilities):
     found = stream(model, log_mel, options("greedy"))
     for segment, generated in enumerate(found):
-        tokens, total = [], 0.0
+        tokens, log_probabilities = [], []
         while len(tokens) < MAX_TOKENS and END_TOKEN not in tokens:
             (row,) = next_log_probabilities(segment, [tokens])
             tokens.append(int(np.argmax(row)))
-            total += row.max()
+            log_probabilities.append(row.max())
+        total = sum(log_probabilities)
+        np.testing.assert_allclose(generated.log_probabilities, log_probabilities, atol=1e-4)
         assert generated.tokens.tolist() == tokens
         assert generated.tokens.dtype == np.int32
         assert generated.score == pytest.approx(total / ((5 + len(tokens)) / 6) ** 0.6, abs=1e-4)

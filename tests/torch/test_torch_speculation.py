@@ -42,9 +42,15 @@ def few_threads():
 
 
 def outcomes(stream):
+    """To be compared with `exact`."""
     return {
-        number: (generated.tokens.tolist(), pytest.approx(generated.score, abs=1e-4)) for number, generated in stream
+        number: (tokens, pytest.approx(score, abs=1e-4), pytest.approx(log_probabilities, abs=1e-4))
+        for number, (tokens, score, log_probabilities) in exact(stream).items()
     }
+
+
+def exact(stream):
+    return {number: (one.tokens.tolist(), one.score, one.log_probabilities.tolist()) for number, one in stream}
 
 
 @pytest.mark.parametrize("method", ["greedy", "t5x"])
@@ -58,9 +64,7 @@ def test_guessing_changes_no_token_and_saves_steps(model, log_mel, monkeypatch, 
     with_guesses, wide = len(steps), [shape for shape in steps if shape[1] > 1]
     steps.clear()
     monkeypatch.setattr(search, "FEW_LANES", 0)
-    assert outcomes(decoding.generate_stream(model, log_mel, options, lanes)) == {
-        number: (generated.tokens.tolist(), generated.score) for number, generated in guessed.items()
-    }
+    assert outcomes(decoding.generate_stream(model, log_mel, options, lanes)) == exact(guessed.items())
     assert wide
     assert with_guesses < len(steps)
 
@@ -109,8 +113,7 @@ def in_processes(model):
 def test_processes_give_the_same_tokens_stream_after_stream(in_processes, model, log_mel):
     expected = outcomes(decoding.generate_stream(model, log_mel, Decoding(max_tokens=LONG)))
     for _ in range(2):
-        found = {n: (g.tokens.tolist(), g.score) for n, g in in_processes.generate_stream(iter(log_mel))}
-        assert expected == found
+        assert expected == exact(in_processes.generate_stream(iter(log_mel)))
     assert list(in_processes.generate_stream([])) == []
     read = []
     endless = (read.append(1) or row for row in itertools.cycle(log_mel))
@@ -156,7 +159,7 @@ def test_where_no_processes_can_be_started_one_does_it_all(model, log_mel, monke
     with_two, alone = Transcriber(model, options, processes=2), Transcriber(model, options)
     with pytest.warns(RuntimeWarning, match="could not be started .No space left"):
         stream = with_two.generate_stream(log_mel)
-    assert outcomes(stream) == dict_of(alone.generate_stream(log_mel))
+    assert outcomes(stream) == exact(alone.generate_stream(log_mel))
 
 
 @pytest.mark.integration
@@ -188,13 +191,9 @@ def test_the_transcriber_starts_processes_for_long_recordings_only(model, log_me
     options = Decoding(max_tokens=LONG)
     with_two, alone = Transcriber(model, options, processes=2), Transcriber(model, options)
     with_two.close()
-    assert outcomes(with_two.generate_stream(log_mel[:9])) == dict_of(alone.generate_stream(log_mel[:9]))
+    assert outcomes(with_two.generate_stream(log_mel[:9])) == exact(alone.generate_stream(log_mel[:9]))
     assert with_two._started is None
-    assert outcomes(with_two.generate_stream(log_mel)) == dict_of(alone.generate_stream(log_mel))
+    assert outcomes(with_two.generate_stream(log_mel)) == exact(alone.generate_stream(log_mel))
     assert with_two._started.is_open
     with_two.close()
     assert not with_two._started.is_open
-
-
-def dict_of(stream):
-    return {number: (generated.tokens.tolist(), generated.score) for number, generated in stream}
