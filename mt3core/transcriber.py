@@ -28,7 +28,7 @@ from mt3core.notes.choosing import Excerpt, NoteChoice
 from mt3core.notes.decoding import NoteDecoder
 from mt3core.notes.instrument_choice import Instruments, for_model
 from mt3core.notes.instruments import PITCHED_CHANNELS
-from mt3core.notes.table import Note, to_notes
+from mt3core.notes.table import Note
 from mt3core.recording_level import clipping_remark, measure_level, remark_on
 from mt3core.segments import AudioSegment, segments
 from mt3core.spectrogram import log_mel_segments
@@ -180,7 +180,7 @@ class BaseTranscriber(abc.ABC):
                     progress(len(written) + len(ready), len(pieces))
         # Notes that sound where decoding was broken off sound to the end of the excerpt.
         end_seconds = (wanted.end_seconds or 0.0) if needed.stop < len(everything) else 0.0
-        found = wanted.cut(to_notes(decoder.finish(end_seconds)))
+        found = wanted.cut(decoder.finish_notes(end_seconds))
         notes = found if choice is None else choice.apply(found)
         heard = samples if part is None else samples[_span(part, rate_hz)]
         remarks = (
@@ -209,11 +209,12 @@ class BaseTranscriber(abc.ABC):
         generated: Generated,
     ) -> SegmentTokens:
         piece, following = pieces[index], pieces[index + 1] if index + 1 < len(pieces) else None
-        tokens, num_ignored = generated.tokens, 0
+        num_ignored = 0
         if middle is not None:
-            tokens, num_ignored = middle.rewrite(piece, following, tokens, decoder.sounding)
+            generated, num_ignored = middle.rewrite(piece, following, generated, decoder.sounding)
         end = None if following is None else following.start_seconds
-        invalid, dropped = decoder.add_segment(piece.start_seconds, tokens, end)
+        tokens = generated.tokens
+        invalid, dropped = decoder.add_segment(piece.start_seconds, tokens, end, generated.log_probabilities)
         return SegmentTokens(piece.start_seconds, tokens.tolist(), invalid + num_ignored, dropped)
 
 

@@ -5,7 +5,8 @@ json    everything, exact; `Transcription.load` reads it back
 jsonl   one note per line, times rounded to microseconds
 csv     the same as a table with a header
 
-In all of them notes are in order of onset, and text names the instrument beside its program number.
+In all of them notes are in order of onset, and text names the instrument beside its program number. Where a model wrote
+the notes, text says how sure it was: JSON of all parts of a note (`Confidence`), the others of the note as a whole.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import csv
 import io
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -22,17 +23,18 @@ from mt3core.errors import MT3Error, OutputError, UsageError, quoted
 from mt3core.files import atomic_output
 from mt3core.notes.choosing import Excerpt, NoteChoice
 from mt3core.notes.instruments import instrument_name
-from mt3core.notes.table import Note
+from mt3core.notes.table import Confidence, Note
 
 if TYPE_CHECKING:
     from pretty_midi import PrettyMIDI
 
-SCHEMA_VERSION = 2  # of what is written
-READ_VERSIONS = (1, 2)  # in version 1 notes had no `instrument`, and were in order of their ends
+SCHEMA_VERSION = 3  # of what is written
+# In version 2 notes had no `confidence`; in version 1 they had no `instrument` either, and were in order of their ends.
+READ_VERSIONS = (1, 2, 3)
 _LARGEST = 2**31 - 1  # of the whole numbers in note tables
 FORMATS = ("mid", "json", "jsonl", "csv")
-# The name comes last, so that whoever reads columns by their place finds them where they were.
-NOTE_COLUMNS = ("onset", "offset", "pitch", "velocity", "program", "is_drum", "instrument")
+# What is younger comes last, so that whoever reads columns by their place finds them where they were.
+NOTE_COLUMNS = ("onset", "offset", "pitch", "velocity", "program", "is_drum", "instrument", "confidence")
 
 
 @dataclass(frozen=True)
@@ -180,14 +182,20 @@ def _place_in_time(note: Note) -> tuple[float, bool, int, int]:
 
 
 def _named(note: Note) -> dict[str, Any]:
-    return {**asdict(note), "instrument": instrument_name(note.program, note.is_drum)}
+    values = asdict(note) | {"instrument": instrument_name(note.program, note.is_drum)}
+    sureness = values.pop("confidence")
+    return values | ({"confidence": {name: round(one, 4) for name, one in sureness.items()}} if sureness else {})
 
 
 def _checked_note(values: dict[str, Any]) -> Note:
     """The inverse of `_named`. Raises `TypeError` for anything that `to_json` does not write."""
     given = {**values}
     given.pop("instrument", None)
-    note = Note(**given)
+    sureness = given.pop("confidence", None)
+    note = Note(**given, confidence=None if sureness is None else Confidence(**sureness))
+    for value in () if note.confidence is None else astuple(note.confidence):
+        if not 0 <= _seconds(value) <= 1:
+            raise TypeError(f"the confidence {value!r}")
     for value in (note.onset, note.offset):
         _seconds(value)
     for value in (note.pitch, note.velocity, note.program):
@@ -226,7 +234,8 @@ def _text(value: Any) -> str:
 
 
 def _rounded(note: Note) -> dict[str, Any]:
-    return {**_named(note), "onset": round(note.onset, 6), "offset": round(note.offset, 6)}
+    values = {**_named(note), "onset": round(note.onset, 6), "offset": round(note.offset, 6)}
+    return values | ({"confidence": round(note.confidence.note, 4)} if note.confidence else {})
 
 
 def known_format(format: str) -> str | None:

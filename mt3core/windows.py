@@ -17,9 +17,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from mt3core.config.model import ModelConfig
+from mt3core.decoding import Generated
 from mt3core.notes.encoding import SegmentEncoder, SegmentEvents
 from mt3core.notes.vocabulary import Vocabulary
 from mt3core.segments import AudioSegment, num_frames
@@ -37,6 +38,8 @@ class Hit:
     program: int
     pitch: int
     velocity: int
+    # The log probabilities of the shifts to it, of its pitch and of the program in force.
+    log_probs: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @property
     def key(self) -> Key:
@@ -79,10 +82,10 @@ class MiddleParts:
         self,
         window: AudioSegment,
         following: AudioSegment | None,
-        tokens: Int[np.ndarray, " tokens"],
+        generated: Generated,
         sounding: Iterable[Key],
-    ) -> tuple[Int[np.ndarray, " tokens"], int]:
-        """The kept part's tokens, and how many events of the window made no sense.
+    ) -> tuple[Generated, int]:
+        """The kept part's tokens with their log probabilities, and how many events of the window made no sense.
 
         `following` is the next window. `sounding` are the notes, as (program, pitch), that sound after the windows
         before: only those can be tied.
@@ -90,7 +93,7 @@ class MiddleParts:
         start = self._step(window.start_seconds)
         end = math.inf if following is None else self._step(following.start_seconds)
         before, latest = self._latest, dict(self._latest or {})
-        ties, hits, num_ignored = self._read(window, tokens)
+        ties, hits, num_ignored = self._read(window, generated)
 
         def is_known(key: Key, step: int) -> bool:
             return before is not None and key in before and step - before[key] <= self._near
@@ -126,9 +129,12 @@ class MiddleParts:
                 active.remove(hit.key)
             kept.append(hit)
         self._latest = latest
-        return self._written(start, kept, sorted(program * 128 + pitch for program, pitch in tied)), num_ignored
+        tokens = self._written(start, kept, sorted(program * 128 + pitch for program, pitch in tied))
+        is_known_how_sure = generated.log_probabilities is not None
+        log_probs = self._log_probabilities(tokens, kept) if is_known_how_sure else None
+        return Generated(tokens, generated.score, log_probs), num_ignored
 
-    def _read(self, window: AudioSegment, tokens: Int[np.ndarray, " tokens"]) -> tuple[list[Key], list[Hit], int]:
+    def _read(self, window: AudioSegment, generated: Generated) -> tuple[list[Key], list[Hit], int]:
         """The notes of the tie section, and the onsets and ends in order; the number of events that made no sense."""
         config, first = self._config.vocabulary, self._encoder.frame_step(window.first_frame)
         kinds = [(kind, *limits) for kind, limits in self._vocabulary.event_ranges.items()]
@@ -138,23 +144,28 @@ class MiddleParts:
         hits: list[Hit] = []
         sounds: set[Key] = set()
         num_ignored = 0
-        for event in self._vocabulary.events_before_end(tokens).tolist():
+        events = self._vocabulary.events_before_end(generated.tokens).tolist()
+        known = generated.log_probabilities
+        log_probs = [0.0] * len(events) if known is None else known.tolist()
+        of_shift, of_program, is_shifting = 0.0, 0.0, False
+        for event, log_prob in zip(events, log_probs, strict=False):  # the end token is no event
             found = [(kind, event - low) for kind, low, high in kinds if low <= event <= high]
             if not found:
                 num_ignored += 1
                 continue
             kind, value = found[0]
             if kind == "shift":
-                shifted += value
+                of_shift = log_prob + (of_shift if is_shifting else 0.0)
+                is_shifting, shifted = True, shifted + value
                 time = first + shifted
                 continue
-            shifted = 0
+            is_shifting, shifted = False, 0
             if time < last and not config.onsets_only:
                 num_ignored += 1
                 continue
             last = time
             if kind == "program":
-                program = value
+                program, of_program = value, log_prob
             elif kind == "velocity":
                 velocity = value
             elif kind == "tie":
@@ -164,7 +175,8 @@ class MiddleParts:
                 ties.append((program, value))
                 sounds.add((program, value))
             else:
-                hit = Hit(time, DRUMS if kind == "drum" else program, value, velocity)
+                sureness = (of_shift, log_prob, 0.0 if kind == "drum" else of_program)
+                hit = Hit(time, DRUMS if kind == "drum" else program, value, velocity, sureness)
                 is_ignored = not velocity and (kind == "drum" or hit.key not in sounds)
                 num_ignored += is_ignored and (kind == "drum" or not self._may_end_anything)
                 if not is_ignored:
@@ -184,6 +196,22 @@ class MiddleParts:
             row[2] = first_id("drum" if is_drum else "pitch") + hit.pitch
         steps = np.array([hit.step - start for hit in hits], np.int64)
         return self._encoder.tokens(SegmentEvents(steps, table, np.array(ties, np.int64)))
+
+    def _log_probabilities(
+        self, tokens: Int[np.ndarray, " tokens"], hits: list[Hit]
+    ) -> Float[np.ndarray, " tokens"]:
+        """Those of the tokens that were written for the hits, in order; ties, velocities and the end are certain."""
+        found = np.zeros(len(tokens), np.float32)
+        events = self._vocabulary.tokens_to_events(tokens)
+        kinds = {kind: self._vocabulary.is_type(kind, events) for kind in self._vocabulary.event_ranges}
+        after_ties = np.cumsum(kinds["tie"]) > 0 if kinds["tie"].any() else np.ones(len(tokens), bool)
+        is_hit = (kinds["pitch"] | kinds["drum"]) & after_ties
+        # The hit that each token belongs to: the first whose pitch or drum is not before it.
+        number = np.minimum(np.cumsum(is_hit) - is_hit, max(len(hits) - 1, 0))
+        for part, is_part in enumerate((kinds["shift"], is_hit, kinds["program"] & after_ties)):
+            for place in np.flatnonzero(is_part):
+                found[place] = hits[number[place]].log_probs[part]
+        return found
 
     def _step(self, seconds: float) -> int:
         return round(seconds * self._config.vocabulary.steps_per_second)

@@ -146,8 +146,8 @@ class _Batch:
         is_done = np.asarray(now.is_done)
         done = [lane for lane in self.occupied() if is_done[lane]]
         columns = (now.tokens, now.log_probabilities, now.lengths, now.log_probability)
-        columns += (now.best_score, now.best_length, now.best_end_log_probability)
-        rows = zip(*(np.asarray(column)[done] for column in columns), strict=True)
+        best = (now.best_score, now.best_length, now.best_end_log_probability)
+        rows = zip(*(np.asarray(column)[done] for column in (*columns, *best)), strict=True)
         for lane, row in zip(done, rows, strict=True):
             index, self.segments[lane] = self.segments[lane], None
             assert index is not None

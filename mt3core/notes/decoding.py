@@ -15,23 +15,30 @@ knowing how the one before ends. So for them a third count takes what is invalid
 
 If the model sets `shortest_repeat_seconds`, such segments may also start a note again that soon, and end one that does
 not sound: neither changes anything, and neither is invalid.
+
+Where the log probabilities of tokens are known, every note has a confidence in three parts: the probabilities of the
+shifts to its onset, of its pitch or drum, and of the program in force. Shifts and programs serve all notes after them;
+a part that no token says is certain, as the program of drums.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from mt3core.config.model import VocabularyConfig
-from mt3core.notes.table import NOTE_DTYPE, NoteTable
+from mt3core.notes.table import NOTE_DTYPE, Confidence, Note, NoteTable, to_notes
 from mt3core.notes.vocabulary import EVENT_TYPES, Vocabulary, bin_to_velocity
 
 INITIAL_VELOCITY = 100  # until a first velocity event, and of all notes if only onsets are written
 MIN_NOTE_SECONDS = 0.01  # also the length of a drum note
 _DRUMS = -1  # instead of a program
+_Sureness = tuple[float, float, float]  # probabilities of onset, pitch and program
 
 _SHIFT, _PITCH, _VELOCITY, _TIE, _PROGRAM, _DRUM = range(len(EVENT_TYPES))
 
@@ -47,14 +54,18 @@ class NoteDecoder:
         self.unmatched_events = 0
         self._is_grammatical = is_grammatical
         self._table = _event_table(config)
-        self._rows: list[tuple[float, float, int, int, int, bool]] = []
+        self._rows: list[tuple[float, float, int, int, int, bool, _Sureness]] = []
         self._time = 0.0
         self._velocity = INITIAL_VELOCITY
         self._program = 0
-        self._active: dict[tuple[int, int], tuple[float, int]] = {}  # (program, pitch): (onset, velocity)
+        # (program, pitch): (onset, velocity, ...)
+        self._active: dict[tuple[int, int], tuple[float, int, _Sureness]] = {}
         self._tied: set[tuple[int, int]] = set()
         self._latest: dict[tuple[int, int], float] = {}  # (program, or -1 for drums, and pitch): onset
         self._in_tie_section = False
+        # The probabilities of the present token, of the shifts to the present time, and of the program in force.
+        self._probability = self._onset_probability = self._program_probability = 1.0
+        self._is_sureness_known = True
         # Of the current segment: the notes that its tie section named although they do not sound, and those that it has
         # started or ended.
         self._claimed: set[tuple[int, int]] = set()
@@ -66,16 +77,25 @@ class NoteDecoder:
         return sorted(self._active)
 
     def add_segment(
-        self, start_seconds: float, tokens: Int[np.ndarray, " tokens"], end_seconds: float | None
+        self,
+        start_seconds: float,
+        tokens: Int[np.ndarray, " tokens"],
+        end_seconds: float | None,
+        log_probabilities: Float[np.ndarray, " tokens"] | None = None,
     ) -> tuple[int, int]:
         """Decodes one segment's tokens up to its end token; returns the numbers of invalid and dropped events.
 
         `end_seconds` is the next segment's start; None for the last segment, or if there is no limit.
         """
-        return self.add_events(start_seconds, self.vocabulary.events_before_end(tokens), end_seconds)
+        events = self.vocabulary.events_before_end(tokens)
+        return self.add_events(start_seconds, events, end_seconds, log_probabilities)
 
     def add_events(
-        self, start_seconds: float, events: Int[np.ndarray, " events"], end_seconds: float | None
+        self,
+        start_seconds: float,
+        events: Int[np.ndarray, " events"],
+        end_seconds: float | None,
+        log_probabilities: Float[np.ndarray, " tokens"] | None = None,
     ) -> tuple[int, int]:
         """The same for event ids; those outside the vocabulary count as invalid."""
         config = self.vocabulary.config
@@ -84,17 +104,22 @@ class NoteDecoder:
             names.clear()
         handle = self._onset_event if config.onsets_only else self._note_event
         ids = np.asarray(events).reshape(-1).tolist()
+        self._is_sureness_known &= log_probabilities is not None
+        log_probs = [0.0] * len(ids) if log_probabilities is None else np.minimum(log_probabilities, 0.0).tolist()
         invalid, steps, time = 0, 0, start_seconds
-        for position, event_id in enumerate(ids):
+        self._onset_probability, shifts_log_prob = 1.0, 0.0
+        for position, (event_id, log_prob) in enumerate(zip(ids, log_probs, strict=False)):  # the end token is no event
             if not 0 <= event_id < len(self._table):
                 invalid += 1
                 continue
             kind, value = self._table[event_id]
             if kind != _SHIFT:
-                steps = 0
+                steps, shifts_log_prob, self._probability = 0, 0.0, math.exp(log_prob)
                 invalid += not handle(time, kind, value)
                 continue
             steps += value
+            shifts_log_prob += log_prob
+            self._onset_probability = math.exp(shifts_log_prob)
             time = start_seconds + steps / config.steps_per_second
             # The original asks "max_time and ...": an end of 0.0 is no limit.
             if end_seconds and time > end_seconds:
@@ -107,17 +132,34 @@ class NoteDecoder:
         They end at the last event, or at `end_seconds` if that is later: where it is known that the music goes on.
         """
         self._time = max(self._time, end_seconds)
-        for onset, _ in self._active.values():
+        for onset, *_ in self._active.values():
             self._time = max(self._time, onset + MIN_NOTE_SECONDS)
         for key in list(self._active):
             self._end_note(key, self._time)
-        return np.array(self._rows, dtype=NOTE_DTYPE)
+        return np.array([row[:-1] for row in self._rows], dtype=NOTE_DTYPE)
+
+    def finish_notes(self, end_seconds: float = 0.0, calibration: Sequence[tuple[float, float]] = ()) -> list[Note]:
+        """The same as `Note` objects, with confidences if the log probabilities of all segments were given.
+
+        `calibration` has pairs of a product of the parts and the confidence that it means (`ModelConfig.confidence`).
+        """
+        notes = to_notes(self.finish(end_seconds))
+        if not self._is_sureness_known:
+            return notes
+        parts = [row[-1] for row in self._rows]
+        whole = np.array(parts).reshape(-1, 3).prod(axis=1)
+        if calibration:
+            whole = np.interp(whole, *np.transpose(calibration))
+        return [
+            replace(note, confidence=Confidence(*three, one))
+            for note, three, one in zip(notes, parts, whole.tolist(), strict=True)
+        ]
 
     def _onset_event(self, time: float, kind: int, value: int) -> bool:
         """Handles an event if only onsets are written; False if it is invalid. Times may go back."""
         if kind != _PITCH:
             return False
-        self._rows.append((time, time + MIN_NOTE_SECONDS, value, INITIAL_VELOCITY, 0, False))
+        self._rows.append((time, time + MIN_NOTE_SECONDS, value, INITIAL_VELOCITY, 0, False, self._sureness(1.0)))
         return True
 
     def _note_event(self, time: float, kind: int, value: int) -> bool:
@@ -130,13 +172,13 @@ class NoteDecoder:
         if kind == _VELOCITY:
             self._velocity = value
         elif kind == _PROGRAM:
-            self._program = value
+            self._program, self._program_probability = value, self._probability
         elif kind == _DRUM:
             if self._velocity == 0:
                 return False
             if self._is_too_soon((_DRUMS, value), time):
                 return self._is_grammatical
-            self._rows.append((time, time + MIN_NOTE_SECONDS, value, self._velocity, 0, True))
+            self._rows.append((time, time + MIN_NOTE_SECONDS, value, self._velocity, 0, True, self._sureness(1.0)))
         else:
             return self._end_tie_section()
         return True
@@ -167,8 +209,11 @@ class NoteDecoder:
             self._claimed.discard(key)
             if is_active:
                 self._end_note(key, time)
-            self._active[key] = (time, self._velocity)
+            self._active[key] = (time, self._velocity, self._sureness(self._program_probability))
         return True
+
+    def _sureness(self, program: float) -> _Sureness:
+        return self._onset_probability, self._probability, program
 
     def _is_unmatched(self, is_because_of_the_segment_before: bool) -> bool:
         """Whether an event is ignored as `unmatched`, and counts it; if not, it is invalid."""
@@ -190,10 +235,10 @@ class NoteDecoder:
     def _sound_on(self, key: tuple[int, int]) -> None:
         """Undoes the end of the latest note of that program and pitch."""
         for number in reversed(range(len(self._rows))):
-            onset, _, pitch, velocity, program, is_drum = self._rows[number]
+            onset, _, pitch, velocity, program, is_drum, sureness = self._rows[number]
             if (program, pitch) == key and not is_drum:
                 del self._rows[number]
-                self._active[key] = (onset, velocity)
+                self._active[key] = (onset, velocity, sureness)
                 return
 
     def _end_tie_section(self) -> bool:
@@ -206,9 +251,9 @@ class NoteDecoder:
         return True
 
     def _end_note(self, key: tuple[int, int], offset: float) -> None:
-        onset, velocity = self._active.pop(key)
+        onset, velocity, sureness = self._active.pop(key)
         program, pitch = key
-        self._rows.append((onset, max(offset, onset + MIN_NOTE_SECONDS), pitch, velocity, program, False))
+        self._rows.append((onset, max(offset, onset + MIN_NOTE_SECONDS), pitch, velocity, program, False, sureness))
 
 
 @lru_cache

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,25 @@ NoteTable = Shaped[np.ndarray, " _notes"]  # the underscore: two tables may diff
 
 
 @dataclass(frozen=True, slots=True)
+class Confidence:
+    """How sure the model was, from 0 to 1: of the parts of a note, and of the whole `note`.
+
+    The parts are the probabilities of the tokens that say when it begins, which pitch or drum and which program it has.
+    A note is wrong if one of them is, so the whole is their product, or what a calibration makes of that.
+    """
+
+    onset: float
+    pitch: float
+    program: float
+    note: float
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
-    """One note: onset and offset in seconds, MIDI pitch, velocity and program (0 to 127)."""
+    """One note: onset and offset in seconds, MIDI pitch, velocity and program (0 to 127).
+
+    Notes that a model wrote have a `confidence`; notes with the same sound are equal, whatever it is.
+    """
 
     onset: float
     offset: float
@@ -37,13 +55,15 @@ class Note:
     velocity: int = 100
     program: int = 0
     is_drum: bool = False
+    confidence: Confidence | None = field(default=None, compare=False)
 
 
 def note_table(notes: NoteTable | Iterable[Note | Sequence[Any]]) -> NoteTable:
     """A table of `Note` objects or of `[onset, offset, pitch, velocity, program, is_drum]` rows, in their order."""
     if isinstance(notes, np.ndarray) and notes.dtype == NOTE_DTYPE:
         return notes.copy()
-    return np.array([astuple(note) if isinstance(note, Note) else tuple(note) for note in notes], dtype=NOTE_DTYPE)
+    columns = attrgetter(*NOTE_DTYPE.names or ())
+    return np.array([columns(note) if isinstance(note, Note) else tuple(note) for note in notes], dtype=NOTE_DTYPE)
 
 
 def to_notes(table: NoteTable) -> list[Note]:

@@ -184,6 +184,8 @@ def _named(row: Any, place: str, unused: dict[str, None]) -> Iterator[tuple[str,
             continue  # the same once more, in words, as mt3 writes it
         if column is None and name not in unused and str(name).strip():
             unused[name] = None
+        if column == "confidence" and isinstance(value, Mapping):
+            value = value.get("note")  # mt3's own JSON says it of the parts of a note too
         if column is not None and value is not None and value != "":
             yield column, value
 

@@ -66,6 +66,7 @@ def test_all_formats_at_once_say_the_same(folder, model, capsys):
     for line, note in zip(lines, result["notes"], strict=True):
         found = json.loads(line)
         assert found.pop("instrument") == note.pop("instrument")
+        assert found.pop("confidence") == note.pop("confidence")["note"]
         assert found == pytest.approx(note, abs=1e-6)
 
 

@@ -292,7 +292,7 @@ def test_json_says_what_was_chosen_and_nothing_otherwise():
     assert values["excerpt"] == {"start_seconds": 1.0, "end_seconds": 2.0}
     assert values["choice"] == {"pitch_range": (36, 96), "merge": "class"}
     assert Transcription.from_json(values) == part
-    assert values["version"] == 2
+    assert values["version"] == 3
 
 
 def test_json_of_a_part_comes_back_from_a_file(tmp_path):

@@ -1,5 +1,7 @@
 """Tokens to notes against the original's results, by hand, and with random tokens."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -97,6 +99,71 @@ def test_an_onset_too_soon_after_the_same_one_is_passed_over(shortest):
     expected = kept if shortest else [*repeats, *2 * [(0.2, 0.21, 36)]]
     assert [tuple(np.round(row, 9)) for row in found] == expected
     assert (invalid, dropped) == (4 if shortest else 0, 0)
+
+
+def confidences(notes):
+    """(onset, pitch, program, note) of notes by onset and pitch."""
+    found = {(round(note.onset, 2), note.pitch, note.is_drum): note.confidence for note in notes}
+    return {place: tuple(np.round(dataclasses.astuple(sure), 6)) for place, sure in found.items()}
+
+
+def sure_of(*probabilities):
+    """The log probabilities of tokens that have these, and of the end."""
+    return np.log([*probabilities, 0.5]).astype(np.float32)
+
+
+def test_confidences_are_the_probabilities_of_the_tokens_that_set_a_note():
+    """Shifts and programs serve several notes; consecutive shifts count together, and what ends a note does not."""
+    decoder = NoteDecoder(VocabularyConfig())
+    half, quarter, eighth = 0.5, 0.25, 0.125
+    events = [TIE, GUITAR, ON, C4, 10, 20, C4 + 1, PIANO, C4 + 2, KICK, 50, GUITAR, OFF, C4]
+    likely = [0.1, half, 0.1, quarter, half, quarter, half, quarter, 1.0, half, 0.1, half, 0.1, 0.1]
+    assert decoder.add_segment(0.0, tokens(*events), 2.04, sure_of(*likely)) == (0, 0)
+    # In the next segment the program is still in force, and shifts are not.
+    events, likely = [C4 + 1, TIE, ON, C4 + 3, 40, C4 + 4], [0.1, 0.1, 0.1, eighth, half, half]
+    assert decoder.add_segment(2.04, tokens(*events), None, sure_of(*likely)) == (0, 0)
+    assert confidences(decoder.finish_notes()) == {
+        (0.0, 60, False): (1.0, quarter, half, eighth),
+        (0.3, 61, False): (eighth, half, half, eighth / 4),
+        (0.3, 62, False): (eighth, 1.0, quarter, eighth / 4),
+        (0.3, 36, True): (eighth, half, 1.0, eighth / 2),
+        (2.04, 63, False): (1.0, eighth, half, eighth / 2),
+        (2.44, 64, False): (half, half, half, eighth),
+    }
+
+
+def test_what_no_token_says_is_certain():
+    flat = NoteDecoder(VocabularyConfig(program_granularity="flat", ties=False))
+    flat.add_segment(0.0, tokens(ON, C4), None, sure_of(0.1, 0.5))
+    assert confidences(flat.finish_notes()) == {(0.0, 60, False): (1.0, 0.5, 1.0, 0.5)}
+    onsets = NoteDecoder(VocabularyConfig(onsets_only=True))
+    onsets.add_segment(0.0, tokens(7, C4), None, sure_of(0.5, 0.25))
+    assert confidences(onsets.finish_notes()) == {(0.07, 60, False): (0.5, 0.25, 1.0, 0.125)}
+
+
+def test_a_note_that_sounds_on_keeps_its_confidence():
+    """Also where its end is undone, since it was struck again too soon."""
+    decoder = NoteDecoder(VocabularyConfig(shortest_repeat_seconds=0.05))
+    events = [TIE, PIANO, ON, C4, 2, OFF, C4, ON, C4, 100, C4]
+    decoder.add_segment(0.0, tokens(*events), None, sure_of(1, 1, 1, 0.5, *[0.1] * 6, 0.2))
+    assert confidences(decoder.finish_notes()) == {
+        (0.0, 60, False): (1.0, 0.5, 1.0, 0.5),
+        (1.0, 60, False): (0.1, 0.2, 1.0, 0.02),
+    }
+
+
+def test_a_calibration_says_what_the_product_means():
+    decoder = NoteDecoder(VocabularyConfig(program_granularity="flat", ties=False))
+    decoder.add_segment(0.0, tokens(ON, C4, 50, C4), None, sure_of(1, 0.5, 0.5, 0.5))
+    found = confidences(decoder.finish_notes(calibration=((0.0, 0.5), (0.5, 0.6), (1.0, 1.0))))
+    assert found == {(0.0, 60, False): (1.0, 0.5, 1.0, 0.6), (0.5, 60, False): (0.5, 0.5, 1.0, 0.55)}
+
+
+def test_without_all_log_probabilities_there_is_no_confidence():
+    decoder = NoteDecoder(VocabularyConfig())
+    decoder.add_segment(0.0, tokens(TIE, PIANO, ON, C4), 2.04, sure_of(1, 1, 1, 1))
+    decoder.add_segment(2.04, tokens(PIANO, C4, TIE), None)
+    assert [note.confidence for note in decoder.finish_notes()] == [None]
 
 
 def test_padding_is_invalid_and_what_follows_the_end_is_nothing():

@@ -1,12 +1,23 @@
 """Note tables: conversion, validation, trimming and the pedal."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mt3core.errors import MT3Error
-from mt3core.notes.table import NOTE_DTYPE, Note, apply_sustain, note_table, to_notes, trim_overlapping, validate_notes
+from mt3core.notes.table import (
+    NOTE_DTYPE,
+    Confidence,
+    Note,
+    apply_sustain,
+    note_table,
+    to_notes,
+    trim_overlapping,
+    validate_notes,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -20,6 +31,9 @@ def test_a_table_of_notes_and_of_rows_is_the_same():
     table = note_table(notes)
     assert table.dtype == NOTE_DTYPE
     assert to_notes(table) == notes
+    sure = [dataclasses.replace(note, confidence=Confidence(1.0, 0.5, 1.0, 0.5)) for note in notes]
+    assert sure == notes, "confidences do not make other notes of them"
+    np.testing.assert_array_equal(note_table(sure), table)
     np.testing.assert_array_equal(note_table([[0.5, 1.25, 60, 80, 24, False], [1.0, 1.01, 36, 100, 0, True]]), table)
     assert len(note_table([])) == 0
     assert note_table([]).dtype == NOTE_DTYPE

@@ -14,7 +14,7 @@ import pytest
 from mt3core.errors import MT3Error, OutputError
 from mt3core.notes.instruments import instrument_name
 from mt3core.notes.midi_reading import read_midi
-from mt3core.notes.table import Note, to_notes
+from mt3core.notes.table import Confidence, Note, to_notes
 from mt3core.transcription import FORMATS, SegmentTokens, Transcription, known_format
 
 pytestmark = pytest.mark.unit
@@ -40,7 +40,7 @@ def test_json_has_exactly_the_published_keys(result):
     assert list(values) == ["version", "model", "audio", "duration_seconds", "notes", "segments"]
     assert list(values["notes"][0]) == ["onset", "offset", "pitch", "velocity", "program", "is_drum", "instrument"]
     assert list(values["segments"][0]) == ["start_seconds", "tokens", "invalid_events", "dropped_events"]
-    assert values["version"] == 2
+    assert values["version"] == 3
     remarked = dataclasses.replace(result, remark="The recording is silent.")
     assert set(remarked.to_json()) - set(values) == {"remark"}
     assert Transcription.from_json(remarked.to_json()) == remarked
@@ -50,6 +50,58 @@ def test_json_round_trip_is_exact(result, tmp_path):
     result.save(tmp_path / "song.json")
     assert Transcription.load(tmp_path / "song.json") == result
     assert "Wörter" in (tmp_path / "song.json").read_text(encoding="utf-8")
+
+
+def with_confidences(result):
+    """The same, with other confidences for each note."""
+    notes = [
+        dataclasses.replace(note, confidence=Confidence(1 / 3, 0.5, 1.0 / (number + 1), 1 / 6 / (number + 1)))
+        for number, note in enumerate(result.notes)
+    ]
+    return dataclasses.replace(result, notes=notes[::-1])
+
+
+def test_json_has_confidences_in_parts(result, tmp_path):
+    sure = with_confidences(result)
+    values = sure.to_json()
+    assert list(values["notes"][0]) == [*list(result.to_json()["notes"][0]), "confidence"]
+    parts = [note["confidence"] for note in values["notes"]]
+    assert parts[0] == {"onset": 0.3333, "pitch": 0.5, "program": 1.0, "note": 0.1667}
+    assert [one["note"] for one in parts] == [0.1667, 0.0833, 0.0556], "they are sorted with their notes"
+    sure.save(tmp_path / "a.json")
+    loaded = Transcription.load(tmp_path / "a.json")
+    assert loaded == sure
+    assert [dataclasses.asdict(note.confidence) for note in loaded.notes] == parts
+    assert loaded.to_bytes("json") == sure.to_bytes("json")
+
+
+def test_tables_have_one_confidence_in_the_last_column(result):
+    sure = with_confidences(result)
+    header, *rows = sure.to_bytes("csv").decode().splitlines()
+    assert header.endswith(",instrument,confidence")
+    assert [row.split(",")[-1] for row in rows] == ["0.1667", "0.0833", "0.0556"]
+    lines = [json.loads(line) for line in sure.to_bytes("jsonl").splitlines()]
+    assert [line["confidence"] for line in lines] == [0.1667, 0.0833, 0.0556]
+    assert list(lines[0])[-1] == "confidence"
+    assert "confidence" not in json.loads(result.to_bytes("jsonl").splitlines()[0])
+
+
+def test_files_of_version_2_are_read(result):
+    old = with_confidences(result).to_json() | {"version": 2}
+    for note in old["notes"]:
+        del note["confidence"]
+    assert [note.confidence for note in Transcription.from_json(old).notes] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    "confidence", [0.5, "high", [], {}, {"onset": 1.0, "pitch": 1.0, "program": 1.0}]
+    + [{"onset": 1.0, "pitch": 1.0, "program": 1.0, "note": value} for value in (1.5, -0.1, "1", None, float("nan"))],
+)  # fmt: skip
+def test_confidences_that_are_none_are_refused(result, confidence):
+    values = result.to_json()
+    values["notes"][0]["confidence"] = confidence
+    with pytest.raises(MT3Error, match="has missing or unknown entries"):
+        Transcription.from_json(values)
 
 
 def test_json_of_a_file_whose_name_is_not_utf_8(result, tmp_path):
@@ -108,6 +160,7 @@ def test_csv_is_a_table_with_a_header(result, tmp_path):
         "program": "0",
         "is_drum": "1",
         "instrument": "Drums",
+        "confidence": "",
     }
     assert [row["is_drum"] for row in rows] == ["0", "1", "0"]
     assert [row["instrument"] for row in rows] == ["Acoustic Grand Piano", "Drums", "Violin"]
@@ -238,7 +291,7 @@ def test_values_of_another_type_are_refused(result, entry, value):
         (b"\xff\xfe", "not a transcription in JSON"),
         (b"[]", "has missing or unknown entries"),
         (b"{}", "has missing or unknown entries"),
-        (b'{"version": 3}', "version 3; this mt3kit reads 2 and earlier"),
+        (b'{"version": 4}', "version 4; this mt3kit reads 3 and earlier"),
         (b'{"version": 1, "notes": [{"onset": 1}], "segments": []}', "has missing or unknown entries"),
         (b'{"version": 2, "notes": [1], "segments": []}', "has missing or unknown entries"),
         (b'{"version": 2, "notes": ["ab"], "segments": []}', "has missing or unknown entries"),

@@ -68,9 +68,9 @@ def stitched(config: ModelConfig, notes: list[Note], seconds: float, overlap: in
     num_ignored = 0
     for piece, following in zip(found, [*found[1:], None], strict=True):
         tokens = written(config, notes if change is None else change(notes, piece), piece)
-        rewritten, ignored = parts.rewrite(piece, following, tokens, decoder.sounding)
+        rewritten, ignored = parts.rewrite(piece, following, Generated(tokens, 0.0), decoder.sounding)
         end = None if following is None else following.start_seconds
-        invalid, dropped = decoder.add_segment(piece.start_seconds, rewritten, end)
+        invalid, dropped = decoder.add_segment(piece.start_seconds, rewritten.tokens, end)
         num_ignored += ignored + invalid + dropped
     return to_notes(decoder.finish()), num_ignored
 
@@ -140,6 +140,29 @@ def test_a_note_that_only_the_later_window_hears_is_not_started_in_its_middle():
     assert found == []
 
 
+@pytest.mark.parametrize("name", ["mt3", "small", "no ties"])
+def test_notes_keep_their_confidence(name):
+    """The only window of a short recording is written again as it was, with the probabilities that notes depend on."""
+    config = CONFIGS[name]
+    notes = [Note(0.1, 0.3, 60, 127, 0, False), Note(0.1, 0.2, 64, 127, 40, False), Note(0.2, 0.21, 38, 127, 0, True)]
+    [piece] = windows(8000, config, 2)
+    tokens = written(config, notes, piece)
+    log_probs = -0.01 * np.arange(1, len(tokens) + 1, dtype=np.float32)
+    generated = Generated(tokens, 0.0, log_probs)
+    rewritten, _ = MiddleParts(config).rewrite(piece, None, generated, [])
+    assert rewritten.tokens.tolist() == tokens.tolist()
+    found = []
+    for one in (generated, rewritten):
+        decoder = NoteDecoder(config.vocabulary)
+        decoder.add_segment(0.0, one.tokens, None, one.log_probabilities)
+        found.append([note.confidence for note in decoder.finish_notes()])
+    assert len(found[0]) == 3
+    assert found[0] == found[1]
+    assert all(0.5 < confidence.note < 0.99 for confidence in found[0])
+    without, _ = MiddleParts(config).rewrite(piece, None, Generated(tokens, 0.0), [])
+    assert without.log_probabilities is None
+
+
 def test_events_that_make_no_sense_are_counted():
     config = MT3
     found = windows(2 * RATE_HZ, config, 2)
@@ -148,7 +171,7 @@ def test_events_that_make_no_sense_are_counted():
     events = [event("tie", 0), event("tie", 0), event("shift", 50), event("velocity", 0), event("pitch", 60)]
     events += [event("drum", 36), event("shift", 10), event("velocity", 1)]
     tokens = np.append(vocabulary.events_to_tokens(np.array(events))[:-1], [5000, 1])
-    _, num_ignored = MiddleParts(config).rewrite(found[0], None, tokens, [])
+    _, num_ignored = MiddleParts(config).rewrite(found[0], None, Generated(tokens, 0.0), [])
     assert num_ignored == 5  # the second tie, an end of nothing, a drum without velocity, a step back, no event
 
 

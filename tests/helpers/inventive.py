@@ -23,7 +23,9 @@ class Inventive(BaseTranscriber):
     def generate_stream(self, log_mels, *unused):
         for index, log_mel in enumerate(log_mels):
             self.num_decoded += 1
-            yield index, Generated(self.tokens(np.random.default_rng(zlib.crc32(log_mel.tobytes()))), 0.0)
+            random = np.random.default_rng(zlib.crc32(log_mel.tobytes()))
+            tokens = self.tokens(random)
+            yield index, Generated(tokens, 0.0, np.log(random.uniform(0.2, 1, len(tokens))).astype(np.float32))
 
     def tokens(self, random):
         tokens = []
