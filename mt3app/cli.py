@@ -128,6 +128,15 @@ class TranscribeOptions:
     min_note: Annotated[
         float, typer.Option(min=0.0, metavar="SECONDS", help="Leave out shorter pitched notes.", show_default=False)
     ] = 0.0
+    min_confidence: Annotated[
+        float, typer.Option(metavar="SHARE", help="Leave out less certain notes: 0 to 1.", show_default=False)
+    ] = 0.0
+    velocity: Annotated[
+        str | None, typer.Option(metavar="confidence", help="Write the confidence of each note as its velocity.")
+    ] = None
+    uncertain: Annotated[bool, typer.Option("--uncertain", help="Name the three least certain stretches of 5 s.")] = (
+        False
+    )
     overwrite: Overwrite = False
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +21,13 @@ if TYPE_CHECKING:
     from mt3app.cli import TranscribeOptions
     from mt3core.audio.files import Damaged
     from mt3core.notes.choosing import Excerpt, NoteChoice
+    from mt3core.notes.table import Note
     from mt3core.transcriber import BaseTranscriber, Progress
     from mt3core.transcription import Transcription
+
+# There is no tempo yet by which bars could be named.
+STRETCH_SECONDS = 5
+MOST_STRETCHES = 3
 
 
 def transcribe_files(options: TranscribeOptions, reporter: Reporter) -> int:
@@ -56,6 +62,7 @@ def transcribe_files(options: TranscribeOptions, reporter: Reporter) -> int:
         damaged=_choose_damaged(options.damaged),
         excerpt=excerpt,
         choice=choice,
+        names_uncertain=options.uncertain,
     )
     with closing(batch):
         pending = batch.probe([job for job in jobs if not job.is_finished])
@@ -80,8 +87,10 @@ class Batch:
         damaged: Damaged = "refuse",
         excerpt: Excerpt | None = None,
         choice: NoteChoice | None = None,
+        names_uncertain: bool = False,
     ) -> None:
         self.reporter = reporter
+        self.names_uncertain = names_uncertain
         self.excerpt, self.choice = excerpt, choice
         self.track, self.damaged = track, damaged
         self.stdout_format = stdout_format
@@ -159,6 +168,8 @@ class Batch:
         self._summarise(job, result, seconds)
         for remark in result.remark.splitlines():
             self.reporter.line(f"{job.name}: {remark}")
+        if self.names_uncertain and (places := least_certain(result.notes)):
+            self.reporter.line(f"{job.name}: The least certain places are {places}.")
         if compile_seconds:
             self.reporter.detail(f"Compilation took {compile_seconds:.1f} s (once, not counted above).")
 
@@ -206,6 +217,21 @@ class Batch:
         self.reporter.problem(error)
 
 
+def least_certain(notes: Sequence[Note]) -> str:
+    """The stretches of a few seconds with the least mean confidence, least first; empty without confidences."""
+    stretches: dict[int, list[float]] = {}
+    for note in notes:
+        if note.confidence is not None:
+            stretches.setdefault(int(note.onset // STRETCH_SECONDS), []).append(note.confidence.note)
+    least = sorted(stretches, key=lambda number: (sum(stretches[number]) / len(stretches[number]), number))
+    return ", ".join(
+        f"{number * STRETCH_SECONDS} to {(number + 1) * STRETCH_SECONDS} s "
+        f"({len(sure)} note{'s' if len(sure) > 1 else ''}, mean confidence {sum(sure) / len(sure):.2f})"
+        for number in least[:MOST_STRETCHES]
+        for sure in [stretches[number]]
+    )
+
+
 def _refuse_binary_on_terminal(jobs: list[Job], options: TranscribeOptions, formats: tuple[str, ...] | None) -> None:
     if options.output == "-" and (formats or ("mid",)) == ("mid",) and sys.stdout.isatty():
         raise UsageError("MIDI cannot be shown in a terminal.", "Redirect it (> song.mid), or use --format jsonl.")
@@ -235,7 +261,9 @@ def _choose_notes(options: TranscribeOptions) -> NoteChoice | None:
     from mt3core.notes.choosing import ALL_PITCHES, NoteChoice, parse_pitch_range
 
     pitch_range = ALL_PITCHES if options.pitch_range is None else parse_pitch_range(options.pitch_range)
-    choice = NoteChoice(options.min_note, options.merge_gap, pitch_range, options.merge)
+    choice = NoteChoice(
+        options.min_note, options.merge_gap, pitch_range, options.merge, options.min_confidence, options.velocity
+    )
     return None if choice.is_everything else choice
 
 

@@ -26,6 +26,7 @@ LEAST_CUT_SECONDS = 1e-3  # a note of which less is left at the end of an excerp
 _MOST_SECONDS = 1e9
 ALL_PITCHES = (0, MAX_MIDI_VALUE)
 MERGES = ("class",)
+VELOCITIES = ("confidence",)
 _SEMITONES = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
 _PITCH = r"([A-Ga-g])([#♯]{0,2}|[b♭]{0,2})(-?\d{1,2})|(\d{1,9})"
 _TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)")
@@ -92,13 +93,15 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class NoteChoice:
-    """What is done to the notes that were found, in this order. Drum hits stay as they are.
+    """What is done to the notes that were found, in this order. Drum hits are changed by confidence only.
 
+    min_confidence      notes of which the model was less sure are left out (0 to 1, `Confidence.note`)
     pitch_range         only notes from the lowest to the highest of these pitches (MIDI, 60 is C4)
     merge               "class": the instruments of one class of General MIDI become one, the one with the most notes
                         (of equals, the one of lowest number); its notes of one pitch that overlap become one
     merge_gap_seconds   notes of one pitch and instrument with a shorter gap between them become one
     min_note_seconds    shorter notes are left out
+    velocity            "confidence": that becomes the velocity, from 1 to 127
 
     Raises `UsageError` for values that are negative, not finite or unknown, and for an empty range.
     """
@@ -107,6 +110,8 @@ class NoteChoice:
     merge_gap_seconds: float = 0.0
     pitch_range: tuple[int, int] = ALL_PITCHES
     merge: str | None = None
+    min_confidence: float = 0.0
+    velocity: str | None = None
 
     def __post_init__(self) -> None:
         next_step = "Give it in seconds, as in 0.05."
@@ -117,6 +122,13 @@ class NoteChoice:
         object.__setattr__(self, "pitch_range", _checked_range(self.pitch_range))
         if self.merge is not None and self.merge not in MERGES:
             raise UsageError(f"Instruments cannot be merged by {self.merge!r}.", "The only choice is class.")
+        if not _is_number(self.min_confidence) or not 0 <= self.min_confidence <= 1:
+            raise UsageError(
+                f"A confidence cannot be {self.min_confidence!r}.", "Give a number from 0 to 1, as in 0.5."
+            )
+        object.__setattr__(self, "min_confidence", float(self.min_confidence))
+        if self.velocity is not None and self.velocity not in VELOCITIES:
+            raise UsageError(f"Velocities cannot be taken from {self.velocity!r}.", "The only choice is confidence.")
 
     @property
     def is_everything(self) -> bool:
@@ -124,10 +136,15 @@ class NoteChoice:
         return self == NoteChoice()
 
     def apply(self, notes: Iterable[Note]) -> list[Note]:
-        """The chosen notes, in order of onset."""
+        """The chosen notes, in order of onset; a joined note has the confidence of its first.
+
+        Raises `UsageError` if notes are chosen by a confidence that they do not have.
+        """
         low, high = self.pitch_range
         drums, pitched = [], []
         for note in notes:
+            if self.min_confidence and _sureness(note) < self.min_confidence:
+                continue
             if note.is_drum:
                 drums.append(note)
             elif low <= note.pitch <= high:
@@ -137,11 +154,17 @@ class NoteChoice:
         if self.merge_gap_seconds:
             pitched = _joined(pitched, self.merge_gap_seconds)
         pitched = [note for note in pitched if note.offset - note.onset > self.min_note_seconds - SAME_SECONDS]
-        return sorted([*pitched, *drums], key=lambda note: (note.onset, note.is_drum, note.program, note.pitch))
+        found = [*pitched, *drums]
+        if self.velocity == "confidence":
+            found = [replace(note, velocity=1 + round((MAX_MIDI_VALUE - 1) * _sureness(note))) for note in found]
+        return sorted(found, key=lambda note: (note.onset, note.is_drum, note.program, note.pitch))
 
     def remark_on(self, before: Sequence[Note], after: Sequence[Note]) -> str:
         """What the user should know: what was done, and how many notes are left."""
         done = []
+        if self.min_confidence:
+            left_out = sum(_sureness(note) < self.min_confidence for note in before)
+            done.append(f"no notes of a confidence below {plain(self.min_confidence)} ({left_out} left out)")
         if self.pitch_range != ALL_PITCHES:
             done.append("pitches {} to {} only".format(*self.pitch_range))
         if self.merge:
@@ -150,6 +173,8 @@ class NoteChoice:
             done.append(f"gaps below {plain(self.merge_gap_seconds)} s closed")
         if self.min_note_seconds:
             done.append(f"no notes below {plain(self.min_note_seconds)} s")
+        if self.velocity:
+            done.append("the confidence as velocity")
         return f"As asked, {', '.join(done)}: {len(after)} of {len(before)} notes." if done else ""
 
     def to_json(self) -> dict[str, Any]:
@@ -235,13 +260,22 @@ def _checked_range(pitches: Any) -> tuple[int, int]:
 
 
 def _seconds(value: Any, what: str, next_step: str) -> float:
-    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= _MOST_SECONDS:
+    if not _is_number(value) or not 0 <= value <= _MOST_SECONDS:
         raise UsageError(f"{what} cannot be {value!r} s.", next_step)
     return float(value)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def _sureness(note: Note) -> float:
+    if note.confidence is None:
+        raise UsageError("There are notes without a confidence.", "Choose them by something else, or transcribe again.")
+    return note.confidence.note
+
+
 def plain(seconds: float) -> str:
-    """Seconds for a sentence, to the millisecond, without zeros at the end."""
+    """A number for a sentence, seconds to the millisecond, without zeros at the end."""
     text = f"{seconds:.3f}"
     return text.rstrip("0").rstrip(".")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mt3core.errors import AudioError, MT3Error, UsageError
 from mt3core.notes.choosing import SAME_SECONDS, Excerpt, NoteChoice, parse_pitch_range, parse_seconds
-from mt3core.notes.table import Note
+from mt3core.notes.table import Confidence, Note
 from mt3core.transcription import SegmentTokens, Transcription
 
 pytestmark = pytest.mark.unit
@@ -30,14 +30,15 @@ def notes(draw):
                 st.integers(1, 127),
                 st.sampled_from([0, 1, 5, 8, 40]),
                 st.sampled_from([False, False, False, True]),
+                st.builds(Confidence, *3 * [st.just(1.0)], st.sampled_from([0.1, 0.3, 0.5, 0.9])),
             ),
             min_size=(size := draw(st.sampled_from([0, 1, 2, 5, 10, 20]))),  # left to itself, it draws short lists
             max_size=size,
         )
     )
     return [
-        Note(start / 100, start / 100 + steps / 100, pitch, velocity, 0 if is_drum else program, is_drum)
-        for start, steps, pitch, velocity, program, is_drum in rows
+        Note(start / 100, start / 100 + steps / 100, pitch, velocity, 0 if is_drum else program, is_drum, sure)
+        for start, steps, pitch, velocity, program, is_drum, sure in rows
     ]
 
 
@@ -47,6 +48,8 @@ choices = st.builds(
     merge_gap_seconds=st.sampled_from([0.0, 0.01, 0.03, 0.1]),
     pitch_range=st.sampled_from([(0, 127), (60, 60), (37, 60), (62, 100)]),
     merge=st.sampled_from([None, "class"]),
+    min_confidence=st.sampled_from([0.0, 0.0, 0.3, 0.6]),
+    velocity=st.sampled_from([None, "confidence"]),
 )
 
 
@@ -68,14 +71,29 @@ def test_a_choice_is_kept_and_applied_twice_gives_what_it_gives_once(given_notes
     pitched = [note for note in found if not note.is_drum]
     assert all(low <= note.pitch <= high for note in pitched)
     assert all(note.offset - note.onset > choice.min_note_seconds - 1e-5 for note in pitched)
-    drums = [note for note in given_notes if note.is_drum]
+    assert [note.confidence for note in choice.apply(found)] == [note.confidence for note in found]
+    assert all(note.confidence.note >= choice.min_confidence for note in found)
+    if choice.velocity:
+        assert all(note.velocity == 1 + round(126 * note.confidence.note) for note in found)
+    drums = [with_velocity(note, choice) for note in given_notes if note.is_drum and is_sure(note, choice)]
     assert Counter(note for note in found if note.is_drum) == Counter(drums)
+    # All that is left begins as a note did that was given, of which it has the confidence.
+    given = {(note.onset, note.pitch, note.is_drum, note.confidence.note) for note in given_notes}
+    assert {(note.onset, note.pitch, note.is_drum, note.confidence.note) for note in found} <= given
     if choice.merge:
         assert all(len(programs) == 1 for programs in programs_of_classes(pitched).values())
     if choice.merge or choice.merge_gap_seconds:
         for line in by_place(found):
             for one, other in itertools.pairwise(line):
                 assert other.onset - one.offset > choice.merge_gap_seconds - 1e-5
+
+
+def is_sure(note, choice):
+    return note.confidence.note >= choice.min_confidence
+
+
+def with_velocity(note, choice):
+    return dataclasses.replace(note, velocity=1 + round(126 * note.confidence.note)) if choice.velocity else note
 
 
 def programs_of_classes(found):
@@ -115,6 +133,14 @@ def test_no_choice_changes_nothing(given_notes):
 
 
 @given(notes(), st.integers(0, 80), st.integers(1, 80))
+def test_excerpts_keep_confidences(given_notes, start, length):
+    found = Excerpt(start / 100, (start + length) / 100).cut(given_notes)
+    assert [note.confidence for note in found] == [
+        note.confidence for note in given_notes if start <= round(note.onset * 100) < start + length
+    ]
+
+
+@given(notes(), st.integers(0, 80), st.integers(1, 80))
 def test_an_excerpt_has_nothing_outside_and_is_cut_once(given_notes, start, length):
     excerpt = Excerpt(start / 100, (start + length) / 100)
     found = excerpt.cut(given_notes)
@@ -122,6 +148,41 @@ def test_an_excerpt_has_nothing_outside_and_is_cut_once(given_notes, start, leng
     assert all(excerpt.start_seconds <= note.onset < note.offset <= excerpt.end_seconds for note in found)
     # None is lost: on the grid of 10 ms a note starts in it, or does not.
     assert len(found) == sum(start <= round(note.onset * 100) < start + length for note in given_notes)
+
+
+def test_notes_are_chosen_by_confidence():
+    """Before anything else: what is left out joins nothing, and does not count for its instrument."""
+    sure, unsure = Confidence(1.0, 1.0, 0.8, 0.8), Confidence(1.0, 0.2, 1.0, 0.2)
+    first, second = Note(1.0, 2.0, 60, 90, 0, False, sure), Note(2.2, 3.0, 60, 90, 0, False, sure)
+    between, hit = Note(2.0, 2.2, 60, 90, 0, False, unsure), Note(1.0, 1.01, 36, 100, 0, True, unsure)
+    given_notes = [first, between, second, hit]
+    choice = NoteChoice(min_confidence=0.5, merge_gap_seconds=0.1)
+    assert choice.apply(given_notes) == [first, second]
+    assert choice.remark_on(given_notes, [first, second]) == (
+        "As asked, no notes of a confidence below 0.5 (2 left out), gaps below 0.1 s closed: 2 of 4 notes."
+    )
+    assert NoteChoice(min_confidence=0.8).apply([first]) == [first]
+    joined = NoteChoice(merge_gap_seconds=0.1).apply(given_notes)[0]
+    assert (joined.offset, joined.confidence) == (3.0, sure)
+    loud = NoteChoice(velocity="confidence")
+    assert [note.velocity for note in loud.apply(given_notes)] == [102, 26, 26, 102]
+    ends = [dataclasses.replace(first, confidence=Confidence(1, 1, 1, end)) for end in (0.0, 1.0)]
+    assert {note.velocity for note in loud.apply(ends)} == {1, 127}
+    assert NoteChoice.from_json(choice.to_json()) == choice
+    for by_confidence in (choice, loud):
+        with pytest.raises(UsageError, match="without a confidence"):
+            by_confidence.apply([Note(1.0, 2.0, 60)])
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.01, float("nan"), "0.5", True, None])
+def test_confidences_out_of_range_are_refused(value):
+    with pytest.raises(UsageError, match=r"A confidence cannot be .* Give a number from 0 to 1"):
+        NoteChoice(min_confidence=value)
+
+
+def test_velocity_is_nothing_else():
+    with pytest.raises(UsageError, match=r"Velocities cannot be taken from 'pitch'. The only choice is confidence."):
+        NoteChoice(velocity="pitch")
 
 
 def test_the_rules_by_example():
