@@ -180,7 +180,7 @@ class BaseTranscriber(abc.ABC):
                     progress(len(written) + len(ready), len(pieces))
         # Notes that sound where decoding was broken off sound to the end of the excerpt.
         end_seconds = (wanted.end_seconds or 0.0) if needed.stop < len(everything) else 0.0
-        found = wanted.cut(decoder.finish_notes(end_seconds))
+        found = wanted.cut(decoder.finish_notes(end_seconds, self.config.confidence))
         notes = found if choice is None else choice.apply(found)
         heard = samples if part is None else samples[_span(part, rate_hz)]
         remarks = (

@@ -4,6 +4,10 @@ Notes are sorted into ten bins of equal width by their confidence. The expected 
 all notes, of the difference between a bin's mean confidence and its share of right notes (Guo, Pleiss, Sun and
 Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, equation 3); the greatest error is that of the
 worst bin (equation 4). The Brier score is the mean squared difference between confidence and outcome (0 or 1).
+
+Confidences that are not reliable become so by a map that never falls, fitted to notes whose outcome is known: isotonic
+regression, by pooling adjacent violators (Ayer, Brunk, Ewing, Reid and Silverman, "An Empirical Distribution Function
+for Sampling with Incomplete Information", 1955). It is fitted to groups of as many notes, so that it is a few numbers.
 """
 
 from __future__ import annotations
@@ -17,6 +21,9 @@ from jaxtyping import Bool, Float
 from mt3core.errors import UsageError
 
 BINS = 10
+GROUPS = 20  # of a fitted map: enough for its form, and each of many notes
+
+Knots = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -70,3 +77,34 @@ def calibrate(
     weights = np.array([one.notes for one in filled]) / len(confidences)
     brier_score = float(np.mean((confidences - is_right) ** 2))
     return Calibration(tuple(filled), float(errors @ weights), float(errors.max()), brier_score)
+
+
+def fit_calibration(
+    confidences: Float[np.ndarray, " notes"], is_right: Bool[np.ndarray, " notes"], groups: int = GROUPS
+) -> Knots:
+    """Pairs of a confidence and the share of right notes that it means, both rising; for `calibrated`.
+
+    Raises `UsageError` where there is nothing to learn from, and what `calibrate` raises.
+    """
+    if calibrate(confidences, is_right) is None:
+        raise UsageError("There are no notes to fit confidences to.", "Use recordings in which notes are found.")
+    order = np.argsort(confidences, kind="stable")
+    blocks: list[tuple[int, float, float]] = []  # notes, and their mean confidence and outcome
+    for places in np.array_split(order, min(groups, len(order))):
+        block = (len(places), float(confidences[places].mean()), float(is_right[places].mean()))
+        while blocks and (blocks[-1][2] >= block[2] or blocks[-1][1] >= block[1]):
+            block = _pooled(blocks.pop(), block)
+        blocks.append(block)
+    knots = {round(sure, 6): round(right, 4) for _, sure, right in blocks}
+    return tuple(knots.items())
+
+
+def _pooled(one: tuple[int, float, float], other: tuple[int, float, float]) -> tuple[int, float, float]:
+    notes = one[0] + other[0]
+    sure, right = ((one[0] * one[place] + other[0] * other[place]) / notes for place in (1, 2))
+    return notes, sure, right
+
+
+def calibrated(confidences: Float[np.ndarray, " notes"], knots: Knots) -> Float[np.ndarray, " notes"]:
+    """What confidences mean by these knots, with straight lines between them; without knots they stay as they are."""
+    return np.interp(confidences, *np.transpose(knots)) if knots else confidences

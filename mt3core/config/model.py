@@ -6,21 +6,29 @@ The same values are stored as `config.json` in a model directory (see `model_dir
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from mt3core.config.values import Checked, Count, CountOrZero, Limits, NotNegative, Share
+from mt3core.config.values import FREE, Checked, Count, CountOrZero, Limits, NotNegative, Share
 from mt3core.errors import ModelError
 
 FORMAT_VERSION = 1
-# Fields of the vocabulary that are younger than the format: written only where they differ from the default, so that
-# earlier releases read every model that they can use.
-ADDED_LATER = {"shortest_repeat_seconds": 0.0}
+# Fields that are younger than the format: written only where they differ from the default, so that earlier releases
+# read every model that they can use.
+ADDED_LATER: dict[str, Any] = {"shortest_repeat_seconds": 0.0, "confidence": ()}
 
 Granularity = Literal["flat", "midi_class", "full"]
 ACTIVATIONS = ("gelu", "relu", "silu", "linear")
 _KNOWN_ACTIVATIONS = Limits(
     f"one or more of {', '.join(ACTIVATIONS)}", lambda names: bool(names) and {*names} <= {*ACTIVATIONS}
+)
+_CALIBRATION = Limits(
+    "pairs of numbers from 0 to 1, the first of each higher than before and the second not lower",
+    lambda knots: (
+        all(0 <= one <= 1 for pair in knots for one in pair)
+        and all(low[0] < high[0] and low[1] <= high[1] for low, high in itertools.pairwise(knots))
+    ),
 )
 
 
@@ -89,12 +97,17 @@ class VocabularyConfig(Checked, section="vocabulary", error=ModelError):
 
 @dataclass(frozen=True)
 class ModelConfig(Checked, error=ModelError):
-    """Everything needed to build and use a model."""
+    """Everything needed to build and use a model.
+
+    `confidence` says what confidences of notes mean: pairs of the product of a note's probabilities and the share of
+    such notes that are right, with straight lines between them (`benchmarks/confidence.py`). Empty: the product itself.
+    """
 
     name: str = "mt3"
     network: NetworkConfig = field(default_factory=NetworkConfig)
     spectrogram: SpectrogramConfig = field(default_factory=SpectrogramConfig)
     vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
+    confidence: Annotated[tuple[tuple[float, float], ...], _CALIBRATION, FREE] = ()
 
     def _check_together(self) -> None:
         if self.network.input_bands != self.spectrogram.mel_bands:
@@ -121,9 +134,10 @@ class ModelConfig(Checked, error=ModelError):
     def values(self) -> dict[str, Any]:
         """All fields by section, without those added later that have their default."""
         values = dataclasses.asdict(self)
-        for name, default in ADDED_LATER.items():
-            if values["vocabulary"][name] == default:
-                del values["vocabulary"][name]
+        for section in (values, values["vocabulary"]):
+            for name in ADDED_LATER.keys() & section.keys():
+                if section[name] == ADDED_LATER[name]:
+                    del section[name]
         return values
 
     @classmethod
@@ -151,7 +165,11 @@ def _build(kind: type, values: Any, where: str) -> Any:
     missing, surplus = sorted(names - values.keys() - ADDED_LATER.keys()), sorted(values.keys() - names)
     if missing or surplus:
         raise ModelError(f"The model's config does not match: in {where}, missing {missing}, unknown {surplus}.")
-    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    return kind(**{key: _frozen(value) for key, value in values.items()})
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 MT3 = ModelConfig(name="mt3")

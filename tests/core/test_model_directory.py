@@ -211,6 +211,18 @@ def test_a_field_added_later_may_be_missing_and_is_written_only_when_set():
     config = ModelConfig(vocabulary=VocabularyConfig(shortest_repeat_seconds=0.05))
     assert config.to_dict()["vocabulary"]["shortest_repeat_seconds"] == 0.05
     assert ModelConfig.from_dict(config.to_dict()) == config
+    assert "confidence" not in values
+    calibrated = dataclasses.replace(config, confidence=((0.0, 0.1), (0.5, 0.8)))
+    assert ModelConfig.from_dict(json.loads(json.dumps(calibrated.to_dict()))) == calibrated
     del values["vocabulary"]["ties"]
     with pytest.raises(ModelError, match="missing \\['ties'\\]"):
         ModelConfig.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    "knots",
+    [((0.5, 0.5), (0.5, 0.6)), ((0.2, 0.5), (0.4, 0.4)), ((0.2, 1.5),), ((-0.1, 0.5),), ((0.1,),), (0.1, 0.2), "ab"],
+)
+def test_a_calibration_that_is_none_is_refused(knots):
+    with pytest.raises(ModelError, match=r"confidence is .* Use "):
+        ModelConfig(confidence=knots)
