@@ -53,6 +53,7 @@ def choose_decoding(
     instruments: str | None = None,
     excluded: str | None = None,
     quality: str | None = None,
+    continuous: bool = False,
 ) -> Decoding:
     """The requested decoding: more than one beam means beam search, which has four beams by default.
 
@@ -65,9 +66,8 @@ def choose_decoding(
         raise UsageError(f"Unknown quality {quality!r}.", f"Choose {' or '.join(QUALITIES)}.")
     chosen: Any = method or ("beam" if (num_beams or 1) > 1 else "t5x")
     beams = num_beams or (DEFAULT_NUM_BEAMS if chosen == "beam" else 1)
-    decoding = Decoding(
-        method=chosen, num_beams=beams, grammar=bool(grammar), overlap=QUALITIES[quality or "fast"]
-    )
+    overlap = 1 if continuous else QUALITIES[quality or "fast"]
+    decoding = Decoding(method=chosen, num_beams=beams, grammar=bool(grammar), overlap=overlap, continuous=continuous)
     if instruments is None and excluded is None:
         return decoding
     from mt3core.notes.instrument_choice import with_instruments
@@ -119,6 +119,8 @@ def load_transcriber(
 
     if backend != "torch" and (processes or 1) > 1:
         raise UsageError("Only PyTorch decodes in several processes.", "Omit --processes.")
+    if decoding.continuous and (processes or 1) > 1:
+        raise UsageError("With --continuous one process decodes.", "Omit --processes.")
     started = time.perf_counter()
     found = find_model(model)  # before a framework is imported, so that a missing model is reported immediately
     if found.remark:

@@ -76,9 +76,7 @@ class TranscribeOptions:
     ] = None
     quality: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="fast, or best: overlapping windows, for twice the time. [default: fast]"
-        ),
+        typer.Option(metavar="NAME", help="fast, or best: overlapping windows, for twice the time. [default: fast]"),
     ] = None
     decoding: Annotated[
         str | None,
@@ -96,6 +94,9 @@ class TranscribeOptions:
         bool | None,
         typer.Option("--grammar/--no-grammar", help="Write only events that make sense. [default: with instruments]"),
     ] = None
+    continuous: Annotated[
+        bool, typer.Option("--continuous", help="Begin each segment with the notes that the one before left sounding.")
+    ] = False
     track: Annotated[
         int | None, typer.Option(min=1, help="Which of several audio tracks. [default: the marked one, or the first]")
     ] = None

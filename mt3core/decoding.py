@@ -30,6 +30,9 @@ class Decoding:
 
     With an `overlap` of 2 or 4, so many windows hear every moment, and it is taken from the one whose middle it is in
     (`windows.py`), at so many times the cost.
+
+    With `continuous` each segment begins with the notes that sound at the end of the one before (`stretches.py`), at no
+    cost to its score.
     """
 
     method: Method = "t5x"
@@ -40,6 +43,7 @@ class Decoding:
     programs: tuple[int, ...] | None = None
     drums: bool = True
     overlap: int = 1
+    continuous: bool = False
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -52,6 +56,8 @@ class Decoding:
             )
         if self.overlap not in OVERLAPS:
             raise UsageError(f"Windows cannot overlap {self.overlap} times.", "Choose 1 (not at all), 2 or 4.")
+        if self.overlap > 1 and self.continuous:
+            raise UsageError("Windows that overlap do not follow one another.", "Leave out either.")
         if self.max_tokens < 1:
             raise UsageError(f"At least one token must be allowed, not {self.max_tokens}.")
         if (self.programs is not None or not self.drums) and not self.grammar:

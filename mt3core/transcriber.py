@@ -11,7 +11,7 @@ import abc
 import bisect
 import math
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from typing import overload
@@ -22,7 +22,7 @@ from mt3core.audio.files import Damaged
 from mt3core.audio.load import AudioSource, read_audio
 from mt3core.config.model import ModelConfig
 from mt3core.decoding import Decoding, Generated
-from mt3core.errors import AudioError
+from mt3core.errors import AudioError, UsageError
 from mt3core.grammar import last_step, last_steps
 from mt3core.notes.choosing import Excerpt, NoteChoice
 from mt3core.notes.decoding import NoteDecoder
@@ -32,6 +32,7 @@ from mt3core.notes.table import Note
 from mt3core.recording_level import clipping_remark, measure_level, remark_on
 from mt3core.segments import AudioSegment, segments
 from mt3core.spectrogram import log_mel_segments
+from mt3core.stretches import LogMels, Stretches
 from mt3core.transcription import SegmentTokens, Transcription
 from mt3core.windows import MiddleParts, windows
 
@@ -43,7 +44,8 @@ class BaseTranscriber(abc.ABC):
     """Turns audio into a `Transcription` with a network that a subclass holds.
 
     Without a `decoding` it is the original's, with as many tokens per segment as the network was trained on. Raises
-    `UsageError` if a decoding chooses instruments and the model does not tell them apart.
+    `UsageError` if a decoding chooses instruments and the model does not tell them apart, or if it is continuous and
+    the model has no ties.
     """
 
     def __init__(self, config: ModelConfig, decoding: Decoding | None) -> None:
@@ -52,10 +54,12 @@ class BaseTranscriber(abc.ABC):
         # Instruments are chosen by program; a model may know their classes only.
         fitting, self._choice_remark = for_model(Instruments(given.programs, given.drums), config.vocabulary)
         self.decoding = replace(given, programs=fitting.programs, drums=fitting.drums)
+        if given.continuous and (config.vocabulary.onsets_only or not config.vocabulary.ties):
+            raise UsageError(f"{config.name} does not know which notes sound on.", "Leave out --continuous.")
 
     @abc.abstractmethod
     def generate_stream(
-        self, log_mels: Iterable[np.ndarray], last_steps: Sequence[int] | None = None
+        self, log_mels: LogMels, last_steps: Sequence[int] | None = None
     ) -> Iterator[tuple[int, Generated]]:
         """Reads log-mel segments (frames, mel), yields (number of the segment, its tokens) in any order.
 
@@ -163,7 +167,9 @@ class BaseTranscriber(abc.ABC):
         )
         needed = _overlapping(everything, wanted)
         pieces = everything[needed]
-        log_mels = (log_mel_segments(samples, [piece], self.config)[0] for piece in pieces)
+        log_mels: LogMels = (log_mel_segments(samples, [piece], self.config)[0] for piece in pieces)
+        if self.decoding.continuous:
+            log_mels = Stretches.of(samples, pieces, self.config, self.decoding)
         ready: dict[int, Generated] = {}
         decoder = NoteDecoder(self.config.vocabulary, is_grammatical=self.decoding.grammar)
         written: list[SegmentTokens] = []
@@ -175,6 +181,8 @@ class BaseTranscriber(abc.ABC):
             for index, generated in stream:
                 ready[index] = generated
                 while len(written) in ready:
+                    if isinstance(log_mels, Stretches) and len(written) in log_mels.firsts:
+                        decoder.forget()
                     written.append(self._decode_notes(decoder, middle, pieces, len(written), ready.pop(len(written))))
                 if progress is not None:
                     progress(len(written) + len(ready), len(pieces))

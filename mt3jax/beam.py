@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float, Int
 from mt3core.config.model import ModelConfig
 from mt3core.decoding import END_TOKEN, START_TOKEN, Decoding, Generated, brevity_penalty
 from mt3core.grammar import Grammar, GrammarState, steps_of
+from mt3core.stretches import LogMels, Start, Stretches
 from mt3jax.compilation import program
 from mt3jax.lanes import NO_SCORE, Limits, limits_of, positions_for
 from mt3jax.loading import network
@@ -45,13 +46,15 @@ class Beams:
     is_finished: Bool[Array, "batch beams"]
     # False if a row of the batch has no segment.
     is_used: Bool[Array, " batch"]
+    # So many tokens at the beginning are given: they are in `live_tokens` from the start.
+    given: Int[Array, " batch"]
     # What the grammar knows, one row per living beam; None without it.
     grammar: GrammarState | None
 
 
 def beam_search_stream(
     model: Transformer,
-    log_mels: Iterable[np.ndarray],
+    log_mels: LogMels,
     decoding: Decoding,
     batch_size: int,
     last_steps: Sequence[int] | None = None,
@@ -61,22 +64,35 @@ def beam_search_stream(
     place = jax.tree.leaves(params)[0].device
     num_segments = max(1, batch_size // decoding.num_beams)
     limits = jax.device_put(limits_of(decoding, model.config), place)
-    waiting = enumerate(log_mels)
-    while group := list(itertools.islice(waiting, num_segments)):
+    if isinstance(log_mels, Stretches):
+        take = log_mels.take
+    else:
+        waiting = itertools.starmap(Start, enumerate(log_mels))
+
+        def take(most: int) -> list[Start]:
+            return list(itertools.islice(waiting, most))
+
+    while group := take(num_segments):
         log_mel = np.zeros((num_segments, sizes.input_frames, sizes.input_bands), np.float32)
-        log_mel[: len(group)] = [segment for _, segment in group]
+        log_mel[: len(group)] = [start.log_mel for start in group]
         is_used = np.arange(num_segments) < len(group)
-        given = (jax.device_put(log_mel, place), jax.device_put(is_used, place))
+        tokens, counts = np.zeros((num_segments, positions_for(0)), np.int32), np.zeros(num_segments, np.int32)
+        for row, start in enumerate(group):
+            tokens[row, : len(start.given)], counts[row] = start.given, len(start.given)
+        arguments = jax.device_put((log_mel, is_used, tokens, counts), place)
         grammar = None
         if decoding.grammar:
-            steps = steps_of([index for index, _ in group], last_steps, model.config)
+            steps = steps_of([start.number for start in group], last_steps, model.config)
             steps += [0] * (num_segments - len(group))
             rows = [step for step in steps for _ in range(decoding.num_beams)]
             grammar = jax.device_put(Grammar.of(model.config).start_all(rows, decoding), place)
-        beams = start_beams(model.config, decoding.num_beams, params, *given, grammar)
+        beams = start_beams(model.config, decoding.num_beams, params, *arguments, grammar)
         beams = _search(model.config, params, beams, limits)
-        for row, (index, _) in enumerate(group):
-            yield index, _best(beams, row, decoding.length_penalty)
+        for row, start in enumerate(group):
+            generated = _best(beams, row, decoding.length_penalty)
+            if isinstance(log_mels, Stretches):
+                log_mels.give(start.number, generated.tokens)
+            yield start.number, generated
 
 
 def _search(config: ModelConfig, params: Any, beams: Beams, limits: Limits) -> Beams:
@@ -109,6 +125,8 @@ def start_beams(
     params: Any,
     log_mel: Float[Array, "batch frames mel"],
     is_used: Bool[Array, " batch"],
+    given_tokens: Int[Array, "batch positions"],
+    given: Int[Array, " batch"],
     grammar: GrammarState | None = None,
 ) -> Beams:
     model = network(config, params)
@@ -120,7 +138,7 @@ def start_beams(
     return Beams(
         cache=jax.tree.map(lambda rows: jnp.repeat(rows, num_beams, axis=0), cache),
         length=jnp.zeros((), jnp.int32),
-        live_tokens=no_tokens,
+        live_tokens=no_tokens + given_tokens[:, None],
         live_log_probabilities=no_log_probabilities,
         live_scores=no_scores.at[:, 0].set(0.0),
         finished_tokens=no_tokens,
@@ -128,6 +146,7 @@ def start_beams(
         finished_scores=no_scores,
         is_finished=jnp.zeros((batch, num_beams), bool),
         is_used=is_used,
+        given=given,
         grammar=grammar,
     )
 
@@ -164,7 +183,7 @@ def run_beams(config: ModelConfig, params: Any, beams: Beams, limits: Limits) ->
 def _chosen(beams: Beams, cache: Cache, log_probability: Float[Array, "batch beams vocab"], limits: Limits) -> Beams:
     """The beams after one step; `log_probability` is that of each next token of each beam.
 
-    The grammar's rows follow their beams, but not yet the new tokens.
+    The grammar's rows follow their beams, but not yet the new tokens. Where the next token is given, beams stay.
     """
     batch, num_beams, vocab = log_probability.shape
     totals = beams.live_scores[:, :, None] + log_probability
@@ -176,8 +195,10 @@ def _chosen(beams: Beams, cache: Cache, log_probability: Float[Array, "batch bea
     is_end = next_tokens == END_TOKEN
 
     live_scores, live = jax.lax.top_k(jnp.where(is_end, NO_SCORE, values), num_beams)
+    is_given = (beams.length < beams.given)[:, None]
     # The cache's rows follow their beams; the encoder's output is the same for all beams of a segment.
-    rows = (jnp.arange(batch)[:, None] * num_beams + _rows(parents, live)).reshape(-1)
+    sources = jnp.where(is_given, jnp.arange(num_beams), _rows(parents, live))
+    rows = (jnp.arange(batch)[:, None] * num_beams + sources).reshape(-1)
     cache = dataclasses.replace(
         cache,
         self_keys=[keys[rows] for keys in cache.self_keys],
@@ -185,14 +206,18 @@ def _chosen(beams: Beams, cache: Cache, log_probability: Float[Array, "batch bea
     )
 
     scores = jnp.where(is_end, values / brevity_penalty(limits.length_penalty, beams.length + 1), NO_SCORE)
+    scores = jnp.where(is_given, NO_SCORE, scores)
+    is_end = is_end & ~is_given
     finished_scores, finished = jax.lax.top_k(jnp.concatenate([beams.finished_scores, scores], 1), num_beams)
     return dataclasses.replace(
         beams,
         cache=cache,
         length=beams.length + 1,
-        live_tokens=_rows(tokens, live),
-        live_log_probabilities=_rows(log_probabilities, live),
-        live_scores=live_scores,
+        live_tokens=jnp.where(is_given[:, :, None], beams.live_tokens, _rows(tokens, live)),
+        live_log_probabilities=jnp.where(
+            is_given[:, :, None], beams.live_log_probabilities, _rows(log_probabilities, live)
+        ),
+        live_scores=jnp.where(is_given, beams.live_scores, live_scores),
         finished_tokens=_rows(jnp.concatenate([beams.finished_tokens, tokens], 1), finished),
         finished_log_probabilities=_rows(
             jnp.concatenate([beams.finished_log_probabilities, log_probabilities], 1), finished

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from mt3core.decoding import END_TOKEN, Decoding, Generated, brevity_penalty
 from mt3core.grammar import Grammar, GrammarState, steps_of
+from mt3core.stretches import LogMels, Start, Stretches
 from mt3jax import lanes
 from mt3jax.beam import beam_search_stream
 from mt3jax.model import Transformer
@@ -36,13 +37,14 @@ def generate(
 
 def generate_stream(
     model: Transformer,
-    log_mels: Iterable[Float[np.ndarray, "frames mel"]],
+    log_mels: LogMels,
     decoding: Decoding,
     batch_size: int = DEFAULT_BATCH_SIZE,
     last_steps: Sequence[int] | None = None,
 ) -> Iterator[tuple[int, Generated]]:
     """Yields (number of the segment, its tokens) in any order, reading `log_mels` only as fast as needed.
 
+    They are `Stretches` if segments need those before them.
     For the grammar, `last_steps` are the segments' last steps (`grammar.last_steps`), by default that of a whole one.
     The result of a segment does not depend on the others. Memory depends on `batch_size`, not on the number
     of segments; nor do compiled shapes, since lanes without a segment exist but are idle.
@@ -65,8 +67,11 @@ class _Stream:
         # Each batch has twice the positions of the previous one; the longer ones are made when they are needed.
         self.batches = [_Batch(model, decoding, batch_size, lanes.MIN_POSITIONS)]
 
-    def run(self, log_mels: Iterable[np.ndarray]) -> Iterator[tuple[int, Generated]]:
-        waiting = enumerate(log_mels)
+    def run(self, log_mels: LogMels) -> Iterator[tuple[int, Generated]]:
+        if isinstance(log_mels, Stretches):
+            yield from self._run_stretches(log_mels)
+            return
+        waiting = itertools.starmap(Start, enumerate(log_mels))
         group = list(itertools.islice(waiting, self.group))
         first = self.batches[0]
         while group or first.occupied():
@@ -78,6 +83,21 @@ class _Stream:
         for number, batch in enumerate(self.batches):  # which grows during the loop
             while batch.occupied():
                 yield from self._run(number, enough_done=batch.size)
+
+    def _run_stretches(self, stretches: Stretches) -> Iterator[tuple[int, Generated]]:
+        """Stops whenever a quarter of the lanes in use are done, since others may wait for just these."""
+        first = self.batches[0]
+        while True:
+            while group := stretches.take(min(self.group, len(first.free()))):
+                first.admit(group, self.group, self.last_steps)
+            number = next((number for number, batch in enumerate(self.batches) if batch.occupied()), None)
+            if number is None:
+                return
+            batch = self.batches[number]
+            enough_done = len(batch.free()) + max(1, len(batch.occupied()) // GROUPS)
+            for index, generated in self._run(number, enough_done):
+                stretches.give(index, generated.tokens)
+                yield index, generated
 
     def _run(self, number: int, enough_done: int) -> Iterator[tuple[int, Generated]]:
         """Runs one batch, and moves segments that have filled their lanes to the next batch.
@@ -118,16 +138,26 @@ class _Batch:
         lengths = np.asarray(self.lanes.lengths)
         return [lane for lane in self.occupied() if lengths[lane] >= self.lanes.num_positions]
 
-    def admit(self, group: list[tuple[int, np.ndarray]], group_size: int, last_steps: Sequence[int] | None) -> None:
+    def admit(self, group: list[Start], group_size: int, last_steps: Sequence[int] | None) -> None:
         """Starts up to `group_size` segments in free lanes."""
         network = self.config.network
         log_mel = np.zeros((group_size, network.input_frames, network.input_bands), np.float32)
         places = np.full(group_size, self.size, np.int32)
-        for row, (lane, (index, segment)) in enumerate(zip(self.free(), group, strict=False)):
-            log_mel[row], places[row] = segment, lane
-            self.segments[lane] = index
-        grammar = self._grammar(steps_of([index for index, _ in group], last_steps, self.config), group_size)
-        self.lanes = lanes.admit(self.config, self.params, self.lanes, self._put(log_mel), self._put(places), grammar)
+        tokens, counts = np.zeros((group_size, self.lanes.num_positions), np.int32), np.zeros(group_size, np.int32)
+        for row, (lane, start) in enumerate(zip(self.free(), group, strict=False)):
+            log_mel[row], places[row] = start.log_mel, lane
+            tokens[row, : len(start.given)], counts[row] = start.given, len(start.given)
+            self.segments[lane] = start.number
+        steps = steps_of([start.number for start in group], last_steps, self.config)
+        self.lanes = lanes.admit(
+            self.config,
+            self.params,
+            self.lanes,
+            self._put(log_mel),
+            self._put(places),
+            self._grammar(steps, group_size),
+            self._put((tokens, counts)) if self.decoding.continuous else None,
+        )
 
     def take(self, other: _Batch, lane: int) -> None:
         """Continues the segment in a lane of another batch, which is free from then on."""

@@ -52,6 +52,8 @@ class Lanes:
     best_length: Int[Array, " lanes"]
     best_end_log_probability: Float[Array, " lanes"]  # of its end token
     is_done: Bool[Array, " lanes"]
+    # So many tokens at the beginning are given: they are in `tokens` from the start.
+    given: Int[Array, " lanes"]
     # What the grammar knows of the sequences; None without it.
     grammar: GrammarState | None
 
@@ -85,6 +87,7 @@ def new_lanes(
         best_length=jnp.zeros(num_lanes, jnp.int32),
         best_end_log_probability=jnp.zeros(num_lanes),
         is_done=jnp.ones(num_lanes, bool),
+        given=jnp.zeros(num_lanes, jnp.int32),
         grammar=grammar,
     )
 
@@ -97,10 +100,11 @@ def admit(
     log_mel: Float[Array, "admitted frames mel"],
     places: Int[Array, " admitted"],
     grammar: GrammarState | None = None,
+    given: tuple[Int[Array, "admitted positions"], Int[Array, " admitted"]] | None = None,
 ) -> Lanes:
     """Starts new segments in the lanes `places`; a place past the last lane is ignored. `lanes` is donated.
 
-    `grammar` is the state before the first token of each.
+    `grammar` is the state before the first token of each. `given` has the first tokens of each, and how many they are.
     """
     model = network(config, params)
     # The former segment's entries in self-attention may stay: each is overwritten before it is read.
@@ -121,6 +125,9 @@ def admit(
         best_score=lanes.best_score.at[places].set(NO_SCORE),
         best_length=lanes.best_length.at[places].set(0),
         is_done=lanes.is_done.at[places].set(False),
+        tokens=lanes.tokens if given is None else lanes.tokens.at[places].set(given[0]),
+        log_probabilities=lanes.log_probabilities.at[places].set(0.0),
+        given=lanes.given if given is None else lanes.given.at[places].set(given[1]),
         grammar=jax.tree.map(lambda whole, rows: whole.at[places].set(rows), lanes.grammar, grammar),
     )
 
@@ -151,8 +158,10 @@ def run(
         chosen["best_end_log_probability"] = jnp.where(
             chosen["best_length"] > lanes.lengths, log_softmax[:, END_TOKEN], lanes.best_end_log_probability
         )
+        is_given = lanes.lengths < lanes.given
+        stays = {name: lanes.is_done if name == "lengths" else lanes.is_done | is_given for name in chosen}
         kept = {
-            name: jnp.where(lanes.is_done if new.ndim == 1 else lanes.is_done[:, None], getattr(lanes, name), new)
+            name: jnp.where(stays[name] if new.ndim == 1 else stays[name][:, None], getattr(lanes, name), new)
             for name, new in chosen.items()
         }
         grammar = lanes.grammar

@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import jax
-import numpy as np
 from flax import nnx
 
 from mt3core.decoding import Decoding, Generated
 from mt3core.notes.instrument_choice import with_instruments
+from mt3core.stretches import LogMels
 from mt3core.transcriber import BaseTranscriber, default_decoding
 from mt3jax.compilation import compile_seconds
 from mt3jax.decoding import generate_stream
@@ -55,6 +55,6 @@ class Transcriber(BaseTranscriber):
         return compile_seconds() - self._compile_seconds_before
 
     def generate_stream(
-        self, log_mels: Iterable[np.ndarray], last_steps: Sequence[int] | None = None
+        self, log_mels: LogMels, last_steps: Sequence[int] | None = None
     ) -> Iterator[tuple[int, Generated]]:
         return generate_stream(self.model, log_mels, self.decoding, self.batch_size, last_steps)

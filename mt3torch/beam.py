@@ -54,6 +54,7 @@ class BeamSearch(Search):
         log_probs: Float[np.ndarray, "lanes beams candidates"],
     ) -> tuple[Int[np.ndarray, "lanes beams"] | None, Bool[np.ndarray, " lanes"]]:
         occupied = slice(0, self.count)
+        tokens, log_probs = self._with_given(tokens, log_probs, np.arange(self.count))
         lanes = np.arange(self.count)[:, None]
         self.lengths[occupied] += 1
         lengths = self.lengths[occupied]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mt3core.decoding import Decoding, Generated
 from mt3core.grammar import steps_of
+from mt3core.stretches import LogMels, Start, Stretches
 from mt3torch.beam import BeamSearch
 from mt3torch.legal import LegalTokens
 from mt3torch.model import Transformer
@@ -44,7 +45,7 @@ def generate(
 @torch.inference_mode()
 def generate_stream(
     model: Transformer | Stepper,
-    log_mels: Iterable[Float[np.ndarray, "frames mel"]],
+    log_mels: LogMels,
     decoding: Decoding = Decoding(),
     batch_size: int | None = None,
     last_steps: Sequence[int] | None = None,
@@ -53,7 +54,7 @@ def generate_stream(
 
     Args:
         model: the network, or a `Stepper` if several streams share its preparation.
-        log_mels: all of one shape; read as late as possible.
+        log_mels: all of one shape; read as late as possible. `Stretches` for segments that need those before them.
         decoding: method and options. There are never more tokens than the network has positions.
         batch_size: segments decoded at the same time; by default chosen by device, with fewer lanes for more beams.
         last_steps: for the grammar, each segment's last step (`grammar.last_steps`); by default a whole segment's.
@@ -64,28 +65,30 @@ def generate_stream(
     stepper = model if isinstance(model, Stepper) else Stepper(model)
     decoding = replace(decoding, max_tokens=min(decoding.max_tokens, stepper.network.max_positions))
     num_lanes = batch_size or default_batch_size(stepper.device, decoding.num_beams)
-    encoded = _encode(stepper, log_mels, min(num_lanes, ENCODER_BATCH))
+    take = _source(stepper, log_mels, min(num_lanes, ENCODER_BATCH))
     config = stepper.model.config
     legal = LegalTokens(config, decoding, stepper.device) if decoding.grammar else None
     search: Search = (BeamSearch if decoding.method == "beam" else SingleSearch)(decoding, num_lanes, legal)
     numbers: list[int] = []  # the segment in each lane
-    next_number = itertools.count()
     lanes: Lanes | None = None
     while True:
-        waiting = list(itertools.islice(encoded, num_lanes - search.count))
+        starts, waiting = take(num_lanes - search.count)
         if waiting:
             batch = torch.stack(waiting)
             if lanes is None:
                 lanes = Lanes(stepper, num_lanes, decoding.num_beams, batch.shape[1], decoding.max_tokens)
             lanes.add(batch)
-            new = list(itertools.islice(next_number, len(waiting)))
-            search.start(steps_of(new, last_steps, config))
+            new = [start.number for start in starts]
+            search.start(steps_of(new, last_steps, config), starts)
             numbers.extend(new)
         if lanes is None or search.count == 0:
             return
         done = search.step(lanes)
         for lane in np.flatnonzero(done):
-            yield numbers[lane], search.result(int(lane))
+            generated = search.result(int(lane))
+            if isinstance(log_mels, Stretches):
+                log_mels.give(numbers[lane], generated.tokens)
+            yield numbers[lane], generated
         if done.any():
             kept = lanes.free(done)
             search.free(kept)
@@ -97,12 +100,26 @@ def default_batch_size(device: torch.device, num_beams: int = 1) -> int:
     return max(1, DEFAULT_LANES.get(device.type, DEFAULT_LANES_ON_ACCELERATORS) // num_beams)
 
 
-def _encode(
-    stepper: Stepper, log_mels: Iterable[Float[np.ndarray, "frames mel"]], batch_size: int
-) -> Iterator[Float[Tensor, "frames emb"]]:
+def _source(
+    stepper: Stepper, log_mels: LogMels, batch_size: int
+) -> Callable[[int], tuple[list[Start], list[Float[Tensor, "frames emb"]]]]:
+    """What gives up to a number of segments that can be started, encoded."""
+    if isinstance(log_mels, Stretches):
+        stretches = log_mels
+        return lambda most: _apart(_encode(stepper, stretches.take(most), batch_size))
+    segments = _encode(stepper, itertools.starmap(Start, enumerate(log_mels)), batch_size)
+    return lambda most: _apart(itertools.islice(segments, most))
+
+
+def _apart(pairs: Iterable[tuple[Start, Tensor]]) -> tuple[list[Start], list[Tensor]]:
+    both = list(pairs)
+    return [start for start, _ in both], [encoded for _, encoded in both]
+
+
+def _encode(stepper: Stepper, starts: Iterable[Start], batch_size: int) -> Iterator[tuple[Start, Tensor]]:
     """Encodes in batches; the next batch only when the last one is used up."""
-    segments = iter(log_mels)
+    segments = iter(starts)
     while batch := list(itertools.islice(segments, batch_size)):
-        rows = deque(stepper.encode(np.stack(batch)))
-        while rows:
-            yield rows.popleft()
+        rows = deque(stepper.encode(np.stack([start.log_mel for start in batch])))
+        for start in batch:
+            yield start, rows.popleft()

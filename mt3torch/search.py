@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mt3core.decoding import END_TOKEN, START_TOKEN, Decoding, Generated, brevity_penalty
 from mt3core.notes.vocabulary import PAD_ID
+from mt3core.stretches import MOST_GIVEN, Start
 from mt3torch.legal import LegalTokens
 from mt3torch.stepper import Lanes
 
@@ -34,6 +35,9 @@ class Search(abc.ABC):
     def __init__(self, decoding: Decoding, num_lanes: int, legal: LegalTokens | None = None) -> None:
         self.count = 0
         self.lengths = np.zeros(num_lanes, np.int64)  # tokens chosen so far
+        # The tokens with which a segment begins in any case, and how many they are.
+        self._given = np.zeros((num_lanes, MOST_GIVEN), np.int64)
+        self._num_given = np.zeros(num_lanes, np.int64)
         self._legal = legal
         self._decoding = decoding
         self._last_penalty = brevity_penalty(decoding.length_penalty, decoding.max_tokens + 1)
@@ -51,15 +55,20 @@ class Search(abc.ABC):
             self._legal.advance(self.last_tokens().reshape(-1))
         return done
 
-    def start(self, last_steps: Sequence[int]) -> None:
+    def start(self, last_steps: Sequence[int], starts: Sequence[Start]) -> None:
         """Starts segments in the next free lanes; `last_steps` are those that still belong to them."""
-        self.add(len(last_steps))
+        for lane, start in enumerate(starts, self.count):
+            self._num_given[lane] = len(start.given)
+            self._given[lane, : len(start.given)] = start.given
+        self.add(len(starts))
         if self._legal is not None:
             self._legal.add(last_steps)
 
     def free(self, kept: Int[np.ndarray, " kept"]) -> None:
         """Frees all lanes but those named, which are in this order from now on."""
         self.keep(kept)
+        for state in (self._given, self._num_given):
+            state[: len(kept)] = state[kept]
         if self._legal is not None:
             self._legal.keep(self._rows(kept, np.tile(np.arange(self.num_beams), (len(kept), 1))))
 
@@ -76,6 +85,23 @@ class Search(abc.ABC):
             is_last = self.lengths[: self.count] + 1 >= self._decoding.max_tokens
             logits = self._legal.masked(logits, np.repeat(is_last, self.num_beams))
         return _best_tokens(logits, self.num_candidates)
+
+    def _with_given(
+        self,
+        tokens: Int[np.ndarray, "lanes beams candidates"],
+        log_probs: Float[np.ndarray, "lanes beams candidates"],
+        lanes: Int[np.ndarray, " lanes"],
+    ) -> tuple[Int[np.ndarray, "lanes beams candidates"], Float[np.ndarray, "lanes beams candidates"]]:
+        """The continuations of these lanes; where the next token is given, it alone, and it is certain."""
+        is_given = self.lengths[lanes] < self._num_given[lanes]
+        if not is_given.any():
+            return tokens, log_probs
+        given = self._given[lanes[is_given], self.lengths[lanes[is_given]]]
+        tokens, log_probs = tokens.copy(), log_probs.copy()
+        tokens[is_given] = given[:, None, None]
+        log_probs[is_given] = -np.inf
+        log_probs[is_given, :, 0] = 0.0
+        return tokens, log_probs
 
     @abc.abstractmethod
     def add(self, num_segments: int) -> None:
@@ -176,6 +202,7 @@ class SingleSearch(Search):
     ) -> tuple[Int[np.ndarray, "lanes beams"] | None, Bool[np.ndarray, " lanes"]]:
         """As in `Search`; here also for only some of the lanes."""
         lanes = np.arange(self.count) if lanes is None else lanes
+        tokens, log_probs = self._with_given(tokens, log_probs, lanes)
         tokens, log_probs = tokens[:, 0], log_probs[:, 0]
         totals = self._log_probs[lanes, None] + log_probs
         self.lengths[lanes] += 1
@@ -202,13 +229,19 @@ class SingleSearch(Search):
     def guesses(self, width: int) -> Int[np.ndarray, "lanes width"] | None:
         """Guesses how each lane continues: with what followed when it last wrote its two latest tokens, repeatedly.
 
-        None if no lane has written its latest two before, or if there is no room for that many tokens.
+        Tokens that are given need no guess. None if no lane has any, and none has written its latest two before, or if
+        there is no room for that many tokens.
         """
         if self.lengths[: self.count].max() + width >= self._decoding.max_tokens:
             return None
         guesses = np.full((self.count, width), END_TOKEN, np.int32)
         found = False
         for lane in range(self.count):
+            given = self._given[lane, self.lengths[lane] : self._num_given[lane]][:width]
+            if len(given):
+                guesses[lane, : len(given)] = given
+                found = True
+                continue
             tokens = self._tokens[lane, : self.lengths[lane]]
             earlier = np.flatnonzero((tokens[1:-1] == tokens[-1:]) & (tokens[:-2] == tokens[-2:-1]))
             if len(earlier):

@@ -7,11 +7,10 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 
-import numpy as np
-
 from mt3core.decoding import Decoding, Generated
 from mt3core.errors import MT3Error
 from mt3core.notes.instrument_choice import with_instruments
+from mt3core.stretches import LogMels, Stretches
 from mt3core.transcriber import BaseTranscriber, default_decoding
 from mt3torch.decoding import default_batch_size, generate_stream
 from mt3torch.loading import Device, load_model
@@ -28,7 +27,7 @@ class Transcriber(BaseTranscriber):
 
     `batch_size` is the number of segments decoded at a time (in each process); by default it suits the device.
     With `processes` above 1 and on a CPU, long recordings are decoded in that many processes, which start with
-    the first one and end with `close`, or with the transcriber.
+    the first one and end with `close`, or with the transcriber. Continuous decoding uses one process.
     """
 
     def __init__(
@@ -67,8 +66,10 @@ class Transcriber(BaseTranscriber):
         return cls(loaded, decoding, batch_size, processes)
 
     def generate_stream(
-        self, log_mels: Iterable[np.ndarray], last_steps: Sequence[int] | None = None
+        self, log_mels: LogMels, last_steps: Sequence[int] | None = None
     ) -> Iterator[tuple[int, Generated]]:
+        if isinstance(log_mels, Stretches):
+            return generate_stream(self._stepper, log_mels, self.decoding, self.batch_size, last_steps)
         if self._started is not None and self._started.is_open:
             return self._started.generate_stream(log_mels, last_steps)
         segments = iter(log_mels)

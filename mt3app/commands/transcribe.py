@@ -41,7 +41,10 @@ def transcribe_files(options: TranscribeOptions, reporter: Reporter) -> int:
         options.instruments,
         options.exclude,
         options.quality,
+        options.continuous,
     )
+    if options.continuous and options.quality == "best":
+        reporter.line("--continuous wins over --quality best: segments follow one another and do not overlap.")
     excerpt, choice = _choose_excerpt(options), _choose_notes(options)
     planned = plan(options.inputs, options.output, formats, options.overwrite)
     jobs = list(planned.jobs)

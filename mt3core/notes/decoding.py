@@ -76,6 +76,11 @@ class NoteDecoder:
         """(program, pitch) of the notes that sound now, sorted: what the next segment's tie section may name."""
         return sorted(self._active)
 
+    def forget(self) -> None:
+        """Forgets program, velocity and onsets: the next segment was written without knowing of any before."""
+        self._program, self._velocity = 0, INITIAL_VELOCITY
+        self._latest.clear()
+
     def add_segment(
         self,
         start_seconds: float,
