@@ -31,7 +31,7 @@ from mt3core.model.directory import CONFIG_FILE, is_model_directory, load_model_
 from mt3core.model.search import find_model, load_weights
 from mt3core.notes.choosing import Excerpt
 from mt3core.notes.table import Note, to_notes
-from mt3core.transcriber import BaseTranscriber
+from mt3decode.transcriber import BaseTranscriber
 from mt3eval.calibration import Bin, Knots, calibrate, calibrated, fit_calibration
 from mt3eval.matching.onset_score import matched_onsets
 

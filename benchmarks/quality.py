@@ -31,7 +31,7 @@ import mt3torch
 from mt3core.decoding import Decoding
 from mt3core.files import atomic_output
 from mt3core.model.search import find_model, load_weights
-from mt3core.transcriber import default_decoding
+from mt3decode.transcriber import default_decoding
 from mt3eval.intervals import Average, average, compare
 from mt3eval.protocol import protocol
 from mt3eval.reading.performance import NotDefinedError, Performance

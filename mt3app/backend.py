@@ -17,7 +17,7 @@ from mt3core.processors import num_processors
 if TYPE_CHECKING:
     from mt3core.decoding import Decoding
     from mt3core.model.search import LoadedWeights
-    from mt3core.transcriber import BaseTranscriber
+    from mt3decode.transcriber import BaseTranscriber
 
 # What each backend needs; the extra that brings it has the backend's own name.
 PACKAGES = {"torch": ("torch",), "jax": ("jax", "flax")}

@@ -21,8 +21,8 @@ from jaxtyping import Bool, Float, Int
 
 from mt3core.config.model import ModelConfig
 from mt3core.decoding import END_TOKEN, START_TOKEN, Decoding, Generated, brevity_penalty
-from mt3core.grammar import Grammar, GrammarState, steps_of
-from mt3core.stretches import LogMels, Start, Stretches
+from mt3decode.grammar import Grammar, GrammarState, steps_of
+from mt3decode.stretches import LogMels, Start, Stretches
 from mt3jax.compilation import program
 from mt3jax.lanes import NO_SCORE, Limits, limits_of, positions_for
 from mt3jax.loading import network

@@ -14,8 +14,8 @@ from flax import nnx
 from jaxtyping import Float
 
 from mt3core.decoding import END_TOKEN, Decoding, Generated, brevity_penalty
-from mt3core.grammar import Grammar, GrammarState, steps_of
-from mt3core.stretches import LogMels, Start, Stretches
+from mt3decode.grammar import Grammar, GrammarState, steps_of
+from mt3decode.stretches import LogMels, Start, Stretches
 from mt3jax import lanes
 from mt3jax.beam import beam_search_stream
 from mt3jax.model import Transformer

@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float, Int
 
 from mt3core.config.model import ModelConfig
 from mt3core.decoding import END_TOKEN, START_TOKEN, Decoding, brevity_penalty
-from mt3core.grammar import Grammar, GrammarState
 from mt3core.notes.vocabulary import PAD_ID
+from mt3decode.grammar import Grammar, GrammarState
 from mt3jax.compilation import program
 from mt3jax.loading import network
 from mt3jax.model import Cache

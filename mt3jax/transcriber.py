@@ -10,8 +10,8 @@ from flax import nnx
 
 from mt3core.decoding import Decoding, Generated
 from mt3core.notes.instrument_choice import with_instruments
-from mt3core.stretches import LogMels
-from mt3core.transcriber import BaseTranscriber, default_decoding
+from mt3decode.stretches import LogMels
+from mt3decode.transcriber import BaseTranscriber, default_decoding
 from mt3jax.compilation import compile_seconds
 from mt3jax.decoding import generate_stream
 from mt3jax.loading import Device, load_model

@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mt3core.decoding import Decoding, Generated
-from mt3core.grammar import steps_of
-from mt3core.stretches import LogMels, Start, Stretches
+from mt3decode.grammar import steps_of
+from mt3decode.stretches import LogMels, Start, Stretches
 from mt3torch.beam import BeamSearch
 from mt3torch.legal import LegalTokens
 from mt3torch.model import Transformer

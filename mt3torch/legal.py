@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mt3core.config.model import ModelConfig
 from mt3core.decoding import Decoding
-from mt3core.grammar import Grammar, GrammarState
+from mt3decode.grammar import Grammar, GrammarState
 
 
 class LegalTokens:

@@ -26,9 +26,9 @@ import numpy as np
 
 from mt3core.decoding import Decoding, Generated
 from mt3core.errors import DecodingError
-from mt3core.grammar import steps_of
 from mt3core.model.directory import save_model_directory
 from mt3core.processors import num_processors
+from mt3decode.grammar import steps_of
 from mt3torch.model import Transformer
 
 # Segments that a process may have besides those in its lanes: always enough for its next batch of the encoder.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mt3core.decoding import END_TOKEN, START_TOKEN, Decoding, Generated, brevity_penalty
 from mt3core.notes.vocabulary import PAD_ID
-from mt3core.stretches import MOST_GIVEN, Start
+from mt3decode.stretches import MOST_GIVEN, Start
 from mt3torch.legal import LegalTokens
 from mt3torch.stepper import Lanes
 

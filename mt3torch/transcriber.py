@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from mt3core.decoding import Decoding, Generated
 from mt3core.errors import MT3Error
 from mt3core.notes.instrument_choice import with_instruments
-from mt3core.stretches import LogMels, Stretches
-from mt3core.transcriber import BaseTranscriber, default_decoding
+from mt3decode.stretches import LogMels, Stretches
+from mt3decode.transcriber import BaseTranscriber, default_decoding
 from mt3torch.decoding import default_batch_size, generate_stream
 from mt3torch.loading import Device, load_model
 from mt3torch.model import Transformer

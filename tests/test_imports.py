@@ -13,6 +13,7 @@ pytestmark = pytest.mark.unit
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {
     "mt3core": "mt3core",
+    "mt3decode": "mt3decode",
     "mt3data": "mt3data",
     "mt3eval": "mt3eval",
     "mt3render": "mt3render",
@@ -29,11 +30,12 @@ JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "grain"}
 # What a package may never import, not even inside a function.
 NEVER = {
     "mt3core": TORCH | JAX | OURS - {"mt3core"},
+    "mt3decode": TORCH | JAX | OURS - {"mt3core", "mt3decode"},
     "mt3render": TORCH | JAX | OURS - {"mt3core", "mt3render"},
     "mt3data": TORCH | JAX | OURS - {"mt3core", "mt3render", "mt3data"},
     "mt3eval": TORCH | JAX | OURS - {"mt3core", "mt3eval"},
-    "mt3torch": JAX | OURS - {"mt3core", "mt3torch"},
-    "mt3jax": TORCH | OURS - {"mt3core", "mt3render", "mt3data", "mt3eval", "mt3jax"},
+    "mt3torch": JAX | OURS - {"mt3core", "mt3decode", "mt3torch"},
+    "mt3jax": TORCH | OURS - {"mt3core", "mt3decode", "mt3render", "mt3data", "mt3eval", "mt3jax"},
     "mt3convert": OURS - {"mt3core", "mt3torch", "mt3jax", "mt3convert"},
     "mt3app": set(),
     "mt3configs": TORCH | JAX | OURS - {"mt3core", "mt3configs"},
@@ -41,6 +43,7 @@ NEVER = {
 # What it may import inside functions only: these packages serve users with one framework or none.
 ONLY_INSIDE_FUNCTIONS = {
     "mt3core": set(),
+    "mt3decode": set(),
     "mt3render": set(),
     "mt3data": set(),
     "mt3eval": set(),
@@ -188,7 +191,14 @@ def test_help_imports_nothing_heavy(arguments):
 
 @pytest.mark.parametrize(
     "package",
-    ["mt3core", "mt3core.model.search", "mt3convert.sources", "mt3app.commands.transcribe", "mt3app.commands.doctor"],
+    [
+        "mt3core",
+        "mt3core.model.search",
+        "mt3decode.transcriber",
+        "mt3convert.sources",
+        "mt3app.commands.transcribe",
+        "mt3app.commands.doctor",
+    ],
 )
 def test_framework_free_modules_load_neither_framework(package):
     program = f"import sys, {package}; print({{'torch', 'jax'}} & set(sys.modules))"

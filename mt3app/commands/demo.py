@@ -17,8 +17,8 @@ from mt3core.extras import SCORE_PACKAGES, install_command, is_installed
 
 if TYPE_CHECKING:
     from mt3core.notes.table import Note
-    from mt3core.transcriber import BaseTranscriber
     from mt3core.transcription import Transcription
+    from mt3decode.transcriber import BaseTranscriber
 
 PICTURE_PACKAGES = (*SCORE_PACKAGES, "matplotlib")
 _FILES = {

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from mt3core.audio.files import Damaged
     from mt3core.notes.choosing import Excerpt, NoteChoice
     from mt3core.notes.table import Note
-    from mt3core.transcriber import BaseTranscriber, Progress
     from mt3core.transcription import Transcription
+    from mt3decode.transcriber import BaseTranscriber, Progress
 
 # There is no tempo yet by which bars could be named.
 STRETCH_SECONDS = 5

@@ -13,12 +13,12 @@ from tiny_networks import random_arrays, random_log_mel, tiny  # noqa: E402
 
 from mt3core.config.model import MT3, VocabularyConfig  # noqa: E402
 from mt3core.decoding import END_TOKEN, START_TOKEN, Decoding, brevity_penalty  # noqa: E402
-from mt3core.grammar import Grammar  # noqa: E402
 from mt3core.notes.decoding import NoteDecoder  # noqa: E402
 from mt3core.notes.encoding import SegmentEncoder  # noqa: E402
 from mt3core.notes.vocabulary import NUM_SPECIAL_TOKENS, Vocabulary  # noqa: E402
 from mt3core.segments import AudioSegment  # noqa: E402
-from mt3core.stretches import Stretches, prologue  # noqa: E402
+from mt3decode.grammar import Grammar  # noqa: E402
+from mt3decode.stretches import Stretches, prologue  # noqa: E402
 from mt3jax import decoding as jax_decoding  # noqa: E402
 from mt3jax.loading import build_model as build_jax  # noqa: E402
 from mt3torch import build_model, decoding  # noqa: E402

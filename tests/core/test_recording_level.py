@@ -16,8 +16,8 @@ from mt3core.decoding import END_TOKEN, Generated
 from mt3core.notes.table import Note
 from mt3core.notes.vocabulary import NUM_SPECIAL_TOKENS, Vocabulary
 from mt3core.recording_level import clipping_remark, measure_level, remark_on
-from mt3core.transcriber import BaseTranscriber
 from mt3core.transcription import Transcription
+from mt3decode.transcriber import BaseTranscriber
 
 pytestmark = pytest.mark.unit
 

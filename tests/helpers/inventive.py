@@ -7,7 +7,7 @@ import numpy as np
 from mt3core.config.model import MT3
 from mt3core.decoding import END_TOKEN, Generated
 from mt3core.notes.vocabulary import NUM_SPECIAL_TOKENS, Vocabulary
-from mt3core.transcriber import BaseTranscriber
+from mt3decode.transcriber import BaseTranscriber
 
 FIRST = {kind: span[0] + NUM_SPECIAL_TOKENS for kind, span in Vocabulary(MT3.vocabulary).event_ranges.items()}
 PITCHES = {0: range(60, 63), 5: range(60, 62)}  # of each program

@@ -28,7 +28,7 @@ from mt3core.transcription import Transcription
 from mt3eval.reading.dataset_pieces import EvaluationPiece, first_notes
 
 if TYPE_CHECKING:
-    from mt3core.transcriber import BaseTranscriber
+    from mt3decode.transcriber import BaseTranscriber
 
 REFERENCE = "reference"
 

@@ -14,8 +14,8 @@ from mt3core.notes.encoding import SegmentEncoder
 from mt3core.notes.table import NOTE_DTYPE
 from mt3core.notes.vocabulary import NUM_SPECIAL_TOKENS, Vocabulary
 from mt3core.segments import segments
-from mt3core.stretches import MOST_GIVEN, Stretches, prologue
-from mt3core.transcriber import BaseTranscriber
+from mt3decode.stretches import MOST_GIVEN, Stretches, prologue
+from mt3decode.transcriber import BaseTranscriber
 
 pytestmark = pytest.mark.unit
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from whole_pieces import encode_piece
 
 from mt3core.config.model import ISMIR2021, MT3, ModelConfig, VocabularyConfig
-from mt3core.grammar import Grammar, GrammarState, last_steps
 from mt3core.notes.decoding import NoteDecoder
 from mt3core.notes.table import note_table
 from mt3core.notes.vocabulary import EOS_ID, NUM_SPECIAL_TOKENS, Vocabulary
 from mt3core.segments import segments
+from mt3decode.grammar import Grammar, GrammarState, last_steps
 
 pytestmark = pytest.mark.unit
 

@@ -17,8 +17,8 @@ from mt3core.notes.decoding import NoteDecoder
 from mt3core.notes.encoding import SegmentEncoder
 from mt3core.notes.table import Note, note_table, to_notes
 from mt3core.segments import num_frames
-from mt3core.transcriber import BaseTranscriber
-from mt3core.windows import MiddleParts, windows
+from mt3decode.transcriber import BaseTranscriber
+from mt3decode.windows import MiddleParts, windows
 
 pytestmark = pytest.mark.unit
 

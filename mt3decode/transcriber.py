@@ -23,7 +23,6 @@ from mt3core.audio.load import AudioSource, read_audio
 from mt3core.config.model import ModelConfig
 from mt3core.decoding import Decoding, Generated
 from mt3core.errors import AudioError, UsageError
-from mt3core.grammar import last_step, last_steps
 from mt3core.notes.choosing import Excerpt, NoteChoice
 from mt3core.notes.decoding import NoteDecoder
 from mt3core.notes.instrument_choice import Instruments, for_model
@@ -32,9 +31,10 @@ from mt3core.notes.table import Note
 from mt3core.recording_level import clipping_remark, measure_level, remark_on
 from mt3core.segments import AudioSegment, segments
 from mt3core.spectrogram import log_mel_segments
-from mt3core.stretches import LogMels, Stretches
 from mt3core.transcription import SegmentTokens, Transcription
-from mt3core.windows import MiddleParts, windows
+from mt3decode.grammar import last_step, last_steps
+from mt3decode.stretches import LogMels, Stretches
+from mt3decode.windows import MiddleParts, windows
 
 # Called with the number of segments done and the total.
 Progress = Callable[[int, int], None]

@@ -13,7 +13,7 @@ from mt3core.config.model import MT3
 from mt3core.decoding import END_TOKEN, Generated
 from mt3core.errors import AudioError
 from mt3core.notes.vocabulary import NUM_SPECIAL_TOKENS, Vocabulary
-from mt3core.transcriber import BaseTranscriber
+from mt3decode.transcriber import BaseTranscriber
 
 pytestmark = pytest.mark.unit
 

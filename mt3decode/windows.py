@@ -197,9 +197,7 @@ class MiddleParts:
         steps = np.array([hit.step - start for hit in hits], np.int64)
         return self._encoder.tokens(SegmentEvents(steps, table, np.array(ties, np.int64)))
 
-    def _log_probabilities(
-        self, tokens: Int[np.ndarray, " tokens"], hits: list[Hit]
-    ) -> Float[np.ndarray, " tokens"]:
+    def _log_probabilities(self, tokens: Int[np.ndarray, " tokens"], hits: list[Hit]) -> Float[np.ndarray, " tokens"]:
         """Those of the tokens that were written for the hits, in order; ties, velocities and the end are certain."""
         found = np.zeros(len(tokens), np.float32)
         events = self._vocabulary.tokens_to_events(tokens)
