@@ -7,7 +7,7 @@ probabilities divided by `((5 + n) / 6) ** length_penalty`, n tokens with the en
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -66,6 +66,23 @@ class Decoding:
             raise UsageError("No instrument is left to be written.", "Choose at least one, or the drums.")
         if outside := [number for number in self.programs or () if not 0 <= number <= 127]:
             raise UsageError(f"There is no program {outside[0]}.", "Programs are numbered from 0 to 127.")
+
+    def to_json(self) -> dict[str, Any]:
+        """The options that are not the defaults, ready for JSON."""
+        return {name: value for name, value in asdict(self).items() if value != getattr(Decoding, name)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Decoding:
+        """The inverse of `to_json`. Raises `UsageError` or `TypeError` for values that it does not write."""
+        given = {**values}
+        programs = given.pop("programs", None)
+        for value, wanted in [
+            *((value, type(getattr(cls, name, None))) for name, value in given.items()),
+            *((one, int) for one in programs or ()),
+        ]:
+            if type(value) is not wanted:
+                raise TypeError(f"the option {value!r}")
+        return cls(**given, programs=None if programs is None else tuple(programs))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from mt3core.decoding import Decoding
 from mt3core.errors import MT3Error, OutputError, UsageError, quoted
 from mt3core.files import atomic_output
 from mt3core.notes.choosing import Excerpt, NoteChoice
@@ -55,7 +56,8 @@ class Transcription:
     for everything that the user should know: what was odd about the audio (`read_audio`), whether it is silent, very
     quiet or clipped, or few or no notes were found in it (`recording_level.py`), and whether MIDI has too few channels.
     `duration_seconds` is that of the whole recording. If only a part was transcribed, `excerpt` is that part, and if
-    not all notes that were found are here as they were found, `choice` says why.
+    not all notes that were found are here as they were found, `choice` says why. `decoding` has the options with which
+    the network wrote them, the instruments chosen among them.
     """
 
     notes: list[Note]
@@ -66,6 +68,7 @@ class Transcription:
     remark: str = ""
     excerpt: Excerpt | None = None
     choice: NoteChoice | None = None
+    decoding: Decoding | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "notes", sorted(self.notes, key=_place_in_time))
@@ -123,7 +126,8 @@ class Transcription:
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary of everything; `version` is that of this schema.
 
-        An empty `remark`, an `excerpt` that is the whole recording and a `choice` of all notes are left out.
+        An empty `remark`, an `excerpt` that is the whole recording, a `choice` of all notes and a `decoding` by
+        default are left out.
         """
         return {
             "version": SCHEMA_VERSION,
@@ -133,6 +137,7 @@ class Transcription:
             **({"remark": self.remark} if self.remark else {}),
             **({"excerpt": asdict(self.excerpt)} if self.excerpt else {}),
             **({"choice": self.choice.to_json()} if self.choice else {}),
+            **({"decoding": self.decoding.to_json()} if self.decoding else {}),
             "notes": [_named(note) for note in self.notes],
             "segments": [asdict(segment) for segment in self.segments],
         }
@@ -156,6 +161,7 @@ class Transcription:
                 remark=_text(values.get("remark", "")),
                 excerpt=Excerpt(**values["excerpt"]) if "excerpt" in values else None,
                 choice=NoteChoice.from_json(values["choice"]) if "choice" in values else None,
+                decoding=Decoding.from_json(values["decoding"]) if "decoding" in values else None,
             )
         except (KeyError, TypeError, AttributeError, UsageError) as error:
             raise MT3Error(

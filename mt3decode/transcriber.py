@@ -206,6 +206,7 @@ class BaseTranscriber(abc.ABC):
             remark="\n".join(filter(None, remarks)),
             excerpt=part,
             choice=None if choice is None or choice.is_everything else choice,
+            decoding=None if self.decoding == default_decoding(self.config) else self.decoding,
         )
 
     def _decode_notes(

@@ -11,6 +11,7 @@ import numpy as np
 import pretty_midi
 import pytest
 
+from mt3core.decoding import Decoding
 from mt3core.errors import MT3Error, OutputError
 from mt3core.notes.instruments import instrument_name
 from mt3core.notes.midi_reading import read_midi
@@ -50,6 +51,33 @@ def test_json_round_trip_is_exact(result, tmp_path):
     result.save(tmp_path / "song.json")
     assert Transcription.load(tmp_path / "song.json") == result
     assert "Wörter" in (tmp_path / "song.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("decoding", "stored"),
+    [
+        (Decoding(max_tokens=128, overlap=2), {"max_tokens": 128, "overlap": 2}),
+        (
+            Decoding("beam", 4, grammar=True, programs=(0, 32), drums=False),
+            {"method": "beam", "num_beams": 4, "grammar": True, "programs": (0, 32), "drums": False},
+        ),
+        (Decoding(grammar=True, programs=()), {"grammar": True, "programs": ()}),
+    ],
+)
+def test_json_says_how_the_notes_were_written(result, tmp_path, decoding, stored):
+    written = dataclasses.replace(result, decoding=decoding)
+    assert written.to_json()["decoding"] == stored
+    written.save(tmp_path / "song.json")
+    assert Transcription.load(tmp_path / "song.json") == written
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [{"overlap": "2"}, {"num_beams": True}, {"programs": ["0"]}, {"programs": 3}, {"overlap": 3}, {"x": 1}, []],
+)
+def test_an_impossible_decoding_is_refused(result, stored):
+    with pytest.raises(MT3Error, match="missing or unknown entries"):
+        Transcription.from_json({**result.to_json(), "decoding": stored})
 
 
 def with_confidences(result):
