@@ -1,4 +1,4 @@
-"""Trains the small model's larger candidate on a GPU machine without network: one command, nine minutes in total.
+"""Trains the small model on a GPU machine without network: one command, nine minutes in total.
 
     python recipes/small/gpu_pack.py --music music --sounds FONT.sf3 --sounds PIANO_FOLDER --wheels wheels --out carried
     python3 recipes/small/gpu.py carried --out out --minutes 9               on the GPU machine, in the checkout
