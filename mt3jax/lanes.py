@@ -153,8 +153,8 @@ def run(
             logits = jnp.where(allowed, logits, -jnp.inf)
         log_softmax = jax.nn.log_softmax(logits)
         chosen = choose(lanes, lanes.log_probability[:, None] + log_softmax, limits)
-        written = chosen["tokens"][rows, lanes.lengths]
-        chosen["log_probabilities"] = lanes.log_probabilities.at[rows, lanes.lengths].set(log_softmax[rows, written])
+        token = chosen["tokens"][rows, lanes.lengths]
+        chosen["log_probabilities"] = lanes.log_probabilities.at[rows, lanes.lengths].set(log_softmax[rows, token])
         chosen["best_end_log_probability"] = jnp.where(
             chosen["best_length"] > lanes.lengths, log_softmax[:, END_TOKEN], lanes.best_end_log_probability
         )
@@ -166,6 +166,7 @@ def run(
         }
         grammar = lanes.grammar
         if grammar is not None:
+            written = kept["tokens"][rows, lanes.lengths]  # where it was given, not the one chosen
             grammar = rules.advance(grammar, jnp.where(lanes.is_done, PAD_ID, written))
         return dataclasses.replace(lanes, cache=cache, grammar=grammar, **kept)
 
