@@ -130,6 +130,9 @@ def test_beams_equal_a_search_without_cache(model, log_mel, next_log_probabiliti
     expected = [search(next_log_probabilities, segment, wide) for segment in range(len(log_mel))]
     assert tokens_of(found) == [list(tokens) for _, tokens in expected]
     np.testing.assert_allclose([g.score for g in found], [score for score, _ in expected], atol=1e-4)
+    for one in found:  # their log probabilities follow the beams, also into longer caches
+        total = one.log_probabilities.astype(float).sum()
+        assert total / ((5 + len(one.tokens)) / 6) ** 0.6 == pytest.approx(one.score, abs=1e-4)
 
 
 @pytest.mark.unit
@@ -148,11 +151,13 @@ def test_the_tiny_network_tells_methods_apart(model, log_mel):
 def test_greedy_takes_the_best_token_each_time(model, log_mel, next_log_probabilities):
     found = stream(model, log_mel, options("greedy"))
     for segment, generated in enumerate(found):
-        tokens, total = [], 0.0
+        tokens, log_probabilities = [], []
         while len(tokens) < MAX_TOKENS and END_TOKEN not in tokens:
             (row,) = next_log_probabilities(segment, [tokens])
             tokens.append(int(np.argmax(row)))
-            total += row.max()
+            log_probabilities.append(row.max())
+        total = sum(log_probabilities)
+        np.testing.assert_allclose(generated.log_probabilities, log_probabilities, atol=1e-4)
         assert generated.tokens.tolist() == tokens
         assert generated.score == pytest.approx(total / ((5 + len(tokens)) / 6) ** 0.6, abs=1e-4)
 
@@ -166,6 +171,7 @@ def test_one_beam_is_t5x(model, log_mel):
     for index, generated in enumerate(lanes_found):
         assert beams_found[index].tokens.tolist() == generated.tokens.tolist()
         assert beams_found[index].score == pytest.approx(generated.score, abs=1e-5)
+        np.testing.assert_allclose(beams_found[index].log_probabilities, generated.log_probabilities, atol=1e-5)
     assert tokens_of(stream(model, log_mel, one_beam)) == tokens_of(lanes_found)
 
 
