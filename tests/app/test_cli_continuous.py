@@ -18,8 +18,8 @@ from mt3core.notes.decoding import NoteDecoder
 from mt3core.notes.encoding import SegmentEncoder
 from mt3core.notes.table import Note
 from mt3core.notes.vocabulary import NUM_SPECIAL_TOKENS, Vocabulary
-from mt3core.stretches import prologue
 from mt3core.transcription import Transcription
+from mt3decode.stretches import prologue
 
 pytest.importorskip("torch")
 
