@@ -7,8 +7,9 @@ PIECES is a folder that `benchmarks/systems/clips.py` reads: `index.json`, MAEST
 the same names. The calibration is fitted to every second piece, and the expected calibration error (ten bins;
 `mt3eval/calibration.py` has the sources) is that of the others and of real recordings (shared/realdata next to the
 checkout), with and without it. A note counts as right if its onset is within 50 ms and its pitch is equal (mir_eval's
-matching), pitched notes and drum hits by themselves; where only drums are labelled, only they count. Any calibration
-that the model has is ignored; `--store` writes the new one to its `config.json`.
+matching), pitched notes and drum hits by themselves; with `--instruments` also its class of General MIDI must agree, as
+for `mt3 evaluate`. Where only drums are labelled, only they count. Any calibration that the model has is ignored;
+`--store` writes the new one to its `config.json`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from mt3core.files import atomic_output
 from mt3core.model.directory import CONFIG_FILE, is_model_directory, load_model_config
 from mt3core.model.search import find_model, load_weights
 from mt3core.notes.choosing import Excerpt
-from mt3core.notes.table import Note, to_notes
+from mt3core.notes.instruments import PROGRAMS_PER_CLASS
+from mt3core.notes.table import DRUM_PROGRAM, Note, to_notes
 from mt3decode.transcriber import BaseTranscriber
 from mt3eval.calibration import Bin, Knots, calibrate, calibrated, fit_calibration
 from mt3eval.matching.onset_score import matched_onsets
@@ -62,9 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         weights = load_weights(source)
         transcriber = network.Transcriber(network.build_model(weights.config, weights.arrays, options.device))
         sets = {
-            "pieces, fitted to": judge(transcriber, pieces[::2], options.seconds),
-            "pieces, the others": judge(transcriber, pieces[1::2], options.seconds),
-            "recordings": judge(transcriber, recordings, options.seconds),
+            name: judge(transcriber, clips, options.seconds, options.instruments)
+            for name, clips in {
+                "pieces, fitted to": pieces[::2],
+                "pieces, the others": pieces[1::2],
+                "recordings": recordings,
+            }.items()
         }
         fitted = next(iter(sets.values()))
         knots = fit_calibration(fitted.products, fitted.is_right)
@@ -92,25 +97,37 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--split", default="test", help="of a data set of pieces")
     parser.add_argument("--limit", type=int, help="at most this many pieces")
     parser.add_argument("--seconds", type=float, help="only the beginning of each")
+    parser.add_argument("--instruments", action="store_true", help="a note is right only if its class is, too")
     parser.add_argument("--store", action="store_true", help="write the calibration to the model directory")
     parser.add_argument("--output", type=Path, help="also write the tables to this file (Markdown)")
     return parser.parse_args(arguments)
 
 
-def judge(transcriber: BaseTranscriber, clips: Sequence[Clip], seconds: float | None = None) -> Judged:
+def judge(
+    transcriber: BaseTranscriber, clips: Sequence[Clip], seconds: float | None = None, instruments: bool = False
+) -> Judged:
     """Transcribes recordings, or their first `seconds`, and compares all notes with the reference."""
     products, is_right = [], []
     for clip in clips:
         notes = transcriber.transcribe(clip.audio, end_seconds=seconds).notes
         reference = Excerpt(0.0, seconds).cut(to_notes(clip.reference.notes))
-        for drums in (True,) if clip.only_drums_labelled else (True, False):
-            found = [note for note in notes if note.is_drum == drums]
-            pairs = matched_onsets([note for note in reference if note.is_drum == drums], found)
+        for kind in sorted({group(note, instruments) for note in notes}):
+            if clip.only_drums_labelled and kind != DRUM_PROGRAM:
+                continue
+            found = [note for note in notes if group(note, instruments) == kind]
+            pairs = matched_onsets([note for note in reference if group(note, instruments) == kind], found)
             right = {number for _, number in pairs}
             products += [product(note) for note in found]
             is_right += [number in right for number in range(len(found))]
         print(f"{clip.name}: {sum(is_right)} of {len(is_right)} notes so far are right", file=sys.stderr)
     return Judged(len(clips), np.array(products, float), np.array(is_right, bool))
+
+
+def group(note: Note, instruments: bool) -> int:
+    """Notes of one group are compared with each other: drums, and pitched notes, or those of a class."""
+    if note.is_drum:
+        return DRUM_PROGRAM
+    return note.program // PROGRAMS_PER_CLASS if instruments else 0
 
 
 def product(note: Note) -> float:

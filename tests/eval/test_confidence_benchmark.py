@@ -45,10 +45,17 @@ def test_a_note_is_right_by_onset_and_pitch_and_its_product_is_uncalibrated():
     """One is late; a pitch is no drum; an instrument does not count."""
     judged = confidence.judge(Known(), [clip(), clip()])
     assert judged.recordings == 2
-    assert judged.products.tolist() == pytest.approx(2 * [1.0, 0.25, 0.25, 0.1])
-    assert judged.is_right.tolist() == 2 * [False, True, False, True]
-    assert confidence.judge(Known(), [clip()], seconds=5).is_right.tolist() == [False, True, False]
+    assert judged.products.tolist() == pytest.approx(2 * [0.25, 0.25, 0.1, 1.0])
+    assert judged.is_right.tolist() == 2 * [True, False, True, False]
+    assert confidence.judge(Known(), [clip()], seconds=5).is_right.tolist() == [True, False, False]
     assert confidence.judge(Known(), [clip(only_drums_labelled=True)]).products.tolist() == [1.0]
+
+
+def test_with_instruments_the_class_must_agree():
+    reference = [Note(1.0, 2.0, 60, program=7), Note(2.2, 3.0, 62, program=8), Note(9.0, 9.1, 60, program=40)]
+    one = dataclasses.replace(clip(), reference=Performance(note_table(reference)))
+    assert confidence.judge(Known(), [one]).is_right.tolist() == [True, True, True, False]
+    assert confidence.judge(Known(), [one], instruments=True).is_right.tolist() == [True, False, False, False]
 
 
 def test_the_tables_and_what_is_stored(tmp_path, tiny_model, capsys):
