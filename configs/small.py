@@ -18,7 +18,8 @@ and writes onsets; the second also hears drums and single instruments and writes
 mixes. Segments of one second lost what had been learned in every attempt so far. Muon is used for the layers' matrices.
 
 Expected: docs/small_model.md has a log of everything that was tried, with results, and says how the shipped weights
-were made: by these three stages, one after the other by hand. The recipe as a whole: not yet run in one go.
+were made: on a GPU by `recipes/small/gpu.py`, whose stages are like these, and then on a CPU. These three runs as a
+whole: not yet run in one go.
 """
 
 from dataclasses import replace

@@ -1,6 +1,7 @@
 """recipes/small/gpu.py without a GPU: its stages fit together, what it takes along is counted, its clock is kept."""
 
 import argparse
+import dataclasses
 import importlib.util
 import itertools
 import json
@@ -15,8 +16,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from mt3core.errors import OutputError, UsageError
-from mt3core.model.directory import check_fit
+from mt3core.errors import ModelError, OutputError, UsageError
+from mt3core.model.directory import check_fit, load_model_directory, save_model_directory
 from mt3core.model.parameters import parameters
 from mt3core.notes.midi_writing import write_midi
 from mt3core.notes.table import Note
@@ -317,3 +318,30 @@ def test_the_log_is_whole_and_says_when(run):
     stored = json.loads((run.options.out / "log.json").read_text())
     assert stored["data"]["value"] == {"hours": 1.5}
     assert [path.name for path in run.options.out.iterdir()] == ["log.json"]
+
+
+# ---- Averages
+
+
+def test_the_mean_of_models_is_that_of_their_weights(tmp_path):
+    import average
+
+    names = [tmp_path / "one", tmp_path / "other"]
+    for seed, folder in enumerate(names):
+        save_tiny(folder, seed)
+    average.average(names, tmp_path / "mean")
+    (_, one), (_, other), (_, mean) = map(load_model_directory, [*names, tmp_path / "mean"])
+    for name, array in mean.items():
+        np.testing.assert_allclose(array, (one[name] + other[name]) / 2, rtol=0.01, atol=1e-6)  # bfloat16
+    save_tiny(tmp_path / "wider", 0, mlp_dim=48)
+    with pytest.raises(ModelError, match="mlp_dim"):
+        average.average([names[0], tmp_path / "wider"], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def save_tiny(folder, seed, **sizes):
+    config = dataclasses.replace(configs(quick=True)[0].model)
+    config = dataclasses.replace(config, network=dataclasses.replace(config.network, **sizes))
+    draw = np.random.default_rng(seed)
+    arrays = {p.torch_name: draw.normal(0, 1, p.torch_shape).astype(np.float32) for p in parameters(config.network)}
+    save_model_directory(folder, config, arrays)
