@@ -187,7 +187,7 @@ def test_the_user_is_told_in_a_line_for_each_recording(deaf_command, capsys):
 def test_standard_output_and_quiet_runs_hold_no_remarks(deaf_command, capsys):
     assert run(["transcribe", "loud.wav", "-o", "-", "--format", "csv"]) == 0
     out, err = capsys.readouterr()
-    assert out == "onset,offset,pitch,velocity,program,is_drum,instrument\n"
+    assert out == "onset,offset,pitch,velocity,program,is_drum,instrument,confidence\n"
     assert "loud.wav: No notes were found" in err
     assert run(["transcribe", "loud.wav", "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
