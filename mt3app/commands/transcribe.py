@@ -37,7 +37,7 @@ def transcribe_files(options: TranscribeOptions, reporter: Reporter) -> int:
     decoding = choose_decoding(
         options.decoding,
         options.num_beams,
-        options.grammar is not False,
+        options.grammar,
         options.instruments,
         options.exclude,
         options.quality,

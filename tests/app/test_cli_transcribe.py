@@ -56,7 +56,7 @@ def test_all_formats_at_once_say_the_same(folder, model, capsys):
     assert run(["transcribe", "song.wav", "--model", model, "-o", "out/", "--format", "mid,json,jsonl,csv", "-q"]) == 0
     assert capsys.readouterr() == ("", "")
     result = json.loads((folder / "out/song.json").read_text())
-    assert set(result) == {"version", "model", "audio", "duration_seconds", "decoding", "notes", "segments"}
+    assert set(result) == {"version", "model", "audio", "duration_seconds", "notes", "segments"}
     assert result["duration_seconds"] == pytest.approx(0.5)
     assert len(result["segments"]) == 1
     assert set(result["segments"][0]) == {"start_seconds", "tokens", "invalid_events", "dropped_events"}
