@@ -29,6 +29,7 @@ from systems.scoring import MEASURES, Measure
 
 import mt3torch
 from mt3core.decoding import Decoding
+from mt3core.errors import UsageError
 from mt3core.files import atomic_output
 from mt3core.model.search import find_model, load_weights
 from mt3decode.transcriber import default_decoding
@@ -82,7 +83,7 @@ def main() -> None:
         clips = read_clips(folder, options.split, tuple(options.only), options.limit)
         output = options.output / folder.name
         for name in names:
-            transcribe(model, name, clips, output / name.replace(",", "").replace(" ", "_"), options.seconds)
+            transcribe(model, name, clips, folder_of(output, name), options.model, options.seconds)
         tables.append(f"{folder.name}, {len(clips)} clips:\n\n{markdown(names, clips, output, options.seconds)}")
     text = "\n\n".join(tables)
     print(text)
@@ -91,18 +92,35 @@ def main() -> None:
             part.write_text(text + "\n")
 
 
+def folder_of(output: Path, name: str) -> Path:
+    return output / name.replace(",", "").replace(" ", "_")
+
+
 def transcribe(
-    model: mt3torch.model.Transformer, name: str, clips: Sequence[Clip], folder: Path, seconds: float | None
+    model: mt3torch.model.Transformer,
+    name: str,
+    clips: Sequence[Clip],
+    folder: Path,
+    model_name: str,
+    seconds: float | None,
 ) -> None:
-    """All clips that are not finished with one variant: `CLIP.mid`, and `CLIP.json` with the costs."""
+    """All clips that are not finished with one variant: `CLIP.mid`, and `CLIP.json` with the costs.
+
+    Raises `UsageError` if the folder has results of another model, or of another part of the clips.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    asked = {"model": model_name, "seconds": seconds}
     for clip in clips:
-        if (folder / f"{clip.name}.json").exists():
+        finished = folder / f"{clip.name}.json"
+        if finished.exists():
+            if json.loads(finished.read_text())["asked"] != asked:
+                raise UsageError(f"{folder} has results of another command.", "Choose another --output.")
             continue
         transcriber = mt3torch.Transcriber(model, decoding_of(name, clip, default_decoding(model.config)))
         started, wall = time.process_time(), time.perf_counter()
         result = transcriber.transcribe(clip.audio, end_seconds=seconds)
         costs = {
+            "asked": asked,
             "processor_seconds": time.process_time() - started,
             "seconds": time.perf_counter() - wall,
             "audio_seconds": min(result.duration_seconds, seconds or math.inf),
@@ -111,7 +129,7 @@ def transcribe(
             "tokens": sum(len(segment.tokens) for segment in result.segments),
         }
         result.save(folder / f"{clip.name}.mid")
-        with atomic_output(folder / f"{clip.name}.json") as part:
+        with atomic_output(finished) as part:
             part.write_text(json.dumps(costs) + "\n")
         print(f"{name}: {clip.name}: {costs['audio_seconds'] / costs['seconds']:.1f}x real time", flush=True)
 
@@ -130,7 +148,7 @@ def decoding_of(name: str, clip: Clip, default: Decoding) -> Decoding:
 def markdown(names: Sequence[str], clips: Sequence[Clip], output: Path, seconds: float | None) -> str:
     """A row per variant: each measure's mean and difference, the events that made no sense, the cost."""
     measures = [measure for measure in MEASURES if measure.title in TITLES and any(map(measure.belongs, clips))]
-    folders = {name: output / name.replace(",", "").replace(" ", "_") for name in names}
+    folders = {name: folder_of(output, name) for name in names}
     costs = {
         name: [json.loads((folder / f"{clip.name}.json").read_text()) for clip in clips]
         for name, folder in folders.items()

@@ -83,12 +83,12 @@ def one_run(
     model: str, backend: str, method: str, file: str, batch_size: int | None, processes: int, max_tokens: int
 ) -> dict:
     """Loads, warms up on a few seconds, transcribes; seconds, MiB of all processes, and a checksum of all tokens."""
-    from mt3convert.sources import load
     from mt3core.decoding import Decoding
+    from mt3core.model.search import find_model, load_weights
 
     start = time.perf_counter()
     network = importlib.import_module(f"mt3{backend}")
-    weights = load(model)
+    weights = load_weights(find_model(model).source)
     built = network.build_model(weights.config, weights.arrays, "auto")
     options = {"processes": processes} if backend == "torch" else {}
     decoding = Decoding(method=method, max_tokens=max_tokens)  # type: ignore[arg-type]

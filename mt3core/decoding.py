@@ -25,14 +25,14 @@ END_TOKEN = 1
 class Decoding:
     """`greedy`: the best token at each step. `t5x`: the original's rule. `beam`: T5X's beam search with `num_beams`.
 
-    With the `grammar` only tokens that make sense are written (`grammar.py`), and only notes of `programs` (None: all)
-    and of drums, unless `drums` is false. Probabilities are those among the tokens that may be written.
+    With the `grammar` only tokens that make sense are written (`mt3decode/grammar.py`), and only notes of `programs`
+    (None: all) and of drums, unless `drums` is false. Probabilities are those among the tokens that may be written.
 
     With an `overlap` of 2 or 4, so many windows hear every moment, and it is taken from the one whose middle it is in
-    (`windows.py`), at so many times the cost.
+    (`mt3decode/windows.py`), at so many times the cost.
 
-    With `continuous` each segment begins with the notes that sound at the end of the one before (`stretches.py`), at no
-    cost to its score.
+    With `continuous` each segment begins with the notes that sound at the end of the one before
+    (`mt3decode/stretches.py`), at no cost to its score.
     """
 
     method: Method = "t5x"

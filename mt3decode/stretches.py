@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from mt3core.config.model import ModelConfig
 from mt3core.decoding import Decoding
 from mt3core.notes.decoding import NoteDecoder
-from mt3core.notes.encoding import SegmentEncoder, SegmentEvents
-from mt3core.notes.vocabulary import MAX_MIDI_VALUE, NUM_SPECIAL_TOKENS
+from mt3core.notes.encoding import SegmentEncoder, SegmentEvents, tie_keys
+from mt3core.notes.vocabulary import NUM_SPECIAL_TOKENS
 from mt3core.recording_level import BLOCK_SECONDS, measure_level
 from mt3core.segments import AudioSegment
 from mt3core.spectrogram import log_mel_segments
@@ -115,8 +115,7 @@ class Stretches:
 
 def prologue(encoder: SegmentEncoder, sounding: Iterable[tuple[int, int]]) -> Int[np.ndarray, " tokens"]:
     """The tie section as it is taught: for notes (program, pitch) in ascending order, with the tie event."""
-    ties = np.array([program * (MAX_MIDI_VALUE + 1) + pitch for program, pitch in sounding], np.int64)
-    nothing = SegmentEvents(np.zeros(0, np.int64), np.zeros((0, 3), np.int64), ties)
+    nothing = SegmentEvents(np.zeros(0, np.int64), np.zeros((0, 3), np.int64), tie_keys(sounding))
     return encoder.tokens(nothing)[:-1]  # without the end token
 
 

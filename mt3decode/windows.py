@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 
 from mt3core.config.model import ModelConfig
 from mt3core.decoding import Generated
-from mt3core.notes.encoding import SegmentEncoder, SegmentEvents
+from mt3core.notes.encoding import SegmentEncoder, SegmentEvents, tie_keys
 from mt3core.notes.vocabulary import Vocabulary
 from mt3core.segments import AudioSegment, num_frames
 
@@ -129,15 +129,14 @@ class MiddleParts:
                 active.remove(hit.key)
             kept.append(hit)
         self._latest = latest
-        tokens = self._written(start, kept, sorted(program * 128 + pitch for program, pitch in tied))
-        is_known_how_sure = generated.log_probabilities is not None
-        log_probs = self._log_probabilities(tokens, kept) if is_known_how_sure else None
+        tokens = self._written(start, kept, tied)
+        log_probs = None if generated.log_probabilities is None else self._log_probabilities(tokens, kept)
         return Generated(tokens, generated.score, log_probs), num_ignored
 
     def _read(self, window: AudioSegment, generated: Generated) -> tuple[list[Key], list[Hit], int]:
         """The notes of the tie section, and the onsets and ends in order; the number of events that made no sense."""
         config, first = self._config.vocabulary, self._encoder.frame_step(window.first_frame)
-        kinds = [(kind, *limits) for kind, limits in self._vocabulary.event_ranges.items()]
+        meanings = self._vocabulary.meanings
         in_ties = config.ties and not config.onsets_only
         program, velocity, shifted, time, last = 0, config.velocity_bins, 0, first, first
         ties: list[Key] = []
@@ -149,11 +148,10 @@ class MiddleParts:
         log_probs = [0.0] * len(events) if known is None else known.tolist()
         of_shift, of_program, is_shifting = 0.0, 0.0, False
         for event, log_prob in zip(events, log_probs, strict=False):  # the end token is no event
-            found = [(kind, event - low) for kind, low, high in kinds if low <= event <= high]
-            if not found:
+            if not 0 <= event < len(meanings):
                 num_ignored += 1
                 continue
-            kind, value = found[0]
+            kind, value = meanings[event]
             if kind == "shift":
                 of_shift = log_prob + (of_shift if is_shifting else 0.0)
                 is_shifting, shifted = True, shifted + value
@@ -184,7 +182,7 @@ class MiddleParts:
                     (sounds.add if velocity else sounds.discard)(hit.key)
         return ties, sorted(hits, key=lambda hit: hit.step), num_ignored
 
-    def _written(self, start: int, hits: list[Hit], ties: list[int]) -> Int[np.ndarray, " tokens"]:
+    def _written(self, start: int, hits: list[Hit], tied: Iterable[Key]) -> Int[np.ndarray, " tokens"]:
         config, first_id = self._config.vocabulary, self._vocabulary.first_id
         table = np.full((len(hits), 3), -1, np.int32)
         for row, hit in zip(table, hits, strict=True):
@@ -195,7 +193,7 @@ class MiddleParts:
                     row[0] = first_id("program") + hit.program
             row[2] = first_id("drum" if is_drum else "pitch") + hit.pitch
         steps = np.array([hit.step - start for hit in hits], np.int64)
-        return self._encoder.tokens(SegmentEvents(steps, table, np.array(ties, np.int64)))
+        return self._encoder.tokens(SegmentEvents(steps, table, tie_keys(tied)))
 
     def _log_probabilities(self, tokens: Int[np.ndarray, " tokens"], hits: list[Hit]) -> Float[np.ndarray, " tokens"]:
         """Those of the tokens that were written for the hits, in order; ties, velocities and the end are certain."""

@@ -24,7 +24,7 @@ a part that no token says is certain, as the program of drums.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -264,10 +264,7 @@ class NoteDecoder:
 @lru_cache
 def _event_table(config: VocabularyConfig) -> tuple[tuple[int, int], ...]:
     """For every event id its type's number and its value, bins already turned into velocities."""
-    table: list[tuple[int, int]] = []
-    for number, (first, last) in enumerate(Vocabulary(config).event_ranges.values()):
-        values: Iterable[int] = range(last - first + 1)
-        if number == _VELOCITY:
-            values = [bin_to_velocity(velocity_bin, config.velocity_bins) for velocity_bin in values]
-        table += [(number, value) for value in values]
-    return tuple(table)
+    return tuple(
+        (EVENT_TYPES.index(kind), bin_to_velocity(value, config.velocity_bins) if kind == "velocity" else value)
+        for kind, value in Vocabulary(config).meanings
+    )

@@ -15,7 +15,7 @@ the segment needs is sorted here, and repeated states are left out on the way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +49,11 @@ class SegmentEvents:
     steps: Int[np.ndarray, " note_events"]
     table: Int[np.ndarray, "note_events 3"]
     ties: Int[np.ndarray, " ties"]
+
+
+def tie_keys(notes: Iterable[tuple[int, int]]) -> Int[np.ndarray, " ties"]:
+    """Notes, each (program, pitch), as the `ties` of `SegmentEvents`."""
+    return np.array(sorted(program * _PITCHES + pitch for program, pitch in notes), np.int64)
 
 
 class SegmentEncoder:

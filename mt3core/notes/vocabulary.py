@@ -50,6 +50,13 @@ class Vocabulary:
         return ranges
 
     @cached_property
+    def meanings(self) -> tuple[tuple[EventType, int], ...]:
+        """Type and value of every event id."""
+        return tuple(
+            (kind, value) for kind, (low, high) in self.event_ranges.items() for value in range(high - low + 1)
+        )
+
+    @cached_property
     def num_classes(self) -> int:
         """Number of event ids."""
         return self.event_ranges[EVENT_TYPES[-1]][1] + 1

@@ -9,49 +9,29 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("flax")
 
-from tiny_networks import random_arrays, random_log_mel, tiny  # noqa: E402
+from tiny_networks import random_log_mel  # noqa: E402
+from wild_twins import MAX_TOKENS, METHODS, STEPS, VOCABULARIES, wild_twins  # noqa: E402
 
-from mt3core.config.model import MT3, VocabularyConfig  # noqa: E402
 from mt3core.decoding import END_TOKEN, START_TOKEN, Decoding, brevity_penalty  # noqa: E402
 from mt3core.notes.decoding import NoteDecoder  # noqa: E402
 from mt3core.notes.encoding import SegmentEncoder  # noqa: E402
-from mt3core.notes.vocabulary import NUM_SPECIAL_TOKENS, Vocabulary  # noqa: E402
 from mt3core.segments import AudioSegment  # noqa: E402
 from mt3decode.grammar import Grammar  # noqa: E402
 from mt3decode.stretches import Stretches, prologue  # noqa: E402
 from mt3jax import decoding as jax_decoding  # noqa: E402
-from mt3jax.loading import build_model as build_jax  # noqa: E402
-from mt3torch import build_model, decoding  # noqa: E402
+from mt3torch import decoding  # noqa: E402
 
-STEPS = 204
-MAX_TOKENS = 40
 SEGMENTS = 16
 # The network's clock: a segment's last step is exactly the next one's start.
 STARTS = list(itertools.accumulate([STEPS / 100] * 200, initial=0.0))
 # Stretches of 7, 1, 3 and 5 segments.
 SILENCES = [number in (0, 7, 8, 11) for number in range(SEGMENTS)]
-VOCABULARIES = {"mt3": MT3.vocabulary, "no_repeats": VocabularyConfig(shortest_repeat_seconds=0.05, velocity_bins=3)}
-METHODS = {"greedy": ("greedy", 1), "t5x": ("t5x", 1), "beam": ("beam", 3)}
-
-
-def config_of(name):
-    config = tiny()
-    network = dataclasses.replace(
-        config.network, emb_dim=32, vocab_size=1536, max_positions=64, max_target_tokens=MAX_TOKENS
-    )
-    return dataclasses.replace(config, network=network, vocabulary=VOCABULARIES[name])
 
 
 @pytest.fixture(scope="module", params=VOCABULARIES)
 def twins(request):
     """Both networks with the same random weights, wild enough to write all kinds of tokens, and many notes."""
-    config = config_of(request.param)
-    arrays = {name: 3 * values if values.ndim > 1 else values for name, values in random_arrays(config, 2).items()}
-    rows = arrays["decoder.logits_dense.weight"]
-    for kind, factor in {"pitch": 2, "velocity": 4, "tie": 2, "drum": 0.5}.items():
-        low, high = Vocabulary(config.vocabulary).event_ranges[kind]
-        rows[low + NUM_SPECIAL_TOKENS : high + NUM_SPECIAL_TOKENS + 1] *= factor
-    return config, build_model(config, arrays, "cpu"), build_jax(config, arrays, "cpu")
+    return wild_twins(request.param, {"pitch": 2, "velocity": 4, "tie": 2, "drum": 0.5}, 2)
 
 
 @pytest.fixture(autouse=True)

@@ -8,42 +8,22 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("flax")
 
-from tiny_networks import random_arrays, random_log_mel, tiny  # noqa: E402
+from tiny_networks import random_log_mel  # noqa: E402
+from wild_twins import MAX_TOKENS, METHODS, STEPS, VOCABULARIES, wild_twins  # noqa: E402
 
-from mt3core.config.model import MT3, VocabularyConfig  # noqa: E402
 from mt3core.decoding import END_TOKEN, START_TOKEN, Decoding, brevity_penalty  # noqa: E402
 from mt3core.errors import UsageError  # noqa: E402
 from mt3core.notes.decoding import NoteDecoder  # noqa: E402
 from mt3core.notes.vocabulary import NUM_SPECIAL_TOKENS, Vocabulary  # noqa: E402
 from mt3decode.grammar import Grammar  # noqa: E402
 from mt3jax import decoding as jax_decoding  # noqa: E402
-from mt3jax.loading import build_model as build_jax  # noqa: E402
-from mt3torch import build_model, decoding  # noqa: E402
-
-STEPS = 204
-MAX_TOKENS = 40
-VOCABULARIES = {"mt3": MT3.vocabulary, "no_repeats": VocabularyConfig(shortest_repeat_seconds=0.05, velocity_bins=3)}
-METHODS = {"greedy": ("greedy", 1), "t5x": ("t5x", 1), "beam": ("beam", 3)}
-
-
-def config_of(name):
-    config = tiny()
-    network = dataclasses.replace(
-        config.network, emb_dim=32, vocab_size=1536, max_positions=64, max_target_tokens=MAX_TOKENS
-    )
-    return dataclasses.replace(config, network=network, vocabulary=VOCABULARIES[name])
+from mt3torch import decoding  # noqa: E402
 
 
 @pytest.fixture(scope="module", params=VOCABULARIES)
 def twins(request):
     """Both networks with the same random weights, wild enough to write all kinds of tokens."""
-    config = config_of(request.param)
-    arrays = {name: 3 * values if values.ndim > 1 else values for name, values in random_arrays(config).items()}
-    rows = arrays["decoder.logits_dense.weight"]
-    for kind, factor in {"shift": 2, "pitch": 1.5, "velocity": 2, "tie": 2, "drum": 1.3}.items():
-        low, high = Vocabulary(config.vocabulary).event_ranges[kind]
-        rows[low + NUM_SPECIAL_TOKENS : high + NUM_SPECIAL_TOKENS + 1] *= factor
-    return config, build_model(config, arrays, "cpu"), build_jax(config, arrays, "cpu")
+    return wild_twins(request.param, {"shift": 2, "pitch": 1.5, "velocity": 2, "tie": 2, "drum": 1.3})
 
 
 @pytest.fixture(autouse=True)
