@@ -136,6 +136,9 @@ class RenderOptions:
             help="Each piece's tuning, drawn between two ends in cents: -20,24 is a' at 435 to 446 Hz.",
         ),
     ] = "0,0"
+    mixed_kits: Annotated[
+        bool, typer.Option("--mixed-kits", help="Take kick, snare, hi-hat, toms and cymbals from different kits.")
+    ] = False
     max_minutes: Annotated[float, typer.Option(min=0.01, max=150, help="Cut longer pieces.")] = 20
     limit: Annotated[int | None, typer.Option(min=1, help="Render only N files, spread over the folder.")] = None
     processes: Annotated[int | None, typer.Option(min=1, help="Worker processes. [default: all cores]")] = None

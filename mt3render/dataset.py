@@ -41,6 +41,7 @@ class Rendering:
     sample_rate_hz: int = 44_100
     most_minutes: float = DEFAULT_MOST_MINUTES
     tuning_cents: tuple[float, float] = (0.0, 0.0)  # of each piece, drawn between these
+    mixed_kits: bool = False  # each group of drums by a kit of its own, see `drum_mixing`
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,15 @@ def render_piece(source: Source, out: Path, rendering: Rendering) -> Outcome:
 def _players(rendering: Rendering) -> Players:
     fonts = tuple(read_sounds(font) for font in rendering.sound_fonts)
     engine = build_engine(rendering.engine)
-    return Players(engine, fonts, rendering.seed, rendering.programs, rendering.sample_rate_hz, rendering.tuning_cents)
+    return Players(
+        engine,
+        fonts,
+        rendering.seed,
+        rendering.programs,
+        rendering.sample_rate_hz,
+        rendering.tuning_cents,
+        rendering.mixed_kits,
+    )
 
 
 def _settle(out: Path, rendering: Rendering, overwrite: bool) -> None:
@@ -181,7 +190,7 @@ def _settle(out: Path, rendering: Rendering, overwrite: bool) -> None:
     if existing == described:
         return
     if existing is not None and not overwrite:
-        differing = [key for key in described if existing.get(key) != described[key]]
+        differing = [key for key in {**existing, **described} if existing.get(key) != described.get(key)]
         raise OutputError(
             f"{out} was rendered with a different {' and '.join(differing) or 'version'}.",
             "Choose another folder, or use --overwrite.",
@@ -194,7 +203,10 @@ def _described(rendering: Rendering) -> dict:
     """Its settings as they come back from JSON."""
     # A list, since draws depend on the order, and a font may be listed twice to be drawn more often.
     digests = [[font.name, sounds_digest(font)] for font in rendering.sound_fonts]
-    return {**asdict(rendering), "tuning_cents": list(rendering.tuning_cents), "sound_fonts": digests}
+    settings = asdict(rendering)
+    if not rendering.mixed_kits:  # so that runs from before it existed can be resumed
+        del settings["mixed_kits"]
+    return {**settings, "tuning_cents": list(rendering.tuning_cents), "sound_fonts": digests}
 
 
 def _clear(out: Path, layout: str, sources: Sequence[Source], overwrite: bool) -> None:

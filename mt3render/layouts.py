@@ -18,6 +18,7 @@ import numpy as np
 
 from mt3core.errors import MidiError
 from mt3core.files import atomic_directory, atomic_output
+from mt3render.drum_mixing import draw_mixed_kit, drum_groups
 from mt3render.engines import Engine
 from mt3render.instruments import is_instrument
 from mt3render.sampler import Sampler
@@ -44,6 +45,7 @@ class Players:
     programs: str  # see `variation.PROGRAM_CHOICES`
     sample_rate_hz: int
     tuning_cents: tuple[float, float] = (0.0, 0.0)
+    mixed_kits: bool = False  # see `drum_mixing`
 
     def engine_of(self, voice: Voice) -> Engine:
         """The engine for a voice: a sampled instrument has its own engine."""
@@ -117,6 +119,8 @@ def _play(part: Part, number: int, layout: str, stems: Stems, source: Source, pl
         voice = choose_voice(part, players.fonts, rng, players.programs)
     if voice is None:
         return None
+    if part.is_drum and players.mixed_kits:
+        return _play_mixed(part, voice, rng, stems, players)
     if not part.is_drum:
         voice = replace(voice, tuning_cents=draw_tuning(players.tuning_cents, players.seed, source.relative))
     if layout != "maestro" and not part.is_drum:
@@ -125,6 +129,20 @@ def _play(part: Part, number: int, layout: str, stems: Stems, source: Source, pl
     if not can_play.any():
         return None
     return stems.play(replace(part, notes=part.notes[can_play]), voice, players.engine_of(voice))
+
+
+def _play_mixed(part: Part, voice: Voice, rng: np.random.Generator, stems: Stems, players: Players) -> Stem | None:
+    """Plays drums by several kits. `voice` gives the level and the name."""
+    kit = draw_mixed_kit(
+        part, rng, lambda group: choose_voice(group, players.fonts, rng, players.programs), players.engine_of
+    )
+    can_play = np.zeros(len(part.notes), bool)
+    for group, chosen in zip(drum_groups(part.notes["pitch"]), kit.voices, strict=True):
+        if chosen is not None:
+            can_play[group] = has_samples(replace(part, notes=part.notes[group]), chosen[0], players.fonts)
+    if not can_play.any():
+        return None
+    return stems.play(replace(part, notes=part.notes[can_play]), voice, kit)
 
 
 def _write_slakh_track(place: Path, source: Source, parts: list[Part], played: list[Stem | None], stems: Stems) -> None:

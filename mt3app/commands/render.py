@@ -33,6 +33,7 @@ def render_files(options: RenderOptions, reporter: Reporter) -> int:
             sample_rate_hz=options.rate,
             most_minutes=options.max_minutes,
             tuning_cents=parse_range(options.tuning_cents),
+            mixed_kits=options.mixed_kits,
         )
     )
     midi_dir, out = options.midi_dir, options.out

@@ -49,6 +49,9 @@ def main() -> int:
     parser.add_argument("carried", type=Path, help="folder made by gpu_pack.py")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "out")))
     parser.add_argument("--minutes", type=float, default=9.0, help="time limit for everything [%(default)g]")
+    parser.add_argument(
+        "--init", type=Path, help="model directory of this network to go on from; without the first stage, onsets"
+    )
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="float32")
     parser.add_argument("--score", action="store_true", help="score the result on rendered validation pieces")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to rehearse on a CPU")
@@ -89,20 +92,22 @@ class Recipe:
         self.saving: subprocess.Popen[bytes] | None = None
         self.next_save = 0.0
         self.is_finished = False
+        self.first_stage = 0 if options.init is None else 1
 
     # ---- The stages in order
 
     def run(self) -> None:
         self.install()
         self.check()
-        warming = self.start("warm", self.program("gpu_stages.py", "warm", self.scratch), device_memory=".3")
+        warm = self.program("gpu_stages.py", "warm", self.scratch, "--stage", self.first_stage)
+        warming = self.start("warm", warm, device_memory=".3")
         manifest = self.make_data()
         self.check_running("warm", warming)
         if self.options.quick:  # on the same processors, doing both at the same time gains nothing
             self.wait_for("warm", warming)
         shares = self.stage_shares()
         try:
-            for number, (name, share) in enumerate(shares):
+            for number, (name, share) in list(enumerate(shares))[self.first_stage :]:
                 left = self.stages_end() - time.monotonic() - STAGE_GRACE_SECONDS * (len(shares) - number)
                 self.train(number, name, manifest, left * (share or 1.0))
             self.end(warming)
@@ -133,6 +138,8 @@ class Recipe:
         )
         started = self.start("check", [sys.executable, "-c", check, *NEEDED_BY])
         self.wait_for("check", started, "Some packages are missing; they are listed above.")
+        if self.options.init is not None and not (self.options.init / "config.json").exists():
+            raise RecipeError(f"{self.options.init} is not a model directory.")
         for name in (MUSIC_NAME, SOUNDS_NAME):
             if not (self.options.carried / name).exists():
                 raise RecipeError(f"{self.options.carried / name} is not there. Make it with gpu_pack.py.")
@@ -165,6 +172,8 @@ class Recipe:
         from gpu_stages import STAGES
 
         more = ["--stage", number, "--manifest", manifest, "--seconds", max(seconds, 1.0)]
+        if self.options.init is not None:
+            more += ["--init", self.options.init]
         process = self.start(f"train {number}", self.program("gpu_stages.py", "train", self.scratch, *more), ".65")
         folder = self.scratch / STAGES[number].run
         ends_at = min(time.monotonic() + seconds + STAGE_GRACE_SECONDS, self.ends_at)

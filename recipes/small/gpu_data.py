@@ -36,7 +36,7 @@ KINDS = ("piano", "multi", "drums")
 # Layout of each, the programs that may play a part, and the share of its pieces that is used.
 LAYOUTS = {"piano": "folder", "multi": "slakh", "drums": "folder"}
 PROGRAMS = {"piano": "keep", "multi": "class", "drums": "class"}
-SHARES = {"piano": 0.4, "multi": 0.5, "drums": 0.1}
+SHARES = {"piano": 0.38, "multi": 0.5, "drums": 0.12}
 UNSEEN, UNSEEN_SHARE = "_unseen", 0.04  # of the folders for validation, and of as many pieces as there are others
 TUNING_CENTS = (-25.0, 25.0)  # of each piece: about 434 to 446 Hz
 SAMPLE_RATE_HZ = 16_000
@@ -102,6 +102,7 @@ def planned(music: Path, sounds: Path, rendered: Path) -> list[Task]:
                     sample_rate_hz=SAMPLE_RATE_HZ,
                     most_minutes=MOST_MINUTES,
                     tuning_cents=TUNING_CENTS,
+                    mixed_kits=bool(its_fonts),
                 )
             )
             sources = [source for source in find_sources(folder) if source.split != "test"]

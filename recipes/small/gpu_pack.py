@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,13 @@ MOST_LAYERS = 8  # recordings of a key at different velocities
 
 
 def pack(
-    music: Path, sounds: Sequence[Path], wheels: Path | None, out: Path, most_mib: float, music_mib: float
+    music: Path,
+    sounds: Sequence[Path],
+    wheels: Path | None,
+    out: Path,
+    most_mib: float,
+    music_mib: float,
+    seed: int = 0,
 ) -> dict[str, float]:
     """Fills `out`; returns the sizes of its contents and of the checkout, in MiB.
 
@@ -59,7 +66,7 @@ def pack(
             copy_sound(path, folder / SOUNDS_NAME)
         if wheels is not None:
             shutil.copytree(wheels, folder / WHEELS_NAME)
-        chosen = choose_music(music, int(music_mib * 2**20))
+        chosen = choose_music(music, int(music_mib * 2**20), seed)
         write_music(music, chosen, folder / MUSIC_NAME)
         sizes |= {entry.name: tree_bytes(entry) / 2**20 for entry in sorted(folder.iterdir())}
         total = sum(sizes.values())
@@ -129,12 +136,12 @@ def _write_small(source: Path, target: Path) -> None:
     soundfile.write(target, mono, SAMPLE_RATE_HZ, format="OGG", subtype="VORBIS", compression_level=VORBIS_QUALITY)
 
 
-def choose_music(music: Path, most_bytes: int) -> list[Path]:
-    """Relative paths of the MIDI files to include."""
+def choose_music(music: Path, most_bytes: int, seed: int = 0) -> list[Path]:
+    """Relative paths of the MIDI files to include, in an order that depends on the seed."""
     placed = []
     shares = {kind: SHARES[kind] for kind in KINDS} | {kind + UNSEEN: UNSEEN_SHARE * SHARES[kind] for kind in KINDS}
     for folder, share in shares.items():
-        found = sorted((music / folder).rglob("*.mid"), key=lambda path: _digest(str(path.relative_to(music)).encode()))
+        found = sorted((music / folder).rglob("*.mid"), key=partial(_place, music=music, seed=seed))
         placed += [(place / share, path.relative_to(music)) for place, path in enumerate(found)]
     if not placed:
         raise UsageError(f"There are no MIDI files in {music}.", "Make them with recipes/small/music.py.")
@@ -150,6 +157,10 @@ def choose_music(music: Path, most_bytes: int) -> list[Path]:
     if not chosen:
         raise UsageError(f"{most_bytes} bytes are too little for any music.", "Allow more with --music-mib.")
     return chosen
+
+
+def _place(path: Path, music: Path, seed: int) -> str:
+    return _digest(f"{seed or ''}{path.relative_to(music)}".encode())
 
 
 def write_music(music: Path, chosen: Sequence[Path], target: Path) -> None:
@@ -201,9 +212,18 @@ def main() -> int:
         "--most-mib", type=float, default=MOST_MIB, help="limit for this folder and the checkout [%(default)g]"
     )
     parser.add_argument("--music-mib", type=float, default=MUSIC_MIB, help="[%(default)g]")
+    parser.add_argument("--seed", type=int, default=0, help="another one chooses other music [%(default)d]")
     options = parser.parse_args()
     try:
-        sizes = pack(options.music, options.sounds, options.wheels, options.out, options.most_mib, options.music_mib)
+        sizes = pack(
+            options.music,
+            options.sounds,
+            options.wheels,
+            options.out,
+            options.most_mib,
+            options.music_mib,
+            options.seed,
+        )
     except MT3Error as error:
         print(f"gpu_pack: {error}", file=sys.stderr)
         return 1

@@ -84,6 +84,8 @@ def test_the_speed_is_that_between_the_first_and_the_last_report(tmp_path):
 )
 def test_a_stage_ends_when_the_next_one_needs_the_rest(tmp_path, monkeypatch, steps_per_second, stopped_after):
     """With 4,000 steps to come in 100 s: 28 s to start, and 1.06 times 4,000 steps; within 30 to 65 %."""
+    stages = gpu_stages.STAGES
+    monkeypatch.setattr(gpu_stages, "STAGES", (*stages[:2], dataclasses.replace(stages[2], num_steps=4_000)))
     clock = [0.0]
     stopped = []
     monkeypatch.setattr(gpu_stages, "STARTING_SECONDS", 0.0)
@@ -203,6 +205,7 @@ def test_of_music_as_much_is_taken_as_fits_with_all_kinds(music, monkeypatch):
         "piano_unseen",
     }
     assert gpu_pack.choose_music(music, 400) == chosen
+    assert gpu_pack.choose_music(music, 400, seed=1) != chosen
     with pytest.raises(UsageError, match="too little"):
         gpu_pack.choose_music(music, 10)
 
@@ -259,7 +262,13 @@ def test_no_time_is_a_sentence(music, tmp_path):
 @pytest.fixture
 def run(tmp_path):
     options = argparse.Namespace(
-        carried=tmp_path / "carried", out=tmp_path / "out", minutes=1.0, dtype="float32", quick=True, scratch=None
+        carried=tmp_path / "carried",
+        out=tmp_path / "out",
+        minutes=1.0,
+        dtype="float32",
+        quick=True,
+        scratch=None,
+        init=None,
     )
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -303,6 +312,16 @@ def test_what_is_missing_is_said_before_anything_slow(run):
     with pytest.raises(recipe.RecipeError, match=r"music\.tar\.xz is not there. Make it with gpu_pack"):
         run.check()
     assert not run.options.out.exists()
+
+
+def test_weights_to_go_on_from_must_be_a_model_and_replace_the_first_stage(run, tmp_path):
+    assert run.first_stage == 0
+    run.options.init = tmp_path / "model"
+    going_on = recipe.Recipe(run.options, run.scratch, run.ends_at)
+    assert going_on.first_stage == 1
+    going_on.site.mkdir()
+    with pytest.raises(recipe.RecipeError, match="model is not a model directory"):
+        going_on.check()
 
 
 def test_only_a_dozen_reports_are_kept_the_last_among_them(tmp_path):
