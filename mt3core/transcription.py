@@ -1,6 +1,6 @@
 """The result of a transcription, and the forms in which it is stored.
 
-mid     MIDI (`midi_writing.py`): notes only, on a grid of 1 ms; `midi` is another name for it
+mid     MIDI (`midi_writing.py`): notes on a grid of 1 ms, and the tempo if it is known; `midi` is another name for it
 json    everything, exact; `Transcription.load` reads it back
 jsonl   one note per line, times rounded to microseconds
 csv     the same as a table with a header
@@ -25,6 +25,7 @@ from mt3core.files import atomic_output
 from mt3core.notes.choosing import Excerpt, NoteChoice
 from mt3core.notes.instruments import instrument_name
 from mt3core.notes.table import Confidence, Note
+from mt3core.notes.tempo_map import TempoMap
 
 if TYPE_CHECKING:
     from pretty_midi import PrettyMIDI
@@ -57,7 +58,8 @@ class Transcription:
     quiet or clipped, or few or no notes were found in it (`recording_level.py`), and whether MIDI has too few channels.
     `duration_seconds` is that of the whole recording. If only a part was transcribed, `excerpt` is that part, and if
     not all notes that were found are here as they were found, `choice` says why. `decoding` has the options with which
-    the network wrote them, the instruments chosen among them.
+    the network wrote them, the instruments chosen among them. `tempo` has beats and bars if they were asked for, and
+    `grid` is the note value to which notes were moved ("1/16").
     """
 
     notes: list[Note]
@@ -69,6 +71,8 @@ class Transcription:
     excerpt: Excerpt | None = None
     choice: NoteChoice | None = None
     decoding: Decoding | None = None
+    tempo: TempoMap | None = None
+    grid: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "notes", sorted(self.notes, key=_place_in_time))
@@ -104,7 +108,7 @@ class Transcription:
         if format == "mid":
             from mt3core.notes.midi_writing import midi_bytes  # brings pretty_midi; text formats do not need it
 
-            return midi_bytes(self.notes)
+            return midi_bytes(self.notes, self.tempo)
         if format == "json":
             text = json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
             # Names of files need not be UTF-8; JSON must escape the characters that Python uses for such bytes.
@@ -121,13 +125,13 @@ class Transcription:
         """The notes as they are saved in a MIDI file, as a `pretty_midi.PrettyMIDI` to edit, plot or play."""
         from mt3core.notes.midi_writing import pretty_midi_of
 
-        return pretty_midi_of(self.notes)
+        return pretty_midi_of(self.notes, self.tempo)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary of everything; `version` is that of this schema.
 
-        An empty `remark`, an `excerpt` that is the whole recording, a `choice` of all notes and a `decoding` by
-        default are left out.
+        An empty `remark`, an `excerpt` that is the whole recording, a `choice` of all notes, a `decoding` by default,
+        an unknown `tempo` and no `grid` are left out.
         """
         return {
             "version": SCHEMA_VERSION,
@@ -138,6 +142,8 @@ class Transcription:
             **({"excerpt": asdict(self.excerpt)} if self.excerpt else {}),
             **({"choice": self.choice.to_json()} if self.choice else {}),
             **({"decoding": self.decoding.to_json()} if self.decoding else {}),
+            **({"tempo": self.tempo.to_json()} if self.tempo else {}),
+            **({"grid": self.grid} if self.grid else {}),
             "notes": [_named(note) for note in self.notes],
             "segments": [asdict(segment) for segment in self.segments],
         }
@@ -162,6 +168,8 @@ class Transcription:
                 excerpt=Excerpt(**values["excerpt"]) if "excerpt" in values else None,
                 choice=NoteChoice.from_json(values["choice"]) if "choice" in values else None,
                 decoding=Decoding.from_json(values["decoding"]) if "decoding" in values else None,
+                tempo=TempoMap.from_json(values["tempo"]) if "tempo" in values else None,
+                grid=_text(values.get("grid", "")),
             )
         except (KeyError, TypeError, AttributeError, UsageError) as error:
             raise MT3Error(

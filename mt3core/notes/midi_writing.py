@@ -3,7 +3,8 @@
 Files are of type 1: a conductor track with tempo and time signature, then one named track per instrument in
 the order of their first notes; drums are on channel 10. Times are whole milliseconds (500 ticks per quarter at
 120 quarters per minute), so the 10 ms grid of the model is represented exactly; a piece of more than two and a half
-hours gets 5 or 10 ms.
+hours gets 5 or 10 ms. With a tempo map, bars are where they sound, and times are half a millisecond off at most
+(`midi_time.py`).
 
 A MIDI cable has 15 channels for pitched instruments. If there are more of them, the 14 with the most notes keep a
 channel each, and the others share the last one: each is on a track of its own, with its program in front of every
@@ -23,44 +24,45 @@ import mido
 import numpy as np
 import pretty_midi
 
-from mt3core.errors import MidiError
 from mt3core.files import atomic_output
 from mt3core.notes.instruments import PITCHED_CHANNELS, instrument_name
 from mt3core.notes.midi_reading import DRUM_CHANNEL
+from mt3core.notes.midi_time import MidiClock
 from mt3core.notes.table import Note, NoteTable, note_table, validate_notes
+from mt3core.notes.tempo_map import TempoMap
 
-_QUARTERS_PER_MINUTE = 120.0
-# 1, 5 and 10 ms; the first that keeps a piece below the number of ticks above which pretty_midi refuses a file.
-_TICKS_PER_QUARTER = (500, 100, 50)
-_MOST_TICKS = 9_000_000
 _MOST_NAMES = 8  # in a sentence
 _PITCHED_CHANNELS = [channel for channel in range(16) if channel != DRUM_CHANNEL]
 
 
-def pretty_midi_of(notes: NoteTable | Iterable[Note | Sequence[Any]]) -> pretty_midi.PrettyMIDI:
+def pretty_midi_of(
+    notes: NoteTable | Iterable[Note | Sequence[Any]], tempo: TempoMap | None = None
+) -> pretty_midi.PrettyMIDI:
     """The notes as a pretty_midi object, times on the grid of the file; one instrument per program, drums as one.
 
     Every note is at least one tick long. If notes of one instrument and pitch overlap, the earlier one ends when the
     later one starts; of those that start together the longest is kept. All drum notes share one track, whatever their
-    program. Raises `MidiError` for impossible notes (see `validate_notes`).
+    program. Without a tempo map a file has 120 quarters per minute. Raises `MidiError` for impossible notes (see
+    `validate_notes`).
     """
     table = note_table(notes)
     validate_notes(table)
-    ticks_per_quarter, tick_seconds = _time_grid(table)
-    midi = pretty_midi.PrettyMIDI(resolution=ticks_per_quarter, initial_tempo=_QUARTERS_PER_MINUTE)
+    end_seconds = float(max(table["offset"].max(initial=0.0), table["onset"].max(initial=0.0)))
+    clock = MidiClock.plain(end_seconds) if tempo is None else MidiClock.of(tempo, end_seconds)
+    midi = _empty(clock, int(clock.ticks(np.array([end_seconds]))[0]))
     for program, is_drum in _instruments_by_first_onset(table):
         name = instrument_name(program, is_drum)
         instrument = pretty_midi.Instrument(program=program, is_drum=is_drum, name=name)
         belongs = table["is_drum"] if is_drum else ~table["is_drum"] & (table["program"] == program)
-        for onset, offset, pitch, velocity in _playable(table[belongs], tick_seconds):
-            instrument.notes.append(pretty_midi.Note(velocity, pitch, onset * tick_seconds, offset * tick_seconds))
+        for onset, offset, pitch, velocity in _playable(table[belongs], clock):
+            instrument.notes.append(pretty_midi.Note(velocity, pitch, onset, offset))
         midi.instruments.append(instrument)
     return midi
 
 
-def midi_bytes(notes: NoteTable | Iterable[Note | Sequence[Any]]) -> bytes:
+def midi_bytes(notes: NoteTable | Iterable[Note | Sequence[Any]], tempo: TempoMap | None = None) -> bytes:
     """A MIDI file of `pretty_midi_of` these notes; the same notes give the same bytes. Without notes it is empty."""
-    midi = pretty_midi_of(notes)
+    midi = pretty_midi_of(notes, tempo)
     written = io.BytesIO()
     midi.write(written)
     # For up to 15 tracks, pretty_midi gives each pitched instrument a channel of its own.
@@ -89,13 +91,15 @@ def sharing_remark(notes: Sequence[Note]) -> str:
     )
 
 
-def _time_grid(table: NoteTable) -> tuple[int, float]:
-    end_seconds = float(max(table["offset"].max(initial=0.0), table["onset"].max(initial=0.0)))
-    for ticks_per_quarter in _TICKS_PER_QUARTER:
-        tick_seconds = 60.0 / (_QUARTERS_PER_MINUTE * ticks_per_quarter)
-        if end_seconds / tick_seconds < _MOST_TICKS:
-            return ticks_per_quarter, tick_seconds
-    raise MidiError(f"The notes last {end_seconds:.0f} s, too long for a MIDI file.", "Transcribe it in parts.")
+def _empty(clock: MidiClock, last_tick: int) -> pretty_midi.PrettyMIDI:
+    """An object of pretty_midi with the tempos and time signatures of a clock."""
+    midi = pretty_midi.PrettyMIDI(resolution=clock.ticks_per_quarter)
+    # It has no public way to set more than one tempo.
+    midi._tick_scales = list(zip(clock.tempo_ticks.tolist(), clock.tick_seconds.tolist(), strict=True))
+    midi._update_tick_to_time(last_tick + 1)
+    for tick, numerator, denominator in clock.signatures:
+        midi.time_signature_changes.append(pretty_midi.TimeSignature(numerator, denominator, midi.tick_to_time(tick)))
+    return midi
 
 
 def _instruments_by_first_onset(table: NoteTable) -> list[tuple[int, bool]]:
@@ -107,10 +111,13 @@ def _instruments_by_first_onset(table: NoteTable) -> list[tuple[int, bool]]:
     return [(0, True) if key == 128 else (key, False) for key in found]
 
 
-def _playable(table: NoteTable, tick_seconds: float) -> list[tuple[int, int, int, int]]:
-    """(onset tick, offset tick, pitch, velocity) of one instrument, so that no note hangs, overlaps or vanishes."""
-    onset = np.rint(table["onset"] / tick_seconds).astype(np.int64)
-    offset = np.maximum(np.rint(table["offset"] / tick_seconds).astype(np.int64), onset + 1)
+def _playable(table: NoteTable, clock: MidiClock) -> list[tuple[float, float, int, int]]:
+    """(onset, offset, pitch, velocity) of one instrument, in seconds of whole ticks.
+
+    No note hangs, overlaps or vanishes.
+    """
+    onset = clock.ticks(table["onset"])
+    offset = np.maximum(clock.ticks(table["offset"]), onset + 1)
     pitch = table["pitch"].astype(np.int64)
     # Within a pitch by onset, the longest (then loudest) of simultaneous notes last, because the last is kept.
     order = np.lexsort((table["velocity"], offset, onset, pitch))
@@ -121,7 +128,8 @@ def _playable(table: NoteTable, tick_seconds: float) -> list[tuple[int, int, int
     follows = pitch[1:] == pitch[:-1]
     offset[:-1][follows] = np.minimum(offset[:-1], onset[1:])[follows]
     by_time = np.lexsort((pitch, onset))
-    columns = [column[by_time].tolist() for column in (onset, offset, pitch, velocity)]
+    times = clock.seconds(onset), clock.seconds(offset)
+    columns = [column[by_time].tolist() for column in (*times, pitch, velocity)]
     return list(zip(*columns, strict=True))
 
 
