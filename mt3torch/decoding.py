@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mt3core.config.model import NetworkConfig
 from mt3core.decoding import Decoding, Generated
 from mt3decode.grammar import steps_of
 from mt3decode.stretches import LogMels, Start, Stretches
@@ -28,9 +29,11 @@ from mt3torch.stepper import Lanes, Stepper
 
 # Segments encoded together: enough to keep the processor busy, few enough to be modest in memory.
 ENCODER_BATCH = 8
-# Default number of lanes, by kind of device.
-DEFAULT_LANES = {"cpu": 32}
-DEFAULT_LANES_ON_ACCELERATORS = 64
+# Default number of lanes. A step of a narrow network is so short that it takes many to fill a processor.
+LANES_ON_CPU = 32
+LANES_OF_NARROW_NETWORKS = 128
+NARROW_WIDTH = 256
+LANES_ON_ACCELERATORS = 64
 
 
 def generate(
@@ -64,7 +67,7 @@ def generate_stream(
     """
     stepper = model if isinstance(model, Stepper) else Stepper(model)
     decoding = replace(decoding, max_tokens=min(decoding.max_tokens, stepper.network.max_positions))
-    num_lanes = batch_size or default_batch_size(stepper.device, decoding.num_beams)
+    num_lanes = batch_size or default_batch_size(stepper.device, decoding.num_beams, stepper.network)
     take = _source(stepper, log_mels, min(num_lanes, ENCODER_BATCH))
     config = stepper.model.config
     legal = LegalTokens(config, decoding, stepper.device) if decoding.grammar else None
@@ -95,9 +98,12 @@ def generate_stream(
             numbers = [numbers[lane] for lane in kept]
 
 
-def default_batch_size(device: torch.device, num_beams: int = 1) -> int:
-    """The number of lanes that suits a device."""
-    return max(1, DEFAULT_LANES.get(device.type, DEFAULT_LANES_ON_ACCELERATORS) // num_beams)
+def default_batch_size(device: torch.device, num_beams: int, network: NetworkConfig) -> int:
+    """The number of lanes that suits a device and a network."""
+    lanes = LANES_ON_CPU if device.type == "cpu" else LANES_ON_ACCELERATORS
+    if network.emb_dim <= NARROW_WIDTH:
+        lanes = max(lanes, LANES_OF_NARROW_NETWORKS)
+    return max(1, lanes // num_beams)
 
 
 def _source(

@@ -1,19 +1,16 @@
 """One decoder step for many segments together, each at its own position: the fast form of `Decoder.step`.
 
 The weights are a `Transformer`'s own, joined if several maps read the same input, so that a step consists of few
-and large multiplications. Lanes are places for segments; the occupied ones always come first, so
-every operation works on a leading slice of the caches and none is wasted on empty places.
-
-Reading memory is most of what a step costs, and the keys and values of every layer for every encoder frame
-would be most of that memory. They are never formed: `q·(K e) = (Kᵀ q)·e` for an encoder frame e, so queries
-are mapped into the encoder's space, attend there to the frames themselves, the same for all layers, heads and
-beams, and the resulting mean frames are mapped to values. A segment of `mt3` takes 0.5 MB instead of 6.3 MB.
+and large multiplications, and stored as the processor reads them fastest (`linear_maps.py`). Lanes are places for
+segments; the occupied ones always come first, so every operation works on a leading slice of the caches and none is
+wasted on empty places. The attention to the encoder's frames is in `cross_attention.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -21,12 +18,22 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from mt3torch.model import ACTIVATIONS, NORM_EPSILON, DecoderLayer, Transformer
+from mt3core.config.model import NetworkConfig
+from mt3torch.cross_attention import CrossAttention, FoldedAttention, PlainAttention
+from mt3torch.linear_maps import LinearMap, linear_map
+from mt3torch.model import (
+    ACTIVATIONS,
+    NORM_EPSILON,
+    Decoder,
+    DecoderLayer,
+    Encoder,
+    EncoderLayer,
+    MultiHeadAttention,
+    Transformer,
+)
 
 # Room for tokens at the start, enough for most segments, and by how much it grows when one needs more.
 CAPACITY_STEP = 256
-# From this many rows on, MKL multiplies faster, up to twice, if the product is requested transposed.
-TRANSPOSED_ROWS = range(8, 33)
 # Lanes are alike, and attend to their tokens together, unless one has read less than this share of the
 # other's tokens, not counting a few tokens.
 GROUP_SHARE = 0.5
@@ -34,36 +41,50 @@ SHORT_TOKENS = 48
 
 
 @dataclass(frozen=True)
-class StepWeights:
-    """One decoder layer's weights, (out, in) each, with cross attention's keys and values by heads.
+class LayerMaps:
+    """One layer's maps but those of attention to frames. Maps that follow a norm include its scale, see `_normed`."""
 
-    Maps that follow a norm include the norm's scale, see `_normed`.
-    """
+    self_query_key_value: LinearMap
+    self_out: LinearMap
+    mlp_in: LinearMap
+    mlp_out: LinearMap
 
-    self_query_key_value: Tensor
-    self_out: Tensor
-    cross_query: Tensor
-    cross_key: Float[Tensor, "heads head_dim emb"]
-    cross_value: Float[Tensor, "heads emb head_dim"]
-    cross_out: Tensor
-    mlp_in: Tensor
-    mlp_out: Tensor
+
+@dataclass(frozen=True)
+class CrossMaps:
+    query: LinearMap
+    out: LinearMap
 
 
 class Stepper:
-    """A network's decoder, prepared for stepping. Holds no state of a decoding; see `Lanes`."""
+    """A network, prepared for stepping. Holds no state of a decoding; see `Lanes`.
+
+    `dtype` is that of the multiplications: norms, sums and the weights of attention are always in float32. `is_folded`
+    chooses the form of attention to frames (`cross_attention.py`); by default the plain one on a CPU.
+    """
 
     @torch.inference_mode()
-    def __init__(self, model: Transformer) -> None:
+    def __init__(self, model: Transformer, dtype: torch.dtype = torch.float32, is_folded: bool | None = None) -> None:
         self.model = model
         self.network = model.config.network
         self.device = model.decoder.positions.device
-        self.layers = [_prepare(layer) for layer in model.decoder.layers]
+        self.dtype = dtype
+        self.is_folded = self.device.type != "cpu" if is_folded is None else is_folded
+        self._encoder = _FastEncoder(model.encoder, self.network, dtype)
+        decoder = model.decoder
+        layers = [cast(DecoderLayer, layer) for layer in decoder.layers]
+        self.layers = [
+            _maps(one, one.pre_self_attention_layer_norm, one.self_attention, self.network, dtype) for one in layers
+        ]
+        self.cross_maps = [_cross_maps(layer, dtype) for layer in layers]
+        form = FoldedAttention if self.is_folded else PlainAttention
+        self.cross: CrossAttention = form(self.network, [one.encoder_decoder_attention for one in layers], dtype)
+        self.logits = linear_map(_logit_weights(decoder))
 
     @torch.inference_mode()
     def encode(self, log_mel: Float[np.ndarray | Tensor, "batch frames mel"]) -> Float[Tensor, "batch frames emb"]:
         with in_full_precision(self.device):
-            return self.model.encode(torch.as_tensor(log_mel, dtype=torch.float32, device=self.device))
+            return self._encoder(torch.as_tensor(log_mel, dtype=torch.float32, device=self.device))
 
 
 class Lanes:
@@ -79,12 +100,12 @@ class Lanes:
         self._capacity = min(CAPACITY_STEP, max_tokens)
         # Zeros, not uninitialised: masked values must still be finite.
         self._self = [self._empty(num_lanes) for _ in stepper.layers]
-        self._encoded = self._zeros(num_lanes, num_frames, stepper.network.emb_dim)
+        self._cross = stepper.cross.empty(num_lanes, num_frames)
 
     def add(self, encoded: Float[Tensor, "batch frames emb"]) -> None:
         """Puts segments into the next free lanes."""
-        count = len(self.lengths)
-        self._encoded[count : count + len(encoded)] = encoded
+        with in_full_precision(self._device):
+            self.stepper.cross.fill(self._cross, len(self.lengths), encoded)
         self.lengths = np.concatenate([self.lengths, np.zeros(len(encoded), np.int64)])
 
     def free(self, done: Bool[np.ndarray, " lanes"]) -> Int[np.ndarray, " kept"]:
@@ -103,9 +124,10 @@ class Lanes:
         return np.array(order, np.int64)
 
     def _move(self, source: int, target: int, length: int) -> None:
-        self._encoded[target] = self._encoded[source]
+        for state in self._cross:
+            state[target] = state[source]
         for cache in self._self:
-            cache[:, target, ..., :length, :] = cache[:, source, ..., :length, :]
+            cache[target, ..., :length, :] = cache[source, ..., :length, :]
 
     def reorder(self, parents: Int[np.ndarray, "lanes beams"]) -> None:
         """Within each lane, continues the given sequences."""
@@ -116,8 +138,8 @@ class Lanes:
         lanes = torch.as_tensor(changed, device=self._device)[:, None]
         chosen = torch.as_tensor(parents[changed], device=self._device)
         for cache in self._self:
-            for part in cache[..., :used, :]:  # keys, values
-                part[lanes[:, 0]] = part[lanes, chosen]
+            part = cache[..., :used, :]
+            part[lanes[:, 0]] = part[lanes, chosen]
 
     def step(self, tokens: Int[np.ndarray, "lanes width"]) -> Float[Tensor, "rows vocab"]:
         """Logits after one more token of every beam; without beams also after several, each seeing those before.
@@ -131,96 +153,87 @@ class Lanes:
         places = np.repeat(self.lengths, self.num_beams)[:, None] + np.arange(width)
         place = torch.as_tensor(places, device=self._device)
         self.lengths += width
-        hidden = torch.arange(length, device=self._device) > place[:, :, None]
-        mask = self._zeros(*hidden.shape).masked_fill_(hidden, -torch.inf)[:, None]
         decoder = self.stepper.model.decoder
-        x = decoder.token_embedder(torch.as_tensor(tokens.reshape(-1), device=self._device))
+        x = F.embedding(torch.as_tensor(tokens.reshape(-1), device=self._device), decoder.token_embedder.weight)
         x = x + decoder.positions[place.flatten()]
-        where = _Place(self._cache_rows(place), mask, self._groups())
+        where = _Place(self._cache_rows(place), self._groups(place))
         with in_full_precision(self._device):
             for index in range(len(self.stepper.layers)):
                 x = self._layer(index, x, where)
-            return decoder.logits(decoder.decoder_norm(x))
+            return self.stepper.logits(_normed(x))
 
     def take_back(self, counts: Int[np.ndarray, " lanes"]) -> None:
         """Forgets the given number of last tokens in each lane."""
         self.lengths -= counts
 
     def _cache_rows(self, place: Int[Tensor, "sequences width"]) -> Int[Tensor, " entries"]:
-        """Where a step's keys and values go, in a cache viewed as a table of the vectors of single heads."""
-        cache = self._self[0]
-        heads = torch.arange(2 * cache[0].shape[:3].numel(), device=self._device) * cache.shape[-2]
-        heads = heads.view(2, -1, 1, cache.shape[3])[:, : len(place)]
-        return (heads + place[:, :, None]).flatten()
+        """Where a step's keys and values go, in a cache viewed as a table of those of single heads."""
+        heads = self.stepper.network.num_heads
+        first = torch.arange(len(place) * heads, device=self._device).view(len(place), 1, heads) * self._capacity
+        return (first + place[:, :, None]).flatten()
 
     def _layer(self, index: int, x: Tensor, where: _Place) -> Tensor:
-        weights, network = self.stepper.layers[index], self.stepper.network
-        x = x + self._attend_to_tokens(index, _normed(x), where)
-        x = x + self._attend_to_frames(weights, _normed(x))
-        gates = _linear(_normed(x), weights.mlp_in).chunk(len(network.mlp_activations), dim=-1)
-        product = ACTIVATIONS[network.mlp_activations[0]](gates[0])
-        for gate, activation in zip(gates[1:], network.mlp_activations[1:], strict=True):
-            product = product * ACTIVATIONS[activation](gate)
-        return x + _linear(product, weights.mlp_out)
+        stepper = self.stepper
+        maps, cross, dtype = stepper.layers[index], stepper.cross_maps[index], stepper.dtype
+        x = x + maps.self_out(self._attend_to_tokens(index, _normed(x).to(dtype), where).to(dtype))
+        query = cross.query(_normed(x).to(dtype))
+        x = x + cross.out(stepper.cross.attend(index, self._cross, len(self.lengths), query))
+        return x + _mlp(maps, _normed(x).to(dtype), stepper.network)
 
     def _attend_to_tokens(self, index: int, y: Tensor, where: _Place) -> Tensor:
-        weights, network = self.stepper.layers[index], self.stepper.network
-        joined = _linear(y, weights.self_query_key_value).view(len(y), 3, network.num_heads, network.head_dim)
-        joined = joined.transpose(0, 1).contiguous()
-        query, new = joined[0], joined[1:].view(-1, network.head_dim)
-        self._self[index].view(-1, network.head_dim).index_copy_(0, where.cache_rows, new)
-        keys, values = self._self[index].flatten(1, 2)
-        query = query.view(len(where.mask), -1, *query.shape[1:]).transpose(1, 2)
-        attended = [
-            F.scaled_dot_product_attention(
-                query[rows],
-                keys[rows, :, :length],
-                values[rows, :, :length],
-                attn_mask=where.mask[rows, ..., :length],
-                scale=1.0,
-            )
-            for rows, length in where.groups
-        ]
-        return _linear(torch.cat(attended).transpose(1, 2).reshape(len(y), -1), weights.self_out)
-
-    def _attend_to_frames(self, weights: StepWeights, y: Tensor) -> Tensor:
         network = self.stepper.network
-        query = _linear(y, weights.cross_query).unflatten(-1, (network.num_heads, network.head_dim))
-        query = torch.bmm(query.transpose(0, 1), weights.cross_key).transpose(0, 1)
-        # All rows and heads of a lane attend to its frames together.
-        query = query.reshape(len(self.lengths), 1, -1, network.emb_dim)
-        frames = self._encoded[: len(self.lengths), None]
-        mean = F.scaled_dot_product_attention(query, frames, frames, scale=1.0)
-        mean = mean.reshape(len(y), network.num_heads, network.emb_dim)
-        attended = torch.bmm(mean.transpose(0, 1), weights.cross_value).transpose(0, 1)
-        return _linear(attended.reshape(len(y), -1), weights.cross_out)
+        num_heads, head_dim = network.num_heads, network.head_dim
+        num_sequences = len(self.lengths) * self.num_beams
+        # By heads: the query, the key and the value of each.
+        joined = self.stepper.layers[index].self_query_key_value(y).float().view(-1, 3 * head_dim)
+        cache = self._self[index].view(-1, 2 * head_dim)
+        cache.index_copy_(0, where.cache_rows, joined[:, head_dim:])
+        cache = cache.view(-1, self._capacity, 2 * head_dim)
+        query = joined.view(num_sequences, -1, num_heads, 3 * head_dim)[..., :head_dim].transpose(1, 2)
+        query = query.reshape(num_sequences * num_heads, -1, head_dim)
+        attended = []
+        for sequences, length, mask in where.groups:
+            rows = slice(sequences.start * num_heads, sequences.stop * num_heads)
+            scores = torch.baddbmm(mask, query[rows], cache[rows, :length, :head_dim].transpose(1, 2))
+            attended.append(torch.bmm(scores.softmax(dim=-1), cache[rows, :length, head_dim:]))
+        both = attended[0] if len(attended) == 1 else torch.cat(attended)
+        return both.view(num_sequences, num_heads, -1, head_dim).transpose(1, 2).reshape(len(y), -1)
 
-    def _groups(self) -> list[tuple[slice, int]]:
+    def _groups(self, place: Int[Tensor, "sequences width"]) -> list[tuple[slice, int, Tensor]]:
+        """For each of `_alike`, also what hides later tokens: zeros and minus infinities, (rows, width, positions)."""
+        heads = self.stepper.network.num_heads
+        groups = []
+        for sequences, length in self._alike():
+            mine = place[sequences]
+            hidden = torch.arange(length, device=self._device) > mine[:, None, :, None]
+            mask = self._zeros(len(mine), 1, mine.shape[1], length).masked_fill_(hidden, -torch.inf)
+            groups.append((sequences, length, mask.expand(-1, heads, -1, -1).flatten(0, 1)))
+        return groups
+
+    def _alike(self) -> list[tuple[slice, int]]:
         """Slices of sequences that have read about equally many tokens, and how many: each slice is one attention."""
         if self._device.type != "cpu":  # elsewhere a call costs more than it saves
             return [(slice(0, len(self.lengths) * self.num_beams), int(self.lengths.max()))]
-        starts = [0]
-        for lane in range(1, len(self.lengths)):
-            if not _are_alike(self.lengths[lane], self.lengths[starts[-1]]):
-                starts.append(lane)
-        ends = [*starts[1:], len(self.lengths)]
-        return [
-            (slice(start * self.num_beams, end * self.num_beams), int(self.lengths[start:end].max()))
-            for start, end in zip(starts, ends, strict=True)
-        ]
+        groups, start = [], 0
+        while start < len(self.lengths):
+            differ = np.flatnonzero(~_are_alike(self.lengths[start:], self.lengths[start]))
+            end = start + int(differ[0]) if len(differ) else len(self.lengths)
+            sequences = slice(start * self.num_beams, end * self.num_beams)
+            groups.append((sequences, int(self.lengths[start:end].max())))
+            start = end
+        return groups
 
     def _reserve(self, length: int) -> None:
         if length <= self._capacity:
             return
         old, self._capacity = self._capacity, min(-(-length // CAPACITY_STEP) * CAPACITY_STEP, self.max_tokens)
         for index, cache in enumerate(self._self):
-            self._self[index] = self._empty(cache.shape[1])
+            self._self[index] = self._empty(len(cache))
             self._self[index][..., :old, :] = cache
 
-    def _empty(self, num_lanes: int) -> Float[Tensor, "2 lanes beams heads positions head_dim"]:
+    def _empty(self, num_lanes: int) -> Float[Tensor, "lanes beams heads positions keys_and_values"]:
         network = self.stepper.network
-        shape = (2, num_lanes, self.num_beams, network.num_heads, self._capacity, network.head_dim)
-        return self._zeros(*shape)
+        return self._zeros(num_lanes, self.num_beams, network.num_heads, self._capacity, 2 * network.head_dim)
 
     def _zeros(self, *shape: int) -> Tensor:
         """In float32, whatever the caller's default is."""
@@ -232,8 +245,38 @@ class _Place:
     """The positions of a step's tokens, the same for all layers."""
 
     cache_rows: Int[Tensor, " entries"]
-    mask: Float[Tensor, "sequences 1 width positions"]
-    groups: list[tuple[slice, int]]
+    groups: list[tuple[slice, int, Tensor]]
+
+
+class _FastEncoder:
+    """`Encoder` without dropout, on the rows of all segments together."""
+
+    def __init__(self, encoder: Encoder, network: NetworkConfig, dtype: torch.dtype) -> None:
+        self._network, self._dtype = network, dtype
+        self._positions, self._norm = encoder.positions, encoder.encoder_norm
+        self._input = linear_map(encoder.continuous_inputs_projection.weight, dtype)
+        self._layers = [
+            _maps(layer, layer.pre_attention_layer_norm, layer.attention, network, dtype)
+            for layer in (cast(EncoderLayer, one) for one in encoder.layers)
+        ]
+
+    def __call__(self, log_mel: Float[Tensor, "batch frames mel"]) -> Float[Tensor, "batch frames emb"]:
+        batch, frames, _ = log_mel.shape
+        x = self._input(log_mel.flatten(0, 1).to(self._dtype)).unflatten(0, (batch, frames))
+        x = (x + self._positions[:frames]).flatten(0, 1)
+        for maps in self._layers:
+            x = x + maps.self_out(self._attend(maps, _normed(x).to(self._dtype), batch))
+            x = x + _mlp(maps, _normed(x).to(self._dtype), self._network)
+        return self._norm(x).unflatten(0, (batch, frames))
+
+    def _attend(self, maps: LayerMaps, y: Tensor, batch: int) -> Tensor:
+        num_heads, head_dim = self._network.num_heads, self._network.head_dim
+        joined = maps.self_query_key_value(y).view(batch, -1, num_heads, 3, head_dim)
+        query, key, value = joined.permute(3, 0, 2, 1, 4)
+        if y.device.type != "cpu":  # some versions of PyTorch for Macs give wrong values for permuted views
+            query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+        return attended.transpose(1, 2).reshape(len(y), -1)
 
 
 def in_full_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
@@ -252,26 +295,47 @@ def _normed(x: Float[Tensor, "rows emb"]) -> Float[Tensor, "rows emb"]:
     return x * torch.rsqrt(length * length + x.shape[-1] * NORM_EPSILON)
 
 
-def _linear(x: Tensor, weight: Tensor) -> Tensor:
-    if x.device.type == "cpu" and len(x) in TRANSPOSED_ROWS:
-        return torch.mm(weight, x.t()).t()
-    return F.linear(x, weight)
+def _mlp(maps: LayerMaps, y: Tensor, network: NetworkConfig) -> Tensor:
+    gates = maps.mlp_in(y).chunk(len(network.mlp_activations), dim=-1)
+    product = ACTIVATIONS[network.mlp_activations[0]](gates[0])
+    for gate, activation in zip(gates[1:], network.mlp_activations[1:], strict=True):
+        product = product * ACTIVATIONS[activation](gate)
+    return maps.mlp_out(product)
 
 
-def _prepare(layer: DecoderLayer) -> StepWeights:
-    own, cross, mlp = layer.self_attention, layer.encoder_decoder_attention, layer.mlp
-    heads = (cross.num_heads, cross.head_dim)
+def _after(norm: nn.RMSNorm, *weights: Tensor) -> Tensor:
+    return torch.cat(weights) * (norm.weight * len(norm.weight) ** 0.5)
 
-    def after(norm: nn.RMSNorm, *maps: nn.Linear) -> Tensor:
-        return torch.cat([linear.weight for linear in maps]) * (norm.weight * len(norm.weight) ** 0.5)
 
-    return StepWeights(
-        self_query_key_value=after(layer.pre_self_attention_layer_norm, own.query, own.key, own.value),
-        self_out=own.out.weight,
-        cross_query=after(layer.pre_cross_attention_layer_norm, cross.query),
-        cross_key=cross.key.weight.unflatten(0, heads),
-        cross_value=cross.value.weight.unflatten(0, heads).transpose(1, 2),
-        cross_out=cross.out.weight,
-        mlp_in=after(layer.pre_mlp_layer_norm, *[getattr(mlp, gate) for gate in mlp.gates]),
-        mlp_out=mlp.wo.weight,
+def _maps(
+    layer: EncoderLayer | DecoderLayer,
+    norm: nn.RMSNorm,
+    attention: MultiHeadAttention,
+    network: NetworkConfig,
+    dtype: torch.dtype,
+) -> LayerMaps:
+    mlp = layer.mlp
+    heads = (network.num_heads, network.head_dim)
+    three = [one.weight.unflatten(0, heads) for one in (attention.query, attention.key, attention.value)]
+    joined = torch.stack(three, dim=1)
+    return LayerMaps(
+        self_query_key_value=linear_map(_after(norm, joined.flatten(0, 2)), dtype),
+        self_out=linear_map(attention.out.weight, dtype),
+        mlp_in=linear_map(_after(layer.pre_mlp_layer_norm, *[getattr(mlp, gate).weight for gate in mlp.gates]), dtype),
+        mlp_out=linear_map(mlp.wo.weight, dtype),
     )
+
+
+def _cross_maps(layer: DecoderLayer, dtype: torch.dtype) -> CrossMaps:
+    cross = layer.encoder_decoder_attention
+    query = _after(layer.pre_cross_attention_layer_norm, cross.query.weight)
+    return CrossMaps(linear_map(query, dtype), linear_map(cross.out.weight, dtype))
+
+
+def _logit_weights(decoder: Decoder) -> Tensor:
+    """In float32 whatever the rest has, as the choice of a token depends on small differences."""
+    if decoder.logits_via_embedding:
+        weight = decoder.token_embedder.weight * decoder.token_embedder.weight.shape[1] ** -0.5
+    else:
+        weight = decoder.logits_dense.weight
+    return _after(decoder.decoder_norm, weight)

@@ -83,7 +83,9 @@ class Transcriber(BaseTranscriber):
     def start_processes(self) -> Processes:
         """Starts the processes if they are not running, so that they get ready in the meantime."""
         if self._started is None or not self._started.is_open:
-            lanes = self.batch_size or default_batch_size(self._stepper.device, self.decoding.num_beams)
+            lanes = self.batch_size or default_batch_size(
+                self._stepper.device, self.decoding.num_beams, self.config.network
+            )
             self._started = Processes(self.model, self.decoding, self.processes, lanes)
         return self._started
 

@@ -201,7 +201,7 @@ def test_gaps_are_closed_with_few_moves_and_the_old_stay_in_front(model, monkeyp
     assert kept.tolist() == [0, 3, 2, 6, 4, 5, 8, 7]
     assert lanes.lengths.tolist() == [20, 18, 18, 8, 9, 8, 2, 2]
     # The lane of 8 tokens in front of one with 9: what they attend to must reach the longer one's end.
-    assert lanes._groups() == [(slice(0, 3), 20), (slice(3, 6), 9), (slice(6, 8), 2)]
+    assert lanes._alike() == [(slice(0, 3), 20), (slice(3, 6), 9), (slice(6, 8), 2)]
 
 
 @pytest.mark.unit
@@ -302,6 +302,8 @@ def test_the_transcriber_loads_a_model_directory(tmp_path, log_mel):
 @pytest.mark.unit
 def test_fewer_lanes_for_more_beams():
     cpu = torch.device("cpu")
-    assert decoding.default_batch_size(cpu) == 4 * decoding.default_batch_size(cpu, 4)
-    assert decoding.default_batch_size(cpu, 1000) == 1
-    assert decoding.default_batch_size(torch.device("cuda")) > decoding.default_batch_size(cpu)
+    wide = MT3.network
+    assert decoding.default_batch_size(cpu, 1, wide) == 4 * decoding.default_batch_size(cpu, 4, wide)
+    assert decoding.default_batch_size(cpu, 1000, wide) == 1
+    assert decoding.default_batch_size(torch.device("cuda"), 1, wide) > decoding.default_batch_size(cpu, 1, wide)
+    assert decoding.default_batch_size(cpu, 1, tiny().network) > decoding.default_batch_size(cpu, 1, wide)

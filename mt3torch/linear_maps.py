@@ -1,0 +1,49 @@
+"""Multiplication by a weight matrix, prepared once for being done many times, in float32 or bfloat16.
+
+On a CPU the weights are stored in the order in which oneDNN reads them. PyTorch offers that through operators that it
+uses itself but does not document; where they are missing or fail, `F.linear` does the same more slowly.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+# From a matrix of `in` columns to one of `out` columns, both of the dtype of the weights.
+LinearMap = Callable[[Float[Tensor, "rows in"]], Float[Tensor, "rows out"]]
+# oneDNN chooses the order for a number of rows, and reads it with any other as well.
+EXPECTED_ROWS = 32
+
+
+def linear_map(weight: Float[Tensor, "out in"], dtype: torch.dtype = torch.float32) -> LinearMap:
+    """The map x -> x W^T. Call it, and what it returns, in inference mode."""
+    weight = weight.to(dtype)
+    if weight.device.type != "cpu" or not is_packing_possible(dtype):
+        return functools.partial(F.linear, weight=weight)
+    multiply, packed = _multiply(), _pack(weight)
+    return lambda x: multiply(x, packed, None, "none", [], "")
+
+
+@functools.cache
+def is_packing_possible(dtype: torch.dtype) -> bool:
+    """Whether this PyTorch, on this processor, has the operators, and they multiply as they should."""
+    weight = torch.arange(-24.0, 24.0).view(6, 8).to(dtype)
+    x = torch.eye(8, dtype=dtype)[:3]
+    try:
+        with torch.inference_mode():
+            return torch.equal(_multiply()(x, _pack(weight), None, "none", [], ""), weight.t()[:3])
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+
+
+def _multiply() -> Callable[..., Tensor]:
+    return torch.ops.mkldnn._linear_pointwise.default
+
+
+def _pack(weight: Tensor) -> Tensor:
+    return torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), EXPECTED_ROWS)
