@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from mt3app.backend import default_processes
+from mt3core.processors import num_processors
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 RATE_HZ = 16_000
@@ -51,7 +51,7 @@ def main() -> None:
         return
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     print("backend processes decoding  minutes  load s  compile s  transcribe s  x real time  peak memory MiB  tokens")
-    runs = [("torch", processes) for processes in options.processes or [1, default_processes()]] + [("jax", 1)]
+    runs = [("torch", processes) for processes in options.processes or [1, min(num_processors(), 4)]] + [("jax", 1)]
     with tempfile.TemporaryDirectory() as folder:
         for minutes in options.minutes or [3, 30]:
             file = Path(folder) / f"{minutes:g}.wav"
@@ -94,8 +94,6 @@ def one_run(
     decoding = Decoding(method=method, max_tokens=max_tokens)  # type: ignore[arg-type]
     transcriber = network.Transcriber(built, decoding, batch_size, **options)
     del weights
-    if processes > 1:
-        transcriber.start_processes()
     transcriber.transcribe((np.zeros(RATE_HZ * 4 * processes, np.float32), RATE_HZ))
     compiled = transcriber.compile_seconds
     started = time.perf_counter()

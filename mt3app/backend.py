@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt3app.progress import Reporter
 from mt3core import extras
 from mt3core.errors import MissingExtraError, UsageError
-from mt3core.processors import num_processors
 
 if TYPE_CHECKING:
     from mt3core.decoding import Decoding
@@ -25,9 +22,6 @@ INSTALL_ONE = "Run: {} (or {})".format(*(extras.install_command(extras.EXTRAS[na
 DEFAULT_NUM_BEAMS = 4
 # How many windows hear every moment. More beams and the grammar alone were measured not to help (docs/results.md).
 QUALITIES = {"fast": 1, "best": 2}
-# A process takes up to 1.8 GB with the published network. More than four have not been measured.
-MOST_PROCESSES = 4
-BYTES_OF_A_PROCESS = 2 * 10**9
 
 
 def choose_backend(name: str | None) -> str:
@@ -78,30 +72,6 @@ def choose_decoding(
     return decoding
 
 
-def default_processes() -> int:
-    """Processes for decoding on a CPU: as many as the processors and the memory allow."""
-    most = min(num_processors(), MOST_PROCESSES)
-    available = available_bytes()
-    return most if available is None else max(1, min(most, available // BYTES_OF_A_PROCESS))
-
-
-def available_bytes(root: Path = Path("/")) -> int | None:
-    """Memory that programs can still get, if the system reports it (Linux); in a container, its own limit counts."""
-    try:
-        lines = (root / "proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    kilobytes = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    if not kilobytes:
-        return None
-    available = int(kilobytes[0]) * 1024
-    with contextlib.suppress(OSError, ValueError):  # no container, or one without a limit ("max")
-        group = root / "sys/fs/cgroup"
-        limit, used = (int((group / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
-        available = min(available, max(0, limit - used))
-    return available
-
-
 def load_transcriber(
     model: str | None,
     backend: str,
@@ -109,7 +79,7 @@ def load_transcriber(
     decoding: Decoding,
     reporter: Reporter,
     batch_size: int | None = None,
-    processes: int | None = None,
+    workers: int | None = None,
 ) -> BaseTranscriber:
     """Reads the weights and builds the network on its device, and reports the model if None was named.
 
@@ -117,10 +87,8 @@ def load_transcriber(
     """
     from mt3core.model.search import find_model
 
-    if backend != "torch" and (processes or 1) > 1:
-        raise UsageError("Only PyTorch decodes in several processes.", "Omit --processes.")
-    if decoding.continuous and (processes or 1) > 1:
-        raise UsageError("With --continuous one process decodes.", "Omit --processes.")
+    if backend != "torch" and (workers or 1) > 1:
+        raise UsageError("Only PyTorch decodes with several workers.", "Omit --workers.")
     started = time.perf_counter()
     found = find_model(model)  # before a framework is imported, so that a missing model is reported immediately
     if found.remark:
@@ -130,9 +98,9 @@ def load_transcriber(
     imported = time.perf_counter()
     weights = fetch_weights(found.source, reporter)
     built = network.build_model(weights.config, weights.arrays, device)
-    sizes = {} if batch_size is None else {"batch_size": batch_size}
+    sizes: dict[str, int | None] = {} if batch_size is None else {"batch_size": batch_size}
     if backend == "torch":
-        sizes["processes"] = processes or default_processes()
+        sizes["workers"] = workers
     decoding = dataclasses.replace(decoding, max_tokens=weights.config.network.max_target_tokens)
     transcriber = network.Transcriber(built, decoding, **sizes)
     loaded = time.perf_counter()

@@ -71,8 +71,11 @@ class TranscribeOptions:
     backend: Backend = None
     device: Device = "auto"
     batch_size: Annotated[int | None, typer.Option(min=1, help="Segments decoded at a time.")] = None
-    processes: Annotated[
-        int | None, typer.Option(min=1, help="Processes for PyTorch on a CPU. [default: by processors and memory]")
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers", "--processes", min=1, help="Threads that decode, for PyTorch on a CPU. [default: up to four]"
+        ),
     ] = None
     quality: Annotated[
         str | None,

@@ -78,6 +78,11 @@ class Stretches:
             silences.append(measure_level(before, rate_hz).is_silent)
         return cls(config, decoding, pieces, silences, lambda piece: log_mel_segments(samples, [piece], config)[0])
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether the tokens of all segments have been given."""
+        return not self._ends
+
     def take(self, most: int) -> list[Start]:
         """Up to `most` segments that can be started; none may be ready until others have been given."""
         return [self._start(heapq.heappop(self._ready)[1]) for _ in range(min(most, len(self._ready)))]

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mt3core.config.model import NetworkConfig
@@ -29,6 +30,8 @@ from mt3torch.stepper import Lanes, Stepper
 
 # Segments encoded together: enough to keep the processor busy, few enough to be modest in memory.
 ENCODER_BATCH = 8
+ENCODER_FRAMES = 1024
+_NOTHING = np.zeros((0, 0), np.float32)
 # Default number of lanes. A step of a narrow network is so short that it takes many to fill a processor.
 LANES_ON_CPU = 32
 LANES_OF_NARROW_NETWORKS = 128
@@ -66,36 +69,94 @@ def generate_stream(
         (number of the segment in the stream, its tokens), in the order in which they finish.
     """
     stepper = model if isinstance(model, Stepper) else Stepper(model)
-    decoding = replace(decoding, max_tokens=min(decoding.max_tokens, stepper.network.max_positions))
     num_lanes = batch_size or default_batch_size(stepper.device, decoding.num_beams, stepper.network)
-    take = _source(stepper, log_mels, min(num_lanes, ENCODER_BATCH))
-    config = stepper.model.config
-    legal = LegalTokens(config, decoding, stepper.device) if decoding.grammar else None
-    search: Search = (BeamSearch if decoding.method == "beam" else SingleSearch)(decoding, num_lanes, legal)
-    numbers: list[int] = []  # the segment in each lane
-    lanes: Lanes | None = None
+    worker = LaneWorker(stepper, decoding, num_lanes)
+    waiting = log_mels if isinstance(log_mels, Stretches) else _InOrder(log_mels)
     while True:
-        starts, waiting = take(num_lanes - search.count)
-        if waiting:
-            batch = torch.stack(waiting)
-            if lanes is None:
-                lanes = Lanes(stepper, num_lanes, decoding.num_beams, batch.shape[1], decoding.max_tokens)
-            lanes.add(batch)
-            new = [start.number for start in starts]
-            search.start(steps_of(new, last_steps, config), starts)
-            numbers.extend(new)
-        if lanes is None or search.count == 0:
+        if worker.num_free:
+            starts = waiting.take(worker.num_wanted)
+            worker.encode(
+                [(None, start) for start in starts],
+                steps_of([one.number for one in starts], last_steps, stepper.model.config),
+            )
+        if worker.is_idle:
             return
-        done = search.step(lanes)
-        for lane in np.flatnonzero(done):
-            generated = search.result(int(lane))
-            if isinstance(log_mels, Stretches):
-                log_mels.give(numbers[lane], generated.tokens)
-            yield numbers[lane], generated
-        if done.any():
-            kept = lanes.free(done)
-            search.free(kept)
-            numbers = [numbers[lane] for lane in kept]
+        for _, number, generated in worker.step():
+            if isinstance(waiting, Stretches):
+                waiting.give(number, generated.tokens)
+            yield number, generated
+
+
+class LaneWorker:
+    """Lanes that are filled, stepped and emptied: encoded segments wait, a free lane takes the next of them.
+
+    Every segment has a `tag`, which comes back with its result. At most one batch is encoded between two steps.
+    """
+
+    def __init__(self, stepper: Stepper, decoding: Decoding, num_lanes: int) -> None:
+        decoding = replace(decoding, max_tokens=min(decoding.max_tokens, stepper.network.max_positions))
+        self.stepper, self.decoding, self.num_lanes = stepper, decoding, num_lanes
+        self._batch = min(num_lanes, encoder_batch(stepper.network))
+        legal = LegalTokens(stepper.model.config, decoding, stepper.device) if decoding.grammar else None
+        self._search: Search = (BeamSearch if decoding.method == "beam" else SingleSearch)(decoding, num_lanes, legal)
+        self._tags: list[tuple[Hashable, int]] = []  # in each lane, the tag and the number of its segment
+        self._encoded: deque[tuple[Hashable, Start, int, Tensor]] = deque()
+        self._lanes: Lanes | None = None
+
+    @property
+    def num_free(self) -> int:
+        return self.num_lanes - self._search.count
+
+    @property
+    def num_wanted(self) -> int:
+        """How many segments are encoded together now; none as long as there are encoded ones, or no free lanes."""
+        return self._batch if self.num_free and not self._encoded else 0
+
+    @property
+    def is_idle(self) -> bool:
+        return self._search.count == 0 and not self._encoded
+
+    def encode(self, starts: Sequence[tuple[Hashable, Start]], last_steps: Sequence[int]) -> None:
+        """Encodes segments, all together; they are started when there are lanes for them."""
+        if starts:
+            rows = self.stepper.encode(np.stack([start.log_mel for _, start in starts]))
+            for (tag, start), last_step, row in zip(starts, last_steps, rows, strict=True):
+                self._encoded.append((tag, replace(start, log_mel=_NOTHING), last_step, row))
+
+    def step(self) -> list[tuple[Any, int, Generated]]:
+        """One more token in every lane, or several; the segments that are finished with it."""
+        self._fill()
+        if self._lanes is None or self._search.count == 0:
+            return []
+        done = self._search.step(self._lanes)
+        finished = [(*self._tags[lane], self._search.result(int(lane))) for lane in np.flatnonzero(done)]
+        self._free(done)
+        return finished
+
+    def drop(self, tag: Hashable) -> None:
+        """Forgets all segments of a tag."""
+        self._encoded = deque(one for one in self._encoded if one[0] != tag)
+        self._free(np.array([one == tag for one, _ in self._tags], bool))
+
+    def _fill(self) -> None:
+        count = min(self.num_free, len(self._encoded))
+        if count == 0:
+            return
+        new = [self._encoded.popleft() for _ in range(count)]
+        rows = torch.stack([row for *_, row in new])
+        if self._lanes is None:
+            self._lanes = Lanes(
+                self.stepper, self.num_lanes, self.decoding.num_beams, rows.shape[1], self.decoding.max_tokens
+            )
+        self._lanes.add(rows)
+        self._search.start([last_step for _, _, last_step, _ in new], [start for _, start, _, _ in new])
+        self._tags += [(tag, start.number) for tag, start, _, _ in new]
+
+    def _free(self, done: Bool[np.ndarray, " lanes"]) -> None:
+        if self._lanes is not None and done.any():
+            kept = self._lanes.free(done)
+            self._search.free(kept)
+            self._tags = [self._tags[lane] for lane in kept]
 
 
 def default_batch_size(device: torch.device, num_beams: int, network: NetworkConfig) -> int:
@@ -106,26 +167,16 @@ def default_batch_size(device: torch.device, num_beams: int, network: NetworkCon
     return max(1, lanes // num_beams)
 
 
-def _source(
-    stepper: Stepper, log_mels: LogMels, batch_size: int
-) -> Callable[[int], tuple[list[Start], list[Float[Tensor, "frames emb"]]]]:
-    """What gives up to a number of segments that can be started, encoded."""
-    if isinstance(log_mels, Stretches):
-        stretches = log_mels
-        return lambda most: _apart(_encode(stepper, stretches.take(most), batch_size))
-    segments = _encode(stepper, itertools.starmap(Start, enumerate(log_mels)), batch_size)
-    return lambda most: _apart(itertools.islice(segments, most))
+def encoder_batch(network: NetworkConfig) -> int:
+    """How many segments are encoded together: `ENCODER_BATCH`, or more if they have few frames."""
+    return max(ENCODER_BATCH, ENCODER_FRAMES // network.input_frames)
 
 
-def _apart(pairs: Iterable[tuple[Start, Tensor]]) -> tuple[list[Start], list[Tensor]]:
-    both = list(pairs)
-    return [start for start, _ in both], [encoded for _, encoded in both]
+class _InOrder:
+    """Segments that need no others, with the methods of `Stretches`."""
 
+    def __init__(self, log_mels: Iterable[np.ndarray]) -> None:
+        self._starts = itertools.starmap(Start, enumerate(log_mels))
 
-def _encode(stepper: Stepper, starts: Iterable[Start], batch_size: int) -> Iterator[tuple[Start, Tensor]]:
-    """Encodes in batches; the next batch only when the last one is used up."""
-    segments = iter(starts)
-    while batch := list(itertools.islice(segments, batch_size)):
-        rows = deque(stepper.encode(np.stack([start.log_mel for start in batch])))
-        for start in batch:
-            yield start, rows.popleft()
+    def take(self, most: int) -> list[Start]:
+        return list(itertools.islice(self._starts, most))

@@ -140,11 +140,7 @@ def _write_audio(piece: Excerpt, path: Path) -> None:
 
 def _transcribe(model: Path, backend: str, audio: Path, target: Path, reporter: Reporter) -> list[Note]:
     started = time.perf_counter()
-    # One process: the recording is short, and starting others would take longer.
-    processes = 1 if backend == "torch" else None
-    transcriber = load_transcriber(
-        str(model), backend, "auto", choose_decoding(None, None), reporter, processes=processes
-    )
+    transcriber = load_transcriber(str(model), backend, "auto", choose_decoding(None, None), reporter)
     try:
         result = transcriber.transcribe(audio)
     finally:

@@ -84,17 +84,14 @@ def test_segments_begin_with_what_sounds(folder, model, backend):
     assert sum(segment.invalid_events + segment.dropped_events for segment in found.segments) == 0
 
 
-def test_one_process_decodes(folder, model, capsys):
+def test_workers_and_lanes_change_no_note(folder, model):
     from mt3torch import Transcriber
 
-    assert transcribe(model, "--processes", "2") == 2
-    assert "With --continuous one process decodes. Omit --processes." in capsys.readouterr().err
     options = Decoding("greedy", max_tokens=24, continuous=True)
-    transcriber = Transcriber.from_pretrained(model, "cpu", options, processes=2)
-    found = transcriber.transcribe("song.wav")
+    found = Transcriber.from_pretrained(model, "cpu", options, workers=2).transcribe("song.wav")
     assert len(found.segments) > 50
-    assert transcriber._started is None
-    assert found == Transcriber.from_pretrained(model, "cpu", options, batch_size=1).transcribe("song.wav")
+    alone = Transcriber.from_pretrained(model, "cpu", options, batch_size=1, workers=1).transcribe("song.wav")
+    assert [one.tokens for one in found.segments] == [one.tokens for one in alone.segments]
 
 
 def test_a_part_of_a_recording(folder, model):

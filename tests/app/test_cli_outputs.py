@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mt3app import backend
-from mt3app.backend import available_bytes, choose_backend, choose_decoding, default_processes
+from mt3app.backend import choose_backend, choose_decoding
 from mt3app.outputs import Output, check_writable, parse_formats, plan
 from mt3core.decoding import Decoding
 from mt3core.errors import MissingExtraError, OutputError, UsageError
@@ -269,26 +268,3 @@ def test_quality_is_how_many_windows_hear_every_moment():
     assert choose_decoding(None, None, instruments="piano", quality="best").overlap == 2
     with pytest.raises(UsageError, match=r"Unknown quality 'good'\. Choose fast or best"):
         choose_decoding(None, None, quality="good")
-
-
-def test_processes_follow_processors_and_memory(monkeypatch):
-    monkeypatch.setattr(backend, "num_processors", lambda: 16)
-    for available, expected in [(None, 4), (100 * 10**9, 4), (5 * 10**9, 2), (10**9, 1)]:
-        monkeypatch.setattr(backend, "available_bytes", lambda available=available: available)
-        assert default_processes() == expected
-    monkeypatch.setattr(backend, "available_bytes", lambda: None)
-    monkeypatch.setattr(backend, "num_processors", lambda: 1)
-    assert default_processes() == 1
-
-
-def test_available_memory_is_read_from_the_system(tmp_path):
-    assert available_bytes(tmp_path) is None
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemAvailable:  8 kB\n")
-    assert available_bytes(tmp_path) == 8 * 1024
-    group = tmp_path / "sys/fs/cgroup"
-    group.mkdir(parents=True)
-    (group / "memory.current").write_text("1000\n")
-    for limit, expected in [("max", 8 * 1024), ("5000", 4000), ("500", 0)]:
-        (group / "memory.max").write_text(limit + "\n")
-        assert available_bytes(tmp_path) == expected

@@ -1,10 +1,4 @@
-"""Reading guessed tokens ahead, and decoding in several processes: faster, and the same tokens."""
-
-import io
-import itertools
-import os
-import queue
-import signal
+"""Reading guessed tokens ahead: faster, and the same tokens."""
 
 import numpy as np
 import pytest
@@ -14,8 +8,7 @@ torch = pytest.importorskip("torch")
 from tiny_networks import random_arrays, random_log_mel, tiny  # noqa: E402
 
 from mt3core.decoding import Decoding  # noqa: E402
-from mt3core.errors import DecodingError  # noqa: E402
-from mt3torch import Transcriber, build_model, decoding, processes, search, transcriber, worker_process  # noqa: E402
+from mt3torch import build_model, decoding, search  # noqa: E402
 from mt3torch.stepper import Lanes, Stepper  # noqa: E402
 
 pytestmark = pytest.mark.unit
@@ -100,100 +93,3 @@ def test_several_tokens_in_one_step_are_like_one_after_the_other(model, log_mel)
         found = several.step(read).unflatten(0, (3, 5))
     for lane, start in enumerate((4, 3, 1)):
         torch.testing.assert_close(found[lane], expected[lane, start : start + 5], atol=1e-5, rtol=1e-5)
-
-
-@pytest.fixture
-def in_processes(model):
-    made = processes.Processes(model, Decoding(max_tokens=LONG), num_processes=2, num_lanes=4)
-    yield made
-    made.close()
-
-
-@pytest.mark.integration
-def test_processes_give_the_same_tokens_stream_after_stream(in_processes, model, log_mel):
-    expected = outcomes(decoding.generate_stream(model, log_mel, Decoding(max_tokens=LONG)))
-    for _ in range(2):
-        assert expected == exact(in_processes.generate_stream(iter(log_mel)))
-    assert list(in_processes.generate_stream([])) == []
-    read = []
-    endless = (read.append(1) or row for row in itertools.cycle(log_mel))
-    for _ in itertools.islice(in_processes.generate_stream(endless), 30):
-        pass
-    assert len(read) <= 30 + 2 * (4 + processes.HELD_BACK)
-
-
-def test_processes_end_with_their_object(model):
-    made = processes.Processes(model, Decoding(max_tokens=LONG), num_processes=2, num_lanes=4)
-    children, folder = made._children, made._folder.name
-    assert os.path.exists(folder)
-    del made
-    assert [child.returncode for child in children] == [-signal.SIGKILL] * 2
-    assert not os.path.exists(folder)
-
-
-def test_a_process_left_alone_ends_and_tidies_up(tmp_path, monkeypatch):
-    """Also where the other one was killed in the middle of a segment."""
-    ends = []
-    monkeypatch.setattr(os, "_exit", ends.append)
-    folder = tmp_path / "mt3-abc"
-    (folder / "model").mkdir(parents=True)
-    segment = np.arange(6, dtype="<f4")
-    frames = queue.SimpleQueue()
-    sent = b"".join(np.array([number, 204], "<i8").tobytes() + segment.tobytes() for number in (4, 5))
-    worker_process._read_until_alone(io.BytesIO(sent[:-3]), (2, 3), frames, str(folder))
-    assert ends == [0]
-    assert not folder.exists()
-    number, last_step, log_mel = frames.get_nowait()
-    assert (number, last_step) == (4, 204)
-    np.testing.assert_array_equal(log_mel, segment.reshape(2, 3))
-    assert frames.empty()
-
-
-def test_where_no_processes_can_be_started_one_does_it_all(model, log_mel, monkeypatch):
-    def fail(*arguments, **options):
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(transcriber, "LEAST_SEGMENTS_FOR_PROCESSES", 10)
-    monkeypatch.setattr(processes.subprocess, "Popen", fail)
-    options = Decoding(max_tokens=LONG)
-    with_two, alone = Transcriber(model, options, processes=2), Transcriber(model, options)
-    with pytest.warns(RuntimeWarning, match="could not be started .No space left"):
-        stream = with_two.generate_stream(log_mel)
-    assert outcomes(stream) == exact(alone.generate_stream(log_mel))
-
-
-@pytest.mark.integration
-def test_a_process_that_dies_is_reported(in_processes, log_mel):
-    folder = in_processes._folder.name
-    stream = in_processes.generate_stream(itertools.cycle(log_mel))
-    next(stream)
-    with pytest.raises(DecodingError, match="are decoding another recording"):
-        next(in_processes.generate_stream(log_mel))
-    os.kill(in_processes._children[1].pid, signal.SIGKILL)
-    with pytest.raises(DecodingError, match=r"ended with code -9, perhaps out of memory.*--processes 1"):
-        for _ in stream:
-            pass
-    assert not in_processes.is_open
-    assert not os.path.exists(folder)
-
-
-@pytest.mark.integration
-def test_an_error_in_a_process_is_quoted(model, log_mel, monkeypatch):
-    monkeypatch.setattr(processes, "WORKER_MODULE", "mt3torch.absent")
-    broken = processes.Processes(model, Decoding(max_tokens=LONG), num_processes=2, num_lanes=4)
-    with pytest.raises(DecodingError, match=r"code 1: .*No module named mt3torch.absent"):
-        list(broken.generate_stream(log_mel))
-
-
-@pytest.mark.integration
-def test_the_transcriber_starts_processes_for_long_recordings_only(model, log_mel, monkeypatch):
-    monkeypatch.setattr(transcriber, "LEAST_SEGMENTS_FOR_PROCESSES", 10)
-    options = Decoding(max_tokens=LONG)
-    with_two, alone = Transcriber(model, options, processes=2), Transcriber(model, options)
-    with_two.close()
-    assert outcomes(with_two.generate_stream(log_mel[:9])) == exact(alone.generate_stream(log_mel[:9]))
-    assert with_two._started is None
-    assert outcomes(with_two.generate_stream(log_mel)) == exact(alone.generate_stream(log_mel))
-    assert with_two._started.is_open
-    with_two.close()
-    assert not with_two._started.is_open

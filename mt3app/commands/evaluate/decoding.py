@@ -120,9 +120,9 @@ class SetDecoder:
             return {}
         started = time.perf_counter()
         compute = self.config.compute
-        processes = compute.processes if self.backend == "torch" else None
+        workers = compute.processes if self.backend == "torch" else None
         transcriber = load_transcriber(
-            self.source, self.backend, compute.device, self.decoding, self.reporter, compute.batch_size, processes
+            self.source, self.backend, compute.device, self.decoding, self.reporter, compute.batch_size, workers
         )
         self.loading_seconds = time.perf_counter() - started
         found: dict[tuple[str, str], Decoded] = {}

@@ -1,0 +1,284 @@
+"""One engine decodes everything that a program asks for: files, lists of files, streams, requests of a service.
+
+A request is a stream of segments. Its log-mels are made ahead in a thread of its own, at most a few batches. Workers
+are threads with lanes of their own; a lane takes the next segment of whichever request has its turn. On a CPU there
+are several workers, each on one processor: a step is hundreds of short operations, and splitting every one over all
+processors means waiting for the slowest each time. Threads share the weights, and have the interpreter by turns only
+between operations, which release it.
+
+Nothing is refused: requests take turns, one segment each. A request that is abandoned gives back its lanes at the
+next step. A segment that runs on holds back those after it, so a request gets no more than `AHEAD` times all lanes
+ahead of its oldest unfinished segment: then the lanes run empty, and steps with few lanes are fast.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import queue
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from mt3core.decoding import Decoding, Generated
+from mt3core.errors import DecodingError
+from mt3decode.grammar import steps_of
+from mt3decode.stretches import LogMels, Start, Stretches
+from mt3torch.decoding import LaneWorker, encoder_batch
+from mt3torch.stepper import Stepper
+
+# Batches of the encoder for which log-mels are made ahead.
+BATCHES_AHEAD = 2
+AHEAD = 4
+# Seconds without work after which a worker gives its memory back.
+IDLE_SECONDS = 5.0
+_Result = tuple[int, Generated] | BaseException | None
+
+
+class Engine:
+    """Decodes with one method. Threads start with the first request and end with `close`, or with the engine."""
+
+    def __init__(self, stepper: Stepper, decoding: Decoding, num_lanes: int, num_workers: int = 1) -> None:
+        self._state = _State(stepper, decoding, num_lanes, num_workers)
+        self._end = weakref.finalize(self, self._state.close)
+
+    def generate_stream(
+        self, log_mels: LogMels, last_steps: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, Generated]]:
+        """Like `mt3torch.decoding.generate_stream`, from any number of threads. Closing the iterator cancels.
+
+        `last_steps` may grow while `log_mels` are read. What reading them raises is raised here. Raises
+        `DecodingError` if the engine is closed.
+        """
+        request = self._state.submit(log_mels, last_steps)
+        try:
+            while (result := request.results.get()) is not None:
+                if isinstance(result, BaseException):
+                    raise result
+                self._state.consumed(request)
+                yield result
+        finally:
+            self._state.cancel(request)
+
+    @property
+    def num_requests(self) -> int:
+        """Requests that are not finished."""
+        return len(self._state.requests)
+
+    @property
+    def is_open(self) -> bool:
+        return self._end.alive
+
+    def close(self) -> None:
+        """Ends the threads; requests that are not finished raise `DecodingError`."""
+        self._end()
+
+
+class _Request:
+    """The segments of one request: waiting, in lanes, and finished. Used under the lock of `_State`."""
+
+    def __init__(self, log_mels: LogMels, last_steps: Sequence[int] | None) -> None:
+        self.stretches = log_mels if isinstance(log_mels, Stretches) else None
+        self.log_mels = log_mels
+        self.last_steps = last_steps
+        self.waiting: collections.deque[Start] = collections.deque()
+        self.is_read = self.stretches is not None  # whether all segments have been read
+        self.in_lanes: set[int] = set()
+        self.num_unconsumed = 0
+        self.results: queue.SimpleQueue[_Result] = queue.SimpleQueue()
+
+    @property
+    def is_finished(self) -> bool:
+        if self.stretches is not None:
+            return self.stretches.is_finished
+        return self.is_read and not self.waiting and not self.in_lanes
+
+    def take(self, most_ahead: int) -> Start | None:
+        """The next segment that can be started now."""
+        if self.num_unconsumed + len(self.in_lanes) >= most_ahead:
+            return None
+        if self.stretches is not None:
+            start = next(iter(self.stretches.take(1)), None)
+        elif (
+            not self.waiting
+            or self.waiting[0].number >= min(self.in_lanes, default=self.waiting[0].number) + most_ahead
+        ):
+            start = None
+        else:
+            start = self.waiting.popleft()
+        if start is not None:
+            self.in_lanes.add(start.number)
+        return start
+
+    def finish(self, number: int, generated: Generated) -> None:
+        self.in_lanes.discard(number)
+        if self.stretches is not None:
+            self.stretches.give(number, generated.tokens)
+        self.num_unconsumed += 1
+        self.results.put((number, generated))
+
+
+class _State:
+    """What the threads share. They do not refer to the `Engine`, so that it can be forgotten while they wait."""
+
+    def __init__(self, stepper: Stepper, decoding: Decoding, num_lanes: int, num_workers: int) -> None:
+        self.stepper, self.decoding = stepper, decoding
+        self.num_lanes, self.num_workers = num_lanes, num_workers
+        self.most_ahead = AHEAD * num_lanes * num_workers
+        self.most_waiting = BATCHES_AHEAD * num_workers * encoder_batch(stepper.network)
+        self.requests: list[_Request] = []  # the next one to have its turn first
+        self.changed = threading.Condition()
+        self.is_closed = False
+        self._workers: list[threading.Thread] = []
+
+    def submit(self, log_mels: LogMels, last_steps: Sequence[int] | None) -> _Request:
+        request = _Request(log_mels, last_steps)
+        with self.changed:
+            if self.is_closed:
+                raise _closed()
+            self.requests.append(request)
+            self._start_workers()
+            self.changed.notify_all()
+        if not request.is_read:
+            threading.Thread(target=self._read, args=(request,), name="mt3-reader", daemon=True).start()
+        return request
+
+    def consumed(self, request: _Request) -> None:
+        with self.changed:
+            request.num_unconsumed -= 1
+            self.changed.notify_all()
+
+    def cancel(self, request: _Request) -> None:
+        """Nothing for a finished request."""
+        with self.changed:
+            if request in self.requests:
+                self.requests.remove(request)
+                self.changed.notify_all()
+
+    def close(self) -> None:
+        with self.changed:
+            self.is_closed = True
+            for request in self.requests:
+                request.results.put(_closed())
+            self.requests.clear()
+            self.changed.notify_all()
+        for worker in self._workers:  # a thread that the interpreter ends inside PyTorch may end everything
+            if worker is not threading.current_thread():
+                worker.join()
+
+    def _start_workers(self) -> None:
+        if self._workers:
+            return
+        threads, is_ready = torch.get_num_threads(), threading.Barrier(self.num_workers + 1)
+        for _ in range(self.num_workers):
+            worker = threading.Thread(target=self._work, args=(is_ready,), name="mt3-worker", daemon=True)
+            self._workers.append(worker)
+            worker.start()
+        is_ready.wait()
+        # The number that a thread chooses is its own, but also that of threads to come.
+        torch.set_num_threads(threads)
+
+    def _read(self, request: _Request) -> None:
+        """Makes log-mels ahead of the workers."""
+        try:
+            for start in itertools.starmap(Start, enumerate(request.log_mels)):  # type: ignore[arg-type]
+                with self.changed:
+                    self.changed.wait_for(
+                        lambda: len(request.waiting) < self.most_waiting or request not in self.requests
+                    )
+                    if request not in self.requests:
+                        return
+                    request.waiting.append(start)
+                    self.changed.notify_all()
+        except BaseException as error:
+            self._fail(request, error)
+        with self.changed:
+            request.is_read = True
+            self._end_if_finished(request)
+            self.changed.notify_all()
+
+    @torch.inference_mode()
+    def _work(self, is_ready: threading.Barrier) -> None:
+        if self.num_workers > 1:
+            torch.set_num_threads(1)
+        is_ready.wait()
+        worker: LaneWorker | None = None
+        mine: set[_Request] = set()
+        while True:
+            with self.changed:
+                for request in mine - set(self.requests):
+                    mine.discard(request)
+                    if worker is not None:
+                        worker.drop(request)
+                is_waiting = worker is None or worker.is_idle
+                starts = self._take(worker)
+                while is_waiting and not starts and not self.is_closed:
+                    if not self.changed.wait(IDLE_SECONDS) and not self.requests:
+                        worker = None
+                        self.changed.wait_for(lambda: self.requests or self.is_closed)
+                    starts = self._take(worker)
+                if self.is_closed:
+                    return
+            try:
+                if worker is None:
+                    worker = LaneWorker(self.stepper, self.decoding, self.num_lanes)
+                mine.update(request for request, _ in starts)
+                limits = [
+                    steps_of([start.number], request.last_steps, self.stepper.model.config)[0]
+                    for request, start in starts
+                ]
+                worker.encode(starts, limits)
+                finished = worker.step()
+            except BaseException as error:
+                for request in mine:
+                    self._fail(request, error)
+                worker = None
+                mine.clear()
+                continue
+            if finished:
+                with self.changed:
+                    for request, number, generated in finished:
+                        if request in self.requests:
+                            request.finish(number, generated)
+                            self._end_if_finished(request)
+                    self.changed.notify_all()
+
+    def _take(self, worker: LaneWorker | None) -> list[tuple[_Request, Start]]:
+        """Up to a batch of segments, of each request in turn."""
+        wanted = encoder_batch(self.stepper.network) if worker is None else worker.num_wanted
+        starts: list[tuple[_Request, Start]] = []
+        without = 0
+        while len(starts) < wanted and without < len(self.requests):
+            request = self.requests.pop(0)
+            self.requests.append(request)
+            try:
+                start = request.take(self.most_ahead)
+            except BaseException as error:
+                self._fail(request, error)
+                continue
+            if start is None:
+                without += 1
+            else:
+                without = 0
+                starts.append((request, start))
+        if starts:
+            self.changed.notify_all()
+        return starts
+
+    def _end_if_finished(self, request: _Request) -> None:
+        if request.is_finished and request in self.requests:
+            self.requests.remove(request)
+            request.results.put(None)
+
+    def _fail(self, request: _Request, error: BaseException) -> None:
+        with self.changed:
+            if request in self.requests:
+                self.requests.remove(request)
+                request.results.put(error)
+                self.changed.notify_all()
+
+
+def _closed() -> DecodingError:
+    return DecodingError("The engine was closed.", "Make a new Transcriber.")

@@ -1,0 +1,214 @@
+"""One engine for many requests: nobody waits for ever, nothing is refused, and tokens are those of one alone."""
+
+import gc
+import itertools
+import threading
+import time
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from tiny_networks import random_arrays, random_log_mel, tiny  # noqa: E402
+
+from mt3core.decoding import Decoding  # noqa: E402
+from mt3core.errors import DecodingError  # noqa: E402
+from mt3torch import Transcriber, build_model, decoding, engine  # noqa: E402
+from mt3torch.decoding import LaneWorker  # noqa: E402
+from mt3torch.engine import Engine  # noqa: E402
+from mt3torch.stepper import Stepper  # noqa: E402
+
+pytestmark = pytest.mark.unit
+OPTIONS = Decoding(max_tokens=20)
+PATIENCE_SECONDS = 60  # after which a test has failed
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build_model(tiny(), random_arrays(tiny()), "cpu")
+
+
+@pytest.fixture(scope="module")
+def log_mel():
+    return random_log_mel(tiny(), 24)
+
+
+@pytest.fixture(scope="module")
+def expected(model, log_mel):
+    return tokens_of(decoding.generate_stream(model, log_mel, OPTIONS))
+
+
+@pytest.fixture(params=[1, 2])
+def made(model, request):
+    with_threads = Engine(Stepper(model), OPTIONS, num_lanes=3, num_workers=request.param)
+    yield with_threads
+    with_threads.close()
+
+
+def tokens_of(stream):
+    return {number: one.tokens.tolist() for number, one in stream}
+
+
+def wait_until(condition):
+    limit = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.005)
+
+
+def test_tokens_are_those_of_the_loop_request_after_request(made, log_mel, expected):
+    assert len({tuple(tokens) for tokens in expected.values()}) > 1
+    for _ in range(2):
+        assert tokens_of(made.generate_stream(iter(log_mel))) == expected
+    assert list(made.generate_stream([])) == []
+    assert made.num_requests == 0
+
+
+def test_ten_threads_three_of_which_cancel(made, log_mel, expected):
+    found, errors = {}, []
+
+    def request(number):
+        try:
+            stream = made.generate_stream(np.roll(log_mel, number, axis=0))
+            if number % 4 == 1:
+                next(stream)
+                stream.close()
+            else:
+                found[number] = tokens_of(stream)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=request, args=(number,)) for number in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_SECONDS)
+    assert not errors
+    assert sorted(found) == [0, 2, 3, 4, 6, 7, 8]
+    for number, tokens in found.items():
+        assert tokens == {(index + number) % 24: one for index, one in expected.items()}
+    assert made.num_requests == 0
+    assert tokens_of(made.generate_stream(log_mel)) == expected
+
+
+def test_requests_take_turns(model, log_mel):
+    """A short request that comes while an endless one is running is finished all the same."""
+    made = Engine(Stepper(model), OPTIONS, num_lanes=3)
+    endless = made.generate_stream(itertools.cycle(log_mel))
+    next(endless)
+    assert len(list(made.generate_stream(log_mel[:4]))) == 4
+    assert made.num_requests == 1
+    endless.close()
+    assert made.num_requests == 0
+    made.close()
+
+
+def test_no_more_is_read_than_can_be_used_soon(model, log_mel, monkeypatch):
+    monkeypatch.setattr(engine, "encoder_batch", lambda network: 2)
+    made, read = Engine(Stepper(model), OPTIONS, num_lanes=2), []
+    stream = made.generate_stream(read.append(1) or row for row in itertools.cycle(log_mel))
+    for _ in itertools.islice(stream, 30):
+        pass
+    # Consumed, finished or in lanes, waiting, and in the reader's hands.
+    assert len(read) <= 30 + engine.AHEAD * 2 + 2 * engine.BATCHES_AHEAD + 1
+    time.sleep(0.2)
+    assert len(read) <= 30 + engine.AHEAD * 2 + 2 * engine.BATCHES_AHEAD + 1
+    stream.close()
+    made.close()
+
+
+def test_a_request_that_waits_for_its_audio_holds_nobody_up(made, log_mel, expected):
+    arrived = threading.Event()
+
+    def late():
+        yield log_mel[0]
+        arrived.wait(PATIENCE_SECONDS)
+        yield log_mel[1]
+
+    waiting = made.generate_stream(late())
+    assert next(waiting)[0] == 0
+    assert tokens_of(made.generate_stream(log_mel)) == expected
+    arrived.set()
+    assert tokens_of(waiting) == {1: expected[1]}
+
+
+def test_an_error_in_reading_is_that_requests_own(made, log_mel, expected):
+    def broken():
+        yield from log_mel[:5]
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(made.generate_stream(broken()))
+    assert tokens_of(made.generate_stream(log_mel)) == expected
+
+
+def test_an_error_in_decoding_does_not_end_the_engine(made, log_mel, expected, monkeypatch):
+    def fail(self):
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LaneWorker, "step", fail)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            list(made.generate_stream(log_mel))
+    assert tokens_of(made.generate_stream(log_mel)) == expected
+
+
+def test_closing_ends_requests_and_threads(model, log_mel):
+    before = threading.active_count()
+    made = Engine(Stepper(model), OPTIONS, num_lanes=3, num_workers=2)
+    stream = made.generate_stream(itertools.cycle(log_mel))
+    next(stream)
+    made.close()
+    with pytest.raises(DecodingError, match="The engine was closed"):
+        list(stream)
+    with pytest.raises(DecodingError, match="Make a new Transcriber"):
+        list(made.generate_stream(log_mel))
+    wait_until(lambda: threading.active_count() <= before)
+
+
+def test_threads_end_with_the_engine(model, log_mel):
+    before = threading.active_count()
+    made = Engine(Stepper(model), OPTIONS, num_lanes=3, num_workers=2)
+    list(made.generate_stream(log_mel[:2]))
+    assert threading.active_count() > before
+    del made
+    gc.collect()
+    wait_until(lambda: threading.active_count() <= before)
+
+
+def test_idle_workers_give_their_memory_back(model, log_mel, expected, monkeypatch):
+    monkeypatch.setattr(engine, "IDLE_SECONDS", 0.01)
+    alive = set()
+    start = LaneWorker.__init__
+
+    def counted(self, *arguments):
+        start(self, *arguments)
+        alive.add(id(self))
+
+    monkeypatch.setattr(LaneWorker, "__init__", counted)
+    monkeypatch.setattr(LaneWorker, "__del__", lambda self: alive.discard(id(self)), raising=False)
+    made = Engine(Stepper(model), OPTIONS, num_lanes=3, num_workers=2)
+    for _ in range(2):
+        assert tokens_of(made.generate_stream(log_mel)) == expected
+        wait_until(lambda: not alive)
+    made.close()
+
+
+def test_the_callers_number_of_threads_stays(model, log_mel):
+    before = torch.get_num_threads()
+    made = Engine(Stepper(model), OPTIONS, num_lanes=3, num_workers=2)
+    list(made.generate_stream(log_mel[:2]))
+    assert torch.get_num_threads() == before
+    made.close()
+
+
+def test_a_transcriber_follows_its_settings(model, log_mel, expected):
+    made = Transcriber(model, OPTIONS, workers=2)
+    assert tokens_of(made.generate_stream(log_mel)) == expected
+    made.decoding = Decoding(max_tokens=5)
+    assert max(len(tokens) for tokens in tokens_of(made.generate_stream(log_mel)).values()) == 5
+    made.close()
+    made.decoding = OPTIONS
+    assert tokens_of(made.generate_stream(log_mel)) == expected
+    made.close()
