@@ -17,7 +17,18 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("mt3core", "mt3decode", "mt3render", "mt3data", "mt3eval", "mt3torch", "mt3jax", "convert", "mt3app")
+PACKAGES = (
+    "mt3core",
+    "mt3decode",
+    "mt3render",
+    "mt3data",
+    "mt3page",
+    "mt3eval",
+    "mt3torch",
+    "mt3jax",
+    "convert",
+    "mt3app",
+)
 _NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 
 

@@ -4,9 +4,7 @@ const report = JSON.parse(document.getElementById("report-data").textContent);
 const CATEGORIES = report.categories;
 const CORRECT = CATEGORIES.indexOf("correct");
 const MISSED = CATEGORIES.indexOf("missed");
-const TICKS_PER_SECOND = 10000;
 const NO_PARTNER = 0xffffffff;
-const DRUM_BIT = 0x80;
 
 const MEANINGS = {
   correct: "Onset, pitch, instrument and offset agree.",
@@ -22,43 +20,6 @@ const MEANINGS = {
   ghost: "Only in the estimate.",
 };
 
-const element = (id) => document.getElementById(id);
-
-/** A new element with properties (`class`, `text`, attributes) and children. */
-function make(tag, properties = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(properties)) {
-    if (value === undefined || value === null) continue;
-    if (name === "text") made.textContent = value;
-    else made.setAttribute(name, value);
-  }
-  made.append(...children);
-  return made;
-}
-
-/** The notes of one side: times in seconds, everything else as bytes, in the order of the onsets. */
-function unpackNotes(packed) {
-  const bytes = Uint8Array.from(atob(packed.data), (character) => character.charCodeAt(0));
-  const count = packed.count;
-  const words = new Uint32Array(bytes.buffer, 0, 3 * count);
-  const octets = (number) => bytes.subarray(12 * count + number * count, 12 * count + (number + 1) * count);
-  const onset = Float64Array.from(words.subarray(0, count), (ticks) => ticks / TICKS_PER_SECOND);
-  const offset = onset.map((time, index) => time + words[count + index] / TICKS_PER_SECOND);
-  const programs = octets(2);
-  return {
-    count,
-    onset,
-    offset,
-    partner: words.subarray(2 * count, 3 * count),
-    pitch: octets(0),
-    velocity: octets(1),
-    program: programs.map((program) => program & ~DRUM_BIT),
-    drum: programs.map((program) => (program & DRUM_BIT ? 1 : 0)),
-    category: octets(3),
-    longest: onset.reduce((longest, time, index) => Math.max(longest, offset[index] - time), 0),
-  };
-}
-
 const unpacked = new Map();
 
 /** Both sides of a piece and its length; unpacked when first needed. */
@@ -73,21 +34,6 @@ function notesOf(piece) {
   return unpacked.get(piece);
 }
 
-/** The first index whose value is not below `wanted`, in sorted values. */
-function firstNotBelow(values, wanted) {
-  let low = 0;
-  let high = values.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (values[middle] < wanted) low = middle + 1;
-    else high = middle;
-  }
-  return low;
-}
-
-const PITCH_NAMES = ["C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B"];
-const pitchName = (pitch) => PITCH_NAMES[pitch % 12] + (Math.floor(pitch / 12) - 1);
-
 /** The main metrics of a protocol, or all of them. */
 function chosenMetrics(protocol, metrics, onlyMain) {
   const main = metrics.filter((metric) => report.headlines[protocol]?.includes(metric));
@@ -101,11 +47,6 @@ function numberText(value) {
 }
 
 const percentText = (value) => (typeof value === "number" ? `${(100 * value).toFixed(1)} %`.replace("-", "−") : "–");
-
-function timeText(seconds) {
-  const minutes = Math.floor(seconds / 60);
-  return `${minutes}:${(seconds - 60 * minutes).toFixed(1).padStart(4, "0")}`;
-}
 
 /** What a note is and what is wrong with it, in a few lines. */
 function describeNote(notes, sideName, index) {
@@ -128,5 +69,3 @@ function describeNote(notes, sideName, index) {
   return lines.join("\n");
 }
 
-/** The value of a custom property of the style sheet, as the colour scheme in use has it. */
-const themeColour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();

@@ -1,7 +1,8 @@
 // Puts the page together: which piece is shown, what is heard, what the controls do.
 
 const player = new Player(showPlaying, showAudioProblem);
-const roll = new PianoRoll(seek);
+const look = new ErrorLook();
+const roll = new PianoRoll(look, seek);
 let currentPiece = null;
 
 function showPlaying(isPlaying) {
@@ -69,10 +70,10 @@ function showLegend(analysis) {
     const count = analysis.pitched[category][side] + analysis.drums[category][side];
     if (!count) return;
     const box = make("input", { type: "checkbox" });
-    box.checked = roll.view.shown.has(number);
+    box.checked = look.shown.has(number);
     box.addEventListener("change", () => {
-      if (box.checked) roll.view.shown.add(number);
-      else roll.view.shown.delete(number);
+      if (box.checked) look.shown.add(number);
+      else look.shown.delete(number);
       roll.redraw();
     });
     const swatch = make("span", { class: category === "missed" ? "swatch hollow" : "swatch" });
@@ -84,7 +85,7 @@ function showLegend(analysis) {
 
 /** If colours stand for instruments: the colour of each instrument of the piece. */
 function showFamilies() {
-  const isByInstrument = roll.view.colourBy === "instruments";
+  const isByInstrument = look.colourBy === "instruments";
   element("legend").classList.toggle("uncoloured", isByInstrument);
   element("families").hidden = !isByInstrument;
   if (!isByInstrument || !currentPiece) return;
@@ -92,9 +93,9 @@ function showFamilies() {
   const { reference, estimate } = notesOf(currentPiece);
   report.names.families.forEach((name, family) => {
     const has = (side) => side.program.some((program, index) => program >> 3 === family && !side.drum[index]);
-    if (has(reference) || has(estimate)) colours.set(roll.view.families[family], name);
+    if (has(reference) || has(estimate)) colours.set(look.families[family], name);
   });
-  if (reference.drum.includes(1) || estimate.drum.includes(1)) colours.set(roll.view.theme.ink, "Drums");
+  if (reference.drum.includes(1) || estimate.drum.includes(1)) colours.set(look.ink, "Drums");
   const entries = [...colours].map(([colour, name]) => {
     const swatch = make("span", { class: "swatch" });
     swatch.style.setProperty("--colour", colour);
@@ -131,7 +132,7 @@ function start() {
     roll.redraw();
   });
   listen("roll-colour", "change", () => {
-    roll.view.colourBy = element("roll-colour").value;
+    look.colourBy = element("roll-colour").value;
     roll.redraw();
     showFamilies();
   });

@@ -1,44 +1,30 @@
-"""The page: a template, a style sheet and scripts from this folder around the data of a set of pieces."""
+"""The page: a template, style sheets and scripts, those of `mt3page` and of this folder, around data of pieces."""
 
 from __future__ import annotations
 
-import base64
-import html
-import json
-import mimetypes
-import os
-import re
-import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from mt3core.errors import AudioError
 from mt3core.files import atomic_output
-from mt3core.notes.instruments import CLASS_NAMES, INSTRUMENT_NAMES
 from mt3eval.headline import headline, plain_scores, unpitched_sentence
 from mt3eval.note_errors import CATEGORIES, Analysis, pool
 from mt3eval.reading.performance import Performance
 from mt3eval.report.packing import pack_sides
 from mt3eval.result import without_nan
-
-SCRIPTS = (
-    "data.js",
-    "tables.js",
-    "charts.js",
-    "roll_view.js",
-    "roll.js",
-    "synth.js",
-    "player.js",
-    "views.js",
-    "main.js",
+from mt3page.assembly import (
+    ROLL_SCRIPTS,
+    asset,
+    audio_address,
+    embedded_json,
+    encoded,
+    escaped,
+    filled,
+    general_midi_names,
 )
 
-# Browsers need these types to play a file embedded in the page; the system's own table may lack them.
-_AUDIO_TYPES = {".wav": "audio/wav", ".mp3": "audio/mpeg", ".flac": "audio/flac", ".ogg": "audio/ogg",
-                ".opus": "audio/ogg", ".m4a": "audio/mp4", ".aac": "audio/aac", ".webm": "audio/webm"}  # fmt: skip
+SCRIPTS = ("data.js", "error_look.js", "tables.js", "charts.js", "views.js", "main.js")  # after the shared ones
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +59,8 @@ def write_report(
     Raises `AudioError` for a missing recording and `OutputError` if the page cannot be written.
     """
     place = Path(path)
-    sources = {name: _audio_source(Path(file), place, embed_audio) for name, file in (audio or {}).items()}
+    otherwise = "Correct the path, or omit the audio from the report."
+    sources = {name: audio_address(Path(file), place, embed_audio, otherwise) for name, file in (audio or {}).items()}
     protocols = summary.get("protocols", {})
     data = {
         "title": title,
@@ -87,11 +74,10 @@ def write_report(
         "settings": summary.get("settings", {}),
         "pooled": summary.get("analysis") or pool([piece.analysis for piece in pieces]).to_json(),
         "pieces": [_piece_data(piece, sources.get(piece.name)) for piece in pieces],
-        "names": _general_midi_names(),
+        "names": general_midi_names(),
     }
     with atomic_output(place) as temporary:
-        # File names need not be UTF-8; Python's stand-ins for other bytes can only be written escaped.
-        temporary.write_bytes(_page(title, data).encode(errors="backslashreplace"))
+        temporary.write_bytes(encoded(_page(title, data)))
 
 
 def _without_pieces(against: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -118,17 +104,14 @@ def _left_out(system: Mapping[str, Any], whose: str = "") -> list[dict[str, str]
 
 
 def _page(title: str, data: Mapping[str, Any]) -> str:
+    scripts = [*map(asset, ROLL_SCRIPTS), *map(_own, SCRIPTS)]
     parts = {
-        "title": html.escape(title),
-        "style": _text("page.css"),
-        # "<" could end the element that contains the data.
-        "data": json.dumps(without_nan(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace(
-            "<", "\\u003c"
-        ),
-        "script": "\n".join(_text(name) for name in SCRIPTS),
+        "title": escaped(title),
+        "style": asset("page.css") + _own("report.css"),
+        "data": embedded_json(without_nan(data)),
+        "script": "\n".join(scripts),
     }
-    # In one pass, so that inserted text that looks like a placeholder is not filled in again.
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _text("page.html"))
+    return filled(_own("report.html"), parts)
 
 
 def _plain_scores(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -157,30 +140,5 @@ def _piece_data(piece: PieceReport, audio: str | None) -> dict[str, Any]:
     }
 
 
-def _audio_source(file: Path, page: Path, embed: bool) -> str:
-    if not file.is_file():
-        raise AudioError(
-            f"The recording {file} does not exist.", "Correct the path, or omit the audio from the report."
-        )
-    if embed:
-        kind = _AUDIO_TYPES.get(file.suffix.lower()) or mimetypes.guess_type(file.name)[0] or "audio/wav"
-        return f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
-    try:
-        relative = os.path.relpath(file.resolve(), page.parent.resolve())
-    except ValueError:  # another drive on Windows
-        return file.resolve().as_uri()
-    return urllib.parse.quote(os.fsencode(Path(relative).as_posix()))
-
-
-def _general_midi_names() -> dict[str, list[str]]:
-    import pretty_midi
-
-    return {
-        "programs": list(INSTRUMENT_NAMES),
-        "families": list(CLASS_NAMES),
-        "drums": [pretty_midi.note_number_to_drum_name(pitch) or f"Key {pitch}" for pitch in range(128)],
-    }
-
-
-def _text(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+def _own(name: str) -> str:
+    return asset(name, "mt3eval.report", folder="")

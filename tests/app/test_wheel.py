@@ -17,7 +17,18 @@ from mt3core.model.directory import load_model_directory, save_model_directory
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS = ("mt3core", "mt3decode", "mt3data", "mt3eval", "mt3render", "mt3jax", "mt3torch", "mt3convert", "mt3app")
+OURS = (
+    "mt3core",
+    "mt3decode",
+    "mt3data",
+    "mt3page",
+    "mt3eval",
+    "mt3render",
+    "mt3jax",
+    "mt3torch",
+    "mt3convert",
+    "mt3app",
+)
 FOLDERS = (*(name.replace("mt3convert", "convert") for name in OURS), "configs")
 INSTALLED_NAMES = {"convert": "mt3convert", "configs": "mt3configs"}
 FILES = ("pyproject.toml", "README.md", "LICENSE")

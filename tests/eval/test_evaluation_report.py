@@ -90,7 +90,7 @@ def test_the_roll_zooms_moves_and_shows_what_is_wrong(page):
     page.mouse("mouseMoved", x - 200, y, button="left", buttons=1)
     page.mouse("mouseReleased", x - 200, y, button="left", clickCount=1)
     assert page.run("roll.view.start") > before
-    page.click("#next-error")
+    page.click("#next-stop")
     text = page.run("element('selected').textContent")
     assert text.split(":")[0] in CATEGORIES[1:]
     page.click("#zoom-fit")

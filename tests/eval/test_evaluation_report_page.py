@@ -25,6 +25,7 @@ from mt3eval.reading.performance import Performance
 from mt3eval.report import PieceReport, write_report
 from mt3eval.report.packing import NO_PARTNER, pack_sides
 from mt3eval.report.page import SCRIPTS
+from mt3page.assembly import asset
 
 pytestmark = pytest.mark.unit
 
@@ -134,7 +135,8 @@ def test_the_tiles_leave_out_what_has_no_pitched_notes_and_the_intervals_are_nam
                "settings": {"confidence": 0.95, "interval": "by some method"}}  # fmt: skip
     write_report(tmp_path / "report.html", "Two", [piece("a", notes=5)], summary)
     text = (tmp_path / "report.html").read_text()
-    scripts = "\n".join((FOLDER / name).read_text() for name in SCRIPTS if name != "main.js")
+    shared = [asset(name) for name in ("elements.js", "notes.js")]
+    scripts = "\n".join([*shared, *((FOLDER / name).read_text() for name in SCRIPTS if name != "main.js")])
     (tmp_path / "page.js").write_text(PAGE_WITHOUT_BROWSER.replace("SCRIPTS", scripts))
     data = re.search(r'id="report-data">(.*?)</script>', text, re.DOTALL)[1]
     done = subprocess.run(

@@ -36,7 +36,7 @@ def benchmark_module():
 
 gpu = benchmark_module()
 
-OURS = {"mt3core", "mt3decode", "mt3render", "mt3data", "mt3eval", "mt3jax", "mt3torch", "mt3convert"}
+OURS = {"mt3core", "mt3decode", "mt3render", "mt3data", "mt3page", "mt3eval", "mt3jax", "mt3torch", "mt3convert"}
 # Imported where they are wanted only, and by no section.
 NOT_NEEDED = {"av", "matplotlib", "tensorboardX", "wandb", "rich", "librosa"}
 COMES_WITH_THE_FRAMEWORKS = {"absl"}
@@ -60,7 +60,7 @@ def third_party_imports(path):
 def test_whatever_the_sections_import_is_listed():
     files = [
         path
-        for folder in ("mt3core", "mt3decode", "mt3render", "mt3data", "mt3eval", "mt3jax", "mt3torch")
+        for folder in ("mt3core", "mt3decode", "mt3render", "mt3data", "mt3page", "mt3eval", "mt3jax", "mt3torch")
         for path in (ROOT / folder).rglob("*.py")
     ]
     files += [*(ROOT / "benchmarks").glob("gpu*.py"), ROOT / "benchmarks" / "step_timing.py"]

@@ -1,9 +1,10 @@
-// Using the piano roll: pointer, wheel, keys and buttons, the strip below, stepping from error to error.
+// Using the piano roll: pointer, wheel, keys and buttons, the strip below, stepping from one place of interest to the next.
 
 class PianoRoll {
   /** `onSeek(seconds)` is called when a position is chosen. */
-  constructor(onSeek) {
-    this.view = new RollView();
+  constructor(look, onSeek) {
+    this.look = look;
+    this.view = new RollView(look);
     this.onSeek = onSeek;
     this.notesCanvas = element("roll-notes");
     this.overCanvas = element("roll-over");
@@ -25,8 +26,8 @@ class PianoRoll {
     this.button("zoom-fit", () => this.view.fit());
     this.button("rows-taller", () => this.view.zoomRows(0.7));
     this.button("rows-shorter", () => this.view.zoomRows(1 / 0.7));
-    this.button("next-error", () => this.walk(1));
-    this.button("previous-error", () => this.walk(-1));
+    this.button("next-stop", () => this.walk(1));
+    this.button("previous-stop", () => this.walk(-1));
   }
 
   button(id, change) {
@@ -36,11 +37,12 @@ class PianoRoll {
     });
   }
 
-  show(notes) {
-    this.view.show(notes);
-    this.errors = errorsOf(notes);
+  /** Other notes; with `keepsPlace` they are more of the same piece. */
+  show(notes, keepsPlace = false) {
+    this.view.show(notes, keepsPlace);
+    this.stops = this.look.stops(notes);
     this.selected = null;
-    this.position = 0;
+    if (!keepsPlace) this.position = 0;
     element("selected").textContent = "\u00a0";
     this.redraw();
   }
@@ -82,7 +84,7 @@ class PianoRoll {
     context.clearRect(0, 0, view.width, view.height);
     if (this.selected) {
       const side = view.notes[this.selected.side];
-      const pane = view.panes()[SIDES.indexOf(this.selected.side)];
+      const pane = view.panes()[this.look.sides.indexOf(this.selected.side)];
       const [x, y, width, height] = view.box(side, this.selected.index, pane);
       context.strokeStyle = view.theme.playhead;
       context.lineWidth = 2;
@@ -100,7 +102,7 @@ class PianoRoll {
     }
   }
 
-  /** Where the errors are in the piece, and which part of it is shown. */
+  /** Where the marked notes are in the piece, and which part of it is shown. */
   drawMinimap() {
     const { view, minimap } = this;
     const [width, height] = [minimap.clientWidth, minimap.clientHeight];
@@ -108,23 +110,23 @@ class PianoRoll {
     context.fillStyle = view.theme.roll;
     context.fillRect(0, 0, width, height);
     const bins = Math.max(1, Math.floor(width / 3));
-    const counts = { right: new Uint16Array(bins), wrong: new Uint16Array(bins) };
-    for (const name of SIDES) {
+    const counts = [new Uint16Array(bins), new Uint16Array(bins)]; // of notes that are not marked, and of those that are
+    for (const name of this.look.sides) {
       const side = view.notes[name];
       for (let index = 0; index < side.count; index++) {
         const bin = Math.min(bins - 1, Math.floor((bins * side.onset[index]) / view.end));
-        counts[side.category[index] === CORRECT ? "right" : "wrong"][bin]++;
+        counts[Number(this.look.isMarked(side, index))][bin]++;
       }
     }
     let most = 1;
-    for (let bin = 0; bin < bins; bin++) most = Math.max(most, counts.right[bin] + counts.wrong[bin]);
+    for (let bin = 0; bin < bins; bin++) most = Math.max(most, counts[0][bin] + counts[1][bin]);
     for (let bin = 0; bin < bins; bin++) {
-      const wrong = ((height - 4) * counts.wrong[bin]) / most;
-      const right = ((height - 4) * counts.right[bin]) / most;
-      context.fillStyle = view.colours[MISSED];
-      context.fillRect(bin * 3, height - wrong, 2, wrong);
-      context.fillStyle = view.colours[CORRECT];
-      context.fillRect(bin * 3, height - wrong - right, 2, right);
+      const [plain, marked] = counts.map((each) => ((height - 4) * each[bin]) / most);
+      const [plainColour, markedColour] = this.look.stripColours;
+      context.fillStyle = markedColour;
+      context.fillRect(bin * 3, height - marked, 2, marked);
+      context.fillStyle = plainColour;
+      context.fillRect(bin * 3, height - marked - plain, 2, plain);
     }
     context.strokeStyle = view.theme.playhead;
     context.lineWidth = 2;
@@ -222,17 +224,17 @@ class PianoRoll {
   select(found) {
     this.selected = found;
     element("selected").textContent = found
-      ? describeNote(this.view.notes, found.side, found.index).replaceAll("\n", " · ")
+      ? this.look.describe(this.view.notes, found.side, found.index).replaceAll("\n", " · ")
       : "\u00a0";
     this.drawOver();
   }
 
-  /** Selects the next (1) or previous (-1) note with an error of the categories shown. */
+  /** Selects the next (1) or previous (-1) of the look's stops that are shown. */
   walk(direction) {
     const { view } = this;
-    const shown = this.errors.filter((each) => view.shown.has(each.category));
+    const shown = this.stops.filter((each) => this.look.isShown(view.notes[each.side], each.index));
     if (!shown.length) {
-      element("selected").textContent = "The categories shown contain no errors.";
+      element("selected").textContent = this.look.noStops;
       return;
     }
     let at = shown.findIndex((each) => each.side === this.selected?.side && each.index === this.selected?.index);
@@ -247,26 +249,12 @@ class PianoRoll {
     const found = this.view.noteAt(event.offsetX, event.offsetY);
     this.tip.hidden = !found;
     if (!found) return;
-    this.tip.textContent = describeNote(this.view.notes, found.side, found.index);
+    this.tip.textContent = this.look.describe(this.view.notes, found.side, found.index);
     const { offsetWidth, offsetHeight } = this.tip;
     this.tip.style.left = `${Math.min(event.offsetX + 14, this.view.width - offsetWidth - 6)}px`;
     const below = event.offsetY + 16;
     this.tip.style.top = `${below + offsetHeight > this.view.height ? event.offsetY - offsetHeight - 10 : below}px`;
   }
-}
-
-/** All notes with an error in order of time; of a pair, the estimated note stands for both. */
-function errorsOf(notes) {
-  const errors = [];
-  for (const name of SIDES) {
-    const side = notes[name];
-    for (let index = 0; index < side.count; index++) {
-      const category = side.category[index];
-      if (category === CORRECT || (name === "reference" && side.partner[index] !== NO_PARTNER)) continue;
-      errors.push({ side: name, index, category, onset: side.onset[index] });
-    }
-  }
-  return errors.sort((one, other) => one.onset - other.onset);
 }
 
 /** The canvas's context, in CSS pixels whatever the screen's resolution is. */

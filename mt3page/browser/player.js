@@ -1,12 +1,16 @@
-// Playback of the reference, the estimate and the recording, together or alone, from any position.
+// Playback of notes and of the recording, together or alone, from any position.
 
 const AHEAD_SECONDS = 0.4; // how early notes are handed over; it only has to cover the wait of a background tab between two rounds
 const ROUND_MILLISECONDS = 80;
 const START_DELAY_SECONDS = 0.06;
 
 class Player {
-  /** `onChange(isPlaying)` is called at start and end, `onProblem(text)` if the recording cannot be played. */
-  constructor(onChange, onProblem) {
+  /**
+   * `onChange(isPlaying)` is called at start and end, `onProblem(text)` if the recording cannot be played;
+   * `isHeard(side, index)` says which notes sound.
+   */
+  constructor(onChange, onProblem, isHeard = () => true) {
+    this.isHeard = isHeard;
     this.onChange = onChange;
     this.onProblem = onProblem;
     this.synth = null;
@@ -15,6 +19,7 @@ class Player {
     this.from = 0;
     this.speed = 1;
     this.volume = 0.7;
+    this.balance = null; // null: both as loud as they are; else the share of the notes, from 0 (only the recording) to 1
     this.run = 0; // counts the starts: anything that waited for an earlier one gives up
   }
 
@@ -37,7 +42,18 @@ class Player {
     return this.from + Math.max(0, this.synth.context.currentTime - this.origin) * this.speed;
   }
 
-  /** Plays what `heard` names: `{reference, estimate, audio}`. */
+  /** More notes of the same piece, while it plays or not. */
+  update(notes) {
+    this.notes = notes;
+    if (!this.isPlaying) return;
+    const until = this.position + AHEAD_SECONDS * this.speed;
+    for (const voice of this.voices) {
+      voice.side = notes[voice.name];
+      voice.next = firstNotBelow(voice.side.onset, until);
+    }
+  }
+
+  /** Plays what `heard` names: the recording as `audio`, and sides of the notes. */
   async play(heard) {
     this.pause();
     const run = ++this.run;
@@ -50,11 +66,12 @@ class Player {
     if (heard.audio && this.audio && !this.audio.paused) {
       this.origin = this.synth.context.currentTime - (this.audio.currentTime - this.from) / this.speed;
     }
-    const both = heard.reference && heard.estimate;
-    this.voices = SIDES.filter((name) => heard[name]).map((name) => ({
+    const sides = Object.keys(heard).filter((name) => name !== "audio" && heard[name]);
+    this.voices = sides.map((name, number) => ({
+      name,
       side: this.notes[name],
       next: firstNotBelow(this.notes[name].onset, this.from),
-      output: this.synth.output(both ? (name === "reference" ? -0.7 : 0.7) : 0),
+      output: this.synth.output(sides.length > 1 ? 1.4 * number - 0.7 : 0),
     }));
     this.isPlaying = true;
     for (const voice of this.voices) this.sustain(voice);
@@ -86,8 +103,15 @@ class Player {
 
   setVolume(volume) {
     this.volume = volume;
-    if (this.synth) this.synth.volume.gain.value = 2 * volume ** 2;
-    if (this.audio) this.audio.volume = volume;
+    // Equal power: at the middle both are 3 dB softer, and together as loud as either alone.
+    const [recording, notes] = this.balance === null ? [1, 1] : [Math.cos, Math.sin].map((wave) => wave((this.balance * Math.PI) / 2));
+    if (this.synth) this.synth.volume.gain.value = 2 * volume ** 2 * notes;
+    if (this.audio) this.audio.volume = volume * recording;
+  }
+
+  setBalance(balance) {
+    this.balance = balance;
+    this.setVolume(this.volume);
   }
 
   /** Hands over the notes of the next moments. */
@@ -113,6 +137,7 @@ class Player {
   }
 
   sound({ side, output }, index) {
+    if (!this.isHeard(side, index)) return;
     const start = Math.max(side.onset[index], this.from);
     const at = Math.max(this.synth.context.currentTime, this.origin + (start - this.from) / this.speed);
     const seconds = (side.offset[index] - start) / this.speed;

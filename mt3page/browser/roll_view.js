@@ -1,41 +1,49 @@
 // What the piano roll shows and where: rows of pitches and drums, the window of time, drawing, finding notes.
+//
+// What the notes mean is said by a look, of which each page has its own: `sides` (the names of the notes' sides),
+// `readColours()`, `isShown(side, index)`, `colourOf(side, index)`, `isHollow(side, index)`, `opacity(side, index)` and
+// `drumName(pitch)`; for `PianoRoll` also `describe(notes, sideName, index)`, `stops(notes)` with the sentence `noStops`,
+// and `isMarked(side, index)` with the `stripColours` of notes that are not and of those that are.
 
 const GUTTER_PIXELS = 92;
 const RULER_PIXELS = 22;
 const LEAST_SECONDS = 0.25;
 const LEAST_ROWS = 6;
-const SIDES = ["reference", "estimate"];
 const RULER_STEPS = [0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600];
 const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
 
 class RollView {
-  constructor() {
+  constructor(look) {
+    this.look = look;
     this.layout = "together";
-    this.colourBy = "errors";
-    this.shown = new Set(CATEGORIES.keys());
     this.width = this.height = 1;
     this.readColours();
   }
 
   /** Reads the colours from the style sheet again, for example when the colour scheme changes. */
   readColours() {
-    this.colours = CATEGORIES.map(themeColour);
     this.theme = Object.fromEntries(
       ["roll", "roll-dark-row", "roll-line", "ink", "faint", "playhead"].map((name) => [name, themeColour(name)]),
     );
-    const light = matchMedia("(prefers-color-scheme: dark)").matches ? 66 : 42;
-    this.families = Array.from({ length: 16 }, (_, family) => `hsl(${(family * 137 + 210) % 360} 60% ${light}%)`);
+    this.look.readColours();
   }
 
-  show(notes) {
+  /** Shows notes as a whole, or with `keepsPlace` in the window of time that is seen, unless that was everything. */
+  show(notes, keepsPlace = false) {
+    const wasWhole = !keepsPlace || !this.notes || this.seconds >= this.end;
+    const allRows = wasWhole || this.rowsShown >= this.rows.length;
+    const top = this.rows?.[Math.floor(this.top)];
     this.notes = notes;
     this.end = notes.end + 0.5;
-    this.rows = rowsOf(notes);
+    this.rows = rowsOf(notes, this.look);
     this.rowOf = { pitch: new Int16Array(128), drum: new Int16Array(128) };
     this.rows.forEach((row, number) => {
       if (row) this.rowOf[row.kind][row.pitch] = number;
     });
-    this.fit();
+    if (wasWhole) this.fit();
+    else if (allRows) Object.assign(this, { top: 0, rowsShown: this.rows.length });
+    else if (top) this.top = this.rowOf[top.kind][top.pitch];
+    this.keepInside();
   }
 
   fit() {
@@ -93,11 +101,13 @@ class RollView {
   /** Where each side is drawn: `{y, height, row, offset, share}`; a note takes `share` of its row from `offset` on. */
   panes() {
     const height = this.height - RULER_PIXELS;
-    if (this.layout === "together") {
-      return SIDES.map((_, number) => ({ y: RULER_PIXELS, height, row: height / this.rowsShown, offset: number / 2, share: 0.5 }));
+    const { sides } = this.look;
+    if (sides.length === 1 || this.layout === "together") {
+      const [row, share] = [height / this.rowsShown, 1 / sides.length];
+      return sides.map((_, number) => ({ y: RULER_PIXELS, height, row, offset: number * share, share }));
     }
     const each = (height - 8) / 2;
-    return SIDES.map((_, number) => ({
+    return sides.map((_, number) => ({
       y: RULER_PIXELS + number * (each + 8), height: each, row: each / this.rowsShown, offset: 0, share: 1,
     }));
   }
@@ -106,11 +116,13 @@ class RollView {
     context.fillStyle = this.theme.roll;
     context.fillRect(0, 0, this.width, this.height);
     const panes = this.panes();
-    for (const pane of this.layout === "together" ? panes.slice(0, 1) : panes) this.drawRows(context, pane);
+    const isStacked = panes.length > 1 && this.layout === "stacked";
+    for (const pane of isStacked ? panes : panes.slice(0, 1)) this.drawRows(context, pane);
     this.drawRuler(context);
-    SIDES.forEach((name, number) => this.drawSide(context, this.notes[name], panes[number]));
-    if (this.layout === "stacked") {
-      SIDES.forEach((name, number) => {
+    const { sides } = this.look;
+    sides.forEach((name, number) => this.drawSide(context, this.notes[name], panes[number]));
+    if (isStacked) {
+      sides.forEach((name, number) => {
         const y = panes[number].y;
         context.fillStyle = this.theme.roll;
         context.fillRect(this.width - 78, y + 4, 74, 20);
@@ -169,24 +181,31 @@ class RollView {
   }
 
   drawSide(context, side, pane) {
-    const byColour = new Map();
+    const { look } = this;
+    const byStyle = new Map(); // changes of style cost more than notes
     const until = this.start + this.seconds;
     for (let index = firstNotBelow(side.onset, this.start - side.longest); index < side.count; index++) {
       if (side.onset[index] > until) break;
-      if (side.offset[index] < this.start || !this.shown.has(side.category[index])) continue;
-      const colour = this.colourOf(side, index);
-      const key = side.category[index] === MISSED ? `missed ${colour}` : colour;
-      if (!byColour.has(key)) byColour.set(key, { colour, isHollow: key !== colour, found: [] });
-      byColour.get(key).found.push(index);
+      if (side.offset[index] < this.start || !look.isShown(side, index)) continue;
+      const [colour, isHollow, opacity] = [look.colourOf(side, index), look.isHollow(side, index), look.opacity(side, index)];
+      const key = `${colour} ${isHollow} ${opacity}`;
+      if (!byStyle.has(key)) byStyle.set(key, { colour, isHollow, opacity, found: [] });
+      byStyle.get(key).found.push(index);
     }
     context.save();
     context.beginPath();
     context.rect(GUTTER_PIXELS, pane.y, this.width, pane.height);
     context.clip();
-    for (const { colour, isHollow, found } of byColour.values()) {
+    for (const { colour, isHollow, opacity, found } of byStyle.values()) {
       context.fillStyle = context.strokeStyle = colour;
       context.lineWidth = 1.5;
-      for (const index of found) this.drawNote(context, isHollow, ...this.box(side, index, pane));
+      const boxes = found.map((index) => this.box(side, index, pane));
+      context.globalAlpha = opacity;
+      for (const box of boxes) this.drawNote(context, isHollow, ...box);
+      // A faint note keeps its outline.
+      context.globalAlpha = Math.min(1, opacity + 0.3);
+      if (opacity < 1) for (const box of boxes) this.drawOutline(context, ...box);
+      context.globalAlpha = 1;
     }
     context.restore();
   }
@@ -194,6 +213,12 @@ class RollView {
   drawNote(context, isHollow, x, y, width, height) {
     if (isHollow && height >= 5 && width >= 5) context.strokeRect(x + 0.75, y + 0.75, width - 1.5, height - 1.5);
     else context.fillRect(x, y, width, height);
+  }
+
+  drawOutline(context, x, y, width, height) {
+    if (height < 4 || width < 4) return;
+    context.lineWidth = 1;
+    context.strokeRect(x + 0.5, y + 0.5, width - 1, height - 1);
   }
 
   /** The place of a note: x, y, width and height in pixels. */
@@ -208,25 +233,21 @@ class RollView {
     return [x, y, width, Math.max(1.5, room - gap)];
   }
 
-  colourOf(side, index) {
-    if (this.colourBy === "errors") return this.colours[side.category[index]];
-    return side.drum[index] ? this.theme.ink : this.families[side.program[index] >> 3];
-  }
-
   /** The note at a point as `{side, index}`, or null. */
   noteAt(x, y) {
     const panes = this.panes();
-    for (let number = SIDES.length - 1; number >= 0; number--) {
-      const side = this.notes[SIDES[number]];
+    const { sides } = this.look;
+    for (let number = sides.length - 1; number >= 0; number--) {
+      const side = this.notes[sides[number]];
       const pane = panes[number];
       if (y < pane.y || y > pane.y + pane.height || x < GUTTER_PIXELS) continue;
       const slack = (8 * this.seconds) / this.width;
       const time = this.secondsAt(x);
       for (let index = firstNotBelow(side.onset, time - side.longest - slack); index < side.count; index++) {
         if (side.onset[index] > time + slack) break;
-        if (!this.shown.has(side.category[index])) continue;
+        if (!this.look.isShown(side, index)) continue;
         const [left, top, width, height] = this.box(side, index, pane);
-        if (x >= left - 2 && x <= left + width + 2 && y >= top && y <= top + height) return { side: SIDES[number], index };
+        if (x >= left - 2 && x <= left + width + 2 && y >= top && y <= top + height) return { side: sides[number], index };
       }
     }
     return null;
@@ -234,10 +255,10 @@ class RollView {
 }
 
 /** One entry per row from the top: pitches from high to low, an empty row, the drums that are played. */
-function rowsOf(notes) {
+function rowsOf(notes, look) {
   const pitches = new Set();
   const drums = new Set();
-  for (const name of SIDES) {
+  for (const name of look.sides) {
     const side = notes[name];
     for (let index = 0; index < side.count; index++) (side.drum[index] ? drums : pitches).add(side.pitch[index]);
   }
@@ -250,7 +271,7 @@ function rowsOf(notes) {
   }
   if (pitches.size && drums.size) rows.push(null);
   for (const pitch of [...drums].sort((one, other) => other - one)) {
-    rows.push({ kind: "drum", pitch, label: report.names.drums[pitch], dark: false, isC: false });
+    rows.push({ kind: "drum", pitch, label: look.drumName(pitch), dark: false, isC: false });
   }
   return rows.length ? rows : [{ kind: "pitch", pitch: 60, label: "C4", dark: false, isC: true }];
 }
