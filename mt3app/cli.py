@@ -12,15 +12,15 @@ from typing import Annotated
 import typer
 
 from mt3app import cli_data, cli_evaluate, cli_train
-from mt3app.command_line import HelpfulCommand, HelpfulGroup, Verbose, command, explain
+from mt3app.command_line import DefaultGroup, HelpfulCommand, Verbose, command, explain
 from mt3app.progress import Reporter, writing_stdout
 from mt3core.errors import MT3Error
 
 # Rich help and tracebacks are off: importing Rich costs as much as everything else that help needs.
 app = typer.Typer(
     name="mt3",
-    cls=HelpfulGroup,
-    help="Music transcription: recordings in, multi-instrument MIDI out.",
+    cls=DefaultGroup,
+    help="Music transcription: recordings in, multi-instrument MIDI out. mt3 song.mp3 is mt3 transcribe song.mp3.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
@@ -21,6 +22,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print timings, and tracebacks with errors.")]
 
 _ANY_LENGTH = 1000
+DEFAULT_COMMAND = "transcribe"
 # How Typer, or click in its place in older releases, names the types of values.
 _TYPE = re.compile(r"<[^>]*>|\b(INTEGER|FLOAT)( RANGE)?\b")
 _REQUIRED = re.compile(r"\s*\[required\]|; required(?=\])")  # of an argument, the line of usage says so
@@ -140,6 +142,25 @@ class HelpfulGroup(TyperGroup):
 
     def get_short_help_str(self, limit: int = 0) -> str:
         return super().get_short_help_str(_ANY_LENGTH)
+
+
+class DefaultGroup(HelpfulGroup):
+    """The command `mt3`: a recording in the place of a command is transcribed, as in `mt3 song.mp3`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and names_recording(args[0]):
+            args = [DEFAULT_COMMAND, *args]
+        return super().parse_args(ctx, args)
+
+
+def names_recording(word: str) -> bool:
+    """Whether a word is meant as a file or folder, there or not; another that is no command is a typing error."""
+    from mt3core.audio import AUDIO_SUFFIXES
+
+    if word.startswith("-"):
+        return word == "-"
+    looks_like_path = any(sign in word for sign in "/\\*?[") or os.path.splitext(word)[1].lower() in AUDIO_SUFFIXES
+    return looks_like_path or os.path.lexists(os.path.expanduser(word))
 
 
 def explain(error: Any) -> str:

@@ -151,3 +151,30 @@ def test_help_imports_neither_rich_nor_numbers():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    "word", ["song.mp3", "new/song", "my.FLAC", "*.wav", "there", "-", "https://example.org/a.mp3", "here.mid"]
+)
+def test_a_recording_in_the_place_of_a_command_is_transcribed(monkeypatch, tmp_path, word):
+    taken = []
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here.mid").touch()
+    monkeypatch.setattr("mt3app.commands.transcribe.transcribe_files", lambda options, _: taken.append(options) or 0)
+    assert run([word, "--format", "json"]) == 0
+    assert [(options.inputs, options.formats) for options in taken] == [((word,), "json")]
+
+
+def test_commands_come_before_files_of_their_names(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "instruments").touch()
+    assert run(["instruments"]) == 0
+    assert "Violin" in capsys.readouterr().out
+
+
+def test_without_anything_there_is_help(capsys):
+    run([])
+    out, err = capsys.readouterr()
+    assert (out + err).startswith("Usage: mt3 ")
+    assert "transcribe" in out + err
