@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from mt3app import cli_data, cli_evaluate, cli_train
+from mt3app import cli_data, cli_evaluate, cli_page, cli_train
 from mt3app.command_line import DefaultGroup, HelpfulCommand, Verbose, command, explain
 from mt3app.progress import Reporter, writing_stdout
 from mt3core.errors import MT3Error
@@ -64,7 +64,7 @@ class TranscribeOptions:
         typer.Option(
             "--format",
             metavar="LIST",
-            help="mid, json, jsonl, csv; separated by commas. [default: suffix of -o, or mid]",
+            help="mid, json, jsonl, csv, html (a page); separated by commas. [default: suffix of -o, or mid]",
         ),
     ] = None
     model: Model = None
@@ -334,6 +334,7 @@ def _end_in_order(number: int, _: object) -> None:
     raise SystemExit(128 + number)
 
 
+cli_page.register(app)
 cli_data.register(app)
 cli_train.register(app)
 cli_evaluate.register(app)

@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+from mt3app.formats import FORMATS, known_format
 from mt3app.inputs import Found, Recording, describe_passed_over, find_recordings
 from mt3core.audio import AUDIO_SUFFIXES
 from mt3core.errors import UsageError
 from mt3core.files import OTHER_PATH, check_output, expanded
-from mt3core.transcription import FORMATS, known_format
 
 STDOUT = "-"
 # What is taken off a recording's name, besides the suffixes by which recordings are known.

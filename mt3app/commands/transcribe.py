@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from mt3app.backend import choose_backend, choose_decoding, load_transcriber
+from mt3app.formats import FORMATS, save
 from mt3app.inputs import STDIN, read_stdin
 from mt3app.outputs import Job, check_writable, parse_formats, plan
 from mt3app.progress import Reporter, writing_stdout
@@ -165,9 +166,9 @@ class Batch:
         compile_seconds = transcriber.compile_seconds - compiled_before
         seconds = time.perf_counter() - started - compile_seconds
         for output in job.outputs:
-            result.save(output.path, output.format)
+            save(result, output.path, output.format, self._recording(job))
         if not job.outputs:
-            self._print(result)
+            self._print(result, self._recording(job))
         self._summarise(job, result, seconds)
         for remark in result.remark.splitlines():
             self.reporter.line(f"{job.name}: {remark}")
@@ -197,8 +198,11 @@ class Batch:
         self._stdin.seek(0)
         return self._stdin
 
-    def _print(self, result: Transcription) -> None:
-        data = result.to_bytes(self.stdout_format)
+    def _recording(self, job: Job) -> Path | None:
+        return None if job.is_stdin else job.audio
+
+    def _print(self, result: Transcription, recording: Path | None) -> None:
+        data = FORMATS[self.stdout_format].write(result, recording)
         if self.names_recordings:
             notes = [json.loads(line) for line in data.splitlines()]
             data = "".join(json.dumps({"audio": result.audio, **note}) + "\n" for note in notes).encode()

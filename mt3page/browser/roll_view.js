@@ -50,6 +50,13 @@ class RollView {
     Object.assign(this, { start: 0, seconds: this.end, top: 0, rowsShown: this.rows.length });
   }
 
+  /** Shows the time from one moment to another. */
+  showWindow(from, to) {
+    this.seconds = clamp(to - from, LEAST_SECONDS, this.end);
+    this.start = from;
+    this.keepInside();
+  }
+
   /** Changes the window of time by a factor; the moment at `share` of its width stays where it is. */
   zoomTime(factor, share = 0.5) {
     const seconds = clamp(this.seconds * factor, LEAST_SECONDS, this.end);

@@ -52,6 +52,17 @@ def test_midi_is_written_beside_the_recording(folder, model, capsys):
     assert sorted(path.name for path in folder.iterdir()) == ["song.mid", "song.wav"]
 
 
+def test_a_page_is_a_format_like_the_others(folder, model):
+    assert run(["transcribe", "song.wav", "--model", model, "--format", "html,json", "-q"]) == 0
+    page = (folder / "song.html").read_text()
+    assert "<h1>song.wav</h1>" in page
+    data = json.loads(page.split('id="piece-data">')[1].split("</script>")[0])
+    assert data["notes"]["count"] == len(json.loads((folder / "song.json").read_text())["notes"])
+    assert data["audio"].startswith("data:audio/wav;base64,")
+    assert run(["transcribe", "song.wav", "--model", model, "-o", "other.html", "-q"]) == 0
+    assert (folder / "other.html").read_text() == page
+
+
 def test_all_formats_at_once_say_the_same(folder, model, capsys):
     assert run(["transcribe", "song.wav", "--model", model, "-o", "out/", "--format", "mid,json,jsonl,csv", "-q"]) == 0
     assert capsys.readouterr() == ("", "")
@@ -276,7 +287,7 @@ def test_an_unexpected_error_is_a_sentence_and_a_traceback_only_on_request(folde
     def fail(*arguments, **options):
         raise RuntimeError("the processor\n melted.")
 
-    monkeypatch.setattr("mt3core.transcription.Transcription.save", fail)
+    monkeypatch.setattr("mt3core.transcription.Transcription.to_bytes", fail)
     assert run(["transcribe", "song.wav", "--model", model]) == 1
     expected = "mt3: Unexpected RuntimeError: the processor melted."
     assert capsys.readouterr().err == f"{expected} Run again with --verbose to see where.\n"

@@ -1,0 +1,84 @@
+"""The forms in which the command line and the page write a transcription: one registry for both.
+
+Those of `mt3core.transcription` need nothing but the notes; others are made here, from a result and its recording.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mt3core.files import atomic_output
+from mt3core.transcription import FORMATS as CORE_FORMATS
+from mt3core.transcription import known_format as known_core_format
+
+if TYPE_CHECKING:
+    from mt3core.transcription import Transcription
+
+# Makes the file's content from the result and the recording, if that is a file.
+Write = Callable[["Transcription", Path | None], bytes]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A form of the result: its name is its suffix; `about` says in a few words what it is good for."""
+
+    name: str
+    media_type: str
+    about: str
+    write: Write
+    is_text: bool = True
+
+
+def _core(name: str) -> Write:
+    return lambda result, _: result.to_bytes(name)
+
+
+def _html(result: Transcription, recording: Path | None) -> bytes:
+    from mt3page.piece_page import Piece, piece_page
+    from mt3page.recordings import embedded_recording
+
+    title = Path(result.audio).name if result.audio and recording is not None else "Transcription"
+    audio = None if recording is None else embedded_recording(recording)
+    return piece_page(Piece(title, result.notes, result.duration_seconds, audio, about(result)))
+
+
+FORMATS: dict[str, Format] = {
+    one.name: one
+    for one in (
+        Format("mid", "audio/midi", "MIDI, for every music program", _core("mid"), is_text=False),
+        Format("json", "application/json", "everything, exact", _core("json")),
+        Format("jsonl", "application/jsonl", "one note per line", _core("jsonl")),
+        Format("csv", "text/csv", "one note per row", _core("csv")),
+        Format("html", "text/html", "a page with piano roll and player", _html),
+    )
+}
+assert set(CORE_FORMATS) <= set(FORMATS)
+
+
+def known_format(format: str) -> str | None:
+    """The name in `FORMATS`; `midi` counts as `mid`, and neither case nor a leading dot matters. None if unknown."""
+    name = format.strip().lower().removeprefix(".")
+    return known_core_format(name) or (name if name in FORMATS else None)
+
+
+def save(result: Transcription, path: Path, format: str, recording: Path | None) -> None:
+    """Writes a file, completely or not at all. Raises `OutputError`."""
+    content = FORMATS[format].write(result, recording)
+    with atomic_output(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def about(result: Transcription) -> str:
+    """A line about a result: how many notes of how many instruments, how long, by which model."""
+    instruments = len({(note.is_drum, 0 if note.is_drum else note.program) for note in result.notes})
+    seconds = result.duration_seconds or max((note.offset for note in result.notes), default=0.0)
+    minutes = f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+    by = f" Transcribed with {result.model}." if result.model else ""
+    notes, kinds = (
+        f"{number:,} {word}{'s' * (number != 1)}"
+        for number, word in ((len(result.notes), "note"), (instruments, "instrument"))
+    )
+    return f"{notes}, {kinds}, {minutes}.{by}"

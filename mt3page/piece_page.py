@@ -1,0 +1,57 @@
+"""The page of one piece: its notes and, if there is one, its recording, in one file that needs no network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mt3core.notes.table import Note, note_table
+from mt3page.assembly import ROLL_SCRIPTS, asset, embedded_json, encoded, escaped, filled, general_midi_names
+from mt3page.packing import pack_notes
+
+PIECE_SCRIPTS = (*ROLL_SCRIPTS, "piece_look.js", "piece.js")
+PIECE_STYLES = ("page.css", "piece.css")
+CONFIDENCE_STEPS = 200
+NO_CONFIDENCE = 255
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a page shows: `audio` is the address of the recording (`assembly.audio_address`), which lasts `seconds`."""
+
+    title: str
+    notes: Sequence[Note]
+    seconds: float = 0.0
+    audio: str | None = None
+    about: str = ""
+
+
+def piece_page(piece: Piece) -> bytes:
+    """The page as UTF-8."""
+    data = {
+        "notes": pack_piece(piece.notes),
+        "seconds": piece.seconds,
+        "audio": piece.audio,
+        "names": general_midi_names(),
+    }
+    parts = {
+        "title": escaped(piece.title),
+        "about": escaped(piece.about),
+        "style": "".join(map(asset, PIECE_STYLES)),
+        "panel": filled(asset("piece.html"), {"sound": ""}),
+        "data": embedded_json(data),
+        "script": "\n".join(map(asset, (*PIECE_SCRIPTS, "view.js"))),
+    }
+    return encoded(filled(asset("view.html"), parts))
+
+
+def pack_piece(notes: Sequence[Note]) -> dict[str, Any]:
+    """Notes as of `pack_notes`, in order of onset, with the octet confidence: in steps of 1/200, or 255 for none."""
+    ordered = sorted(notes, key=lambda note: note.onset)
+    sureness = [
+        NO_CONFIDENCE if note.confidence is None else round(CONFIDENCE_STEPS * note.confidence.note) for note in ordered
+    ]
+    return pack_notes(note_table(ordered), octets={"confidence": np.array(sureness, np.uint8)})
