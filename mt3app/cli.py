@@ -138,6 +138,14 @@ class TranscribeOptions:
     velocity: Annotated[
         str | None, typer.Option(metavar="confidence", help="Write the confidence of each note as its velocity.")
     ] = None
+    sonify: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Also write the transcription as sound: a WAV file, or a folder."),
+    ] = None
+    compare: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Also write a WAV file with the original left, the transcription right."),
+    ] = None
     uncertain: Annotated[bool, typer.Option("--uncertain", help="Name the three least certain stretches of 5 s.")] = (
         False
     )

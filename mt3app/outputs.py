@@ -47,16 +47,25 @@ class Output:
 
 @dataclass(frozen=True)
 class Job:
-    """One recording and the files to write from it; no files if the result goes to standard output."""
+    """One recording and the files to write from it; no files if the result goes to standard output.
+
+    `finished` exist already; `sounds` are to listen to (`sonification.py`).
+    """
 
     audio: Path
     outputs: tuple[Output, ...]
     finished: tuple[Path, ...] = ()
     is_stdin: bool = False
+    sounds: tuple[Output, ...] = ()
 
     @property
     def is_finished(self) -> bool:
-        return bool(self.finished) and not self.outputs
+        return bool(self.finished) and not self.outputs and not self.sounds
+
+    @property
+    def is_printed(self) -> bool:
+        """Whether the notes go to standard output."""
+        return not self.outputs and not self.finished
 
     @property
     def name(self) -> str:

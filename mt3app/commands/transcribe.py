@@ -16,6 +16,7 @@ from mt3app.formats import FORMATS, save
 from mt3app.inputs import STDIN, read_stdin
 from mt3app.outputs import Job, check_writable, parse_formats, plan
 from mt3app.progress import Reporter, writing_stdout
+from mt3app.sonification import with_sounds, write_sounds
 from mt3core.errors import MT3Error, UsageError
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ def transcribe_files(options: TranscribeOptions, reporter: Reporter) -> int:
         reporter.line("--continuous wins over --quality best: segments follow one another and do not overlap.")
     excerpt, choice = _choose_excerpt(options), _choose_notes(options)
     planned = plan(options.inputs, options.output, formats, options.overwrite)
-    jobs = list(planned.jobs)
-    check_writable(output.path for job in jobs for output in job.outputs)
+    jobs = with_sounds(planned.jobs, options.sonify, options.compare, options.overwrite)
+    check_writable(output.path for job in jobs for output in (*job.outputs, *job.sounds))
     for remark in planned.remarks:
         reporter.line(remark)
     _refuse_binary_on_terminal(jobs, options, formats)
@@ -167,9 +168,12 @@ class Batch:
         seconds = time.perf_counter() - started - compile_seconds
         for output in job.outputs:
             save(result, output.path, output.format, self._recording(job))
-        if not job.outputs:
+        if job.is_printed:
             self._print(result, self._recording(job))
+        sound = write_sounds(job, result, self._source(job), self.track, self.damaged) if job.sounds else ""
         self._summarise(job, result, seconds)
+        if sound:
+            self.reporter.detail(f"Played by {sound}.")
         for remark in result.remark.splitlines():
             self.reporter.line(f"{job.name}: {remark}")
         if self.names_uncertain and (places := least_certain(result.notes)):
@@ -211,7 +215,8 @@ class Batch:
             sys.stdout.flush()
 
     def _summarise(self, job: Job, result: Transcription, seconds: float) -> None:
-        targets = ", ".join(str(output.path) for output in job.outputs) or "standard output"
+        names = [str(output.path) for output in (*job.outputs, *job.sounds)]
+        targets = ", ".join([*(["standard output"] if job.is_printed else []), *names])
         heard_seconds = _seconds_of(result.excerpt, result.duration_seconds)
         of_all = f" of {result.duration_seconds:.1f} s" if result.excerpt else ""
         self.reporter.line(
