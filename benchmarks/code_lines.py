@@ -21,6 +21,7 @@ PACKAGES = (
     "mt3core",
     "mt3decode",
     "mt3render",
+    "mt3serve",
     "mt3data",
     "mt3page",
     "mt3eval",

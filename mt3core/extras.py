@@ -25,6 +25,7 @@ EXTRAS: dict[str, dict[str, str]] = {
     },
     "music": {"librosa": "librosa"},
     "wandb": {"wandb": "wandb"},
+    "web": {"starlette": "starlette", "uvicorn": "uvicorn"},
 }
 SCORE_PACKAGES = ("mir_eval", "scipy")  # of [evaluate]: without these nothing can be scored
 EXTRAS["train"] = {**EXTRAS["jax"], **EXTRAS["datasets"], **EXTRAS["evaluate"], "tensorboardX": "tensorboardX"}

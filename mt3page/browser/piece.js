@@ -53,13 +53,13 @@ class PiecePanel {
   }
 
   toggle() {
-    if (this.player.isPlaying) this.player.pause();
+    if (this.player.isOn) this.player.pause();
     else this.player.play(this.heard);
   }
 
   /** Moves to a time; playback continues from there. */
   seek(seconds) {
-    const wasPlaying = this.player.isPlaying;
+    const wasPlaying = this.player.isOn;
     this.player.pause();
     this.player.from = seconds;
     if (wasPlaying) this.player.play(this.heard);
@@ -68,7 +68,7 @@ class PiecePanel {
 
   /** Starts again where it is, if it plays: with other notes or sounds. */
   replay() {
-    if (this.player.isPlaying) this.seek(this.player.position);
+    if (this.player.isOn) this.seek(this.player.position);
   }
 
   setBalance(balance) {
@@ -120,8 +120,8 @@ class PiecePanel {
           part[field] = !part[field];
           button.setAttribute("aria-pressed", String(part[field]));
           this.roll.redraw();
-          this.replay();
           this.onParts();
+          this.replay();
         });
         return button;
       });
@@ -178,7 +178,7 @@ class PiecePanel {
     on("to-start", "click", () => this.seek(0));
     on("volume", "input", () => this.player.setVolume(Number(element("volume").value)));
     on("speed", "change", () => {
-      const wasPlaying = this.player.isPlaying;
+      const wasPlaying = this.player.isOn;
       this.player.pause();
       this.player.speed = Number(element("speed").value);
       if (wasPlaying) this.player.play(this.heard);

@@ -15,7 +15,9 @@ class Player {
     this.onProblem = onProblem;
     this.synth = null;
     this.audio = null;
+    this.rendered = null;
     this.isPlaying = false;
+    this.isOn = false; // playing, or about to
     this.from = 0;
     this.speed = 1;
     this.volume = 0.7;
@@ -28,12 +30,25 @@ class Player {
     this.notes = notes;
     this.from = 0;
     this.audio = null;
+    this.setRendered(null);
     if (audioSource) {
       this.audio = new Audio();
       this.audio.preload = "metadata";
       this.audio.src = audioSource;
       this.audio.addEventListener("error", () => this.onProblem("The recording could not be loaded. Keep it at the same path relative to this page as when the page was written."));
     }
+  }
+
+  /** The address of the notes as a recording, played instead of the synthesizer, or null. */
+  setRendered(source, onReady = () => {}) {
+    this.rendered?.pause();
+    this.rendered = null;
+    if (!source) return;
+    this.rendered = new Audio(source);
+    this.rendered.preload = "auto";
+    this.rendered.addEventListener("canplay", onReady);
+    this.rendered.addEventListener("error", () => this.onProblem("The sound of the transcription could not be loaded."));
+    this.setVolume(this.volume);
   }
 
   /** Seconds from the start of the piece. */
@@ -57,16 +72,18 @@ class Player {
   async play(heard) {
     this.pause();
     const run = ++this.run;
+    this.isOn = true;
     this.synth ??= new Synth();
     this.setVolume(this.volume);
     await this.synth.context.resume();
-    if (heard.audio && this.audio) await this.startAudio();
+    if (heard.audio && this.audio) await this.start(this.audio);
+    if (heard.notes && this.rendered) await this.start(this.rendered);
     if (run !== this.run) return;
     this.origin = this.synth.context.currentTime + START_DELAY_SECONDS;
-    if (heard.audio && this.audio && !this.audio.paused) {
-      this.origin = this.synth.context.currentTime - (this.audio.currentTime - this.from) / this.speed;
-    }
-    const sides = Object.keys(heard).filter((name) => name !== "audio" && heard[name]);
+    const media = [heard.audio && this.audio, heard.notes && this.rendered].find((each) => each && !each.paused);
+    if (media) this.origin = this.synth.context.currentTime - (media.currentTime - this.from) / this.speed;
+    if (media && media !== this.rendered && this.rendered) this.rendered.currentTime = media.currentTime;
+    const sides = Object.keys(heard).filter((name) => name !== "audio" && heard[name] && !this.rendered);
     this.voices = sides.map((name, number) => ({
       name,
       side: this.notes[name],
@@ -80,11 +97,11 @@ class Player {
     this.onChange(true);
   }
 
-  async startAudio() {
-    this.audio.currentTime = this.from;
-    this.audio.playbackRate = this.speed;
+  async start(media) {
+    media.currentTime = this.from;
+    media.playbackRate = this.speed;
     try {
-      await this.audio.play();
+      await media.play();
     } catch (problem) {
       if (problem.name !== "AbortError") this.onProblem(`The recording cannot be played: ${problem.message}`);
     }
@@ -93,11 +110,13 @@ class Player {
   pause() {
     this.run++;
     this.from = this.position;
+    this.isOn = false;
+    this.audio?.pause();
+    this.rendered?.pause();
     if (!this.isPlaying) return;
     this.isPlaying = false;
     clearInterval(this.timer);
     this.synth.silence();
-    this.audio?.pause();
     this.onChange(false);
   }
 
@@ -107,6 +126,7 @@ class Player {
     const [recording, notes] = this.balance === null ? [1, 1] : [Math.cos, Math.sin].map((wave) => wave((this.balance * Math.PI) / 2));
     if (this.synth) this.synth.volume.gain.value = 2 * volume ** 2 * notes;
     if (this.audio) this.audio.volume = volume * recording;
+    if (this.rendered) this.rendered.volume = volume * notes;
   }
 
   setBalance(balance) {

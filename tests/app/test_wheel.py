@@ -24,6 +24,7 @@ OURS = (
     "mt3page",
     "mt3eval",
     "mt3render",
+    "mt3serve",
     "mt3jax",
     "mt3torch",
     "mt3convert",

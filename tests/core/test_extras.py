@@ -15,7 +15,19 @@ pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-OURS = ("mt3core", "mt3decode", "mt3data", "mt3page", "mt3eval", "mt3render", "mt3jax", "mt3torch", "convert", "mt3app")
+OURS = (
+    "mt3core",
+    "mt3decode",
+    "mt3data",
+    "mt3page",
+    "mt3eval",
+    "mt3render",
+    "mt3serve",
+    "mt3jax",
+    "mt3torch",
+    "convert",
+    "mt3app",
+)
 HEAVY = {"scipy", "mir_eval", "tensorstore", "msgpack", "matplotlib", "librosa", "pyarrow", "torch", "jax"}
 
 

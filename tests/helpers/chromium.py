@@ -5,6 +5,8 @@ browser reads them from its file descriptor 3 and answers on 4.
 """
 
 import base64
+import copy
+import itertools
 import json
 import os
 import select
@@ -28,7 +30,9 @@ OPTIONS = (
     "--disable-component-update",
     "--disable-sync",
     "--disable-audio-output",  # sound is computed, but no device is looked for
-    "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--use-fake-device-for-media-stream",  # a microphone that beeps
+    "--use-fake-ui-for-media-stream",
 )
 
 
@@ -41,17 +45,19 @@ def chromium_path() -> str:
 
 
 class Page:
-    """One page in a browser of its own that is offline. A context manager.
+    """One page in a browser of its own that is offline, or reaches servers of this machine only. A context manager.
 
     `problems`: errors in the console and exceptions; `requests`: every address that was asked for.
     """
 
-    def __init__(self, folder: Path, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+    def __init__(
+        self, folder: Path, width: int = 1280, height: int = 900, dark: bool = False, is_online: bool = False
+    ) -> None:
         self.problems: list[str] = []
         self.requests: list[str] = []
         self.loaded = False
-        self._number = 0
-        self._unread = b""
+        self._numbers = itertools.count(1)
+        self._unread = bytearray()
         browser_in, self._to = os.pipe()
         self._from, browser_out = os.pipe()
         # The shell puts the two ends where the browser expects them.
@@ -72,7 +78,9 @@ class Page:
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
-        self.call("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0)
+        if not is_online:
+            speeds = {"latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+            self.call("Network.emulateNetworkConditions", offline=True, **speeds)
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = "dark" if dark else "light"
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
@@ -91,13 +99,22 @@ class Page:
         os.close(self._to)
         os.close(self._from)
 
-    def open(self, path: Path) -> None:
-        """Loads a file from disk and waits until it is there."""
+    def open(self, place: Path | str) -> None:
+        """Loads a file from disk, or an address, and waits until it is there."""
         self.loaded = False
-        self.call("Page.navigate", url=path.as_uri())
+        self.call("Page.navigate", url=place if isinstance(place, str) else place.as_uri())
         deadline = time.monotonic() + 30
         while not self.loaded:
             self._read(deadline)
+
+    def another(self) -> "Page":
+        """A second tab of the same browser; it ends with the first, and notes its problems there."""
+        tab = copy.copy(self)
+        target = self._call("Target.createTarget", url="about:blank")["targetId"]
+        tab._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log"):
+            tab.call(f"{domain}.enable")
+        return tab
 
     def run(self, script: str):
         """The value of an expression in the page; a promise is waited for. Raises where it throws."""
@@ -129,6 +146,12 @@ class Page:
     def mouse(self, kind: str, x: float, y: float, **more) -> None:
         self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
 
+    def drop(self, *files: Path) -> None:
+        """Drops files from outside onto the middle of the page."""
+        data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.call("Input.dispatchDragEvent", type=kind, x=200, y=200, data=data)
+
     def picture(self, path: Path, whole: bool = False) -> None:
         """Saves a PNG of what is seen, or of the whole page."""
         answer = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
@@ -139,8 +162,7 @@ class Page:
         return self._call(method, self._session, **parameters)
 
     def _call(self, method: str, session: str | None = None, **parameters) -> dict:
-        self._number += 1
-        number = self._number
+        number = next(self._numbers)
         message = {"id": number, "method": method, "params": parameters}
         if session:
             message["sessionId"] = session
@@ -159,9 +181,10 @@ class Page:
             assert ready, "Chromium did not answer in time"
             part = os.read(self._from, 1 << 20)
             assert part, f"Chromium ended with {self._process.wait()}"
-            self._unread += part
-        text, self._unread = self._unread.split(b"\0", 1)
-        message = json.loads(text)
+            self._unread += part  # in place: tabs share it
+        end = self._unread.index(b"\0")
+        message = json.loads(self._unread[:end])
+        del self._unread[: end + 1]
         self._note(message.get("method"), message.get("params", {}))
         return message
 

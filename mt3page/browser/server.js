@@ -1,0 +1,236 @@
+// The page of the server: what can be dropped, the list of recordings, and the panel of the one that is open.
+
+const about = JSON.parse(element("server-data").textContent);
+const panel = new PiecePanel(about.names, () => useSound());
+let current = null; // the job whose notes are shown
+let shownState = "";
+let recorder = null;
+
+/** Notes of the server as a side of the roll. */
+function sideOf(rows) {
+  const column = (number, kind) => kind.from(rows, (row) => row[number]);
+  const side = {
+    count: rows.length,
+    onset: column(0, Float64Array), offset: column(1, Float64Array), pitch: column(2, Uint8Array),
+    velocity: column(3, Uint8Array), program: column(4, Uint8Array), drum: column(5, Uint8Array),
+    confidence: Uint8Array.from(rows, (row) => (row[6] === null ? NO_CONFIDENCE : Math.round(CONFIDENCE_STEPS * row[6]))),
+  };
+  side.longest = longestOf(side);
+  return side;
+}
+
+function lengthText(seconds) {
+  if (seconds < 60) return `${Math.ceil(seconds)} s`;
+  return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+}
+
+function stateText(job) {
+  const notes = `${job.notes.length.toLocaleString("en")} ${job.notes.length === 1 ? "note" : "notes"}`;
+  const what = job.instruments ? `, only ${job.instruments}` : "";
+  switch (job.state) {
+    case "sending": return `Sending, ${percent(job.share)}`;
+    case "waiting": return `Waiting${job.place ? `, ${job.place} before it` : ""}${what}`;
+    case "decoding":
+      return `${percent(job.finalSeconds / job.seconds)}, ${notes}${job.secondsLeft === null ? "" : `, about ${lengthText(job.secondsLeft)} left`}${what}`;
+    case "done": return `${notes}, ${lengthText(job.seconds)}${what}`;
+    case "cancelled": return `Cancelled, ${notes}${what}`;
+    default: return job.error || "…";
+  }
+}
+
+const percent = (share) => `${Math.floor(100 * (share || 0))} %`;
+const isUnderWay = (job) => ["sending", "waiting", "decoding"].includes(job.state);
+
+/** The line of a job, made once and changed in place, so that the keyboard stays where it is. */
+function showJob(job) {
+  element("recordings-section").hidden = queue.jobs.size === 0;
+  let line = element(`job-${job.id}`);
+  if (job.isGone) {
+    line?.remove();
+    if (current === job) closePiece();
+    return;
+  }
+  if (job.state === "unknown") return;
+  if (!line) {
+    const button = (text, action) => {
+      const made = make("button", { type: "button", text, "aria-label": `${text}: ${job.name}` });
+      made.dataset.does = text;
+      if (text === "Decode again") made.title = "With the instruments that are ticked above, or with all";
+      made.addEventListener("click", action);
+      return made;
+    };
+    line = make(
+      "li", { id: `job-${job.id}` },
+      make("span", { class: "name", text: job.name }), make("span", { class: "state" }),
+      make("span", { class: "buttons" },
+        button("Open", () => openPiece(job)), button("Decode again", () => decodeAgain(job)),
+        button("Cancel", () => queue.cancel(job)), button("Remove", () => queue.remove(job))),
+      make("progress", { max: 1, "aria-label": `Progress: ${job.name}` }),
+    );
+    element("jobs").prepend(line);
+  }
+  const text = stateText(job);
+  const state = line.querySelector(".state");
+  state.textContent = text;
+  state.classList.toggle("failed", Boolean(job.error));
+  const progress = line.querySelector("progress");
+  progress.hidden = !isUnderWay(job);
+  if (job.state === "waiting") progress.removeAttribute("value");
+  else progress.value = job.state === "sending" ? job.share : (job.finalSeconds || 0) / (job.seconds || 1);
+  const shows = {
+    Open: ["waiting", "decoding", "done", "cancelled"].includes(job.state), Cancel: isUnderWay(job), Remove: !isUnderWay(job),
+    "Decode again": ["done", "cancelled"].includes(job.state),
+  };
+  for (const [does, isShown] of Object.entries(shows)) line.querySelector(`[data-does="${does}"]`).hidden = !isShown;
+  if (job.state !== job.saidState && ["done", "failed", "cancelled", "lost"].includes(job.state)) {
+    element("said").textContent = `${job.name}: ${text}`;
+  }
+  job.saidState = job.state;
+  if (!current && ["waiting", "decoding"].includes(job.state)) openPiece(job, false);
+  else if (current === job) showPiece();
+}
+
+function openPiece(job, isAsked = true) {
+  for (const line of element("jobs").children) line.classList.toggle("current", line.id === `job-${job.id}`);
+  current = job;
+  shownState = "";
+  element("roll-section").hidden = false;
+  element("piece-title").textContent = job.name;
+  panel.forgetParts();
+  panel.show(pieceNotes(sideOf(job.notes), job.seconds), `/api/jobs/${job.id}/recording`);
+  panel.shown = job.notes.length;
+  showPiece();
+  if (isAsked) element("roll-section").scrollIntoView({ block: "start" });
+}
+
+function closePiece() {
+  panel.player.pause();
+  current = null;
+  element("roll-section").hidden = true;
+}
+
+/** News of the job that is open. */
+function showPiece() {
+  if (panel.shown !== current.notes.length) {
+    panel.update(pieceNotes(sideOf(current.notes), current.seconds));
+    panel.shown = current.notes.length;
+  }
+  if (shownState === current.state) return;
+  shownState = current.state;
+  const isDone = current.state === "done";
+  const rendered = element("sound").querySelector('[value="rendered"]');
+  rendered.disabled = !isDone;
+  if (!isDone) element("sound").value = "quick";
+  useSound();
+  panel.replay();
+  const base = `/api/jobs/${current.id}`;
+  const links = isDone
+    ? [
+        ...about.formats.map(({ name, about: what }) => [`${base}/result.${name}`, name.toUpperCase(), what]),
+        [`${base}/sound.wav?download`, "WAV", "the transcription as sound"],
+        [`${base}/compared.wav?download`, "WAV left and right", "the original left, the transcription right"],
+      ].map(([href, text, title]) => make("a", { href, text, title, download: "" }))
+    : [make("span", { class: "note", text: "Downloads are here when it is done." })];
+  element("downloads").replaceChildren(...(isDone ? [make("span", { text: "Download" }), ...links] : links));
+}
+
+/** Plays the transcription by the synthesizer of this page, or as the server renders it. */
+function useSound() {
+  const isRendered = current?.state === "done" && element("sound").value === "rendered";
+  element("sound-state").textContent = isRendered ? "The sound is being made…" : "";
+  if (isRendered) {
+    const heard = [...panel.look.parts.keys()].filter((key) => panel.look.isHeard(key)).map((key) => (key === DRUMS ? -1 : key));
+    const only = panel.look.isWhole ? "" : `?only=${heard.join(",")}`;
+    panel.player.setRendered(`/api/jobs/${current.id}/sound.wav${only}`, () => (element("sound-state").textContent = ""));
+  } else panel.player.setRendered(null);
+}
+
+const ticked = () => [...element("classes").querySelectorAll("input:checked")].map((box) => box.value).join(",");
+
+async function decodeAgain(job) {
+  const id = await queue.again(job, ticked());
+  if (id) openPiece(queue.jobs.get(id));
+}
+
+function addFiles(files) {
+  for (const file of files) {
+    if (file.size > about.maxUpload) {
+      showTrouble(`${file.name} is larger than ${about.maxUploadText}. Use a shorter or compressed recording, or start mt3 serve with a larger --max-upload.`);
+    } else queue.send(file, file.name, ticked());
+  }
+}
+
+function showTrouble(text, isOfServer = false) {
+  const box = element("trouble");
+  if (!text && (box.hidden || isOfServer !== (box.dataset.server === "true"))) return;
+  box.dataset.server = String(isOfServer);
+  if (box.textContent !== text) box.textContent = text;
+  box.hidden = !text;
+}
+
+async function toggleRecording() {
+  const button = element("record");
+  if (recorder) {
+    recorder.stop();
+    return;
+  }
+  try {
+    const stream = await navigator.mediaDevices.getUserMedia({
+      audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false },
+    });
+    const parts = [];
+    recorder = new MediaRecorder(stream);
+    recorder.addEventListener("dataavailable", (event) => parts.push(event.data));
+    recorder.addEventListener("stop", () => {
+      for (const track of stream.getTracks()) track.stop();
+      const file = new Blob(parts, { type: recorder.mimeType });
+      recorder = null;
+      button.textContent = "Record";
+      button.setAttribute("aria-pressed", "false");
+      const time = new Date().toLocaleTimeString("en", { hour: "2-digit", minute: "2-digit", hour12: false });
+      queue.send(file, `Recording ${time}`, ticked());
+    });
+    recorder.start(1000);
+    button.textContent = "Stop recording";
+    button.setAttribute("aria-pressed", "true");
+  } catch (problem) {
+    recorder = null;
+    showTrouble(`The microphone cannot be used: ${problem.message}. Allow it for this page, or drop a file.`);
+  }
+}
+
+function listenToDrops() {
+  let depth = 0;
+  const over = (is) => element("drop").classList.toggle("over", is);
+  addEventListener("dragenter", (event) => {
+    event.preventDefault();
+    over(++depth > 0);
+  });
+  addEventListener("dragleave", () => over(--depth > 0));
+  addEventListener("dragover", (event) => event.preventDefault());
+  addEventListener("drop", (event) => {
+    event.preventDefault();
+    depth = 0;
+    over(false);
+    showTrouble("");
+    addFiles(event.dataTransfer.files);
+  });
+}
+
+const queue = new RecordingQueue(showJob, showTrouble);
+element("classes").append(
+  ...about.classes.map((name) => make("label", {}, make("input", { type: "checkbox", value: name }), name)),
+);
+element("files").addEventListener("change", (event) => {
+  showTrouble("");
+  addFiles(event.target.files);
+  event.target.value = "";
+});
+element("record").addEventListener("click", toggleRecording);
+element("record").hidden = !navigator.mediaDevices || !("MediaRecorder" in globalThis);
+element("record").setAttribute("aria-pressed", "false");
+element("sound").addEventListener("change", () => {
+  useSound();
+  panel.replay();
+});
+listenToDrops();

@@ -1,0 +1,159 @@
+// Recordings on the server: sending them, asking what became of them. What this browser sent is remembered, so that the
+// page can be loaded again and opened twice.
+
+const REMEMBERED = "mt3-recordings";
+const ASKING_MILLISECONDS = 400;
+const QUIET_MILLISECONDS = 15000; // when nothing is under way, so that what was removed disappears
+
+class RecordingQueue {
+  /** `onChange(job)` is called when a job has news, with job.isGone when it is no more; `onTrouble(text)` with "" when it is over. */
+  constructor(onChange, onTrouble) {
+    this.onChange = onChange;
+    this.onTrouble = onTrouble;
+    this.jobs = new Map(); // by id, in the order of this page
+    this.timer = null;
+    this.isAsking = false;
+    for (const id of this.remembered()) this.jobs.set(id, { id, name: "", state: "unknown", notes: [] });
+    addEventListener("storage", (event) => event.key === REMEMBERED && this.adopt());
+    this.ask();
+  }
+
+  remembered() {
+    try {
+      const ids = JSON.parse(localStorage.getItem(REMEMBERED) ?? "[]");
+      return Array.isArray(ids) ? ids.filter((id) => /^[\w-]{10,40}$/.test(id)) : [];
+    } catch {
+      return [];
+    }
+  }
+
+  remember(change) {
+    try {
+      localStorage.setItem(REMEMBERED, JSON.stringify(change(this.remembered())));
+    } catch {
+      // A browser may keep nothing; the page works as long as it is open.
+    }
+  }
+
+  /** What another page of this browser has sent or removed. */
+  adopt() {
+    const ids = this.remembered();
+    for (const id of ids) if (!this.jobs.has(id)) this.jobs.set(id, { id, name: "", state: "unknown", notes: [] });
+    for (const id of [...this.jobs.keys()]) if (!id.startsWith("upload-") && !ids.includes(id)) this.forget(this.jobs.get(id));
+    this.ask();
+  }
+
+  /** Sends a file. Until the server has it, its job is an upload that can be cancelled as well. */
+  send(file, name, instruments) {
+    const job = { id: `upload-${crypto.randomUUID?.() ?? Math.random()}`, name, state: "sending", share: 0, notes: [] };
+    this.jobs.set(job.id, job);
+    const request = new XMLHttpRequest();
+    job.request = request;
+    const query = new URLSearchParams({ name, ...(instruments ? { instruments } : {}) });
+    request.open("POST", `/api/jobs?${query}`);
+    request.upload.addEventListener("progress", (event) => {
+      job.share = event.total ? event.loaded / event.total : 0;
+      this.onChange(job);
+    });
+    const fail = (text) => {
+      Object.assign(job, { state: "failed", error: text, request: null });
+      this.onChange(job);
+    };
+    request.addEventListener("load", () => {
+      if (request.status !== 201) return fail(request.responseText || "The server did not take it.");
+      this.forget(job);
+      this.take(JSON.parse(request.responseText));
+    });
+    request.addEventListener("error", () => fail("The recording could not be sent. Is mt3 serve still running?"));
+    request.addEventListener("abort", () => this.forget(job));
+    request.send(file);
+    this.onChange(job);
+  }
+
+  /** A job that the server has just taken. */
+  take(state) {
+    this.jobs.set(state.id, { notes: [] });
+    this.remember((ids) => [...ids, state.id]);
+    this.merge(state.id, state);
+    this.ask();
+  }
+
+  async again(job, instruments) {
+    const query = instruments ? `?${new URLSearchParams({ instruments })}` : "";
+    const answer = await this.post(`/api/jobs/${job.id}/again${query}`);
+    if (answer) this.take(answer);
+    return answer?.id;
+  }
+
+  async cancel(job) {
+    if (job.request) job.request.abort();
+    else if (await this.post(`/api/jobs/${job.id}/cancel`)) this.ask();
+  }
+
+  async remove(job) {
+    if (!job.id.startsWith("upload-")) {
+      this.remember((ids) => ids.filter((id) => id !== job.id));
+      fetch(`/api/jobs/${job.id}`, { method: "DELETE" }).catch(() => {});
+    }
+    this.forget(job);
+  }
+
+  forget(job) {
+    this.jobs.delete(job.id);
+    job.isGone = true;
+    this.onChange(job);
+  }
+
+  async post(address) {
+    try {
+      const answer = await fetch(address, { method: "POST" });
+      if (answer.ok) return await answer.json();
+      this.onTrouble(await answer.text());
+    } catch {
+      this.onTrouble("The server does not answer. Start it again with mt3 serve.");
+    }
+    return null;
+  }
+
+  /** Asks for news of all jobs, and again after a while. */
+  async ask() {
+    clearTimeout(this.timer);
+    if (this.isAsking) return;
+    this.isAsking = true;
+    const asked = [...this.jobs.values()].filter((job) => !job.id.startsWith("upload-"));
+    let wait = QUIET_MILLISECONDS;
+    try {
+      if (asked.length) {
+        const since = asked.map((job) => `${job.id}:${job.notes.length}`).join(",");
+        const answer = await fetch(`/api/jobs?${new URLSearchParams({ since })}`);
+        if (!answer.ok) throw new Error(await answer.text());
+        for (const [id, state] of Object.entries(await answer.json())) this.merge(id, state);
+      }
+      this.onTrouble("", true);
+    } catch {
+      this.onTrouble("The server does not answer. Start it again with mt3 serve; this page goes on by itself.", true);
+      wait = 2000;
+    }
+    this.isAsking = false;
+    const isBusy = [...this.jobs.values()].some((job) => ["waiting", "decoding", "unknown"].includes(job.state));
+    if (isBusy) wait = Math.min(wait, ASKING_MILLISECONDS);
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.ask(), wait);
+  }
+
+  merge(id, state) {
+    const job = this.jobs.get(id);
+    if (!job) return;
+    if (state === null) {
+      this.remember((ids) => ids.filter((each) => each !== id));
+      if (job.state === "unknown") return this.forget(job);
+      if (job.state !== "lost") Object.assign(job, { state: "lost", error: "The server no longer has this recording. Send it again." });
+      return this.onChange(job);
+    }
+    const { notes, first, ...rest } = state;
+    const before = JSON.stringify([job.state, job.notes.length, job.finalSeconds, job.place, job.minutesKept]);
+    Object.assign(job, rest);
+    if (first === job.notes.length) job.notes.push(...notes);
+    if (JSON.stringify([job.state, job.notes.length, job.finalSeconds, job.place, job.minutesKept]) !== before) this.onChange(job);
+  }
+}

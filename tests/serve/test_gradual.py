@@ -1,0 +1,106 @@
+"""Notes while a recording is decoded are the notes of its transcription, and come before its end."""
+
+import pytest
+
+from mt3app.backend import PACKAGES, is_installed
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(not any(map(is_installed, PACKAGES)), reason="needs torch or jax"),
+]
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    import importlib
+
+    from mt3app.backend import choose_backend, choose_decoding, load_transcriber
+    from mt3app.progress import Reporter
+    from mt3serve.gradual import TranscriberDecoder
+
+    backend = choose_backend(None)
+    transcriber = load_transcriber("small", backend, "cpu", choose_decoding(None, None), Reporter(), processes=1)
+    build = importlib.import_module(f"mt3{backend}").Transcriber
+    decoder = TranscriberDecoder(transcriber, lambda decoding: build(transcriber.model, decoding))
+    decoder.transcriber = transcriber
+    return decoder
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    """A bossa nova of sixteen seconds, the demo's."""
+    from mt3app.commands.demo_piece import piece
+    from mt3render.playing import play_notes
+
+    path = tmp_path_factory.mktemp("audio") / "recording"
+    play_notes(piece(), path.with_suffix(".wav"))
+    path.with_suffix(".wav").rename(path)
+    return path
+
+
+def test_they_are_those_of_the_transcription_and_come_early(decoder, recording):
+    with decoder.stream(recording, None) as stream:
+        found, finals = [], []
+        for note in stream:
+            found.append(note)
+            finals.append(stream.final_seconds)
+    whole = decoder.transcriber.transcribe(recording)
+    assert len(found) > 20
+    assert found == whole.notes
+    assert finals == sorted(finals)
+    assert all(note.onset < final for note, final in zip(found, finals, strict=True))
+    assert finals[0] < whole.duration_seconds / 2
+
+
+def test_it_ends_when_it_is_closed(decoder, recording):
+    with decoder.stream(recording, None) as stream:
+        notes = iter(stream)
+        next(notes)
+        stream.close()
+        rest = list(notes)
+    assert rest == []
+
+
+def test_instruments_are_chosen(decoder, recording):
+    with decoder.stream(recording, "bass") as stream:
+        found = list(stream)
+    assert found
+    assert {(note.program // 8, note.is_drum) for note in found} == {(4, False)}
+
+
+def test_the_command_serves_the_page_with_small(tmp_path, recording):
+    """Started as users start it: the first notes come while the rest is still being decoded."""
+    import json
+    import os
+    import re
+    import signal
+    import subprocess
+    import sys
+    import time
+    import urllib.request
+
+    pytest.importorskip("uvicorn", reason="needs the extra web")
+    words = ["serve", "--port", "0", "--model", "small"]
+    program = f"import sys; from mt3app.cli import main; sys.argv[1:] = {words!r}; main()"
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    running = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        line = next(line for line in running.stderr if line.startswith("Open "))
+        address = re.search(r"http://127\.0\.0\.1:\d+/", line)[0]
+        request = urllib.request.Request(f"{address}api/jobs?name=song.wav", recording.read_bytes(), method="POST")
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            identity = json.load(answer)["id"]
+        states = []
+        while not states or states[-1]["state"] not in ("done", "failed"):
+            with urllib.request.urlopen(f"{address}api/jobs?since={identity}:0") as answer:
+                states.append(json.load(answer)[identity])
+            time.sleep(0.05)
+        assert states[-1]["state"] == "done"
+        assert any(state["state"] == "decoding" and state["notes"] for state in states)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(20) == 130
+        assert list(tmp_path.glob("mt3-serve-*")) == []
+    finally:
+        running.kill()
+        running.wait()
+        running.stderr.close()

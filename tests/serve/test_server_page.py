@@ -1,0 +1,269 @@
+"""The server's page in a real browser: drop, watch, listen, cancel, download, reload, two tabs, another server."""
+
+import json
+import time
+
+import pytest
+from chromium import Page, chromium_path
+from page_server import PageServer, StandIn, song
+
+pytest.importorskip("starlette", reason="needs the extra web")
+pytest.importorskip("uvicorn", reason="needs the extra web")
+
+pytestmark = pytest.mark.integration
+
+JOBS = "[...queue.jobs.values()]"
+LINES = "[...document.querySelectorAll('#jobs .name')].map((each) => each.textContent)"
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    chromium_path()
+    return song(tmp_path_factory.mktemp("audio") / "song.wav")
+
+
+@pytest.fixture
+def slow(tmp_path):
+    with PageServer(tmp_path, StandIn(is_slow=True)) as running:
+        yield running
+
+
+@pytest.fixture
+def page(slow, tmp_path):
+    with Page(tmp_path / "browser", is_online=True) as opened:
+        opened.open(slow.address)
+        yield opened
+        assert opened.problems == []
+        outside = [url for url in opened.requests if not url.startswith((slow.address, "data:", "blob:"))]
+        assert outside == []
+
+
+def state(page):
+    return page.run("document.querySelector('#jobs .state').textContent")
+
+
+def button(page, does, line="#jobs li"):
+    page.click(f"{line} [data-does={json.dumps(does)}]")
+
+
+def test_drop_a_file_and_watch_listen_and_download(page, slow, recording):
+    page.drop(recording)
+    page.wait_for("current")
+    slow.decoder.step(4)
+    page.wait_for("current.notes.length === 4")
+    assert page.run("[current.state, panel.roll.view.notes.notes.count]") == ["decoding", 4]
+    assert page.run("element('downloads').querySelectorAll('a').length") == 0
+    # The original can be heard while it is decoded, and what comes meanwhile as well.
+    page.click("#play")
+    page.wait_for("panel.player.isPlaying && panel.player.audio.currentTime > 0.2")
+    slow.decoder.step(4)
+    page.wait_for("panel.notes.notes.count === 8")
+    assert page.run("panel.player.isPlaying")
+    slow.decoder.step(8)
+    page.wait_for("current.state === 'done'")
+    assert state(page) == "16 notes, 8 s"
+    assert page.run("panel.player.isPlaying")
+    page.click("#play")
+    links = page.run("[...element('downloads').querySelectorAll('a')].map((each) => each.href)")
+    assert len(links) == len(slow.formats) + 2
+    for link in links:
+        path = "/" + link.removeprefix(slow.address)
+        assert slow.ask("GET", path)[0] == 200
+
+
+def test_the_sound_font_plays_what_is_to_be_heard(page, slow, recording):
+    page.drop(recording)
+    slow.decoder.step(20)
+    page.wait_for("current?.state === 'done'")
+    page.run("element('sound').value = 'rendered'; element('sound').dispatchEvent(new Event('change'))")
+    page.click("#play")
+    page.wait_for("panel.player.isPlaying && panel.player.rendered.currentTime > 0.3")
+    assert page.run("panel.player.voices.length") == 0
+    assert page.run("Math.abs(panel.player.rendered.currentTime - panel.player.audio.currentTime)") < 0.1
+    assert page.run("element('sound-state').textContent") == ""
+    page.click("#part-128 button:nth-of-type(2)")
+    page.wait_for(
+        "panel.player.isPlaying && panel.player.rendered.src.includes('only=') && !panel.player.rendered.paused"
+    )
+    assert sorted(page.run("new URL(panel.player.rendered.src).searchParams.get('only').split(',')")) == ["0", "33"]
+    page.click("#hear-recording")
+    assert page.run("[panel.player.rendered.volume, panel.player.audio.volume]") == pytest.approx([0, 0.7])
+    page.click("#play")
+    assert page.run("[panel.player.rendered.paused, panel.player.audio.paused]") == [True, True]
+
+
+def test_cancel_remove_and_decode_again(page, slow, recording):
+    page.drop(recording)
+    page.wait_for("current?.state === 'decoding'")
+    slow.decoder.step(2)
+    page.wait_for("current.notes.length === 2")
+    button(page, "Cancel")
+    page.wait_for("current.state === 'cancelled'")
+    assert state(page) == "Cancelled, 2 notes"
+    page.run("element('choice').open = true")
+    page.click("#classes input[value='Bass']")
+    page.click("#classes input[value='Drums']")
+    button(page, "Decode again")
+    page.wait_for(f"{JOBS}.length === 2")
+    slow.decoder.step(20)
+    page.wait_for("current.state === 'done'")
+    assert slow.decoder.asked == [None, "Bass,Drums"]
+    assert state(page) == "16 notes, 8 s, only Bass,Drums"
+    button(page, "Remove")
+    page.wait_for(f"{JOBS}.length === 1 && element('roll-section').hidden")
+    button(page, "Remove")
+    page.wait_for("element('recordings-section').hidden")
+    deadline = time.monotonic() + 5
+    while slow.queue.jobs and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert slow.queue.jobs == {}
+
+
+def test_reload_during_work_and_two_tabs(page, slow, recording):
+    page.drop(recording)
+    slow.decoder.step(3)
+    page.wait_for("current?.notes.length === 3")
+    page.open(slow.address)
+    page.wait_for("current?.notes.length === 3")
+    other = page.another()
+    other.open(slow.address)
+    other.wait_for("current?.notes.length === 3")
+    other.drop(recording)
+    page.wait_for(f"{JOBS}.length === 2")
+    slow.decoder.step(40)
+    for tab in (page, other):
+        tab.wait_for(f"{JOBS}.length === 2 && {JOBS}.every((job) => job.state === 'done' && job.notes.length === 16)")
+    assert len(slow.queue.jobs) == 2
+    button(page, "Remove")
+    other.wait_for(f"{JOBS}.length === 1")
+
+
+def test_three_browsers_at_once(tmp_path, recording):
+    decoder = StandIn(is_slow=True, at_once=3)
+    with (
+        PageServer(tmp_path, decoder) as server,
+        Page(tmp_path / "a", is_online=True) as a,
+        Page(tmp_path / "b", is_online=True) as b,
+        Page(tmp_path / "c", is_online=True) as c,
+    ):
+        for page in (a, b, c):
+            page.open(server.address)
+            page.drop(recording)
+        for page in (a, b, c):
+            page.wait_for("current?.state === 'decoding'")
+        decoder.step(100)
+        for page in (a, b, c):
+            page.wait_for("current.state === 'done'")
+            assert page.run(f"{JOBS}.length") == 1  # of others nothing is seen
+            assert page.problems == []
+        assert decoder.most_open == 3
+
+
+def test_several_files_wait_their_turn(page, slow, recording, tmp_path):
+    files = [song(tmp_path / f"{name}.wav", 1) for name in "abc"]
+    page.drop(*files)
+    page.wait_for(f"{JOBS}.filter((job) => job.state === 'waiting').length === 2")
+    assert sorted(page.run(LINES)) == ["a.wav", "b.wav", "c.wav"]
+    states = "[...document.querySelectorAll('#jobs .state')].map((each) => each.textContent).sort().join()"
+    page.wait_for(f"{states} === '0 %, 0 notes,Waiting, 1 before it,Waiting, 2 before it'")
+    slow.decoder.step(48)
+    page.wait_for(f"{JOBS}.every((job) => job.state === 'done')")
+
+
+def test_too_large_and_not_audio_are_said(tmp_path, recording):
+    with (
+        PageServer(tmp_path, StandIn(), most_upload_bytes=1000) as server,
+        Page(tmp_path / "browser", is_online=True) as page,
+    ):
+        page.open(server.address)
+        page.drop(recording)
+        text = page.wait_for("!element('trouble').hidden && element('trouble').textContent")
+        assert text.startswith("song.wav is larger than 1 kB.")
+        assert list(server.folder.iterdir()) == []
+        (tmp_path / "no.mp3").write_bytes(b"no audio at all\n" * 20)
+        page.drop(tmp_path / "no.mp3")
+        page.wait_for(f"{JOBS}[0]?.state === 'failed'")
+        assert "no.mp3" in state(page)
+        assert page.run("element('trouble').hidden")
+        assert all("422" in problem for problem in page.problems)  # the browser notes the answer itself
+
+
+HOSTILE = '"><img src=x onerror="window.ran=1"><script>window.ran=1</script>.wav'
+
+
+def test_a_hostile_name_is_only_text(page, slow, recording):
+    page.run(f"queue.send(new Blob([new Uint8Array({list(recording.read_bytes()[:4000])})]), {json.dumps(HOSTILE)})")
+    page.wait_for(f"{JOBS}.some((job) => job.state === 'decoding' || job.state === 'failed')")
+    slow.decoder.step(20)
+    page.wait_for("current?.state === 'done'")
+    assert page.run("window.ran") is None
+    assert page.run("document.querySelectorAll('#jobs img, #jobs script').length") == 0
+    assert page.run("element('piece-title').textContent").startswith("script>.wav")  # what is after the last slash
+
+
+def test_the_server_is_stopped_and_started(tmp_path, recording):
+    server = PageServer(tmp_path, StandIn(is_slow=True)).start()
+    try:
+        with Page(tmp_path / "browser", is_online=True) as page:
+            page.open(server.address)
+            page.drop(recording)
+            server.decoder.step(2)
+            page.wait_for("current?.notes.length === 2")
+            server.stop()
+            page.wait_for("element('trouble').textContent.startsWith('The server does not answer')", 20)
+            server.start()
+            page.wait_for("element('trouble').hidden", 20)
+            page.wait_for(f"{JOBS}[0].state === 'lost'")
+            assert "no longer has this recording" in state(page)
+            page.drop(recording)
+            server.decoder.step(40)
+            page.wait_for(f"{JOBS}.some((job) => job.state === 'done')")
+            assert all("ERR_" in problem for problem in page.problems)  # the browser's own words on a lost connection
+    finally:
+        server.stop()
+
+
+def test_recording_from_the_microphone(page, slow):
+    page.click("#record")
+    page.wait_for("recorder && element('record').getAttribute('aria-pressed') === 'true'")
+    time.sleep(1.5)
+    page.click("#record")
+    page.wait_for("current?.state === 'decoding'")
+    assert page.run("current.name").startswith("Recording ")
+    assert page.run("current.seconds") > 1
+    slow.decoder.step(20)
+    page.wait_for("current.state === 'done'")
+    page.click("#play")
+    page.wait_for("panel.player.audio.currentTime > 0.2")
+
+
+def test_by_keyboard_and_with_a_screen_reader(page, slow, recording):
+    page.drop(recording)
+    slow.decoder.step(20)
+    page.wait_for("current?.state === 'done'")
+    nameless = page.run("""[...document.querySelectorAll('button, input, select, a, progress, canvas')]
+        .filter((each) => !each.hasAttribute('aria-hidden'))
+        .filter((each) => !(each.textContent.trim() || each.labels?.length || each.getAttribute('aria-label')))
+        .map((each) => each.outerHTML)""")
+    assert nameless == []
+    assert "song.wav: 16 notes" in page.run("element('said').textContent")
+    page.run("document.querySelector('#files').focus()")
+    reached = set()
+    for _ in range(60):
+        for kind in ("keyDown", "keyUp"):
+            page.call("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
+        reached.add(page.run("document.activeElement.id || document.activeElement.dataset.does || ''"))
+    assert {"record", "Open", "Remove", "play", "balance", "sound", "roll-notes", "shade"} <= reached
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [360, 800])
+def test_it_fits_each_width_in_either_scheme(slow, recording, tmp_path, width, dark):
+    with Page(tmp_path / "browser", width=width, dark=dark, is_online=True) as page:
+        page.open(slow.address)
+        page.drop(recording)
+        slow.decoder.step(20)
+        page.wait_for("current?.state === 'done'")
+        page.run("element('choice').open = true; element('table').open = true")
+        assert page.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        assert page.problems == []
