@@ -74,8 +74,8 @@ class Grammar:
     def _vocabulary(self) -> Vocabulary:
         return Vocabulary(self.config)
 
-    @functools.cached_property
-    def _has_ties(self) -> bool:
+    @property
+    def has_ties(self) -> bool:
         return self.config.ties and not self.config.onsets_only
 
     @property
@@ -99,7 +99,7 @@ class Grammar:
             time=zeros,
             shifted=zeros,
             last=zeros,
-            in_ties=zeros == (0 if self._has_ties else 1),
+            in_ties=zeros == (0 if self.has_ties else 1),
             program=program,
             velocity=zeros + UNKNOWN,
             sounds_from=zeros + _HELD,
@@ -180,7 +180,7 @@ class Grammar:
         )
         drums = _columns(is_ready & is_starting & state.drums, _VALUES)
         return [
-            self._shifts(state, state.last),
+            self.shifts(state.shifted, state.limit, state.last),
             named[:, None] & pitches,
             _columns(is_ready, self.config.velocity_bins + 1),
             (is_ready & state.in_ties)[:, None],
@@ -196,18 +196,20 @@ class Grammar:
             for kind, (first, last) in self._vocabulary.event_ranges.items()
             if kind != "shift"
         ]
-        return [self._shifts(state, xp.zeros_like(state.limit)), *others]
+        return [self.shifts(state.shifted, state.limit, xp.zeros_like(state.limit)), *others]
 
-    def _shifts(self, state: GrammarState, earliest: Int[Array, " rows"]) -> Bool[Array, "rows shifts"]:
-        """Shifts to a time that is neither before `earliest` nor beyond the segment.
+    def shifts(
+        self, shifted: Int[Array, " rows"], limit: Int[Array, " rows"], earliest: Int[Array, " rows"]
+    ) -> Bool[Array, "rows shifts"]:
+        """Shifts to a time that is neither before `earliest` nor beyond the limit, in steps after those `shifted`.
 
         The longest shift is allowed too if it does not reach `earliest`, since another may follow and be added.
         """
-        xp = array_api_compat.array_namespace(state.time)
+        xp = array_api_compat.array_namespace(shifted)
         longest = self._vocabulary.max_shift_steps
-        shifts = xp.arange(longest + 1, dtype=state.time.dtype, device=array_api_compat.device(state.time))[None, :]
-        reached = state.shifted[:, None] + shifts
-        return (reached <= state.limit[:, None]) & ((reached >= earliest[:, None]) | (shifts == longest))
+        shifts = xp.arange(longest + 1, dtype=shifted.dtype, device=array_api_compat.device(shifted))[None, :]
+        reached = shifted[:, None] + shifts
+        return (reached <= limit[:, None]) & ((reached >= earliest[:, None]) | (shifts == longest))
 
 
 def last_step(config: ModelConfig) -> int:

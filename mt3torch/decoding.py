@@ -97,7 +97,7 @@ class LaneWorker:
         decoding = replace(decoding, max_tokens=min(decoding.max_tokens, stepper.network.max_positions))
         self.stepper, self.decoding, self.num_lanes = stepper, decoding, num_lanes
         self._batch = min(num_lanes, encoder_batch(stepper.network))
-        legal = LegalTokens(stepper.model.config, decoding, stepper.device) if decoding.grammar else None
+        legal = LegalTokens.of(stepper.model.config, decoding, stepper.device) if decoding.grammar else None
         self._search: Search = (BeamSearch if decoding.method == "beam" else SingleSearch)(decoding, num_lanes, legal)
         self._tags: list[tuple[Hashable, int]] = []  # in each lane, the tag and the number of its segment
         self._encoded: deque[tuple[Hashable, Start, int, Tensor]] = deque()

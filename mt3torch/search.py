@@ -83,7 +83,7 @@ class Search(abc.ABC):
         """The best next tokens of each sequence and their log probabilities, among those that are legal."""
         if self._legal is not None:
             is_last = self.lengths[: self.count] + 1 >= self._decoding.max_tokens
-            logits = self._legal.masked(logits, np.repeat(is_last, self.num_beams))
+            self._legal.mask(logits, np.repeat(is_last, self.num_beams))
         return _best_tokens(logits, self.num_candidates)
 
     def _with_given(
@@ -157,21 +157,17 @@ class SingleSearch(Search):
             return super().step(lanes)
         read = np.concatenate([self.last_tokens(), guesses], axis=1)
         logits = lanes.step(read)
-        columns = logits.view(*read.shape, logits.shape[-1])
-        if self._legal is None:
-            tokens, log_probs = _best_tokens(logits, self.num_candidates)
-            shape = (*read.shape, 1, self.num_candidates)
-            tokens, log_probs = tokens.reshape(shape), log_probs.reshape(shape)
+        if self._legal is not None:
+            is_last = self.lengths[: self.count, None] + np.arange(1, read.shape[1] + 1) >= self._decoding.max_tokens
+            self._legal.mask_ahead(logits.view(*read.shape, -1), is_last, guesses)
+        tokens, log_probs = _best_tokens(logits, self.num_candidates)
+        shape = (*read.shape, 1, self.num_candidates)
+        tokens, log_probs = tokens.reshape(shape), log_probs.reshape(shape)
         taken = np.zeros(self.count, np.int64)
         done = np.zeros(self.count, bool)
         right = np.arange(self.count)  # the lanes where all tokens read so far are the chosen ones
         for column in range(read.shape[1]):
-            if self._legal is None:
-                chosen = (tokens[right, column], log_probs[right, column])
-            else:  # what is legal depends on the tokens before
-                legal_tokens, legal_log_probs = self._candidates(columns[:, column])
-                chosen = (legal_tokens[right, None], legal_log_probs[right, None])
-            _, done[right] = self.advance(*chosen, right)
+            _, done[right] = self.advance(tokens[right, column], log_probs[right, column], right)
             taken[right] += 1
             if self._legal is not None:
                 is_right = np.isin(np.arange(self.count), right)

@@ -142,6 +142,19 @@ def test_guessed_tokens_change_nothing(twins, monkeypatch):
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_masks_of_a_device_are_those_of_the_host(twins, method, monkeypatch):
+    from mt3torch import legal
+
+    config, model, _ = twins
+    log_mel = random_log_mel(config, 9)
+    host = ordered(decoding.generate_stream(model, log_mel, options(method), 3, [STEPS] * 9))
+    monkeypatch.setattr(legal, "_LegalOnHost", legal._LegalOnDevice)
+    device = ordered(decoding.generate_stream(model, log_mel, options(method), 3, [STEPS] * 9))
+    assert [one.tokens.tolist() for one in device] == [one.tokens.tolist() for one in host]
+    assert [one.score for one in device] == [one.score for one in host]
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_only_chosen_instruments_are_written(twins, method):
     config, torch_model, jax_model = twins
     log_mel = random_log_mel(config, 12)

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from whole_pieces import encode_piece
 
 from mt3core.config.model import ISMIR2021, MT3, ModelConfig, VocabularyConfig
+from mt3core.decoding import Decoding
 from mt3core.notes.decoding import NoteDecoder
 from mt3core.notes.table import note_table
 from mt3core.notes.vocabulary import EOS_ID, NUM_SPECIAL_TOKENS, Vocabulary
 from mt3core.segments import segments
 from mt3decode.grammar import Grammar, GrammarState, last_steps
+from mt3decode.grammar_rows import GrammarRows
 
 pytestmark = pytest.mark.unit
 
@@ -248,3 +250,62 @@ def test_all_libraries_agree(library, name):
         expected = grammar.allowed(ours, is_last)
         np.testing.assert_array_equal(np.asarray(grammar.allowed(theirs, put(is_last))), expected)
         ours, theirs = grammar.advance(ours, tokens[:, column]), grammar.advance(theirs, put(tokens[:, column]))
+
+
+def states_and_rows(name: str, limits: list[int], decoding: Decoding) -> tuple[Grammar, GrammarState, GrammarRows]:
+    grammar = grammar_of(name)
+    rows = GrammarRows(grammar, decoding)
+    rows.add(limits)
+    return grammar, grammar.start_all(limits, decoding), rows
+
+
+@pytest.mark.parametrize("name", VOCABULARIES)
+@pytest.mark.parametrize("choice", [{}, {"programs": (0, 5), "drums": False}])
+def test_rows_on_the_host_say_the_same(name, choice):
+    decoding, limits = Decoding(grammar=True, **choice), [LIMIT, LIMIT - 1, LIMIT, 50]
+    grammar = grammar_of(name)
+    random = np.random.default_rng(5)
+    for _ in range(6):
+        sequences = walk(grammar, random, 4, 60, grammar.start_all(limits, decoding))
+        _, state, rows = states_and_rows(name, limits, decoding)
+        for column in range(60):
+            allowed = grammar.allowed(state, np.zeros(4, bool))
+            np.testing.assert_array_equal(rows.rows, np.where(allowed, np.float32(0), -np.inf))
+            tokens = np.array([row[column] if column < len(row) else EOS_ID for row in sequences])
+            rows.advance(tokens)
+            state = grammar.advance(state, tokens)
+    at_the_limit = grammar.allowed(state, np.ones(4, bool))
+    np.testing.assert_array_equal(rows.rows + rows.only_end, np.where(at_the_limit, np.float32(0), -np.inf))
+
+
+def test_rows_on_the_host_are_kept_copied_and_joined_by_others():
+    """Sequences go on wherever their row has been moved, and copies do not change one another."""
+    decoding, random = Decoding(grammar=True), np.random.default_rng(6)
+    for name in ("mt3", "no_repeats_without_ties"):
+        grammar, _, rows = states_and_rows(name, [LIMIT] * 3, decoding)
+        sequences = walk(grammar, random, 3, 60)
+        shortest = min(map(len, sequences)) - 1
+        assert shortest > 4
+
+        def expected(number: int, length: int, grammar: Grammar = grammar, sequences=sequences):
+            state = start(grammar)
+            for token in sequences[number][:length]:
+                state = grammar.advance(state, np.array([token]))
+            return np.where(grammar.allowed(state, np.zeros(1, bool))[0], np.float32(0), -np.inf)
+
+        def check(rows: GrammarRows, *of: tuple[int, int], expected=expected):
+            np.testing.assert_array_equal(rows.rows, np.stack([expected(*one) for one in of]))
+
+        half = shortest // 2
+        for column in range(half):
+            rows.advance(np.array([row[column] for row in sequences]))
+        rows.keep(np.array([2, 0, 2]))
+        check(rows, (2, half), (0, half), (2, half))
+        saved = rows.copy()
+        for column in range(half, shortest):
+            rows.advance(np.array([sequences[2][column], sequences[0][column], 0]))
+        check(rows, (2, shortest), (0, shortest), (2, half))
+        rows.keep(np.array([1, 2]))
+        rows.add([LIMIT, LIMIT])
+        check(rows, (0, shortest), (2, half), (0, 0), (0, 0))
+        check(saved, (2, half), (0, half), (2, half))
