@@ -10,6 +10,11 @@ What sounds at the start of a segment is unknown as long as the segment before i
 sound: a tie section names what it likes, and the decoder of notes drops what turns out not to sound. Program and
 velocity are unknown too, so that a segment must name them before its first note.
 
+Of instruments that were not chosen, those of the same class as a chosen one may be written too, and count as the
+nearest chosen one, by whose number they are then replaced (`Grammar.as_chosen`). A network that hears a clean guitar,
+and may name only a steel one, would name none, and run on with notes of nothing. Models that know classes only are
+given classes, and have no others to write.
+
 A model with `shortest_repeat_seconds` writes the start or the end of a note twice when it is unsure. It may, and so may
 end any note: what changes nothing does no harm, but masked it would become another note (docs/small_model.md).
 """
@@ -29,7 +34,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from mt3core.config.model import ModelConfig, VocabularyConfig
-from mt3core.decoding import Decoding
+from mt3core.decoding import Decoding, Generated
+from mt3core.notes.instruments import PROGRAMS_PER_CLASS
 from mt3core.notes.vocabulary import MAX_MIDI_VALUE, NUM_SPECIAL_TOKENS, Vocabulary
 from mt3core.segments import AudioSegment
 
@@ -55,7 +61,7 @@ class GrammarState:
     velocity: Int[Array, " rows"]  # its bin; 0 ends notes
     sounds_from: Int[Array, " rows"]  # the least value in `notes` that means sounding
     notes: Int[Array, "rows programs pitches"]
-    programs: Bool[Array, "rows programs"]  # which may be written
+    programs: Int[Array, "rows programs"]  # what each counts as, UNKNOWN if it may not be written
     drums: Bool[Array, " rows"]
 
 
@@ -83,7 +89,7 @@ class Grammar:
         return self.config.program_granularity != "flat"
 
     def start(
-        self, limit: Int[Array, " rows"], programs: Bool[Array, "rows programs"], drums: Bool[Array, " rows"]
+        self, limit: Int[Array, " rows"], programs: Int[Array, "rows programs"], drums: Bool[Array, " rows"]
     ) -> GrammarState:
         """The state before the first token.
 
@@ -104,16 +110,36 @@ class Grammar:
             velocity=zeros + UNKNOWN,
             sounds_from=zeros + _HELD,
             notes=xp.full((rows, _VALUES, _VALUES), _HELD, dtype=xp.int8, device=device),
-            programs=programs if self._has_programs else xp.zeros_like(programs),
+            programs=programs if self._has_programs else xp.full_like(programs, UNKNOWN),
             drums=drums,
         )
 
     def start_all(self, limits: Sequence[int], decoding: Decoding) -> GrammarState:
         """The state of new sequences in NumPy, one per limit, with the instruments of a `Decoding`."""
-        programs = np.zeros(_VALUES, bool)
-        programs[slice(None) if decoding.programs is None else list(decoding.programs)] = True
-        rows = len(limits)
+        rows, programs = len(limits), self._counted_as(decoding)
         return self.start(np.array(limits, np.int32), np.tile(programs, (rows, 1)), np.full(rows, decoding.drums))
+
+    def as_chosen(self, decoding: Decoding, generated: Generated) -> Generated:
+        """What a network has written, with the chosen program in place of each that counts as it."""
+        if decoding.programs is None or not self._has_programs:
+            return generated
+        tokens = generated.tokens.copy()
+        first, last = (event + NUM_SPECIAL_TOKENS for event in self._vocabulary.event_ranges["program"])
+        is_program = (tokens >= first) & (tokens <= last)
+        tokens[is_program] = first + self._counted_as(decoding)[tokens[is_program] - first]
+        return dataclasses.replace(generated, tokens=tokens)
+
+    def _counted_as(self, decoding: Decoding) -> Int[np.ndarray, " programs"]:
+        """What each program counts as: itself if chosen, else the nearest chosen one of its class, or UNKNOWN."""
+        everything = np.arange(_VALUES, dtype=np.int32)
+        if decoding.programs is None:
+            return everything
+        counted_as = np.full(_VALUES, UNKNOWN, np.int32)
+        for program in range(_VALUES) if self.config.program_granularity == "full" else decoding.programs:
+            of_class = [one for one in decoding.programs if one // PROGRAMS_PER_CLASS == program // PROGRAMS_PER_CLASS]
+            if of_class:
+                counted_as[program] = min(of_class, key=lambda one: (abs(one - program), one))
+        return counted_as
 
     def allowed(self, state: GrammarState, is_last: Bool[Array, " rows"]) -> Bool[Array, "rows vocab"]:
         """Which tokens may come next; only the end where `is_last`, the last token that there is room for."""
@@ -148,7 +174,8 @@ class Grammar:
         if self.config.onsets_only:
             return changed
         is_tie = value["tie"] >= 0
-        program = xp.where(value["program"] >= 0, value["program"], state.program)
+        counted_as = _at(state.programs, value["program"])
+        program = xp.where(value["program"] >= 0, counted_as, state.program)
         is_on = is_pitch & (state.velocity > 0) & ~state.in_ties
         return dataclasses.replace(
             changed,
@@ -170,7 +197,7 @@ class Grammar:
         xp = array_api_compat.array_namespace(state.time)
         is_ready = state.time >= state.last
         is_ending, is_starting = state.velocity == 0, state.velocity > 0
-        marks = _row_of(state.notes, state.program)
+        marks = _at(state.notes, state.program)
         named = is_ready & (state.program >= 0)
         ends_from = xp.full_like(state.sounds_from, _OFF) if self.config.shortest_repeat_seconds else state.sounds_from
         pitches = xp.where(
@@ -184,7 +211,7 @@ class Grammar:
             named[:, None] & pitches,
             _columns(is_ready, self.config.velocity_bins + 1),
             (is_ready & state.in_ties)[:, None],
-            is_ready[:, None] & state.programs,
+            is_ready[:, None] & (state.programs >= 0),
             drums,
         ]
 
@@ -233,8 +260,8 @@ def last_steps(pieces: list[AudioSegment], config: ModelConfig) -> list[int]:
     return limits
 
 
-def _row_of(table: Array, key: Int[Array, " rows"]) -> Int[Array, "rows pitches"]:
-    """Each sequence's pitches of one key; of any if the key is unknown."""
+def _at(table: Array, key: Int[Array, " rows"]) -> Int[Array, rows * more]:
+    """Each sequence's entry of one key; any one if the key is unknown."""
     xp = array_api_compat.array_namespace(table)
     rows = xp.arange(table.shape[0], device=array_api_compat.device(table))
     return table[rows, xp.where(key < 0, 0, key)]

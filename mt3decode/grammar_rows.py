@@ -51,6 +51,7 @@ class GrammarRows:
     def __init__(self, grammar: Grammar, decoding: Decoding) -> None:
         self._grammar = grammar
         self._start = grammar.start_all([0], decoding)
+        self._counted_as = self._start.programs[0].tolist()
         config, vocabulary = grammar.config, Vocabulary(grammar.config)
         self._has_notes = not config.onsets_only
         self._may_end_anything = config.shortest_repeat_seconds > 0
@@ -134,7 +135,8 @@ class GrammarRows:
             changes, sequence.velocity = sequence.velocity != value, value
             return changes
         if kind == "program":
-            changes, sequence.program = sequence.program != value, value
+            counted_as = self._counted_as[value]
+            changes, sequence.program = sequence.program != counted_as, counted_as
             return changes
         if kind == "tie":
             changes, sequence.in_ties = sequence.in_ties, False

@@ -61,6 +61,7 @@ def beam_search_stream(
 ) -> Iterator[tuple[int, Generated]]:
     """Yields (number of the segment, its tokens); about `batch_size` beams are searched at a time."""
     params, sizes = nnx.to_pure_dict(nnx.state(model)), model.config.network
+    rules = Grammar.of(model.config)
     place = jax.tree.leaves(params)[0].device
     num_segments = max(1, batch_size // decoding.num_beams)
     limits = jax.device_put(limits_of(decoding, model.config), place)
@@ -85,11 +86,11 @@ def beam_search_stream(
             steps = steps_of([start.number for start in group], last_steps, model.config)
             steps += [0] * (num_segments - len(group))
             rows = [step for step in steps for _ in range(decoding.num_beams)]
-            grammar = jax.device_put(Grammar.of(model.config).start_all(rows, decoding), place)
+            grammar = jax.device_put(rules.start_all(rows, decoding), place)
         beams = start_beams(model.config, decoding.num_beams, params, *arguments, grammar)
         beams = _search(model.config, params, beams, limits)
         for row, start in enumerate(group):
-            generated = _best(beams, row, decoding.length_penalty)
+            generated = rules.as_chosen(decoding, _best(beams, row, decoding.length_penalty))
             if isinstance(log_mels, Stretches):
                 log_mels.give(start.number, generated.tokens)
             yield start.number, generated

@@ -122,6 +122,7 @@ class _Batch:
         self.config, self.params = model.config, nnx.to_pure_dict(nnx.state(model))
         self.device = jax.tree.leaves(self.params)[0].device
         self.decoding = decoding
+        self.rules = Grammar.of(self.config)
         self.size = size
         self.limits = self._put(lanes.limits_of(decoding, self.config))
         self.lanes = lanes.new_lanes(self.config, size, num_positions, self.params, self._grammar([], size))
@@ -181,7 +182,7 @@ class _Batch:
         for lane, row in zip(done, rows, strict=True):
             index, self.segments[lane] = self.segments[lane], None
             assert index is not None
-            yield index, self._generated(*row)
+            yield index, self.rules.as_chosen(self.decoding, self._generated(*row))
 
     def _generated(
         self,
@@ -207,7 +208,7 @@ class _Batch:
         if not self.decoding.grammar:
             return None
         limits = [*steps, *[0] * (rows - len(steps))]
-        return self._put(Grammar.of(self.config).start_all(limits, self.decoding))
+        return self._put(self.rules.start_all(limits, self.decoding))
 
     def _put(self, values: Any) -> Any:
         return jax.tree.map(lambda value: jax.device_put(jnp.asarray(value), self.device), values)

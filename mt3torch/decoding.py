@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mt3core.config.model import NetworkConfig
 from mt3core.decoding import Decoding, Generated
-from mt3decode.grammar import steps_of
+from mt3decode.grammar import Grammar, steps_of
 from mt3decode.stretches import LogMels, Start, Stretches
 from mt3torch.beam import BeamSearch
 from mt3torch.legal import LegalTokens
@@ -97,7 +97,8 @@ class LaneWorker:
         decoding = replace(decoding, max_tokens=min(decoding.max_tokens, stepper.network.max_positions))
         self.stepper, self.decoding, self.num_lanes = stepper, decoding, num_lanes
         self._batch = min(num_lanes, encoder_batch(stepper.network))
-        legal = LegalTokens.of(stepper.model.config, decoding, stepper.device) if decoding.grammar else None
+        self._grammar = Grammar.of(stepper.model.config)
+        legal = LegalTokens.of(self._grammar, decoding, stepper.device) if decoding.grammar else None
         self._search: Search = (BeamSearch if decoding.method == "beam" else SingleSearch)(decoding, num_lanes, legal)
         self._tags: list[tuple[Hashable, int]] = []  # in each lane, the tag and the number of its segment
         self._encoded: deque[tuple[Hashable, Start, int, Tensor]] = deque()
@@ -129,7 +130,10 @@ class LaneWorker:
         if self._lanes is None or self._search.count == 0:
             return []
         done = self._search.step(self._lanes)
-        finished = [(*self._tags[lane], self._search.result(int(lane))) for lane in np.flatnonzero(done)]
+        finished = [
+            (*self._tags[lane], self._grammar.as_chosen(self.decoding, self._search.result(int(lane))))
+            for lane in np.flatnonzero(done)
+        ]
         self._free(done)
         return finished
 

@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mt3core.config.model import ModelConfig
 from mt3core.decoding import Decoding
 from mt3decode.grammar import Grammar, GrammarState
 from mt3decode.grammar_rows import GrammarRows
@@ -26,9 +25,9 @@ class LegalTokens(abc.ABC):
     """Follows the sequences of all occupied lanes, `num_beams` rows each."""
 
     @staticmethod
-    def of(config: ModelConfig, decoding: Decoding, device: torch.device) -> LegalTokens:
+    def of(grammar: Grammar, decoding: Decoding, device: torch.device) -> LegalTokens:
         kind = _LegalOnHost if device.type == "cpu" else _LegalOnDevice
-        return kind(Grammar.of(config), decoding, device)
+        return kind(grammar, decoding, device)
 
     @abc.abstractmethod
     def add(self, limits: Sequence[int]) -> None:

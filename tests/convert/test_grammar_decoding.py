@@ -160,19 +160,53 @@ def test_only_chosen_instruments_are_written(twins, method):
     log_mel = random_log_mel(config, 12)
     chosen = options(method, programs=(0, 33), drums=False)
     vocabulary = Vocabulary(config.vocabulary)
-    for found in (
+    found, theirs = (
         ordered(decoding.generate_stream(torch_model, log_mel, chosen, 4)),
         ordered(jax_decoding.generate_stream(jax_model, log_mel, chosen, 4)),
-    ):
-        events = np.concatenate([one.tokens for one in found]) - NUM_SPECIAL_TOKENS
-        assert not vocabulary.is_type("drum", events).any()
-        programs = events[vocabulary.is_type("program", events)] - vocabulary.first_id("program")
-        assert set(programs.tolist()) <= {0, 33}
-        assert len(programs)
+    )
+    assert [one.tokens.tolist() for one in theirs] == [one.tokens.tolist() for one in found]
+    assert ignored(config, found)[0] == 0
+    events = np.concatenate([one.tokens for one in found]) - NUM_SPECIAL_TOKENS
+    assert not vocabulary.is_type("drum", events).any()
+    programs = events[vocabulary.is_type("program", events)] - vocabulary.first_id("program")
+    assert set(programs.tolist()) <= {0, 33}
+    assert len(programs)
     drums = ordered(decoding.generate_stream(torch_model, log_mel, options(method, programs=()), 4))
     events = np.concatenate([one.tokens for one in drums]) - NUM_SPECIAL_TOKENS
     assert vocabulary.is_type("drum", events).any()
     assert not vocabulary.is_type("pitch", events).any()
+
+
+def test_a_guitar_heard_as_another_is_written_as_the_chosen_one(twins, monkeypatch):
+    """Stand-in logits of a network that hears a clean guitar (27): without its class it would have no instrument."""
+    from mt3torch.stepper import Lanes
+
+    config, model, _ = twins
+    vocabulary = Vocabulary(config.vocabulary)
+    events = [("program", 27), ("tie", 0), ("velocity", 1), ("pitch", 40), ("velocity", 0), ("pitch", 40)]
+    script = [vocabulary.event_id(*event) + NUM_SPECIAL_TOKENS for event in events] + [END_TOKEN]
+
+    def step(self, tokens):
+        """Wants the tokens of the script one after the other, whatever has been read."""
+        logits = torch.zeros(tokens.size, config.network.vocab_size)
+        logits[:, script[min(self.reads, len(script) - 1)]] = 50.0
+        self.reads += 1
+        return logits
+
+    monkeypatch.setattr(Lanes, "reads", 0, raising=False)
+    monkeypatch.setattr(Lanes, "step", step)
+    monkeypatch.setattr("mt3torch.search.FEW_LANES", 0)
+
+    def written(**choice):
+        found = decoding.generate(model, random_log_mel(config, 1), options("greedy", **choice))[0].tokens.tolist()
+        return [vocabulary.meanings[token - NUM_SPECIAL_TOKENS] for token in found if token != END_TOKEN]
+
+    assert written() == events
+    assert written(programs=(25,)) == [("program", 25), *events[1:]]
+    assert written(programs=(25, 28, 40)) == [("program", 28), *events[1:]]
+    assert written(programs=(25, 27)) == events
+    assert ("program", 27) not in written(programs=(40,))
+    assert not any(kind == "pitch" for kind, _ in written(programs=()))
 
 
 @pytest.mark.parametrize(

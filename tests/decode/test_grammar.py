@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from whole_pieces import encode_piece
 
 from mt3core.config.model import ISMIR2021, MT3, ModelConfig, VocabularyConfig
-from mt3core.decoding import Decoding
+from mt3core.decoding import Decoding, Generated
 from mt3core.notes.decoding import NoteDecoder
 from mt3core.notes.table import note_table
 from mt3core.notes.vocabulary import EOS_ID, NUM_SPECIAL_TOKENS, Vocabulary
@@ -38,9 +38,11 @@ def grammar_of(name: str) -> Grammar:
     return Grammar(config, Vocabulary(config).base_vocab_size + 5)
 
 
-def start(grammar: Grammar, rows: int = 1, limit: int = LIMIT, put=np.asarray) -> GrammarState:
-    everything = (np.full(rows, limit, np.int32), np.ones((rows, 128), bool), np.ones(rows, bool))
-    return grammar.start(*map(put, everything))
+def start(
+    grammar: Grammar, rows: int = 1, limit: int = LIMIT, put=np.asarray, decoding: Decoding = Decoding()
+) -> GrammarState:
+    state = grammar.start_all([limit] * rows, decoding)
+    return grammar.start(*map(put, (state.limit, state.programs, state.drums)))
 
 
 def walk(
@@ -193,17 +195,61 @@ def test_targets_of_training_are_allowed():
     assert count > 500
 
 
-def test_instruments_are_masked():
-    programs = np.zeros(128, bool)
-    programs[[0, 33]] = True
+@pytest.mark.parametrize(
+    ("chosen", "counted_as"),
+    [
+        ((0, 33), {0: range(8), 33: range(32, 40)}),
+        ((24, 25, 31), {24: [24], 25: [25, 26, 27, 28], 31: [29, 30, 31]}),
+        ((30, 24), {24: [24, 25, 26, 27], 30: [28, 29, 30, 31]}),
+        ((), {}),
+    ],
+)
+def test_instruments_of_a_class_count_as_the_nearest_chosen_one(chosen, counted_as):
+    """Whatever is written under the masks has only chosen programs afterwards, and is then ignored in no part."""
     grammar = grammar_of("mt3")
-    vocabulary = Vocabulary(grammar.config)
-    state = grammar.start(np.full(20, LIMIT, np.int32), np.tile(programs, (20, 1)), np.zeros(20, bool))
+    vocabulary, decoding = Vocabulary(grammar.config), Decoding(grammar=True, programs=chosen)
+    state = grammar.start_all([LIMIT] * 20, decoding)
+    first = vocabulary.first_id("program")
+    allowed = grammar.allowed(state, np.zeros(20, bool))[0, first + NUM_SPECIAL_TOKENS :][:128]
+    assert np.flatnonzero(allowed).tolist() == sorted(one for group in counted_as.values() for one in group)
+    for program, group in counted_as.items():
+        for one in group:
+            written = np.array([vocabulary.event_id("program", one), vocabulary.event_id("pitch", one)]) + 3
+            generated = Generated(written, -1.0, np.zeros(2))
+            changed = grammar.as_chosen(decoding, generated)
+            assert changed.tokens.tolist() == [first + program + 3, written[1]]
+            assert generated.tokens is written
+            assert changed.score == -1.0
+    names_others = 0
     for tokens in walk(grammar, np.random.default_rng(3), 20, 80, state):
         events = np.array(tokens[:-1]) - NUM_SPECIAL_TOKENS
-        assert not vocabulary.is_type("drum", events).any()
-        named = events[vocabulary.is_type("program", events)] - vocabulary.first_id("program")
-        assert set(named.tolist()) <= {0, 33}
+        named = events[vocabulary.is_type("program", events)] - first
+        names_others += np.isin(named, chosen, invert=True).sum()
+        changed = grammar.as_chosen(decoding, Generated(np.array(tokens), 0.0)).tokens
+        decoder = NoteDecoder(grammar.config, is_grammatical=True)
+        assert decoder.add_segment(0.0, changed, LIMIT / 100) == (0, 0)
+        notes = decoder.finish()
+        assert set(notes["program"][~notes["is_drum"]].tolist()) <= set(chosen)
+    assert names_others > 20 or not chosen
+
+
+@pytest.mark.parametrize("name", ["ismir2021", "midi_class"])
+def test_models_that_know_no_single_programs_get_no_others(name):
+    config = VocabularyConfig(program_granularity="midi_class") if name == "midi_class" else VOCABULARIES[name]
+    grammar = Grammar(config, Vocabulary(config).base_vocab_size)
+    state = grammar.start_all([LIMIT], Decoding(grammar=True, programs=(24,)))
+    first = Vocabulary(config).first_id("program") + NUM_SPECIAL_TOKENS
+    allowed = grammar.allowed(state, np.zeros(1, bool))[0, first:][:128]
+    assert np.flatnonzero(allowed).tolist() == ([24] if name == "midi_class" else [])
+
+
+def test_drums_are_masked():
+    grammar = grammar_of("mt3")
+    vocabulary = Vocabulary(grammar.config)
+    for drums in (True, False):
+        state = grammar.start_all([LIMIT] * 20, Decoding(grammar=True, drums=drums))
+        tokens = np.concatenate(walk(grammar, np.random.default_rng(3), 20, 80, state))
+        assert vocabulary.is_type("drum", tokens - NUM_SPECIAL_TOKENS).any() == drums
 
 
 def test_at_the_limit_only_the_end_is_allowed():
@@ -241,10 +287,11 @@ def test_all_libraries_agree(library, name):
             return jnp.asarray(values)
 
     grammar = grammar_of(name)
-    sequences = walk(grammar, np.random.default_rng(4), 5, 40)
+    decoding = Decoding(grammar=True, programs=(0, 5, 33), drums=name == "mt3")
+    sequences = walk(grammar, np.random.default_rng(4), 5, 40, start(grammar, 5, decoding=decoding))
     length = max(map(len, sequences))
     tokens = np.array([[*row, *[EOS_ID] * (length - len(row))] for row in sequences], np.int32)
-    ours, theirs = start(grammar, 5), start(grammar, 5, put=put)
+    ours, theirs = start(grammar, 5, decoding=decoding), start(grammar, 5, put=put, decoding=decoding)
     for column in range(length):
         is_last = np.arange(5) == column % 7
         expected = grammar.allowed(ours, is_last)
@@ -260,7 +307,7 @@ def states_and_rows(name: str, limits: list[int], decoding: Decoding) -> tuple[G
 
 
 @pytest.mark.parametrize("name", VOCABULARIES)
-@pytest.mark.parametrize("choice", [{}, {"programs": (0, 5), "drums": False}])
+@pytest.mark.parametrize("choice", [{}, {"programs": (0, 5, 33), "drums": False}])
 def test_rows_on_the_host_say_the_same(name, choice):
     decoding, limits = Decoding(grammar=True, **choice), [LIMIT, LIMIT - 1, LIMIT, 50]
     grammar = grammar_of(name)
