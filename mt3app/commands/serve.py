@@ -37,7 +37,7 @@ def serve(options: ServeOptions, reporter: Reporter) -> int:
     backend = choose_backend(options.backend)
     decoding = choose_decoding(None, None)
     with closing(open_socket(options.host, options.port)) as opened:
-        transcriber = load_transcriber(options.model, backend, options.device, decoding, reporter, processes=1)
+        transcriber = load_transcriber(options.model, backend, options.device, decoding, reporter, workers=1)
         with closing(transcriber):
             build: Any = importlib.import_module(f"mt3{backend}").Transcriber
             network: Any = transcriber

@@ -19,7 +19,7 @@ def decoder():
     from mt3serve.gradual import TranscriberDecoder
 
     backend = choose_backend(None)
-    transcriber = load_transcriber("small", backend, "cpu", choose_decoding(None, None), Reporter(), processes=1)
+    transcriber = load_transcriber("small", backend, "cpu", choose_decoding(None, None), Reporter(), workers=1)
     build = importlib.import_module(f"mt3{backend}").Transcriber
     decoder = TranscriberDecoder(transcriber, lambda decoding: build(transcriber.model, decoding))
     decoder.transcriber = transcriber
