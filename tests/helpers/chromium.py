@@ -124,7 +124,7 @@ class Page:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def wait_for(self, script: str, seconds: float = 10):
+    def wait_for(self, script: str, seconds: float = 60):
         """The value of an expression once it is true."""
         deadline = time.monotonic() + seconds
         while not (value := self.run(script)):
