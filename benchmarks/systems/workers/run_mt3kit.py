@@ -1,4 +1,4 @@
-"""This project's network on PyTorch or JAX, as `mt3 transcribe` runs it without options."""
+"""This project's network on PyTorch or JAX, as `mt3 transcribe` runs it, by default without options."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,9 +10,9 @@ def load(options: dict[str, Any]) -> Callable[[str, str], float]:
     from mt3core.notes.midi_writing import write_midi
 
     backend = choose_backend(options["backend"])
-    transcriber = load_transcriber(
-        options["weights"], backend, "cpu", choose_decoding(None, None), Reporter(quiet=True)
-    )
+    decoding = choose_decoding(None, None, quality=options.get("quality"))
+    weights = options["weights"] or options["model"]
+    transcriber = load_transcriber(weights, backend, "cpu", decoding, Reporter(quiet=True))
 
     def transcribe(audio: str, midi: str) -> float:
         compiled_before = transcriber.compile_seconds
