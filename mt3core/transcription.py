@@ -75,7 +75,7 @@ class Transcription:
     grid: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "notes", sorted(self.notes, key=_place_in_time))
+        object.__setattr__(self, "notes", sorted(self.notes, key=place_in_time))
 
     def save(self, path: str | os.PathLike[str], format: str | None = None) -> None:
         """Writes the result to a file, completely or not at all, in the format of its suffix unless `format` is given.
@@ -114,7 +114,7 @@ class Transcription:
             # Names of files need not be UTF-8; JSON must escape the characters that Python uses for such bytes.
             return f"{text}\n".encode(errors="backslashreplace")
         if format == "jsonl":
-            return "".join(json.dumps(_rounded(note), allow_nan=False) + "\n" for note in self.notes).encode()
+            return "".join(map(jsonl_line, self.notes)).encode()
         table = io.StringIO()
         writer = csv.DictWriter(table, NOTE_COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -191,7 +191,14 @@ class Transcription:
         return cls.from_json(values)
 
 
-def _place_in_time(note: Note) -> tuple[float, bool, int, int]:
+def jsonl_line(note: Note, audio: str | None = None) -> str:
+    """A note as a line of JSON, with the name of its recording in front if that is given."""
+    named = {} if audio is None else {"audio": audio}
+    return json.dumps({**named, **_rounded(note)}, allow_nan=False) + "\n"
+
+
+def place_in_time(note: Note) -> tuple[float, bool, int, int]:
+    """The order of notes: of equal onset, pitched before drums, by program, by pitch."""
     return note.onset, note.is_drum, note.program, note.pitch
 
 

@@ -11,10 +11,9 @@ import abc
 import bisect
 import math
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -33,6 +32,7 @@ from mt3core.segments import AudioSegment, segments
 from mt3core.spectrogram import log_mel_segments
 from mt3core.transcription import SegmentTokens, Transcription
 from mt3decode.grammar import last_step, last_steps
+from mt3decode.streams import ArrivingSegments, NoteStream, Step, Steps, chosen, closing_if_possible, run
 from mt3decode.stretches import LogMels, Stretches
 from mt3decode.windows import MiddleParts, windows
 
@@ -125,14 +125,69 @@ class BaseTranscriber(abc.ABC):
         if start_seconds is not None or end_seconds is not None:
             excerpt = Excerpt(0.0 if start_seconds is None else start_seconds, end_seconds)
         if not isinstance(audio, list):
-            return self._transcribe_one(audio, progress, track, damaged, excerpt, choice)
+            return run(self._transcribe_one(audio, progress, track, damaged, excerpt, choice))
         results = []
         for number, one in enumerate(audio, 1):
             try:
-                results.append(self._transcribe_one(one, progress, track, damaged, excerpt, choice))
+                results.append(run(self._transcribe_one(one, progress, track, damaged, excerpt, choice)))
             except AudioError as error:
                 raise AudioError(f"Recording {number} of {len(audio)}: {error.problem}", error.next_step) from error
         return results
+
+    def stream(
+        self,
+        audio: AudioSource | Iterable[np.ndarray],
+        sample_rate_hz: float | None = None,
+        progress: Progress | None = None,
+        *,
+        track: int | None = None,
+        damaged: Damaged = "refuse",
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+        choice: NoteChoice | None = None,
+    ) -> NoteStream:
+        """The notes that `transcribe` finds, in the same order, each as soon as it and all before it are final.
+
+        With `sample_rate_hz`, `audio` is an iterable of arrays, (samples,) or (samples, channels), that follow one
+        another at this rate and arrive when they like; what has been read is forgotten, so it may go on for ever.
+        There, channels are averaged, and neither overlapping windows, continuous decoding nor excerpts are possible.
+
+        A choice that joins notes (`merge`, `merge_gap_seconds`) gives them all at the end. Raises what `transcribe`
+        raises, some of it while the notes are read. Use `with`, or `close`, to stop early.
+        """
+        excerpt = None
+        if start_seconds is not None or end_seconds is not None:
+            excerpt = Excerpt(0.0 if start_seconds is None else start_seconds, end_seconds)
+        if sample_rate_hz is None:
+            given: Any = audio
+            return NoteStream(self._transcribe_one(given, progress, track, damaged, excerpt, choice))
+        if self.decoding.overlap > 1 or self.decoding.continuous or excerpt is not None:
+            raise UsageError(
+                "Overlapping windows, continuous decoding and excerpts need the whole recording.",
+                "Leave them out, or pass a file.",
+            )
+        pieces: Any = audio
+        return NoteStream(self._follow(ArrivingSegments(pieces, sample_rate_hz, self.config), choice))
+
+    def _follow(self, arriving: ArrivingSegments, choice: NoteChoice | None) -> Steps:
+        """Decodes audio that arrives; the result has the remaining notes only, since the others are gone."""
+        decoder = NoteDecoder(self.config.vocabulary, is_grammatical=self.decoding.grammar)
+        ready: dict[int, Generated] = {}
+        held: list[Note] = []
+        done = 0
+        segments_done = self.generate_stream(iter(arriving), arriving.last_steps)
+        with closing_if_possible(segments_done):
+            yield segments_done
+            for index, generated in segments_done:
+                ready[index] = generated
+                while done in ready:
+                    one, (piece, end) = ready.pop(done), arriving.take(done)
+                    decoder.add_segment(piece.start_seconds, one.tokens, end, one.log_probabilities)
+                    done += 1
+                    final = decoder.final_seconds(piece.start_seconds if end is None else end)
+                    yield chosen(decoder.take(final, self.config.confidence), choice, held), final
+        yield chosen(decoder.finish_notes(0.0, self.config.confidence), choice, held, is_last=True), arriving.seconds
+        return None
 
     def _transcribe_one(
         self,
@@ -142,9 +197,9 @@ class BaseTranscriber(abc.ABC):
         damaged: Damaged,
         excerpt: Excerpt | None,
         choice: NoteChoice | None,
-    ) -> Transcription:
+    ) -> Steps:
         loaded = read_audio(audio, self.config.spectrogram.sample_rate_hz, track=track, damaged=damaged)
-        result = self.transcribe_samples(loaded.samples, _name_of(audio), progress, excerpt, choice)
+        result = yield from self._decode(loaded.samples, _name_of(audio), progress, excerpt, choice)
         remarks = (*loaded.remarks, self._choice_remark, clipping_remark(loaded.full_scale_share), result.remark)
         return replace(result, remark="\n".join(filter(None, remarks)))
 
@@ -157,6 +212,16 @@ class BaseTranscriber(abc.ABC):
         choice: NoteChoice | None = None,
     ) -> Transcription:
         """The same for mono float32 samples at the model's own rate; `name` goes into the result."""
+        return run(self._decode(samples, name, progress, excerpt, choice))
+
+    def _decode(
+        self,
+        samples: np.ndarray,
+        name: str,
+        progress: Progress | None,
+        excerpt: Excerpt | None,
+        choice: NoteChoice | None,
+    ) -> Generator[Step, None, Transcription]:
         rate_hz = self.config.spectrogram.sample_rate_hz
         duration_seconds = len(samples) / rate_hz
         wanted = excerpt or Excerpt()
@@ -175,20 +240,30 @@ class BaseTranscriber(abc.ABC):
         written: list[SegmentTokens] = []
         middle = None if overlap == 1 else MiddleParts(self.config, self.decoding.grammar)
         limits = [last_step(self.config)] * len(pieces) if middle else last_steps(everything, self.config)[needed]
+        found: list[Note] = []
+        held: list[Note] = []
         stream = self.generate_stream(log_mels, limits)
         # Closed immediately if something fails, not when the error, and this frame with it, is forgotten.
-        with closing(stream) if isinstance(stream, Generator) else nullcontext():
+        with closing_if_possible(stream):
+            yield stream
             for index, generated in stream:
                 ready[index] = generated
                 while len(written) in ready:
-                    if isinstance(log_mels, Stretches) and len(written) in log_mels.firsts:
+                    number = len(written)
+                    if isinstance(log_mels, Stretches) and number in log_mels.firsts:
                         decoder.forget()
-                    written.append(self._decode_notes(decoder, middle, pieces, len(written), ready.pop(len(written))))
+                    written.append(self._decode_notes(decoder, middle, pieces, number, ready.pop(number)))
+                    final = decoder.final_seconds(pieces[min(number + 1, len(pieces) - 1)].start_seconds)
+                    new = wanted.cut(decoder.take(final, self.config.confidence))
+                    found += new
+                    yield chosen(new, choice, held), final
                 if progress is not None:
                     progress(len(written) + len(ready), len(pieces))
         # Notes that sound where decoding was broken off sound to the end of the excerpt.
         end_seconds = (wanted.end_seconds or 0.0) if needed.stop < len(everything) else 0.0
-        found = wanted.cut(decoder.finish_notes(end_seconds, self.config.confidence))
+        last = wanted.cut(decoder.finish_notes(end_seconds, self.config.confidence))
+        found += last
+        yield chosen(last, choice, held, is_last=True), duration_seconds
         notes = found if choice is None else choice.apply(found)
         heard = samples if part is None else samples[_span(part, rate_hz)]
         remarks = (

@@ -44,23 +44,13 @@ class Engine:
         self._state = _State(stepper, decoding, num_lanes, num_workers)
         self._end = weakref.finalize(self, self._state.close)
 
-    def generate_stream(
-        self, log_mels: LogMels, last_steps: Sequence[int] | None = None
-    ) -> Iterator[tuple[int, Generated]]:
-        """Like `mt3torch.decoding.generate_stream`, from any number of threads. Closing the iterator cancels.
+    def generate_stream(self, log_mels: LogMels, last_steps: Sequence[int] | None = None) -> Results:
+        """Like `mt3torch.decoding.generate_stream`, from any number of threads; starts at once.
 
-        `last_steps` may grow while `log_mels` are read. What reading them raises is raised here. Raises
+        `last_steps` may grow while `log_mels` are read. What reading them raises is raised by the results. Raises
         `DecodingError` if the engine is closed.
         """
-        request = self._state.submit(log_mels, last_steps)
-        try:
-            while (result := request.results.get()) is not None:
-                if isinstance(result, BaseException):
-                    raise result
-                self._state.consumed(request)
-                yield result
-        finally:
-            self._state.cancel(request)
+        return Results(self._state, self._state.submit(log_mels, last_steps))
 
     @property
     def num_requests(self) -> int:
@@ -74,6 +64,31 @@ class Engine:
     def close(self) -> None:
         """Ends the threads; requests that are not finished raise `DecodingError`."""
         self._end()
+
+
+class Results(Iterator[tuple[int, Generated]]):
+    """The segments of a request, in the order in which they finish. `close`, from any thread, cancels the others."""
+
+    def __init__(self, state: _State, request: _Request) -> None:
+        self._state, self._request = state, request
+        self._is_ended = False
+
+    def __next__(self) -> tuple[int, Generated]:
+        result = None if self._is_ended else self._request.results.get()
+        if isinstance(result, tuple):
+            self._state.consumed(self._request)
+            return result
+        self._is_ended = True
+        if result is None:
+            raise StopIteration
+        raise result
+
+    def close(self) -> None:
+        self._is_ended = True
+        self._state.cancel(self._request)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class _Request:
@@ -155,6 +170,7 @@ class _State:
         with self.changed:
             if request in self.requests:
                 self.requests.remove(request)
+                request.results.put(None)  # somebody may be waiting for one
                 self.changed.notify_all()
 
     def close(self) -> None:

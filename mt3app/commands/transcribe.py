@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from mt3app.outputs import Job, check_writable, parse_formats, plan
 from mt3app.progress import Reporter, writing_stdout
 from mt3app.sonification import with_sounds, write_sounds
 from mt3core.errors import MT3Error, UsageError
+from mt3core.transcription import jsonl_line
 
 if TYPE_CHECKING:
     from mt3app.cli import TranscribeOptions
@@ -152,15 +152,22 @@ class Batch:
 
     def _transcribe(self, transcriber: BaseTranscriber, job: Job, progress: Progress) -> None:
         started, compiled_before = time.perf_counter(), transcriber.compile_seconds
-        result = transcriber.transcribe(
+        stream = transcriber.stream(
             self._source(job),
-            progress,
+            progress=progress,
             track=self.track,
             damaged=self.damaged,
             start_seconds=None if self.excerpt is None else self.excerpt.start_seconds,
             end_seconds=None if self.excerpt is None else self.excerpt.end_seconds,
             choice=self.choice,
         )
+        is_written = job.is_printed and self.stdout_format == "jsonl"
+        with stream:
+            for note in stream:
+                if is_written:
+                    self._print_note(note, job)
+        assert stream.result is not None
+        result = stream.result
         if job.is_stdin:
             result = replace(result, audio=STDIN)
         # JAX compiles once per shape, which would distort the factor of the first file.
@@ -168,7 +175,7 @@ class Batch:
         seconds = time.perf_counter() - started - compile_seconds
         for output in job.outputs:
             save(result, output.path, output.format, self._recording(job))
-        if job.is_printed:
+        if job.is_printed and not is_written:
             self._print(result, self._recording(job))
         sound = write_sounds(job, result, self._source(job), self.track, self.damaged) if job.sounds else ""
         self._summarise(job, result, seconds)
@@ -205,13 +212,16 @@ class Batch:
     def _recording(self, job: Job) -> Path | None:
         return None if job.is_stdin else job.audio
 
-    def _print(self, result: Transcription, recording: Path | None) -> None:
-        data = FORMATS[self.stdout_format].write(result, recording)
-        if self.names_recordings:
-            notes = [json.loads(line) for line in data.splitlines()]
-            data = "".join(json.dumps({"audio": result.audio, **note}) + "\n" for note in notes).encode()
+    def _print_note(self, note: Note, job: Job) -> None:
+        """Writes a note while others are still being decoded."""
+        name = STDIN if job.is_stdin else str(job.audio)
         with writing_stdout():
-            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.write(jsonl_line(note, name if self.names_recordings else None).encode())
+            sys.stdout.flush()
+
+    def _print(self, result: Transcription, recording: Path | None) -> None:
+        with writing_stdout():
+            sys.stdout.buffer.write(FORMATS[self.stdout_format].write(result, recording))
             sys.stdout.flush()
 
     def _summarise(self, job: Job, result: Transcription, seconds: float) -> None:

@@ -39,6 +39,7 @@ INITIAL_VELOCITY = 100  # until a first velocity event, and of all notes if only
 MIN_NOTE_SECONDS = 0.01  # also the length of a drum note
 _DRUMS = -1  # instead of a program
 _Sureness = tuple[float, float, float]  # probabilities of onset, pitch and program
+_Row = tuple[float, float, int, int, int, bool, _Sureness]
 
 _SHIFT, _PITCH, _VELOCITY, _TIE, _PROGRAM, _DRUM = range(len(EVENT_TYPES))
 
@@ -54,7 +55,7 @@ class NoteDecoder:
         self.unmatched_events = 0
         self._is_grammatical = is_grammatical
         self._table = _event_table(config)
-        self._rows: list[tuple[float, float, int, int, int, bool, _Sureness]] = []
+        self._rows: list[_Row] = []
         self._time = 0.0
         self._velocity = INITIAL_VELOCITY
         self._program = 0
@@ -131,6 +132,18 @@ class NoteDecoder:
                 return invalid, len(ids) - position
         return invalid, 0
 
+    def final_seconds(self, next_start_seconds: float) -> float:
+        """The time before which no onset will be added or changed any more, if the next segment starts then."""
+        # Until then the end of a note can be undone, see `_sound_on`.
+        final = next_start_seconds - self.vocabulary.config.shortest_repeat_seconds
+        return min([final, *(onset for onset, *_ in self._active.values())])
+
+    def take(self, final_seconds: float, calibration: Sequence[tuple[float, float]] = ()) -> list[Note]:
+        """Takes out the notes that start before a time up to `final_seconds`; `finish` does not return them again."""
+        taken = [row for row in self._rows if row[0] < final_seconds]
+        self._rows = [row for row in self._rows if row[0] >= final_seconds]
+        return self._notes(taken, calibration)
+
     def finish(self, end_seconds: float = 0.0) -> NoteTable:
         """Ends the notes that still sound and returns all notes in the order in which they ended.
 
@@ -141,17 +154,21 @@ class NoteDecoder:
             self._time = max(self._time, onset + MIN_NOTE_SECONDS)
         for key in list(self._active):
             self._end_note(key, self._time)
-        return np.array([row[:-1] for row in self._rows], dtype=NOTE_DTYPE)
+        return _table_of(self._rows)
 
     def finish_notes(self, end_seconds: float = 0.0, calibration: Sequence[tuple[float, float]] = ()) -> list[Note]:
         """The same as `Note` objects, with confidences if the log probabilities of all segments were given.
 
         `calibration` has pairs of a product of the parts and the confidence that it means (`ModelConfig.confidence`).
         """
-        notes = to_notes(self.finish(end_seconds))
+        self.finish(end_seconds)
+        return self._notes(self._rows, calibration)
+
+    def _notes(self, rows: list[_Row], calibration: Sequence[tuple[float, float]]) -> list[Note]:
+        notes = to_notes(_table_of(rows))
         if not self._is_sureness_known:
             return notes
-        parts = [row[-1] for row in self._rows]
+        parts = [row[-1] for row in rows]
         whole = np.array(parts).reshape(-1, 3).prod(axis=1)
         if calibration:
             whole = np.interp(whole, *np.transpose(calibration))
@@ -259,6 +276,10 @@ class NoteDecoder:
         onset, velocity, sureness = self._active.pop(key)
         program, pitch = key
         self._rows.append((onset, max(offset, onset + MIN_NOTE_SECONDS), pitch, velocity, program, False, sureness))
+
+
+def _table_of(rows: list[_Row]) -> NoteTable:
+    return np.array([row[:-1] for row in rows], dtype=NOTE_DTYPE)
 
 
 @lru_cache

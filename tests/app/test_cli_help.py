@@ -96,7 +96,10 @@ def test_bounds_and_defaults_are_in_one_pair_of_brackets(help_of):
     ("words", "sentence"),
     [
         ("transcribe", "mt3: Missing argument 'INPUT'. See mt3 transcribe -h."),
-        ("transcribe a --processes 0", "mt3: Invalid value for '--processes': use at least 1. See mt3 transcribe -h."),
+        (
+            "transcribe a --processes 0",
+            "mt3: Invalid value for '--workers' / '--processes': use at least 1. See mt3 transcribe -h.",
+        ),
         ("data show x y", "mt3: Invalid value for 'N': use a whole number. See mt3 data show -h."),
         ("parity x --seconds y", "mt3: Invalid value for '--seconds': use a number. See mt3 parity -h."),
         ("trancsribe", "mt3: No such command 'trancsribe'. Did you mean 'transcribe'? See mt3 -h."),

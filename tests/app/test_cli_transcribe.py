@@ -327,9 +327,9 @@ def test_wrong_options_have_a_sentence_and_an_exit_code(folder, capsys, no_model
 
 
 @pytest.mark.skipif(not is_installed("jax"), reason="needs jax")
-def test_processes_for_jax_are_refused_before_weights_are_looked_for(folder, capsys):
+def test_workers_for_jax_are_refused_before_weights_are_looked_for(folder, capsys):
     assert run(["transcribe", "song.wav", "--backend", "jax", "--processes", "2", "--model", "nothing"]) == 2
-    assert "Only PyTorch decodes in several processes." in capsys.readouterr().err
+    assert "Only PyTorch decodes with several workers." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("backend", PACKAGES)
