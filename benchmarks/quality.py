@@ -37,6 +37,7 @@ from mt3eval.intervals import Average, average, compare
 from mt3eval.protocol import protocol
 from mt3eval.reading.performance import NotDefinedError, Performance
 from mt3eval.reading.reading import Reading, read_performance
+from mt3torch.precision import Precision
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 TITLES = (
@@ -50,6 +51,8 @@ _BEAM: dict[str, Any] = {"method": "beam", "grammar": True}
 VARIANTS: dict[str, Mapping[str, Any]] = {
     "t5x": {},
     "greedy": {"method": "greedy"},
+    "bfloat16": {},
+    "greedy, bfloat16": {"method": "greedy"},
     "grammar": {"grammar": True},
     "beam 2": {**_BEAM, "num_beams": 2},
     "beam 4": {**_BEAM, "num_beams": 4},
@@ -116,7 +119,9 @@ def transcribe(
             if json.loads(finished.read_text())["asked"] != asked:
                 raise UsageError(f"{folder} has results of another command.", "Choose another --output.")
             continue
-        transcriber = mt3torch.Transcriber(model, decoding_of(name, clip, default_decoding(model.config)))
+        decoding = decoding_of(name, clip, default_decoding(model.config))
+        precision: Precision = "bfloat16" if name.endswith("bfloat16") else "float32"
+        transcriber = mt3torch.Transcriber(model, decoding, precision=precision)
         started, wall = time.process_time(), time.perf_counter()
         result = transcriber.transcribe(clip.audio, end_seconds=seconds)
         costs = {

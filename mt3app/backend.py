@@ -80,6 +80,7 @@ def load_transcriber(
     reporter: Reporter,
     batch_size: int | None = None,
     workers: int | None = None,
+    precision: str | None = None,
 ) -> BaseTranscriber:
     """Reads the weights and builds the network on its device, and reports the model if None was named.
 
@@ -89,6 +90,8 @@ def load_transcriber(
 
     if backend != "torch" and (workers or 1) > 1:
         raise UsageError("Only PyTorch decodes with several workers.", "Omit --workers.")
+    if backend != "torch" and (precision or "float32") != "float32":
+        raise UsageError("Only PyTorch decodes in another precision than float32.", "Omit --precision.")
     started = time.perf_counter()
     found = find_model(model)  # before a framework is imported, so that a missing model is reported immediately
     if found.remark:
@@ -98,9 +101,9 @@ def load_transcriber(
     imported = time.perf_counter()
     weights = fetch_weights(found.source, reporter)
     built = network.build_model(weights.config, weights.arrays, device)
-    sizes: dict[str, int | None] = {} if batch_size is None else {"batch_size": batch_size}
+    sizes: dict[str, Any] = {} if batch_size is None else {"batch_size": batch_size}
     if backend == "torch":
-        sizes["workers"] = workers
+        sizes |= {"workers": workers, "precision": precision or "float32"}
     decoding = dataclasses.replace(decoding, max_tokens=weights.config.network.max_target_tokens)
     transcriber = network.Transcriber(built, decoding, **sizes)
     loaded = time.perf_counter()

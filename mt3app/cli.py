@@ -77,6 +77,13 @@ class TranscribeOptions:
             "--workers", "--processes", min=1, help="Threads that decode, for PyTorch on a CPU. [default: up to four]"
         ),
     ] = None
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="float32, bfloat16 (faster, on processors that have it), or auto; for PyTorch. [default: float32]",
+        ),
+    ] = None
     quality: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="fast, or best: overlapping windows, for twice the time. [default: fast]"),

@@ -17,6 +17,7 @@ from mt3torch.decoding import default_batch_size
 from mt3torch.engine import Engine
 from mt3torch.loading import Device, load_model
 from mt3torch.model import Transformer
+from mt3torch.precision import Precision, dtype_of
 from mt3torch.stepper import Stepper
 
 # More have not been measured.
@@ -37,11 +38,12 @@ class Transcriber(BaseTranscriber):
         decoding: Decoding | None = None,
         batch_size: int | None = None,
         workers: int | None = None,
+        precision: Precision = "float32",
     ) -> None:
         super().__init__(model.config, decoding)
         self.model = model
         self.batch_size = batch_size
-        self._stepper = Stepper(model)
+        self._stepper = Stepper(model, dtype_of(precision, model.decoder.positions.device))
         self.workers = workers or default_workers(self._stepper.device)
         self._engine: Engine | None = None
         self._chosen: tuple[Decoding, int | None, int] | None = None  # of the engine
@@ -56,17 +58,19 @@ class Transcriber(BaseTranscriber):
         batch_size: int | None = None,
         workers: int | None = None,
         instruments: str | Iterable[str | int] | None = None,
+        precision: Precision = "float32",
     ) -> Transcriber:
         """Loads a model by its name, such as `small`, its path or its address; without one, the default of `mt3`.
 
         `device` is `auto` (as is None), `cpu`, `cuda`, `cuda:1` or `mps`, or a `torch.device`. With `instruments`, such
-        as "piano,bass,drums", only these are written (`choose_instruments`). Raises `ModelError` if there is no such
-        model, `UsageError` for an unknown device or instrument.
+        as "piano,bass,drums", only these are written (`choose_instruments`). `precision` is `float32`, `bfloat16`
+        or `auto` (`precision.py`). Raises `ModelError` if there is no such model, `UsageError` for an unknown device or
+        instrument, and for a precision that the device does not have.
         """
         loaded = load_model(model, device)
         if instruments is not None:
             decoding = with_instruments(decoding or default_decoding(loaded.config), instruments)
-        return cls(loaded, decoding, batch_size, workers)
+        return cls(loaded, decoding, batch_size, workers, precision)
 
     def generate_stream(
         self, log_mels: LogMels, last_steps: Sequence[int] | None = None

@@ -73,7 +73,14 @@ def transcribe_files(options: TranscribeOptions, reporter: Reporter) -> int:
         pending = batch.probe([job for job in jobs if not job.is_finished])
         if pending:
             transcriber = load_transcriber(
-                options.model, backend, options.device, decoding, reporter, options.batch_size, options.workers
+                options.model,
+                backend,
+                options.device,
+                decoding,
+                reporter,
+                options.batch_size,
+                options.workers,
+                options.precision,
             )
             with closing(transcriber):
                 batch.run(transcriber, pending)
