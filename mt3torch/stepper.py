@@ -233,7 +233,10 @@ class Lanes:
 
     def _empty(self, num_lanes: int) -> Float[Tensor, "lanes beams heads positions keys_and_values"]:
         network = self.stepper.network
-        return self._zeros(num_lanes, self.num_beams, network.num_heads, self._capacity, 2 * network.head_dim)
+        shape = (num_lanes, self.num_beams, network.num_heads, self._capacity, 2 * network.head_dim)
+        if self._device.type == "cpu":  # NumPy's zeros take no memory before they are written to
+            return torch.from_numpy(np.zeros(shape, np.float32))
+        return self._zeros(*shape)
 
     def _zeros(self, *shape: int) -> Tensor:
         """In float32, whatever the caller's default is."""

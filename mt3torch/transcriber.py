@@ -19,6 +19,7 @@ from mt3torch.loading import Device, load_model
 from mt3torch.model import Transformer
 from mt3torch.precision import Precision, dtype_of
 from mt3torch.stepper import Stepper
+from mt3torch.tuning import is_folded_faster
 
 # More have not been measured.
 MOST_WORKERS = 4
@@ -43,7 +44,8 @@ class Transcriber(BaseTranscriber):
         super().__init__(model.config, decoding)
         self.model = model
         self.batch_size = batch_size
-        self._stepper = Stepper(model, dtype_of(precision, model.decoder.positions.device))
+        dtype = dtype_of(precision, model.decoder.positions.device)
+        self._stepper = Stepper(model, dtype, is_folded_faster(model, dtype))
         self.workers = workers or default_workers(self._stepper.device)
         self._engine: Engine | None = None
         self._chosen: tuple[Decoding, int | None, int] | None = None  # of the engine

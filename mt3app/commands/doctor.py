@@ -46,6 +46,7 @@ def examination() -> dict[str, Any]:
         "audio": {"libsndfile": _attempt(_sound_formats), "pyav": _attempt(_pyav_versions)},
         "models": _attempt(_models),
         "folders": _attempt(_folders),
+        "measured": _attempt(_measured),
     }
     report["problems"] = _problems(report)
     return report
@@ -129,6 +130,15 @@ def _free_gb(folder: Path) -> float:
     return shutil.disk_usage(existing).free / 1e9
 
 
+def _measured() -> dict[str, dict[str, float]]:
+    """Milliseconds of attention to frames in either form on this machine, as far as they have been measured."""
+    if not is_installed("torch"):
+        return {}
+    from mt3torch.tuning import known_measurements
+
+    return known_measurements()
+
+
 def _print_report(report: dict[str, Any]) -> None:
     print(f"mt3kit {report['mt3kit']}, Python {report['python']}, {report['platform']}, {report['cpu_cores']} cores")
     _print_row("packages", ", ".join(f"{name} {version}" for name, version in report["packages"].items() if version))
@@ -147,6 +157,10 @@ def _print_report(report: dict[str, Any]) -> None:
         _print_row("models", models)
     for name, folder in report["folders"].items() if isinstance(report["folders"], dict) else ():
         _print_row(f"{name} folder", f"{folder['path']} ({size_in_words(1e9 * folder['free_gb'])} free)")
+    measured = report["measured"]
+    for where, times in measured.items() if isinstance(measured, dict) else [("failed", measured)]:
+        shown = times if isinstance(times, str) else ", ".join(f"{name} {one:g} ms" for name, one in times.items())
+        _print_row("attention", f"{shown} ({where})")
     for problem in report["problems"]:
         print(f"Problem: {problem}")
 

@@ -1,0 +1,88 @@
+"""What is measured on a processor is measured once."""
+
+import json
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from tiny_networks import random_arrays, tiny  # noqa: E402
+
+from mt3core.files import cache_folder  # noqa: E402
+from mt3torch import Transcriber, build_model, tuning  # noqa: E402
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MT3_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def model(monkeypatch):
+    monkeypatch.setattr(tuning, "LEAST_WIDTH", 1)
+    return build_model(tiny(), random_arrays(tiny()), "cpu")
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    calls = []
+
+    def measure(network, attention, dtype):
+        calls.append(dtype)
+        return {"folded": 1.0, "plain": 2.0}
+
+    monkeypatch.setattr(tuning, "measure", measure)
+    return calls
+
+
+def test_both_forms_are_timed(model):
+    attention = model.decoder.layers[0].encoder_decoder_attention
+    found = tuning.measure(tiny().network, attention, torch.float32)
+    assert sorted(found) == ["folded", "plain"]
+    assert all(0 < time < 60_000 for time in found.values())
+
+
+def test_the_faster_one_is_chosen_and_remembered(model, measured):
+    assert Transcriber(model)._stepper.is_folded
+    assert Transcriber(model)._stepper.is_folded
+    assert measured == [torch.float32]
+    assert tuning.is_folded_faster(model, torch.bfloat16)
+    assert len(measured) == 2
+    file = cache_folder() / tuning.FILE_NAME
+    known = json.loads(file.read_text())
+    assert len(known) == 2
+    file.write_text(json.dumps({key: {"folded": 3, "plain": 2} for key in known}))
+    assert not Transcriber(model)._stepper.is_folded
+    assert len(measured) == 2
+
+
+def test_mt3_doctor_shows_it(model, measured, capsys):
+    from mt3app.cli import run
+
+    assert tuning.is_folded_faster(model, torch.float32)
+    run(["doctor"])
+    assert "folded 1 ms, plain 2 ms" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"x": 3}', '{"x": {"folded": "fast"}}'])
+def test_a_broken_file_is_measured_again(model, measured, content):
+    cache_folder().mkdir(parents=True)
+    (cache_folder() / tuning.FILE_NAME).write_text(content)
+    assert tuning.is_folded_faster(model, torch.float32)
+    assert len(measured) == 1
+    assert len(tuning.known_measurements()) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(model, measured):
+    cache_folder().parent.mkdir(parents=True, exist_ok=True)
+    cache_folder().write_text("a file")
+    assert tuning.is_folded_faster(model, torch.float32)
+
+
+def test_narrow_networks_are_not_measured(measured, monkeypatch):
+    model = build_model(tiny(), random_arrays(tiny()), "cpu")
+    assert tiny().network.emb_dim < tuning.LEAST_WIDTH
+    assert not tuning.is_folded_faster(model, torch.float32)
+    assert not measured
