@@ -8,7 +8,8 @@ on the host or on the device.
 
 What sounds at the start of a segment is unknown as long as the segment before is not decoded. Every note may then
 sound: a tie section names what it likes, and the decoder of notes drops what turns out not to sound. Program and
-velocity are unknown too, so that a segment must name them before its first note.
+velocity are unknown too. A segment must name a velocity before its first note; and a program, unless all programs may
+be written: then notes may start, and end again, with the program of the segment before, whichever it is.
 
 Of instruments that were not chosen, those of the same class as a chosen one may be written too, and count as the
 nearest chosen one, by whose number they are then replaced (`Grammar.as_chosen`). A network that hears a clean guitar,
@@ -43,6 +44,7 @@ Array = Any  # a NumPy array, a jax.Array or a torch.Tensor
 
 UNKNOWN = -1  # a program or velocity that no token has named yet
 _VALUES = MAX_MIDI_VALUE + 1
+INHERITED = _VALUES  # the program in force in the segment before
 # What a table says of a program and pitch. In the tie section notes change from HELD to ON, and at its end only those
 # that are ON go on sounding; so that the whole table need not be rewritten then, `sounds_from` rises instead.
 _OFF, _HELD, _ON = 0, 1, 2
@@ -98,8 +100,11 @@ class Grammar:
         xp, rows = array_api_compat.array_namespace(limit), limit.shape[0]
         zeros = xp.zeros_like(limit)
         device = array_api_compat.device(limit)
-        # A model without instruments writes no programs; all its notes have program 0.
-        program = zeros + UNKNOWN if self._has_programs else zeros
+        program = zeros  # of all notes of a model without instruments
+        if self._has_programs:
+            everything = xp.arange(_VALUES, dtype=programs.dtype, device=device)
+            inherits = xp.all(programs == everything, axis=1) & self.has_ties
+            program = xp.where(inherits, zeros + INHERITED, zeros + UNKNOWN)
         return GrammarState(
             limit=limit,
             time=zeros,
@@ -109,7 +114,7 @@ class Grammar:
             program=program,
             velocity=zeros + UNKNOWN,
             sounds_from=zeros + _HELD,
-            notes=xp.full((rows, _VALUES, _VALUES), _HELD, dtype=xp.int8, device=device),
+            notes=xp.full((rows, INHERITED + 1, _VALUES), _HELD, dtype=xp.int8, device=device),
             programs=programs if self._has_programs else xp.full_like(programs, UNKNOWN),
             drums=drums,
         )
@@ -202,7 +207,7 @@ class Grammar:
         ends_from = xp.full_like(state.sounds_from, _OFF) if self.config.shortest_repeat_seconds else state.sounds_from
         pitches = xp.where(
             state.in_ties[:, None],
-            marks == _HELD,
+            (marks == _HELD) & (state.program != INHERITED)[:, None],
             xp.where(is_ending[:, None], marks >= ends_from[:, None], is_starting[:, None]),
         )
         drums = _columns(is_ready & is_starting & state.drums, _VALUES)

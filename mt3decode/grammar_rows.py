@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 
 from mt3core.decoding import Decoding
 from mt3core.notes.vocabulary import EOS_ID, MAX_MIDI_VALUE, NUM_SPECIAL_TOKENS, Vocabulary
-from mt3decode.grammar import UNKNOWN, Grammar
+from mt3decode.grammar import INHERITED, UNKNOWN, Grammar
 
 Row = Float[np.ndarray, " tokens"]
 
@@ -65,7 +65,7 @@ class GrammarRows:
         self._rest = slice(self._shifts.stop, None)  # shifts come first
         # What `Grammar` said of shifts, by the window, and of the rest.
         self._known_shifts: dict[tuple[int, int], Row] = {}
-        self._known_rests: dict[tuple[bool, bool, bool, int], Row] = {}
+        self._known_rests: dict[tuple[bool, bool, int, int], Row] = {}
         self.only_end = np.full(grammar.vocab_size, -np.inf, np.float32)
         self.only_end[EOS_ID] = 0.0
         self._sequences: list[_Sequence] = []
@@ -157,19 +157,19 @@ class GrammarRows:
     def _write_rest(self, number: int, sequence: _Sequence) -> None:
         """Writes all of a row but the shifts."""
         is_ready, in_ties = sequence.is_ready, sequence.in_ties
-        is_named, velocity = sequence.program != UNKNOWN, min(sequence.velocity, 1)
-        key = (is_ready, in_ties, is_named, velocity)
+        program = sequence.program if sequence.program in (UNKNOWN, INHERITED) else 0
+        key = (is_ready, in_ties, program, min(sequence.velocity, 1))
         if key not in self._known_rests:
-            fields = {"time": is_ready, "last": 1, "in_ties": in_ties, "program": is_named - 1, "velocity": velocity}
+            fields = dict(zip(("time", "in_ties", "program", "velocity"), key, strict=True), last=1)
             changed = {name: np.full_like(getattr(self._start, name), value) for name, value in fields.items()}
             allowed = self._grammar.allowed(replace(self._start, **changed), np.zeros(1, bool))
             self._known_rests[key] = _row(allowed[:, self._rest])
         self._rows[number, self._rest] = self._known_rests[key]
-        if not (self._has_notes and is_ready and is_named):
+        if not (self._has_notes and is_ready) or program == UNKNOWN:
             return
-        if in_ties:
+        if in_ties and program != INHERITED:
             self._rows[number, self._pitches] = self._part(sequence.may_be_tied, sequence.program, is_open=True)
-        elif velocity == 0 and not self._may_end_anything:
+        elif not in_ties and sequence.velocity == 0 and not self._may_end_anything:
             self._rows[number, self._pitches] = self._ends(sequence)
 
     def _write_shifts(self, number: int, sequence: _Sequence) -> None:

@@ -129,7 +129,8 @@ def test_what_is_not_ignored_is_allowed(name, data):
     is_flat = grammar.config.program_granularity == "flat"
     kinds = [kind for kind in vocabulary.event_ranges if not is_flat or kind != "program"]
     state, kept, steps, last = start(grammar), [], 0, 0
-    # A segment names program and velocity before its first note.
+    # A segment names a velocity before its first note, and a program before its ties; until it does, the one of the
+    # segment before may be any, here not one that it names.
     named = {"program"} if is_flat else set()
     if grammar.config.onsets_only:
         named, kinds = {"program", "velocity"}, ["shift", "pitch"]
@@ -140,9 +141,11 @@ def test_what_is_not_ignored_is_allowed(name, data):
         decoder = NoteDecoder(grammar.config, is_grammatical=True)
         counts = decoder.add_events(0.0, np.array([*kept, event]), LIMIT / 100)
         is_taken = counts == (0, 0)
-        needs = {"pitch": {"program", "velocity"}, "drum": {"velocity"}}.get(kind, set())
-        if kind == "pitch" and decoder._in_tie_section:
-            needs = {"program"}
+        needs = {"pitch": {"velocity"}, "drum": {"velocity"}}.get(kind, set())
+        if kind == "pitch" and (decoder._in_tie_section or not grammar.has_ties):
+            needs = {"program"} if decoder._in_tie_section else {"program", "velocity"}
+        if kind == "program" and "program" not in named and event == low:
+            continue
         if kind == "shift":  # the original writes no shift back in time
             is_taken &= steps + event >= last or event == vocabulary.max_shift_steps or grammar.config.onsets_only
         if not is_taken or not needs <= named:
@@ -356,3 +359,17 @@ def test_rows_on_the_host_are_kept_copied_and_joined_by_others():
         rows.add([LIMIT, LIMIT])
         check(rows, (0, shortest), (2, half), (0, 0), (0, 0))
         check(saved, (2, half), (0, half), (2, half))
+
+
+@pytest.mark.parametrize("programs", [None, (0,)])
+def test_a_program_of_the_segment_before_is_used_where_any_may_be_written(programs):
+    """As networks do that write no program: else they would have to write drums or nothing in place of these notes."""
+    grammar = grammar_of("mt3")
+    vocabulary = Vocabulary(grammar.config)
+    state = grammar.start_all([LIMIT], Decoding(grammar=True, programs=programs))
+    allowed_pitches = []
+    for event in [("tie", 0), ("velocity", 1), ("pitch", 60), ("velocity", 0), ("pitch", 60), ("velocity", 0)]:
+        allowed = grammar.allowed(state, np.zeros(1, bool))[0, NUM_SPECIAL_TOKENS:]
+        allowed_pitches.append(allowed[vocabulary.first_id("pitch") :][:128].sum())
+        state = grammar.advance(state, np.array([vocabulary.event_id(*event) + NUM_SPECIAL_TOKENS]))
+    assert allowed_pitches == ([0, 0, 128, 128, 1, 0] if programs is None else [0] * 6)
