@@ -51,8 +51,8 @@ def choose_decoding(
 ) -> Decoding:
     """The requested decoding: more than one beam means beam search, which has four beams by default.
 
-    A choice of instruments brings the grammar, which is otherwise off. The `quality` is one of `QUALITIES`, by default
-    fast. Raises `UsageError`.
+    Where nothing is said of the grammar (None), a choice of instruments brings it. The `quality` is one of `QUALITIES`,
+    by default fast. Raises `UsageError`.
     """
     from mt3core.decoding import Decoding
 

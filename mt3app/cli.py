@@ -102,7 +102,7 @@ class TranscribeOptions:
     exclude: Annotated[str | None, typer.Option(metavar="LIST", help="All instruments but these.")] = None
     grammar: Annotated[
         bool | None,
-        typer.Option("--grammar/--no-grammar", help="Write only events that make sense. [default: with instruments]"),
+        typer.Option("--grammar/--no-grammar", help="Write only events that make sense. [default: on]"),
     ] = None
     continuous: Annotated[
         bool, typer.Option("--continuous", help="Begin each segment with the notes that the one before left sounding.")

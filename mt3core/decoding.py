@@ -26,7 +26,8 @@ class Decoding:
     """`greedy`: the best token at each step. `t5x`: the original's rule. `beam`: T5X's beam search with `num_beams`.
 
     With the `grammar` only tokens that make sense are written (`mt3decode/grammar.py`), and only notes of `programs`
-    (None: all) and of drums, unless `drums` is false. Probabilities are those among the tokens that may be written.
+    (None: all) and of drums, unless `drums` is false; what a network takes for another program of the class of one of
+    these is a note of it. Probabilities are those among the tokens that may be written.
 
     With an `overlap` of 2 or 4, so many windows hear every moment, and it is taken from the one whose middle it is in
     (`mt3decode/windows.py`), at so many times the cost.

@@ -39,7 +39,7 @@ def transcribe_files(options: TranscribeOptions, reporter: Reporter) -> int:
     decoding = choose_decoding(
         options.decoding,
         options.num_beams,
-        options.grammar,
+        options.grammar is not False,
         options.instruments,
         options.exclude,
         options.quality,

@@ -46,7 +46,26 @@ def test_only_chosen_instruments_are_written(model, recording, tmp_path):
     assert transcribe(model, "--exclude", "drums") == 0
     result = json.loads((tmp_path / "song.json").read_text())
     assert not any(note["is_drum"] for note in result["notes"])
-    assert transcribe(model, "--grammar") == 0
+
+
+def test_the_grammar_is_on_unless_refused(model, recording, tmp_path):
+    for options, is_on in [((), True), (("--grammar",), True), (("--no-grammar",), False)]:
+        assert transcribe(model, *options) == 0
+        result = json.loads((tmp_path / "song.json").read_text())
+        assert result.get("decoding", {}).get("grammar", False) == is_on
+        num_wrong = sum(segment["invalid_events"] + segment["dropped_events"] for segment in result["segments"])
+        assert (num_wrong > 0) == (not is_on)  # random weights write much that makes no sense
+
+
+def test_without_the_grammar_tokens_are_the_originals(model, recording, tmp_path):
+    """As Python writes them by default, which is compared with the original's tokens (test_golden_tokens)."""
+    from mt3torch import Transcriber
+
+    assert transcribe(model, "--decoding", "t5x", "--no-grammar") == 0
+    result = json.loads((tmp_path / "song.json").read_text())
+    assert "decoding" not in result
+    expected = Transcriber.from_pretrained(model, "cpu").transcribe(recording).segments
+    assert [segment["tokens"] for segment in result["segments"]] == [segment.tokens for segment in expected]
 
 
 @pytest.mark.parametrize(
