@@ -3,6 +3,10 @@
 const AHEAD_SECONDS = 0.4; // how early notes are handed over; it only has to cover the wait of a background tab between two rounds
 const ROUND_MILLISECONDS = 80;
 const START_DELAY_SECONDS = 0.06;
+// Of two recordings that play at once.
+const ALIGNED_SECONDS = 0.02; // to change the speed all the time could be heard
+const JUMP_SECONDS = 0.5;
+const MOST_CHANGE = 0.1;
 
 class Player {
   /**
@@ -82,7 +86,6 @@ class Player {
     this.origin = this.synth.context.currentTime + START_DELAY_SECONDS;
     const media = [heard.audio && this.audio, heard.notes && this.rendered].find((each) => each && !each.paused);
     if (media) this.origin = this.synth.context.currentTime - (media.currentTime - this.from) / this.speed;
-    if (media && media !== this.rendered && this.rendered) this.rendered.currentTime = media.currentTime;
     const sides = Object.keys(heard).filter((name) => name !== "audio" && heard[name] && !this.rendered);
     this.voices = sides.map((name, number) => ({
       name,
@@ -134,8 +137,18 @@ class Player {
     this.setVolume(this.volume);
   }
 
+  /** Brings the two recordings together: in one jump, or unheard by playing one a little faster or slower. */
+  align() {
+    if (!this.rendered || !this.audio || this.audio.paused || this.rendered.paused || this.rendered.seeking) return;
+    const late = this.audio.currentTime - this.rendered.currentTime;
+    if (Math.abs(late) > JUMP_SECONDS) this.rendered.currentTime = this.audio.currentTime;
+    const change = Math.abs(late) > ALIGNED_SECONDS ? Math.max(-MOST_CHANGE, Math.min(MOST_CHANGE, late)) : 0;
+    this.rendered.playbackRate = this.speed * (1 + change);
+  }
+
   /** Hands over the notes of the next moments. */
   round() {
+    this.align();
     const until = this.position + AHEAD_SECONDS * this.speed;
     for (const voice of this.voices) {
       const { side } = voice;

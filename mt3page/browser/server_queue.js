@@ -11,6 +11,8 @@ class RecordingQueue {
     this.onChange = onChange;
     this.onTrouble = onTrouble;
     this.jobs = new Map(); // by id, in the order of this page
+    this.uploads = []; // one at a time: a browser has few connections to a server, and asking needs one
+    this.sent = 0;
     this.timer = null;
     this.isAsking = false;
     for (const id of this.remembered()) this.jobs.set(id, { id, name: "", state: "unknown", notes: [] });
@@ -43,12 +45,27 @@ class RecordingQueue {
     this.ask();
   }
 
-  /** Sends a file. Until the server has it, its job is an upload that can be cancelled as well. */
+  /** Sends a file when those before it are sent. Until the server has it, its job is an upload that can be cancelled. */
   send(file, name, instruments) {
-    const job = { id: `upload-${crypto.randomUUID?.() ?? Math.random()}`, name, state: "sending", share: 0, notes: [] };
+    const job = { id: `upload-${++this.sent}`, name, file, instruments, state: "sending", share: 0, notes: [] };
     this.jobs.set(job.id, job);
+    this.uploads.push(job);
+    if (this.uploads.length === 1) this.upload(job);
+    this.onChange(job);
+  }
+
+  /** An upload is over, one way or another: the next one's turn. */
+  uploadNext(job) {
+    const at = this.uploads.indexOf(job);
+    if (at >= 0) this.uploads.splice(at, 1);
+    if (at === 0 && this.uploads.length) this.upload(this.uploads[0]);
+  }
+
+  upload(job) {
+    const { file, name, instruments } = job;
     const request = new XMLHttpRequest();
     job.request = request;
+    request.addEventListener("loadend", () => this.uploadNext(job));
     const query = new URLSearchParams({ name, ...(instruments ? { instruments } : {}) });
     request.open("POST", `/api/jobs?${query}`);
     request.upload.addEventListener("progress", (event) => {
@@ -67,7 +84,6 @@ class RecordingQueue {
     request.addEventListener("error", () => fail("The recording could not be sent. Is mt3 serve still running?"));
     request.addEventListener("abort", () => this.forget(job));
     request.send(file);
-    this.onChange(job);
   }
 
   /** A job that the server has just taken. */
@@ -87,7 +103,10 @@ class RecordingQueue {
 
   async cancel(job) {
     if (job.request) job.request.abort();
-    else if (await this.post(`/api/jobs/${job.id}/cancel`)) this.ask();
+    else if (this.uploads.includes(job)) {
+      this.uploadNext(job);
+      this.forget(job);
+    } else if (await this.post(`/api/jobs/${job.id}/cancel`)) this.ask();
   }
 
   async remove(job) {
