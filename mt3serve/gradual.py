@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
@@ -26,17 +25,17 @@ _MOST_SEGMENTS_UNSEEN = 8  # to look at what there is costs as much as there is
 
 
 class TranscriberDecoder:
-    """A transcriber for the server; one recording at a time, because the network is used by one.
+    """A transcriber for the server.
 
-    `build` makes a transcriber with the same network and another decoding, for a choice of instruments.
+    `build` makes a transcriber with the same network and another decoding, for a choice of instruments; `at_once` is
+    how many threads may use the transcriber at the same time.
     """
 
-    at_once = 1
-
-    def __init__(self, transcriber: BaseTranscriber, build: Callable[[Decoding], BaseTranscriber]) -> None:
-        self.model = transcriber.config.name
+    def __init__(
+        self, transcriber: BaseTranscriber, build: Callable[[Decoding], BaseTranscriber], at_once: int = 1
+    ) -> None:
+        self.model, self.at_once = transcriber.config.name, at_once
         self._transcriber, self._build = transcriber, build
-        self._lock = threading.Lock()
 
     @contextmanager
     def stream(self, recording: Path, instruments: str | None) -> Iterator[NoteStream]:
@@ -44,12 +43,13 @@ class TranscriberDecoder:
         transcriber = self._transcriber
         if instruments is not None:
             transcriber = self._build(with_instruments(transcriber.decoding, instruments))
-        with self._lock:
-            notes = GradualNotes(transcriber, recording)
-            try:
-                yield notes
-            finally:
-                notes.close()
+        notes = GradualNotes(transcriber, recording)
+        try:
+            yield notes
+        finally:
+            notes.close()
+            if transcriber is not self._transcriber:
+                transcriber.close()
 
 
 class GradualNotes:

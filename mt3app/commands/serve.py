@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _GOODBYE_SECONDS = 3  # for answers under way
 _BACKLOG = 100
+AT_ONCE = 3  # recordings
 
 
 def serve(options: ServeOptions, reporter: Reporter) -> int:
@@ -37,11 +38,12 @@ def serve(options: ServeOptions, reporter: Reporter) -> int:
     backend = choose_backend(options.backend)
     decoding = choose_decoding(None, None)
     with closing(open_socket(options.host, options.port)) as opened:
-        transcriber = load_transcriber(options.model, backend, options.device, decoding, reporter, workers=1)
+        transcriber = load_transcriber(options.model, backend, options.device, decoding, reporter)
         with closing(transcriber):
             build: Any = importlib.import_module(f"mt3{backend}").Transcriber
             network: Any = transcriber
-            decoder = TranscriberDecoder(transcriber, lambda changed: build(network.model, changed))
+            at_once = AT_ONCE if backend == "torch" else 1  # whose engine takes turns between them
+            decoder = TranscriberDecoder(transcriber, lambda changed: build(network.model, changed), at_once)
             _serve(options, decoder, opened, most_bytes, reporter)
     return 0
 

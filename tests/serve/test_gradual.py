@@ -19,7 +19,7 @@ def decoder():
     from mt3serve.gradual import TranscriberDecoder
 
     backend = choose_backend(None)
-    transcriber = load_transcriber("small", backend, "cpu", choose_decoding(None, None), Reporter(), workers=1)
+    transcriber = load_transcriber("small", backend, "cpu", choose_decoding(None, None), Reporter())
     build = importlib.import_module(f"mt3{backend}").Transcriber
     decoder = TranscriberDecoder(transcriber, lambda decoding: build(transcriber.model, decoding))
     decoder.transcriber = transcriber
@@ -50,6 +50,19 @@ def test_they_are_those_of_the_transcription_and_come_early(decoder, recording):
     assert finals == sorted(finals)
     assert all(note.onset < final for note, final in zip(found, finals, strict=True))
     assert finals[0] < whole.duration_seconds / 2
+
+
+def test_several_threads_get_the_same_notes(decoder, recording):
+    from concurrent.futures import ThreadPoolExecutor
+
+    def notes_of(instruments):
+        with decoder.stream(recording, instruments) as stream:
+            return list(stream)
+
+    with ThreadPoolExecutor(3) as threads:
+        whole, again, drums = threads.map(notes_of, (None, None, "drums"))
+    assert whole == again == notes_of(None)
+    assert all(note.is_drum for note in drums)
 
 
 def test_it_ends_when_it_is_closed(decoder, recording):
