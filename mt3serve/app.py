@@ -246,6 +246,7 @@ class _Server:
             "finalSeconds": job.heard_seconds,
             "secondsLeft": None if left is None else round(left, 1),
             "error": job.error,
+            "remark": "" if job.result is None else job.result.remark.replace(str(job.recording), job.name),
             "first": first,
             "notes": [_row(note) for note in notes],
             "minutesKept": round((self.settings.keep_seconds - (time.monotonic() - job.settled_at)) / 60)

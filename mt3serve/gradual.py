@@ -59,6 +59,7 @@ class GradualNotes:
         self._transcriber, self._recording = transcriber, recording
         self._is_closed = False
         self.final_seconds = 0.0
+        self.result: Transcription | None = None
 
     def close(self) -> None:
         """Ends the iteration at the next segment; from any thread."""
@@ -90,7 +91,9 @@ class GradualNotes:
                 yield from self._open(final[given:])
                 given = len(final)
         self.final_seconds = len(samples) / config.spectrogram.sample_rate_hz
-        yield from self._open(_in_order(decoder.finish_notes(0.0, config.confidence))[given:])
+        last = _in_order(decoder.finish_notes(0.0, config.confidence))
+        self.result = Transcription(last, duration_seconds=self.final_seconds, model=config.name)
+        yield from self._open(last[given:])
 
     def _open(self, notes: list[Note]) -> Iterator[Note]:
         """The notes, until this is closed."""

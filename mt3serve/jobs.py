@@ -12,7 +12,7 @@ import secrets
 import shutil
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mt3core.audio.load import load_audio, probe_audio
@@ -44,6 +44,7 @@ class Job:
     started_at: float = 0.0
     settled_at: float = 0.0
     stream: NoteStream | None = None
+    result: Transcription | None = None
 
     @property
     def recording(self) -> Path:
@@ -185,6 +186,7 @@ class Queue:
                     job.final_seconds = stream.final_seconds
                     if job.is_settled:
                         return
+                job.result = stream.result
             finally:
                 timer.cancel()
                 job.stream = None
@@ -208,8 +210,9 @@ class Queue:
 
 
 def transcription_of(job: Job, model: str) -> Transcription:
-    """The result of a job, to be written in any format."""
-    return Transcription(list(job.notes), duration_seconds=job.seconds, model=model, audio=job.name)
+    """The result of a job, to be written in any format: by the name of its recording, not of our file."""
+    result = job.result or Transcription(list(job.notes), duration_seconds=job.seconds, model=model)
+    return replace(result, audio=job.name)
 
 
 def own_folder(parent: Path) -> Path:

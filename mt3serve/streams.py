@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Protocol
 
 from mt3core.notes.table import Note
+from mt3core.transcription import Transcription
 
 
 class NoteStream(Protocol):
     """Notes of one recording in order of onset, as soon as each and all before it are final.
 
     `final_seconds`: every note with an earlier onset has been given out. `close` may be called from another thread, and
-    ends the iteration.
+    ends the iteration. After the last note, `result` is the whole transcription, with what is to be said of it.
     """
 
     @property
     def final_seconds(self) -> float: ...
+
+    @property
+    def result(self) -> Transcription | None: ...
 
     def __iter__(self) -> Iterator[Note]: ...
 

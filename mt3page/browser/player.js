@@ -5,7 +5,7 @@ const ROUND_MILLISECONDS = 80;
 const START_DELAY_SECONDS = 0.06;
 // Of two recordings that play at once.
 const ALIGNED_SECONDS = 0.02; // to change the speed all the time could be heard
-const JUMP_SECONDS = 0.5;
+const JUMP_SECONDS = 0.25;
 const MOST_CHANGE = 0.1;
 
 class Player {

@@ -118,6 +118,8 @@ function showPiece() {
   if (shownState === current.state) return;
   shownState = current.state;
   const isDone = current.state === "done";
+  element("remark").textContent = current.remark || "";
+  element("remark").hidden = !current.remark;
   const rendered = element("sound").querySelector('[value="rendered"]');
   rendered.disabled = !isDone;
   if (!isDone) element("sound").value = "quick";

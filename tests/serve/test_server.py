@@ -22,7 +22,7 @@ from mt3app.commands.serve import open_socket, parse_size, remark_on_host
 from mt3app.formats import FORMATS
 from mt3core.errors import AudioError, UsageError
 from mt3core.notes.midi_reading import read_midi
-from mt3core.transcription import Transcription
+from mt3core.transcription import SegmentTokens, Transcription
 from mt3serve.guard import is_own_name
 from mt3serve.jobs import own_folder
 from mt3serve.uploads import display_name, megabytes
@@ -68,6 +68,7 @@ def test_a_recording_becomes_notes_in_every_form(server, recording, tmp_path):
     result = Transcription.load(tmp_path / "r.json")
     assert result.notes == known_notes()
     assert (result.audio, result.model, result.duration_seconds) == ("song.wav", "stand-in", pytest.approx(SECONDS))
+    assert result.segments == [SegmentTokens(0.0, [1, 2])]
     page = (tmp_path / "r.html").read_text()
     assert "<h1>song.wav</h1>" in page
     assert "data:audio/wav;base64," in page
