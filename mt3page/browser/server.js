@@ -86,7 +86,8 @@ function showJob(job) {
     element("said").textContent = `${job.name}: ${text}`;
   }
   job.saidState = job.state;
-  if (!current && ["waiting", "decoding"].includes(job.state)) openPiece(job, false);
+  // What was just sent, and may be done by now; or what this page finds under way.
+  if (!current && (job.isFresh || ["waiting", "decoding"].includes(job.state))) openPiece(job, false);
   else if (current === job) showPiece();
 }
 

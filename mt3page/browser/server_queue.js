@@ -88,7 +88,7 @@ class RecordingQueue {
 
   /** A job that the server has just taken. */
   take(state) {
-    this.jobs.set(state.id, { notes: [] });
+    this.jobs.set(state.id, { notes: [], isFresh: true });
     this.remember((ids) => [...ids, state.id]);
     this.merge(state.id, state);
     this.ask();
