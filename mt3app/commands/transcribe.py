@@ -262,7 +262,7 @@ def least_certain(notes: Sequence[Note]) -> str:
 
 
 def _refuse_binary_on_terminal(jobs: list[Job], options: TranscribeOptions, formats: tuple[str, ...] | None) -> None:
-    if options.output == "-" and (formats or ("mid",)) == ("mid",) and sys.stdout.isatty():
+    if options.output == "-" and not FORMATS[(formats or ("mid",))[0]].is_text and sys.stdout.isatty():
         raise UsageError("MIDI cannot be shown in a terminal.", "Redirect it (> song.mid), or use --format jsonl.")
 
 
