@@ -18,11 +18,13 @@ from page_server import SECONDS, PageServer, StandIn, known_notes, song
 pytest.importorskip("starlette", reason="needs the extra web")
 pytest.importorskip("uvicorn", reason="needs the extra web")
 
+from mt3app.cli_page import ServeOptions
 from mt3app.commands.serve import open_socket, parse_size, remark_on_host
 from mt3app.formats import FORMATS
 from mt3core.errors import AudioError, UsageError
 from mt3core.notes.midi_reading import read_midi
 from mt3core.transcription import SegmentTokens, Transcription
+from mt3serve.app import Settings
 from mt3serve.guard import is_own_name
 from mt3serve.jobs import own_folder
 from mt3serve.uploads import display_name, megabytes
@@ -442,6 +444,15 @@ def test_sizes(text, size):
 def test_what_is_no_size(text):
     with pytest.raises(UsageError, match="--max-upload"):
         parse_size(text)
+
+
+def test_without_options_it_is_for_this_machine_and_for_an_hour():
+    options, settings = ServeOptions(), Settings()
+    assert options.host == settings.host == "127.0.0.1"
+    assert parse_size(options.max_upload) == settings.most_upload_bytes == 10**9
+    assert settings.keep_seconds == 3600
+    with open_socket(options.host, 0) as opened:
+        assert opened.getsockname()[0] == "127.0.0.1"
 
 
 def test_other_hosts_are_explained():
