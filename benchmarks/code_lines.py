@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (
     "mt3core",
     "mt3decode",
+    "mt3music",
     "mt3render",
     "mt3serve",
     "mt3data",

@@ -64,7 +64,7 @@ class TranscribeOptions:
         typer.Option(
             "--format",
             metavar="LIST",
-            help="mid, json, jsonl, csv, html (a page); separated by commas. [default: suffix of -o, or mid]",
+            help="mid, json, jsonl, csv, html (a page), musicxml, pdf; with commas. [default: suffix of -o, or mid]",
         ),
     ] = None
     model: Model = None
@@ -144,6 +144,18 @@ class TranscribeOptions:
     ] = 0.0
     velocity: Annotated[
         str | None, typer.Option(metavar="confidence", help="Write the confidence of each note as its velocity.")
+    ] = None
+    tempo: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|N|FILE", help="Write bars: beats found, N a minute, or those of a MIDI file or a list."
+        ),
+    ] = None
+    time_signature: Annotated[
+        str | None, typer.Option(metavar="N/N", help="Of the bars, such as 3/4. [default: by evidence, 4/4 or 3/4]")
+    ] = None
+    quantise: Annotated[
+        str | None, typer.Option(metavar="VALUE", help="Move notes to a grid: 1/8, 1/16, 1/32; 1/8t for triplets.")
     ] = None
     sonify: Annotated[
         str | None,

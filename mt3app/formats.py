@@ -21,15 +21,25 @@ if TYPE_CHECKING:
 Write = Callable[["Transcription", Path | None], bytes]
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Format:
-    """A form of the result: its name is its suffix; `about` says in a few words what it is good for."""
+    """A form of the result: its name is its suffix; `about` says in a few words what it is good for.
+
+    Of a form that `has_bars`, the tempo is found first. `check` raises an error if something is missing that it needs,
+    before anything slow starts.
+    """
 
     name: str
     media_type: str
     about: str
     write: Write
     is_text: bool = True
+    has_bars: bool = False
+    check: Callable[[], None] = _nothing
 
 
 def _core(name: str) -> Write:
@@ -45,6 +55,31 @@ def _html(result: Transcription, recording: Path | None) -> bytes:
     return piece_page(Piece(title, result.notes, result.duration_seconds, audio, about(result)))
 
 
+def _musicxml(result: Transcription, recording: Path | None) -> bytes:
+    from mt3music.musicxml import musicxml_bytes
+
+    return musicxml_bytes(_with_bars(result))
+
+
+def _pdf(result: Transcription, recording: Path | None) -> bytes:
+    from mt3music.musescore import pdf_bytes
+
+    return pdf_bytes(_with_bars(result))
+
+
+def _with_bars(result: Transcription) -> Transcription:
+    """Bars by the notes alone, if nobody looked for them in the recording."""
+    from mt3music import add_tempo
+
+    return result if result.tempo is not None else add_tempo(result)
+
+
+def _check_pdf() -> None:
+    from mt3music.musescore import find_musescore
+
+    find_musescore()
+
+
 FORMATS: dict[str, Format] = {
     one.name: one
     for one in (
@@ -53,14 +88,26 @@ FORMATS: dict[str, Format] = {
         Format("jsonl", "application/jsonl", "one note per line", _core("jsonl")),
         Format("csv", "text/csv", "one note per row", _core("csv")),
         Format("html", "text/html", "a page with piano roll and player", _html),
+        Format(
+            "musicxml",
+            "application/vnd.recordare.musicxml+xml",
+            "sheet music, for notation programs",
+            _musicxml,
+            has_bars=True,
+        ),
+        Format("pdf", "application/pdf", "sheet music by MuseScore", _pdf, False, has_bars=True, check=_check_pdf),
     )
 }
 assert set(CORE_FORMATS) <= set(FORMATS)
+# What the page offers: no form that needs another program.
+FORMATS_OF_PAGE = {name: one for name, one in FORMATS.items() if one.check is _nothing}
+_OTHER_NAMES = {"xml": "musicxml"}
 
 
 def known_format(format: str) -> str | None:
-    """The name in `FORMATS`; `midi` counts as `mid`, and neither case nor a leading dot matters. None if unknown."""
+    """The name in `FORMATS`, or None; `midi` is `mid`, `xml` is `musicxml`; neither case nor a leading dot matters."""
     name = format.strip().lower().removeprefix(".")
+    name = _OTHER_NAMES.get(name, name)
     return known_core_format(name) or (name if name in FORMATS else None)
 
 

@@ -180,7 +180,7 @@ def _without_suffix(path: Path) -> Path:
 
 
 def _suffix(path: Path) -> str:
-    return path.suffix if _SUFFIX.fullmatch(path.suffix) else ""
+    return path.suffix if _SUFFIX.fullmatch(path.suffix) or known_format(path.suffix) else ""
 
 
 def _keep_suffixes(places: Sequence[_Place]) -> list[_Place]:

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {
     "mt3core": "mt3core",
     "mt3decode": "mt3decode",
+    "mt3music": "mt3music",
     "mt3data": "mt3data",
     "mt3page": "mt3page",
     "mt3eval": "mt3eval",
@@ -33,6 +34,7 @@ JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "grain"}
 NEVER = {
     "mt3core": TORCH | JAX | OURS - {"mt3core"},
     "mt3decode": TORCH | JAX | OURS - {"mt3core", "mt3decode"},
+    "mt3music": TORCH | JAX | OURS - {"mt3core", "mt3music"},
     "mt3render": TORCH | JAX | OURS - {"mt3core", "mt3render"},
     "mt3data": TORCH | JAX | OURS - {"mt3core", "mt3render", "mt3data"},
     "mt3page": TORCH | JAX | OURS - {"mt3core", "mt3page"},
@@ -48,6 +50,7 @@ NEVER = {
 ONLY_INSIDE_FUNCTIONS = {
     "mt3core": set(),
     "mt3decode": set(),
+    "mt3music": set(),
     "mt3render": set(),
     "mt3data": set(),
     "mt3page": set(),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from mt3app.backend import choose_backend, choose_decoding, load_transcriber
-from mt3app.formats import FORMATS, save
+from mt3app.formats import FORMATS, known_format, save
 from mt3app.inputs import STDIN, read_stdin
 from mt3app.outputs import Job, check_writable, parse_formats, plan
 from mt3app.progress import Reporter, writing_stdout
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mt3core.notes.table import Note
     from mt3core.transcription import Transcription
     from mt3decode.transcriber import BaseTranscriber, Progress
+    from mt3music.tempo import TempoChoice
 
 # There is no tempo yet by which bars could be named.
 STRETCH_SECONDS = 5
@@ -47,7 +48,7 @@ def transcribe_files(options: TranscribeOptions, reporter: Reporter) -> int:
     )
     if options.continuous and options.quality == "best":
         reporter.line("--continuous wins over --quality best: segments follow one another and do not overlap.")
-    excerpt, choice = _choose_excerpt(options), _choose_notes(options)
+    excerpt, choice, tempo = _choose_excerpt(options), _choose_notes(options), _choose_tempo(options, formats)
     planned = plan(options.inputs, options.output, formats, options.overwrite)
     jobs = with_sounds(planned.jobs, options.sonify, options.compare, options.overwrite)
     check_writable(output.path for job in jobs for output in (*job.outputs, *job.sounds))
@@ -68,6 +69,7 @@ def transcribe_files(options: TranscribeOptions, reporter: Reporter) -> int:
         excerpt=excerpt,
         choice=choice,
         names_uncertain=options.uncertain,
+        tempo=tempo,
     )
     with closing(batch):
         pending = batch.probe([job for job in jobs if not job.is_finished])
@@ -100,8 +102,10 @@ class Batch:
         excerpt: Excerpt | None = None,
         choice: NoteChoice | None = None,
         names_uncertain: bool = False,
+        tempo: TempoChoice | None = None,
     ) -> None:
         self.reporter = reporter
+        self.tempo = tempo
         self.names_uncertain = names_uncertain
         self.excerpt, self.choice = excerpt, choice
         self.track, self.damaged = track, damaged
@@ -168,13 +172,19 @@ class Batch:
             end_seconds=None if self.excerpt is None else self.excerpt.end_seconds,
             choice=self.choice,
         )
-        is_written = job.is_printed and self.stdout_format == "jsonl"
+        # Notes that are moved to a grid are known at the end.
+        is_moved = self.tempo is not None and self.tempo.grid is not None
+        is_written = job.is_printed and self.stdout_format == "jsonl" and not is_moved
         with stream:
             for note in stream:
                 if is_written:
                     self._print_note(note, job)
         assert stream.result is not None
         result = stream.result
+        if self.tempo is not None:
+            from mt3music.tempo import with_tempo
+
+            result = with_tempo(result, self.tempo, self._source(job), track=self.track, damaged=self.damaged)
         if job.is_stdin:
             result = replace(result, audio=STDIN)
         # JAX compiles once per shape, which would distort the factor of the first file.
@@ -190,6 +200,8 @@ class Batch:
             self.reporter.detail(f"Played by {sound}.")
         for remark in result.remark.splitlines():
             self.reporter.line(f"{job.name}: {remark}")
+        if result.tempo is not None:
+            self.reporter.line(f"{job.name}: {result.tempo.in_words}")
         if self.names_uncertain and (places := least_certain(result.notes)):
             self.reporter.line(f"{job.name}: The least certain places are {places}.")
         if compile_seconds:
@@ -262,8 +274,12 @@ def least_certain(notes: Sequence[Note]) -> str:
 
 
 def _refuse_binary_on_terminal(jobs: list[Job], options: TranscribeOptions, formats: tuple[str, ...] | None) -> None:
-    if options.output == "-" and not FORMATS[(formats or ("mid",))[0]].is_text and sys.stdout.isatty():
-        raise UsageError("MIDI cannot be shown in a terminal.", "Redirect it (> song.mid), or use --format jsonl.")
+    chosen = (formats or ("mid",))[0]
+    if options.output == "-" and not FORMATS[chosen].is_text and sys.stdout.isatty():
+        name = {"mid": "MIDI"}.get(chosen, chosen.upper())
+        raise UsageError(
+            f"{name} cannot be shown in a terminal.", f"Redirect it (> song.{chosen}), or use --format jsonl."
+        )
 
 
 def _choose_damaged(text: str) -> Damaged:
@@ -294,6 +310,26 @@ def _choose_notes(options: TranscribeOptions) -> NoteChoice | None:
         options.min_note, options.merge_gap, pitch_range, options.merge, options.min_confidence, options.velocity
     )
     return None if choice.is_everything else choice
+
+
+def _choose_tempo(options: TranscribeOptions, formats: tuple[str, ...] | None) -> TempoChoice | None:
+    chosen = [FORMATS[name] for name in formats or _format_of(options.output)]
+    for one in chosen:
+        one.check()
+    has_bars = any(one.has_bars for one in chosen)
+    if not has_bars and options.tempo is options.time_signature is options.quantise is None:
+        return None
+    from mt3music.tempo import TempoChoice
+
+    tempo = TempoChoice.parse(options.tempo, options.time_signature, options.quantise)
+    tempo.check()
+    return tempo
+
+
+def _format_of(output: str | None) -> tuple[str, ...]:
+    """The format of a file by its suffix, if there is one."""
+    name = known_format(Path(output).suffix) if output else None
+    return () if name is None else (name,)
 
 
 def _seconds_of(excerpt: Excerpt | None, duration_seconds: float) -> float:

@@ -133,6 +133,14 @@ class TempoMap:
         even = np.linspace(beats[0], beats[-1], len(beats))
         return bool(np.abs(beats - even).max() <= 0.002)
 
+    @property
+    def in_words(self) -> str:
+        """A sentence for the user."""
+        about = "" if self.is_steady else " on average"
+        bar = self.beat_seconds[min(self.first_downbeat, len(self.beat_seconds) - 1)]
+        tempo = f"{self.beats_per_minute:.2f}".rstrip("0").rstrip(".")
+        return f"{tempo} beats a minute{about}, {self.time_signature}, the first bar at {max(bar, 0.0):.2f} s."
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary, times rounded to microseconds."""
         return {

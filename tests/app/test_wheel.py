@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OURS = (
     "mt3core",
     "mt3decode",
+    "mt3music",
     "mt3data",
     "mt3page",
     "mt3eval",

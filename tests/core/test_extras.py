@@ -18,6 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OURS = (
     "mt3core",
     "mt3decode",
+    "mt3music",
     "mt3data",
     "mt3page",
     "mt3eval",
@@ -58,7 +59,7 @@ def test_no_extra_is_empty_and_what_is_imported_is_asked_for():
     names = {"orbax": "orbax-checkpoint", "yaml": "pyyaml", "array_record": "array-record"}
     every = {re.match(r"[\w-]+", line)[0] for line in PROJECT["dependencies"]}.union(*map(packages, EXTRAS))
     installed = {name.replace("-", "_") for name in every}
-    optional = {"tinysoundfont", "absl"}  # one more engine; the flags of Grain, which brings it
+    optional = {"tinysoundfont", "absl", "beat_this"}  # one more engine; the flags of Grain; a beat tracker
     imported = set()
     for path in (file for name in OURS for file in (ROOT / name).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import soundfile
 
-from mt3app.formats import FORMATS
+from mt3app.formats import FORMATS_OF_PAGE
 from mt3core.notes.table import Confidence, Note
 from mt3core.transcription import SegmentTokens, Transcription
 
@@ -90,7 +90,7 @@ class StandInStream:
 class PageServer:
     """Runs until the end of the `with`; `start` and `stop` may be used in between. `settings` as of `Settings`."""
 
-    def __init__(self, folder, decoder, formats=FORMATS, **settings):
+    def __init__(self, folder, decoder, formats=FORMATS_OF_PAGE, **settings):
         self.parent, self.decoder, self.formats, self.settings = folder, decoder, formats, settings
         self.port = 0
         self.number = 0

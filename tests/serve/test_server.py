@@ -20,7 +20,7 @@ pytest.importorskip("uvicorn", reason="needs the extra web")
 
 from mt3app.cli_page import ServeOptions
 from mt3app.commands.serve import open_socket, parse_size, remark_on_host
-from mt3app.formats import FORMATS
+from mt3app.formats import FORMATS_OF_PAGE
 from mt3core.errors import AudioError, UsageError
 from mt3core.notes.midi_reading import read_midi
 from mt3core.transcription import SegmentTokens, Transcription
@@ -60,7 +60,7 @@ def test_a_recording_becomes_notes_in_every_form(server, recording, tmp_path):
     assert done["seconds"] == pytest.approx(SECONDS)
     assert [row[0] for row in done["notes"]] == [note.onset for note in known_notes()]
     assert done["notes"][0] == [0.0, 0.2, 50, 90, 33, 0, 0.25]
-    for name, form in FORMATS.items():
+    for name, form in FORMATS_OF_PAGE.items():
         status, headers, content = server.ask("GET", f"/api/jobs/{job['id']}/result.{name}")
         assert (status, headers["content-type"].split(";")[0]) == (200, form.media_type)
         assert headers["content-disposition"] == f"attachment; filename*=UTF-8''song.{name}"

@@ -1,0 +1,49 @@
+"""PDF of a score by MuseScore, where it is installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from mt3core.errors import OutputError
+from mt3core.transcription import Transcription
+from mt3music.musicxml import musicxml_bytes
+
+# What the program is called by its packages for Linux, macOS and Windows.
+PROGRAMS = ("mscore", "musescore", "mscore4portable", "musescore4", "MuseScore4", "musescore3", "mscore3", "MuseScore3")
+_MOST_SECONDS = 600
+
+
+def find_musescore() -> str:
+    """The path of the program. Raises `OutputError` if it is not installed."""
+    for name in PROGRAMS:
+        if found := shutil.which(name):
+            return found
+    raise OutputError(
+        "PDF is made by MuseScore, which is not installed.",
+        "Install it from musescore.org, or use --format musicxml and open that in any notation program.",
+    )
+
+
+def pdf_bytes(result: Transcription) -> bytes:
+    """The score of `musicxml_bytes` as pages. Raises `OutputError` if MuseScore is missing or fails."""
+    program = find_musescore()
+    with tempfile.TemporaryDirectory(prefix="mt3-score-") as folder:
+        score, pages = Path(folder) / "score.musicxml", Path(folder) / "score.pdf"
+        score.write_bytes(musicxml_bytes(result))
+        environment = {"QT_QPA_PLATFORM": "offscreen", **os.environ}  # it needs no display to write a file
+        command = [program, "-o", str(pages), str(score)]
+        try:
+            done = subprocess.run(command, capture_output=True, env=environment, timeout=_MOST_SECONDS, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise OutputError(f"MuseScore failed: {error}.", "Use --format musicxml.") from error
+        if done.returncode or not pages.exists():
+            said = done.stderr.decode(errors="replace").strip().splitlines()
+            raise OutputError(
+                f"MuseScore failed with exit code {done.returncode}: {said[-1] if said else 'it said nothing'}.",
+                "Use --format musicxml.",
+            )
+        return pages.read_bytes()
