@@ -58,7 +58,7 @@ def test_the_grammar_is_on_unless_refused(model, recording, tmp_path):
 
 
 def test_without_the_grammar_tokens_are_the_originals(model, recording, tmp_path):
-    """As Python writes them by default, which is compared with the original's tokens (test_golden_tokens)."""
+    """As Python writes them by default, which is compared with the original (test_torch_decoding.py)."""
     from mt3torch import Transcriber
 
     assert transcribe(model, "--decoding", "t5x", "--no-grammar") == 0
