@@ -132,9 +132,32 @@ function showPiece() {
         ...about.formats.map(({ name, about: what }) => [`${base}/result.${name}`, name.toUpperCase(), what]),
         [`${base}/sound.wav?download`, "WAV", "the transcription as sound"],
         [`${base}/compared.wav?download`, "WAV left and right", "the original left, the transcription right"],
-      ].map(([href, text, title]) => make("a", { href, text, title, download: "" }))
+      ].map(downloadLink)
     : [make("span", { class: "note", text: "Downloads are here when it is done." })];
   element("downloads").replaceChildren(...(isDone ? [make("span", { text: "Download" }), ...links] : links));
+}
+
+/** A link to a file that is made when it is asked for; what is in the way is said instead of saved. */
+function downloadLink([href, text, title]) {
+  const link = make("a", { href, text, title });
+  link.addEventListener("click", async (event) => {
+    event.preventDefault();
+    showTrouble("");
+    link.setAttribute("aria-busy", "true");
+    try {
+      const answer = await fetch(href);
+      if (!answer.ok) return showTrouble(await answer.text());
+      const name = /filename\*=UTF-8''([^;]+)/.exec(answer.headers.get("content-disposition") ?? "")?.[1] ?? "transcription";
+      const address = URL.createObjectURL(await answer.blob());
+      make("a", { href: address, download: decodeURIComponent(name) }).click();
+      setTimeout(() => URL.revokeObjectURL(address), 60000);
+    } catch {
+      showTrouble("The server does not answer. Start it again with mt3 serve.");
+    } finally {
+      link.removeAttribute("aria-busy");
+    }
+  });
+  return link;
 }
 
 /** Plays the transcription by the synthesizer of this page, or as the server renders it. */

@@ -2,10 +2,14 @@
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 from chromium import Page, chromium_path
 from page_server import PageServer, StandIn, known_notes, song
+
+from mt3app.formats import FORMATS
+from mt3core.errors import MT3Error
 
 pytest.importorskip("starlette", reason="needs the extra web")
 pytest.importorskip("uvicorn", reason="needs the extra web")
@@ -191,6 +195,29 @@ def test_too_large_and_not_audio_are_said(tmp_path, recording):
 
 
 HOSTILE = '"><img src=x onerror="window.ran=1"><script>window.ran=1</script>.wav'
+
+
+def test_downloads_are_saved_by_name_or_refused_in_words(tmp_path, recording):
+    def refuse(*_):
+        raise MT3Error("Sheets need a package.", "Install it.")
+
+    formats = {"mid": FORMATS["mid"], "sheet": replace(FORMATS["csv"], name="sheet", write=refuse)}
+    (tmp_path / "saved").mkdir()
+    with (
+        PageServer(tmp_path, StandIn(), formats) as server,
+        Page(tmp_path / "browser", is_online=True) as page,
+    ):
+        page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "saved"))
+        page.open(server.address)
+        page.drop(recording)
+        page.wait_for("current?.state === 'done' && document.querySelectorAll('#downloads a').length === 4")
+        page.click("#downloads a:nth-of-type(1)")
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "saved" / "song.mid").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        page.click("#downloads a:nth-of-type(2)")
+        page.wait_for("element('trouble').textContent === 'Sheets need a package. Install it.'")
 
 
 def test_what_is_odd_about_a_recording_is_said(page, slow, recording):
