@@ -30,8 +30,7 @@ from mt3page.assembly import ROLL_SCRIPTS, asset, embedded_json, escaped, filled
 from mt3page.piece_page import PIECE_SCRIPTS, PIECE_STYLES
 from mt3serve import sounds
 from mt3serve.guard import Guard
-from mt3serve.jobs import DONE, Job, Queue, transcription_of
-from mt3serve.streams import Decoder
+from mt3serve.jobs import DONE, Decoder, Job, Queue, transcription_of
 from mt3serve.uploads import check_size, display_name, megabytes, receive
 
 SCRIPTS = (*PIECE_SCRIPTS, "server_queue.js", "server.js")

@@ -12,20 +12,33 @@ import secrets
 import shutil
 import threading
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from mt3core.audio.load import load_audio, probe_audio
 from mt3core.errors import MT3Error
 from mt3core.notes.table import Note
 from mt3core.transcription import Transcription
-from mt3serve.streams import Decoder, NoteStream
+from mt3decode.streams import NoteStream
 
 WAITING, DECODING, DONE, FAILED, CANCELLED = "waiting", "decoding", "done", "failed", "cancelled"
 SETTLED = (DONE, FAILED, CANCELLED)
 RECORDING = "recording"  # the name of the file in a job's folder
 _ID_BYTES = 16  # nobody guesses the address of another's job
 _RATE_HZ = 16_000
+
+
+class Decoder(Protocol):
+    """A model that is ready. `at_once`: so many recordings are decoded at the same time."""
+
+    model: str
+    at_once: int
+
+    def stream(self, recording: Path, instruments: str | None) -> AbstractContextManager[NoteStream]:
+        """The notes of a recording, of these instruments only. Raises `UsageError` for others than there are."""
+        ...
 
 
 @dataclass

@@ -21,18 +21,21 @@ from mt3core.errors import UsageError
 
 if TYPE_CHECKING:
     from mt3app.cli_page import ServeOptions
-    from mt3serve.streams import Decoder
+    from mt3serve.jobs import Decoder
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _GOODBYE_SECONDS = 3  # for answers under way
 _BACKLOG = 100
 AT_ONCE = 3  # recordings
+# Segments that a worker decodes at a time. With as many as are fastest for a whole recording, the first notes of
+# `small` take twice as long (docs/page.md).
+LANES = 16
 
 
 def serve(options: ServeOptions, reporter: Reporter) -> int:
     """Serves until interrupted. Raises `MissingExtraError`, `UsageError`, `ModelError`."""
     extras.require("web", "mt3 serve")
-    from mt3serve.gradual import TranscriberDecoder
+    from mt3serve.decoder import TranscriberDecoder
 
     most_bytes = parse_size(options.max_upload)
     backend = choose_backend(options.backend)
@@ -42,8 +45,13 @@ def serve(options: ServeOptions, reporter: Reporter) -> int:
         with closing(transcriber):
             build: Any = importlib.import_module(f"mt3{backend}").Transcriber
             network: Any = transcriber
+            if backend == "torch" and next(network.model.parameters()).device.type == "cpu":
+                network.batch_size = LANES
             at_once = AT_ONCE if backend == "torch" else 1  # whose engine takes turns between them
-            decoder = TranscriberDecoder(transcriber, lambda changed: build(network.model, changed), at_once)
+            decoder = TranscriberDecoder(
+                transcriber, lambda changed: build(network.model, changed, network.batch_size), at_once
+            )
+            decoder.warm_up()
             _serve(options, decoder, opened, most_bytes, reporter)
     return 0
 

@@ -16,7 +16,7 @@ def decoder():
 
     from mt3app.backend import choose_backend, choose_decoding, load_transcriber
     from mt3app.progress import Reporter
-    from mt3serve.gradual import TranscriberDecoder
+    from mt3serve.decoder import TranscriberDecoder
 
     backend = choose_backend(None)
     transcriber = load_transcriber("small", backend, "cpu", choose_decoding(None, None), Reporter())
