@@ -48,9 +48,7 @@ def main() -> None:
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="compare with another checkout, in turns")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each; the medians of the ratios are given")
     parser.add_argument("--run", nargs=3, metavar=("BACKEND", "DECODING", "FILE"), help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--max-tokens", type=int, default=1024, help="fewer tokens: a quick check of memory, not of speed"
-    )
+    parser.add_argument("--max-tokens", type=int, help="default: the model's; fewer to check memory, not speed")
     parser.add_argument("--only", action="append", default=[], help="recordings whose names contain this")
     options = parser.parse_args()
     if options.run:
@@ -96,7 +94,9 @@ def child(
     options: argparse.Namespace, backend: str, workers: int, decoding: str, file: Path, checkout: Path | None = None
 ) -> dict:
     command = [sys.executable, __file__, "--model", options.model, "--run", backend, decoding, str(file)]
-    command += ["--workers", str(workers), "--max-tokens", str(options.max_tokens), "--precision", options.precision]
+    command += ["--workers", str(workers), "--precision", options.precision]
+    if options.max_tokens:
+        command += ["--max-tokens", str(options.max_tokens)]
     if options.batch_size:
         command += ["--batch-size", str(options.batch_size)]
     root = (checkout or Path(__file__).parents[1]).resolve()
@@ -120,7 +120,7 @@ def one_run(
     file: str,
     batch_size: int | None,
     workers: int,
-    max_tokens: int,
+    max_tokens: int | None,
     precision: str,
 ) -> dict:
     """Loads, warms up on a few seconds, transcribes; seconds, MiB of all processes, and a checksum of all tokens."""
@@ -139,6 +139,7 @@ def one_run(
             options["precision"] = precision
         if workers == 1:
             importlib.import_module("torch").set_num_threads(1)
+    max_tokens = max_tokens or weights.config.network.max_target_tokens
     decoding = Decoding(method=method, max_tokens=max_tokens)  # type: ignore[arg-type]
     transcriber = network.Transcriber(built, decoding, batch_size, **options)
     del weights

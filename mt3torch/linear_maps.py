@@ -18,6 +18,9 @@ from torch import Tensor
 LinearMap = Callable[[Float[Tensor, "rows in"]], Float[Tensor, "rows out"]]
 # oneDNN chooses the order for a number of rows, and reads it with any other as well.
 EXPECTED_ROWS = 32
+# Numbers of rows are rounded up to multiples of the step, unless they are few.
+FEW_ROWS = 2
+ROWS_STEP = 8
 
 
 def linear_map(weight: Float[Tensor, "out in"], dtype: torch.dtype = torch.float32) -> LinearMap:
@@ -26,7 +29,20 @@ def linear_map(weight: Float[Tensor, "out in"], dtype: torch.dtype = torch.float
     if weight.device.type != "cpu" or not is_packing_possible(dtype):
         return functools.partial(F.linear, weight=weight)
     multiply, packed = _multiply(), _pack(weight)
-    return lambda x: multiply(x, packed, None, "none", [], "")
+
+    def run(x: Tensor) -> Tensor:
+        rows = len(x)
+        more = _prepared_rows(rows) - rows
+        if more:
+            return multiply(F.pad(x, (0, 0, 0, more)), packed, None, "none", [], "")[:rows]
+        return multiply(x, packed, None, "none", [], "")
+
+    return run
+
+
+def _prepared_rows(rows: int) -> int:
+    """The next number of rows that is used: oneDNN prepares and keeps a program for each, up to a megabyte large."""
+    return rows if rows <= FEW_ROWS else -(-rows // ROWS_STEP) * ROWS_STEP
 
 
 @functools.cache

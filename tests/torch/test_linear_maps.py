@@ -36,6 +36,19 @@ def test_packed_weights_multiply_like_others(rows):
 
 
 @torch.inference_mode()
+def test_programs_are_prepared_for_few_numbers_of_rows(monkeypatch):
+    seen, multiply = set(), linear_maps._multiply()
+    monkeypatch.setattr(linear_maps, "_multiply", lambda: lambda x, *rest: seen.add(len(x)) or multiply(x, *rest))
+    linear_maps.is_packing_possible(torch.float32)
+    weight = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
+    prepared = linear_maps.linear_map(weight)
+    for rows in range(1, 130):
+        x = torch.randn(rows, 8, generator=torch.Generator().manual_seed(rows))
+        torch.testing.assert_close(prepared(x), x @ weight.t(), rtol=1e-5, atol=1e-5)
+    assert len(seen) < 25
+
+
+@torch.inference_mode()
 def test_packing_is_used_where_it_is_there(without_packing):
     assert not linear_maps.is_packing_possible(torch.float32)
     weight = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
