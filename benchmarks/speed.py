@@ -57,9 +57,8 @@ def main() -> None:
         print(json.dumps(one_run(options.model, *options.run, *sizes, options.precision)))
         return
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    print(
-        "backend workers decoding  minutes  load s  compile s  transcribe s  processor s  x real time  peak memory MiB  tokens"
-    )
+    print("backend workers decoding  minutes  load s  compile s  transcribe s  processor s", end="  ")
+    print("x real time  peak memory MiB  tokens")
     runs = [("torch", workers) for workers in options.workers or [1, min(num_processors(), 4)]] + [("jax", 1)]
     with tempfile.TemporaryDirectory() as folder:
         for minutes in options.minutes or [3, 30]:
@@ -110,7 +109,8 @@ def child(
 def report(backend: str, workers: int, decoding: str, minutes: float, run: dict) -> None:
     print(
         f"{backend:7} {workers:7} {decoding:8} {minutes:8g} {run['load']:7.1f} {run['compile']:10.1f} "
-        f"{run['transcribe']:13.1f} {run['processor']:12.1f} {minutes * 60 / run['transcribe']:12.1f} {run['memory']:16.0f} {run['tokens']:>16}",
+        f"{run['transcribe']:13.1f} "
+        f"{run['processor']:12.1f} {minutes * 60 / run['transcribe']:12.1f} {run['memory']:16.0f} {run['tokens']:>16}",
         flush=True,
     )
 
