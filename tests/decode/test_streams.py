@@ -190,3 +190,15 @@ def test_streams_of_a_network_at_the_same_time_equal_transcriptions():
 def simple(notes):
     """Without the last digits of confidences, which may depend on the neighbours in a batch."""
     return [(note.onset, note.offset, note.pitch, note.program, note.is_drum) for note in notes]
+
+
+@pytest.mark.integration
+def test_streams_in_jax():
+    pytest.importorskip("jax")
+    from mt3jax import Transcriber
+
+    transcriber, samples = Transcriber.from_pretrained("small", "cpu"), plucked(range(0, 16, 2))
+    expected = simple(transcriber.transcribe((samples, RATE_HZ)).notes)
+    assert len(expected) > 3
+    assert simple(transcriber.stream((samples, RATE_HZ))) == expected
+    assert simple(transcriber.stream(np.array_split(samples, 5), RATE_HZ)) == expected
