@@ -101,13 +101,11 @@ FORMATS: dict[str, Format] = {
 assert set(CORE_FORMATS) <= set(FORMATS)
 # What the page offers: no form that needs another program.
 FORMATS_OF_PAGE = {name: one for name, one in FORMATS.items() if one.check is _nothing}
-_OTHER_NAMES = {"xml": "musicxml"}
 
 
 def known_format(format: str) -> str | None:
-    """The name in `FORMATS`, or None; `midi` is `mid`, `xml` is `musicxml`; neither case nor a leading dot matters."""
+    """The name in `FORMATS`, or None; `midi` counts as `mid`; neither case nor a leading dot matters."""
     name = format.strip().lower().removeprefix(".")
-    name = _OTHER_NAMES.get(name, name)
     return known_core_format(name) or (name if name in FORMATS else None)
 
 

@@ -77,7 +77,7 @@ def musicxml_bytes(result: Transcription) -> bytes:
                 shown = _tempo_mark(measure, bar, frame, tempo, shown)
             _bar(measure, part, bar, key, number)
     if not parts:
-        _empty_part(names, score, tempo, key)
+        _empty_part(names, score, frame, tempo, key)
     ElementTree.indent(score, " ")
     return f"{_HEADER}{ElementTree.tostring(score, encoding='unicode')}\n".encode()
 
@@ -267,11 +267,12 @@ def _notations(note: Element, pitch: int | None, value: Value, is_first: bool) -
             SubElement(notations, name, type=kind)
 
 
-def _empty_part(names: Element, score: Element, tempo: TempoMap, key: Key) -> None:
+def _empty_part(names: Element, score: Element, frame: Frame, tempo: TempoMap, key: Key) -> None:
     """A score needs a part: one bar of rest."""
     length = int(tempo.time_signature.beats_per_bar * tempo.time_signature.beat_quarters * QUARTER)
     part = SheetPart(0, False, (Bar(0, length, (((Value(length, is_whole_bar=True),),),)),), ((60,),))
     _name_part(names, 1, part)
     measure = SubElement(SubElement(score, "part", id="P1"), "measure", number="1")
     _attributes(measure, part, key, tempo)
+    _tempo_mark(measure, part.bars[0], frame, tempo, 0.0)
     _bar(measure, part, part.bars[0], key, 1)

@@ -71,7 +71,7 @@ def test_a_sheet_has_bars_without_being_asked(folder, model, capsys):
     assert run(["transcribe", "song.wav", "--model", model, "-o", "song.musicxml"]) == 0
     assert "No tempo was found" in capsys.readouterr().err  # it was looked for
     assert (folder / "song.musicxml").read_text().startswith('<?xml version="1.0" encoding="UTF-8"?>')
-    assert run(["transcribe", "song.wav", "--model", model, "-o", "-", "--format", "XML", "--tempo", "90"]) == 0
+    assert run(["transcribe", "song.wav", "--model", model, "-o", "-", "--format", "MusicXML", "--tempo", "90"]) == 0
     assert '<sound tempo="90.000" />' in capsys.readouterr().out
 
 
