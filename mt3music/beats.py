@@ -38,7 +38,6 @@ _MOST_LOST, _CHANGED_SHARE = 0.15, 0.38
 _NEAR_TEMPO = 0.012  # a tempo of the path is known this well
 _SAME_TEMPO = 0.02  # natural logarithm
 _FINE_TEMPO = 1e-4
-_ROWS = 32  # periods tried at a time, to keep arrays small
 _HARMONICS = (1, 2, 4)  # beats, halves and quarters of beats show a tempo
 _SMOOTHED_BEATS = 2  # on each side
 
@@ -187,7 +186,9 @@ def steady_grid(strength: Float[np.ndarray, " frames"], period: float) -> tuple[
     # A peak of the spectrum is as narrow as the recording is long; four values across it are enough.
     step = max(period / len(strength) / _HARMONICS[-1] / 4, _FINE_TEMPO / 4)
     wide = period * (1 + np.arange(-_NEAR_TEMPO, _NEAR_TEMPO, step))
-    powers = np.concatenate([power(wide[start : start + _ROWS]) for start in range(0, len(wide), _ROWS)])
+    size = 1 << (8 * len(strength) - 1).bit_length()
+    spectrum = np.abs(np.fft.rfft(signal, size))
+    powers = np.sum([spectrum[np.rint(harmonic * size / wide).astype(int)] for harmonic in _HARMONICS], axis=0)
     fine = wide[powers.argmax()] * (1 + step * np.linspace(-1, 1, 17))
     period = float(fine[power(fine).argmax()])
     # Windows count by how much begins in them, not by how well they fit.

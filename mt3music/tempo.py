@@ -164,8 +164,8 @@ def _moved_to_notes(beats: Float[np.ndarray, " beats"], notes: NoteTable) -> Flo
     """All beats moved together, so that as many of the notes on them begin a little early as a little late."""
     if not len(notes):
         return beats
-    nearest = np.abs(notes["onset"][:, None] - beats[None, :]).argmin(axis=1)
-    away = notes["onset"] - beats[nearest]
+    middles = (beats[:-1] + beats[1:]) / 2
+    away = notes["onset"] - beats[np.searchsorted(middles, notes["onset"])]
     close = away[np.abs(away) <= _NEAR_NOTE_SECONDS]
     return beats + np.median(close) if len(close) >= 4 else beats
 
