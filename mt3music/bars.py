@@ -29,14 +29,22 @@ CHOICES = (TimeSignature(4, 4), TimeSignature(3, 4))
 
 
 def find_bars(
-    beat_seconds: Float[np.ndarray, " beats"], notes: NoteTable, given: TimeSignature | None = None
+    beat_seconds: Float[np.ndarray, " beats"],
+    notes: NoteTable,
+    given: TimeSignature | None = None,
+    first_seconds: float | None = None,
 ) -> tuple[TimeSignature, int]:
-    """The time signature, unless it is given, and the number of the first beat that begins a bar."""
+    """The time signature, unless it is given, and the number of the first beat that begins a bar.
+
+    `first_seconds` is when the music begins, by default with the first note.
+    """
     # After the last note begins, nothing speaks for or against a beat.
     last = float(notes["onset"].max(initial=beat_seconds[-1] if not len(notes) else -np.inf))
     num_beats = max(int(np.searchsorted(beat_seconds, last, side="right")), 2)
     evidence = downbeat_evidence(beat_seconds, notes)[:num_beats]
-    first_note = _first_note(beat_seconds, notes)
+    if first_seconds is None and len(notes):
+        first_seconds = float(notes["onset"].min())
+    first_note = None if first_seconds is None else _number_of(beat_seconds, first_seconds)
     best, best_score = (given or CHOICES[0], 0), -np.inf
     for signature in CHOICES if given is None else (given,):
         size = signature.beats_per_bar
@@ -98,10 +106,8 @@ def _difference(evidence: Float[np.ndarray, " beats"], first: int, size: int) ->
     return float((here.mean() - others.mean()) / error * min(share, 1.0) / np.sqrt(max(share, 1.0)))
 
 
-def _first_note(beat_seconds: Float[np.ndarray, " beats"], notes: NoteTable) -> int | None:
-    """The number of the beat of the first note, if it is on one."""
-    if not len(notes):
-        return None
-    distances = np.abs(beat_seconds - notes["onset"].min())
+def _number_of(beat_seconds: Float[np.ndarray, " beats"], seconds: float) -> int | None:
+    """The number of the beat at a time, if there is one."""
+    distances = np.abs(beat_seconds - seconds)
     number = int(distances.argmin())
     return number if distances[number] <= _NEAR_BEATS * np.median(np.diff(beat_seconds)) else None

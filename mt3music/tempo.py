@@ -27,6 +27,8 @@ SLOWEST, FASTEST = 20.0, 400.0  # beats per minute that can be given
 _RATE_HZ = 16_000
 _NEAR_BEATS = 0.25  # a first note this much before a beat is on it
 _NEAR_NOTE_SECONDS = 0.06
+_AUDIBLE = 0.1  # of the loudest sample
+_MOST_MISSED_SECONDS = 2.0  # before the first note: what sounds earlier may be anything
 NOT_FOUND = (
     "No tempo was found: too little begins at regular times. Give it with --tempo 120, or leave the bars as they are."
 )
@@ -97,19 +99,20 @@ def with_tempo(
     """`add_tempo` for a choice that was checked before."""
     notes = note_table(result.notes)
     end_seconds = max(result.duration_seconds, float(notes["offset"].max(initial=0.0)), 1.0)
+    samples = None if audio is None else load_audio(audio, _RATE_HZ, track=track, damaged=damaged)
+    if samples is not None and result.excerpt is not None:
+        samples = _only(samples, result.excerpt.start_seconds, result.excerpt.end_seconds)
+    first = _first_onset(samples, notes)
     given: GivenBeats | None
     if choice.tempo == AUTO:
-        samples = None if audio is None else load_audio(audio, _RATE_HZ, track=track, damaged=damaged)
-        if samples is not None and result.excerpt is not None:
-            samples = _only(samples, result.excerpt.start_seconds, result.excerpt.end_seconds)
-        given = _found(samples, notes, end_seconds)
+        given = _found(samples, notes, first, end_seconds)
     elif isinstance(choice.tempo, float):
-        given = GivenBeats(_of_tempo(60.0 / choice.tempo, notes, end_seconds))
+        given = GivenBeats(_of_tempo(60.0 / choice.tempo, notes, first, end_seconds))
     else:
         given = read_beats(choice.tempo, end_seconds)
     if given is None:
         return replace(result, remark="\n".join(filter(None, (result.remark, NOT_FOUND))))
-    found = replace(result, tempo=_with_bars(given, notes, choice.time_signature))
+    found = replace(result, tempo=_with_bars(given, notes, first, choice.time_signature))
     return found if choice.grid is None else quantised(found, choice.grid)
 
 
@@ -131,7 +134,19 @@ def _only(
     return heard
 
 
-def _found(samples: Float[np.ndarray, " samples"] | None, notes: NoteTable, end_seconds: float) -> GivenBeats | None:
+def _first_onset(samples: Float[np.ndarray, " samples"] | None, notes: NoteTable) -> float:
+    """When the music begins: with the first note, or a little before it with the first sound, if a note was missed."""
+    first = float(notes["onset"].min()) if len(notes) else 0.0
+    if samples is None or not len(notes):
+        return first
+    loud = np.abs(samples) > _AUDIBLE * np.abs(samples).max(initial=0.0)
+    sound = float(loud.argmax()) / _RATE_HZ if loud.any() else first
+    return sound if first - _MOST_MISSED_SECONDS < sound < first - _NEAR_NOTE_SECONDS else first
+
+
+def _found(
+    samples: Float[np.ndarray, " samples"] | None, notes: NoteTable, first: float, end_seconds: float
+) -> GivenBeats | None:
     if samples is not None and is_available():
         beats, downbeats = learned_beats(samples, _RATE_HZ)
         if len(beats) >= 2:
@@ -141,7 +156,7 @@ def _found(samples: Float[np.ndarray, " samples"] | None, notes: NoteTable, end_
     if found is None:
         return None
     beats = _of_whole_number(found.seconds) if found.is_steady else found.seconds
-    return GivenBeats(_covering(_moved_to_notes(beats, notes), notes, end_seconds))
+    return GivenBeats(_covering(_moved_to_notes(beats, notes), notes, first, end_seconds))
 
 
 def _of_whole_number(beats: Float[np.ndarray, " beats"]) -> Float[np.ndarray, " beats"]:
@@ -170,7 +185,7 @@ def _moved_to_notes(beats: Float[np.ndarray, " beats"], notes: NoteTable) -> Flo
     return beats + np.median(close) if len(close) >= 4 else beats
 
 
-def _of_tempo(period: float, notes: NoteTable, end_seconds: float) -> Float[np.ndarray, " beats"]:
+def _of_tempo(period: float, notes: NoteTable, first: float, end_seconds: float) -> Float[np.ndarray, " beats"]:
     """Beats of one tempo where most begins, those of the first note on."""
     num_frames = int(np.ceil(end_seconds * FRAMES_PER_SECOND)) + 1
     strength = strength_of_notes(notes, num_frames)
@@ -178,17 +193,17 @@ def _of_tempo(period: float, notes: NoteTable, end_seconds: float) -> Float[np.n
     times = np.arange(num_frames) / FRAMES_PER_SECOND
     sums = [np.interp(np.arange(start, end_seconds, period), times, strength).sum() for start in starts]
     # The first note breaks ties between the beats and the moments between them.
-    first = float(notes["onset"].min()) if len(notes) else 0.0
     near_first = np.cos(2 * np.pi * (first - starts) / period)
     best = float(starts[int(np.argmax(np.array(sums) * (1 + 0.1 * near_first)))])
     beats = best + period * np.arange(-1, int(np.ceil(end_seconds / period)) + 2)
-    return _covering(_moved_to_notes(beats, notes), notes, end_seconds)
+    return _covering(_moved_to_notes(beats, notes), notes, first, end_seconds)
 
 
-def _covering(beats: Float[np.ndarray, " beats"], notes: NoteTable, end_seconds: float) -> Float[np.ndarray, " beats"]:
+def _covering(
+    beats: Float[np.ndarray, " beats"], notes: NoteTable, first: float, end_seconds: float
+) -> Float[np.ndarray, " beats"]:
     """From the beat of the first note, or the last before it, to the end; missing ones are added at even distances."""
     before, after = beats[1] - beats[0], beats[-1] - beats[-2]
-    first = float(notes["onset"].min()) if len(notes) else 0.0
     missing = max(math.ceil((beats[0] - first) / before - _NEAR_BEATS), 0)
     early = beats[0] - before * np.arange(missing, 0, -1)
     last = float(notes["offset"].max()) if len(notes) else end_seconds
@@ -199,9 +214,9 @@ def _covering(beats: Float[np.ndarray, " beats"], notes: NoteTable, end_seconds:
     return whole[min(start, len(whole) - 2) :]
 
 
-def _with_bars(given: GivenBeats, notes: NoteTable, signature: TimeSignature | None) -> TempoMap:
+def _with_bars(given: GivenBeats, notes: NoteTable, first: float, signature: TimeSignature | None) -> TempoMap:
     wanted = signature or given.time_signature
     if given.first_downbeat is not None and (signature is None or signature == given.time_signature):
         return TempoMap(tuple(given.seconds.tolist()), given.time_signature or TimeSignature(), given.first_downbeat)
-    found, first = find_bars(given.seconds, notes, wanted)
-    return TempoMap(tuple(given.seconds.tolist()), found, first)
+    found, first_downbeat = find_bars(given.seconds, notes, wanted, first)
+    return TempoMap(tuple(given.seconds.tolist()), found, first_downbeat)

@@ -228,3 +228,11 @@ def test_the_sentence_about_a_tempo():
     assert tempo.in_words == "97 beats a minute, 3/4, the first bar at 1.12 s."
     uneven = dataclasses.replace(tempo, beat_seconds=(0.0, 1.0, 1.5))
     assert uneven.in_words == "80 beats a minute on average, 3/4, the first bar at 1.00 s."
+
+
+@pytest.mark.parametrize("tempo", [100, "auto"])
+def test_a_first_note_that_was_missed_is_heard(tempo):
+    notes = scale(16, 100, 0.5)
+    result = add_tempo(transcription(notes[1:]), tempo, sound(notes, 40.0))
+    assert result.tempo.beat_seconds[0] == pytest.approx(0.5, abs=0.015)
+    assert result.tempo.first_downbeat == 0
