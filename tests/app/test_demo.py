@@ -94,7 +94,7 @@ def test_demo_renders_transcribes_scores_draws_and_names_its_files(folder, capsy
 def test_a_model_that_is_named_is_taken(folder, tiny_model, capsys):
     assert run(["demo", "--model", save_model(folder / "mine", tiny_model), "-o", "there"]) == 0
     out, err = capsys.readouterr()
-    assert err == ""
+    assert not err or err.startswith("No notes were found")  # its weights are random
     assert "there/transcription.mid" in out
 
 

@@ -92,7 +92,12 @@ def test_the_command_serves_the_page_with_small(tmp_path, recording):
     import time
     import urllib.request
 
+    import numpy as np
+    import soundfile
+
     pytest.importorskip("uvicorn", reason="needs the extra web")
+    samples, rate_hz = soundfile.read(recording, dtype="int16")
+    soundfile.write(tmp_path / "long.wav", np.tile(samples, (8, 1)), rate_hz)
     words = ["serve", "--port", "0", "--model", "small"]
     program = f"import sys; from mt3app.cli import main; sys.argv[1:] = {words!r}; main()"
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
@@ -100,7 +105,9 @@ def test_the_command_serves_the_page_with_small(tmp_path, recording):
     try:
         line = next(line for line in running.stderr if line.startswith("Open "))
         address = re.search(r"http://127\.0\.0\.1:\d+/", line)[0]
-        request = urllib.request.Request(f"{address}api/jobs?name=song.wav", recording.read_bytes(), method="POST")
+        request = urllib.request.Request(
+            f"{address}api/jobs?name=song.wav", (tmp_path / "long.wav").read_bytes(), method="POST"
+        )
         with urllib.request.urlopen(request, timeout=60) as answer:
             identity = json.load(answer)["id"]
         states = []
