@@ -48,6 +48,9 @@ class BaseTranscriber(abc.ABC):
     the model has no ties.
     """
 
+    # Whether several threads may use it at the same time, and share the network's lanes.
+    serves_threads = False
+
     def __init__(self, config: ModelConfig, decoding: Decoding | None) -> None:
         self.config = config
         given = decoding or default_decoding(config)

@@ -33,6 +33,8 @@ class Transcriber(BaseTranscriber):
     with the first recording and end with `close`, or with the transcriber.
     """
 
+    serves_threads = True
+
     def __init__(
         self,
         model: Transformer,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from mt3app.backend import choose_backend, choose_decoding, load_transcriber
+from mt3app.decoding_ahead import DecodedAhead
 from mt3app.formats import FORMATS, known_format, save
 from mt3app.inputs import STDIN, read_stdin
 from mt3app.outputs import Job, check_writable, parse_formats, plan
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from mt3core.notes.choosing import Excerpt, NoteChoice
     from mt3core.notes.table import Note
     from mt3core.transcription import Transcription
+    from mt3decode.streams import NoteStream
     from mt3decode.transcriber import BaseTranscriber, Progress
     from mt3music.tempo import TempoChoice
 
@@ -114,6 +116,7 @@ class Batch:
         self.names_recordings = names_recordings
         self._stdin: BinaryIO | None = None  # once read
         self.failures: list[tuple[Job, Exception]] = []
+        self.num_written, self.heard_seconds = 0, 0.0  # of files, and of their audio
 
     def probe(self, jobs: list[Job]) -> list[tuple[Job, float]]:
         """The jobs whose audio can be opened, each with the seconds of it that are to be transcribed."""
@@ -129,26 +132,42 @@ class Batch:
         return readable
 
     def run(self, transcriber: BaseTranscriber, jobs: list[tuple[Job, float]]) -> None:
-        """Transcribes and writes, one file after the other."""
+        """Transcribes and writes, one file after the other; if possible, several are decoded at the same time."""
         segment_seconds = transcriber.config.segment_samples / transcriber.config.spectrogram.sample_rate_hz
         segment_seconds /= transcriber.decoding.overlap  # which is what each window adds
         durations = [duration for _, duration in jobs]
+        done_seconds = [0.0] * len(jobs)
+        name = ""
         with self.reporter.audio_bar() as show:
-            for number, (job, _) in enumerate(jobs):
-                name = f"{number + 1}/{len(jobs)} {Path(job.name).name}" if len(jobs) > 1 else Path(job.name).name
-                before = sum(durations[:number])
 
-                def progress(done: int, total: int, number: int = number, name: str = name, before: float = before):
+            def open_stream(number: int) -> NoteStream:
+                def progress(done: int, total: int) -> None:
                     durations[number] = total * segment_seconds  # some files do not say how long they are
-                    show(before + done * segment_seconds, sum(durations), name)
+                    done_seconds[number] = done * segment_seconds
+                    show(sum(done_seconds), sum(durations), name)
 
-                show(before, sum(durations), name)
-                try:
-                    self._transcribe(transcriber, job, progress)
-                except BrokenPipeError:
-                    raise
-                except Exception as error:
-                    self._fail(job, error)
+                return self._stream(transcriber, jobs[number][0], progress)
+
+            # Notes that are printed one by one are those of the file whose turn it is.
+            is_ahead = (
+                transcriber.serves_threads and len(jobs) > 1 and not any(self._is_written(job) for job, _ in jobs)
+            )
+            with closing(DecodedAhead(open_stream, durations)) if is_ahead else nullcontext() as ahead:
+                started = time.perf_counter()
+                for number, (job, _) in enumerate(jobs):
+                    name = f"{number + 1}/{len(jobs)} {Path(job.name).name}" if len(jobs) > 1 else Path(job.name).name
+                    show(sum(done_seconds), sum(durations), name)
+                    try:
+                        if ahead is not None:
+                            self._write(job, ahead.result())
+                        else:
+                            self._transcribe(transcriber, job, open_stream(number))
+                    except BrokenPipeError:
+                        raise
+                    except Exception as error:
+                        self._fail(job, error)
+                if ahead is not None and self.num_written > 1:
+                    self._summarise_all(time.perf_counter() - started)
 
     def close(self) -> None:
         if self._stdin is not None:
@@ -161,9 +180,8 @@ class Batch:
             print(f"mt3: {len(self.failures)} of {num_jobs} files failed: {names}", file=sys.stderr)
         return 1 if self.failures else 0
 
-    def _transcribe(self, transcriber: BaseTranscriber, job: Job, progress: Progress) -> None:
-        started, compiled_before = time.perf_counter(), transcriber.compile_seconds
-        stream = transcriber.stream(
+    def _stream(self, transcriber: BaseTranscriber, job: Job, progress: Progress) -> NoteStream:
+        return transcriber.stream(
             self._source(job),
             progress=progress,
             track=self.track,
@@ -172,27 +190,36 @@ class Batch:
             end_seconds=None if self.excerpt is None else self.excerpt.end_seconds,
             choice=self.choice,
         )
-        # Notes that are moved to a grid are known at the end.
+
+    def _is_written(self, job: Job) -> bool:
+        """Whether notes are printed while others are still being decoded; notes on a grid are known at the end."""
         is_moved = self.tempo is not None and self.tempo.grid is not None
-        is_written = job.is_printed and self.stdout_format == "jsonl" and not is_moved
+        return job.is_printed and self.stdout_format == "jsonl" and not is_moved
+
+    def _transcribe(self, transcriber: BaseTranscriber, job: Job, stream: NoteStream) -> None:
+        started, compiled_before = time.perf_counter(), transcriber.compile_seconds
         with stream:
             for note in stream:
-                if is_written:
+                if self._is_written(job):
                     self._print_note(note, job)
         assert stream.result is not None
-        result = stream.result
+        # JAX compiles once per shape, which would distort the factor of the first file.
+        compile_seconds = transcriber.compile_seconds - compiled_before
+        self._write(job, stream.result, time.perf_counter() - started - compile_seconds)
+        if compile_seconds:
+            self.reporter.detail(f"Compilation took {compile_seconds:.1f} s (once, not counted above).")
+
+    def _write(self, job: Job, result: Transcription, seconds: float | None = None) -> None:
+        """Writes a result and says so, with the speed if the `seconds` that it took are known."""
         if self.tempo is not None:
             from mt3music.tempo import with_tempo
 
             result = with_tempo(result, self.tempo, self._source(job), track=self.track, damaged=self.damaged)
         if job.is_stdin:
             result = replace(result, audio=STDIN)
-        # JAX compiles once per shape, which would distort the factor of the first file.
-        compile_seconds = transcriber.compile_seconds - compiled_before
-        seconds = time.perf_counter() - started - compile_seconds
         for output in job.outputs:
             save(result, output.path, output.format, self._recording(job))
-        if job.is_printed and not is_written:
+        if job.is_printed and not self._is_written(job):
             self._print(result, self._recording(job))
         sound = write_sounds(job, result, self._source(job), self.track, self.damaged) if job.sounds else ""
         self._summarise(job, result, seconds)
@@ -204,8 +231,6 @@ class Batch:
             self.reporter.line(f"{job.name}: {result.tempo.in_words}")
         if self.names_uncertain and (places := least_certain(result.notes)):
             self.reporter.line(f"{job.name}: The least certain places are {places}.")
-        if compile_seconds:
-            self.reporter.detail(f"Compilation took {compile_seconds:.1f} s (once, not counted above).")
 
     def _wanted_seconds(self, job: Job, duration_seconds: float | None) -> float:
         """How much of a recording is transcribed; raises `AudioError` if nothing is. 0 if its length is unknown."""
@@ -243,19 +268,26 @@ class Batch:
             sys.stdout.buffer.write(FORMATS[self.stdout_format].write(result, recording))
             sys.stdout.flush()
 
-    def _summarise(self, job: Job, result: Transcription, seconds: float) -> None:
+    def _summarise(self, job: Job, result: Transcription, seconds: float | None) -> None:
         names = [str(output.path) for output in (*job.outputs, *job.sounds)]
         targets = ", ".join([*(["standard output"] if job.is_printed else []), *names])
         heard_seconds = _seconds_of(result.excerpt, result.duration_seconds)
+        self.num_written += 1
+        self.heard_seconds += heard_seconds
         of_all = f" of {result.duration_seconds:.1f} s" if result.excerpt else ""
-        self.reporter.line(
-            f"{job.name} -> {targets}: {len(result.notes)} notes, {heard_seconds:.1f} s{of_all} in {seconds:.1f} s "
-            f"({heard_seconds / max(seconds, 1e-3):.1f}x real time)"
-        )
+        speed = "" if seconds is None else f" {_speed(heard_seconds, seconds)}"
+        self.reporter.line(f"{job.name} -> {targets}: {len(result.notes)} notes, {heard_seconds:.1f} s{of_all}{speed}")
+
+    def _summarise_all(self, seconds: float) -> None:
+        self.reporter.line(f"{self.num_written} files: {self.heard_seconds:.1f} s {_speed(self.heard_seconds, seconds)}")
 
     def _fail(self, job: Job, error: Exception) -> None:
         self.failures.append((job, error))
         self.reporter.problem(error)
+
+
+def _speed(heard_seconds: float, seconds: float) -> str:
+    return f"in {seconds:.1f} s ({heard_seconds / max(seconds, 1e-3):.1f}x real time)"
 
 
 def least_certain(notes: Sequence[Note]) -> str:
