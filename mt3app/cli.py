@@ -230,6 +230,26 @@ def convert(
 
 
 @app.command(cls=HelpfulCommand)
+def export(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Name (small), path of a model in any form, or address.")
+    ],
+    destination: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write.")],
+    overwrite: Overwrite = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write a model as two ONNX graphs, for programs without PyTorch or JAX.
+
+    The folder also gets config.json and a README with all inputs and outputs.
+
+    Example: mt3 export small small_onnx/
+    """
+    from mt3app.commands.export import export_model
+
+    export_model(model, destination, overwrite, Reporter(verbose=verbose))
+
+
+@app.command(cls=HelpfulCommand)
 def parity(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="Name (small), path of a model in any form, or address.")

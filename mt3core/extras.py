@@ -24,6 +24,7 @@ EXTRAS: dict[str, dict[str, str]] = {
         "pyloudnorm": "pyloudnorm",
     },
     "music": {"librosa": "librosa"},
+    "onnx": {"onnx": "onnx", "onnxruntime": "onnxruntime", "onnxscript": "onnxscript"},
     "wandb": {"wandb": "wandb"},
     "web": {"starlette": "starlette", "uvicorn": "uvicorn"},
 }

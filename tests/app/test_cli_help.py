@@ -32,7 +32,7 @@ def help_of(capsys):
 
 
 def test_all_commands_are_here():
-    assert len(COMMANDS) == 16
+    assert len(COMMANDS) == 17
     assert {"transcribe", "evaluate", "data show"} <= COMMANDS.keys()
 
 
