@@ -211,7 +211,7 @@ def _destination_kind(destination: Path, to: DestinationKind | None) -> Destinat
     if suffix in _FOREIGN:
         raise UsageError(
             f"Weights cannot be written as {suffix}, as {destination} asks for.",
-            "Name a folder for a model directory, or a .pth file for the PyTorch ports.",
+            "Name a folder for a model directory, or a .pth file for the PyTorch ports; for ONNX use mt3 export.",
         )
     if to is not None:
         return to

@@ -444,6 +444,7 @@ def test_unknown_endings_are_refused(tmp_path, tiny_model, name, capsys):
     err = capsys.readouterr().err
     assert f"{tmp_path / name}" in err
     assert "Name a folder for a model directory" in err
+    assert ("for ONNX use mt3 export" in err) == (name != "a.b/out.xyz")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
