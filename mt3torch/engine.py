@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import collections
 import itertools
+import os
 import queue
 import threading
 import weakref
@@ -38,7 +39,10 @@ _Result = tuple[int, Generated] | BaseException | None
 
 
 class Engine:
-    """Decodes with one method. Threads start with the first request and end with `close`, or with the engine."""
+    """Decodes with one method. Threads start with the first request and end with `close`, or with the engine.
+
+    An engine that nobody refers to any more ends with the last of its requests.
+    """
 
     def __init__(self, stepper: Stepper, decoding: Decoding, num_lanes: int, num_workers: int = 1) -> None:
         self._state = _State(stepper, decoding, num_lanes, num_workers)
@@ -50,7 +54,7 @@ class Engine:
         `last_steps` may grow while `log_mels` are read. What reading them raises is raised by the results. Raises
         `DecodingError` if the engine is closed.
         """
-        return Results(self._state, self._state.submit(log_mels, last_steps))
+        return Results(self, self._state.submit(log_mels, last_steps))
 
     @property
     def num_requests(self) -> int:
@@ -61,6 +65,12 @@ class Engine:
     def is_open(self) -> bool:
         return self._end.alive
 
+    def cancel(self, request: _Request) -> None:
+        self._state.cancel(request)
+
+    def consumed(self, request: _Request) -> None:
+        self._state.consumed(request)
+
     def close(self) -> None:
         """Ends the threads; requests that are not finished raise `DecodingError`."""
         self._end()
@@ -69,23 +79,25 @@ class Engine:
 class Results(Iterator[tuple[int, Generated]]):
     """The segments of a request, in the order in which they finish. `close`, from any thread, cancels the others."""
 
-    def __init__(self, state: _State, request: _Request) -> None:
-        self._state, self._request = state, request
-        self._is_ended = False
+    def __init__(self, engine: Engine, request: _Request) -> None:
+        self._engine: Engine | None = engine  # as long as results are to come
+        self._request = request
 
     def __next__(self) -> tuple[int, Generated]:
-        result = None if self._is_ended else self._request.results.get()
-        if isinstance(result, tuple):
-            self._state.consumed(self._request)
+        engine = self._engine
+        result = None if engine is None else self._request.results.get()
+        if isinstance(result, tuple) and engine is not None:
+            engine.consumed(self._request)
             return result
-        self._is_ended = True
-        if result is None:
-            raise StopIteration
-        raise result
+        self._engine = None
+        if isinstance(result, BaseException):
+            raise result
+        raise StopIteration
 
     def close(self) -> None:
-        self._is_ended = True
-        self._state.cancel(self._request)
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.cancel(self._request)
 
     def __del__(self) -> None:
         self.close()
@@ -127,6 +139,12 @@ class _Request:
             self.in_lanes.add(start.number)
         return start
 
+    def end(self, last: BaseException | None) -> None:
+        """Gives the last result. The audio is forgotten now, since a thread may long refer to its latest request."""
+        self.log_mels, self.stretches = (), None
+        self.waiting.clear()
+        self.results.put(last)
+
     def finish(self, number: int, generated: Generated) -> None:
         self.in_lanes.discard(number)
         if self.stretches is not None:
@@ -147,17 +165,18 @@ class _State:
         self.changed = threading.Condition()
         self.is_closed = False
         self._workers: list[threading.Thread] = []
+        _states.add(self)
 
     def submit(self, log_mels: LogMels, last_steps: Sequence[int] | None) -> _Request:
         request = _Request(log_mels, last_steps)
         with self.changed:
             if self.is_closed:
                 raise _closed()
-            self.requests.append(request)
             self._start_workers()
+            self.requests.append(request)
             self.changed.notify_all()
         if not request.is_read:
-            threading.Thread(target=self._read, args=(request,), name="mt3-reader", daemon=True).start()
+            _Thread(target=self._read, args=(request,), name="mt3-reader", daemon=True).start()
         return request
 
     def consumed(self, request: _Request) -> None:
@@ -170,31 +189,48 @@ class _State:
         with self.changed:
             if request in self.requests:
                 self.requests.remove(request)
-                request.results.put(None)  # somebody may be waiting for one
+                request.end(None)  # somebody may be waiting for one
                 self.changed.notify_all()
 
     def close(self) -> None:
         with self.changed:
             self.is_closed = True
             for request in self.requests:
-                request.results.put(_closed())
+                request.end(_closed())
             self.requests.clear()
             self.changed.notify_all()
+        if isinstance(threading.current_thread(), _Thread):
+            return  # the collection of garbage led here, perhaps while this thread has the lock that the others need
         for worker in self._workers:  # a thread that the interpreter ends inside PyTorch may end everything
-            if worker is not threading.current_thread():
-                worker.join()
+            worker.join()
+
+    def after_fork(self) -> None:
+        """In the new process there are no threads, and one of the old ones may have had the lock."""
+        self.changed = threading.Condition()
+        self._workers = []
+        for request in self.requests:
+            request.end(DecodingError("The process was forked during this request.", "Make the request again."))
+        self.requests = []
 
     def _start_workers(self) -> None:
         if self._workers:
             return
         threads, is_ready = torch.get_num_threads(), threading.Barrier(self.num_workers + 1)
-        for _ in range(self.num_workers):
-            worker = threading.Thread(target=self._work, args=(is_ready,), name="mt3-worker", daemon=True)
-            self._workers.append(worker)
-            worker.start()
-        is_ready.wait()
-        # The number that a thread chooses is its own, but also that of threads to come.
-        torch.set_num_threads(threads)
+        workers = [
+            _Thread(target=self._work, args=(is_ready,), name="mt3-worker", daemon=True)
+            for _ in range(self.num_workers)
+        ]
+        try:
+            for worker in workers:
+                worker.start()
+            is_ready.wait()
+        except BaseException:  # no more threads, or an interruption: the next request tries again
+            is_ready.abort()
+            raise
+        finally:
+            # The number that a thread chooses is its own, but also that of threads to come.
+            torch.set_num_threads(threads)
+        self._workers = workers
 
     def _read(self, request: _Request) -> None:
         """Makes log-mels ahead of the workers."""
@@ -219,7 +255,10 @@ class _State:
     def _work(self, is_ready: threading.Barrier) -> None:
         if self.num_workers > 1:
             torch.set_num_threads(1)
-        is_ready.wait()
+        try:
+            is_ready.wait()
+        except threading.BrokenBarrierError:
+            return
         worker: LaneWorker | None = None
         mine: set[_Request] = set()
         while True:
@@ -286,14 +325,30 @@ class _State:
     def _end_if_finished(self, request: _Request) -> None:
         if request.is_finished and request in self.requests:
             self.requests.remove(request)
-            request.results.put(None)
+            request.end(None)
 
     def _fail(self, request: _Request, error: BaseException) -> None:
         with self.changed:
             if request in self.requests:
                 self.requests.remove(request)
-                request.results.put(error)
+                request.end(error)
                 self.changed.notify_all()
+
+
+class _Thread(threading.Thread):
+    """A thread of an engine."""
+
+
+_states: weakref.WeakSet[_State] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for state in _states:
+        state.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _closed() -> DecodingError:

@@ -2,8 +2,13 @@
 
 import gc
 import itertools
+import os
+import subprocess
+import sys
 import threading
 import time
+import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -175,6 +180,96 @@ def test_threads_end_with_the_engine(model, log_mel):
     del made
     gc.collect()
     wait_until(lambda: threading.active_count() <= before)
+
+
+def test_requests_outlive_the_engine_and_its_settings(model, log_mel, expected):
+    before = threading.active_count()
+    transcriber = Transcriber(model, OPTIONS, workers=2)
+    stream = transcriber.generate_stream(log_mel)
+    found = dict([next(stream)])
+    transcriber.decoding = Decoding(max_tokens=5)
+    assert max(len(one) for one in tokens_of(transcriber.generate_stream(log_mel)).values()) == 5
+    del transcriber
+    gc.collect()
+    found |= dict(stream)
+    assert tokens_of(found.items()) == expected
+    wait_until(lambda: threading.active_count() <= before)
+
+
+def test_threads_end_if_one_of_them_finds_that_nobody_needs_the_engine(model, log_mel):
+    before = threading.active_count()
+    made = Engine(Stepper(model), OPTIONS, num_lanes=3, num_workers=2)
+
+    def last():
+        with made._state.changed:  # as the collection of garbage might, at any moment
+            made.close()
+        yield log_mel[0]
+
+    with pytest.raises(DecodingError, match="The engine was closed"):
+        list(made.generate_stream(last()))
+    wait_until(lambda: threading.active_count() <= before)
+
+
+def test_the_audio_of_a_request_that_was_left_is_forgotten(made, log_mel):
+    class Audio:
+        pass
+
+    def rows(audio):
+        yield from itertools.cycle(log_mel)
+
+    audio = Audio()
+    held = weakref.ref(audio)
+    stream = made.generate_stream(rows(audio))
+    del audio
+    next(stream)
+    assert held() is not None
+    stream.close()
+    wait_until(lambda: held() is None)
+
+
+def test_a_request_for_which_no_thread_can_be_started_does_not_hold_up_the_next(made, log_mel, expected, monkeypatch):
+    start, started = threading.Thread.start, []
+
+    def fail(self):
+        if len(started) == made._state.num_workers - 1:
+            raise RuntimeError("can't start new thread")
+        started.append(self)
+        start(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="can't start"):
+            made.generate_stream(log_mel)
+    assert made.num_requests == 0
+    assert tokens_of(made.generate_stream(log_mel)) == expected
+    wait_until(lambda: not any(one.is_alive() for one in started))
+
+
+FORKED = """
+import os, signal
+from tiny_networks import random_arrays, random_log_mel, tiny
+from mt3core.decoding import Decoding
+from mt3torch import Transcriber, build_model
+
+transcriber = Transcriber(build_model(tiny(), random_arrays(tiny()), "cpu"), Decoding(max_tokens=20), workers=2)
+log_mel = random_log_mel(tiny(), 24)
+def decoded():
+    return {number: one.tokens.tolist() for number, one in transcriber.generate_stream(log_mel)}
+expected = decoded()
+child = os.fork()
+if child == 0:
+    signal.alarm(240)
+    os._exit(0 if decoded() == expected else 1)
+raise SystemExit(os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="only some systems have fork")
+def test_a_forked_process_has_threads_of_its_own():
+    helpers = str(Path(__file__).parents[1] / "helpers")
+    command = [sys.executable, "-W", "ignore", "-c", FORKED]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": helpers}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_idle_workers_give_their_memory_back(model, log_mel, expected, monkeypatch):
