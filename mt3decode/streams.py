@@ -7,6 +7,7 @@ a `NoteStream` gives the notes.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from types import TracebackType
@@ -41,38 +42,48 @@ class NoteStream(Iterator[Note]):
         self._segments: Any = None
         self._new: list[Note] = []  # the next one last
         self._is_closed = False
+        self._is_running = threading.Lock()  # held by the thread that makes or ends the steps
         # Every note that starts before it has been given, except those that were taken out by a choice.
         self.final_seconds = 0.0
         # What `transcribe` would have returned; None before the end, and for audio in pieces.
         self.result: Transcription | None = None
 
     def __next__(self) -> Note:
-        while not self._new:
-            if self._is_closed:
-                self._steps.close()
-                raise StopIteration
-            try:
-                step = next(self._steps)
-            except StopIteration as end:
-                self.result, self._is_closed = end.value, True
-                raise StopIteration from None
+        while True:
+            new = self._new  # which another thread may empty
+            if new and not self._is_closed:
+                return new.pop()
+            with self._is_running:
+                if self._is_closed:
+                    self._steps.close()
+                    raise StopIteration
+                try:
+                    step = next(self._steps)
+                except StopIteration as end:
+                    if not self._is_closed:
+                        self.result, self._is_closed = end.value, True
+                    raise StopIteration from None
+            if self._is_closed:  # meanwhile: what comes after that is not what the whole would be
+                continue
             if not isinstance(step, tuple):
                 self._segments = step
                 continue
             notes, final_seconds = step
             self._new = sorted(notes, key=place_in_time)[::-1]  # not `reverse`, which keeps equals in order
             self.final_seconds = max(self.final_seconds, final_seconds)
-        return self._new.pop()
 
     def close(self) -> None:
         """Stops decoding; a loop over the notes, in whichever thread, ends."""
         self._is_closed = True
         self._new = []
-        try:
-            self._steps.close()
-        except ValueError:  # it is running in another thread, which may wait for the next segment
-            if not isinstance(self._segments, Generator) and hasattr(self._segments, "close"):
-                self._segments.close()
+        if self._is_running.acquire(blocking=False):
+            try:
+                self._steps.close()
+            finally:
+                self._is_running.release()
+        # Another thread is at it, and may wait for the next segment.
+        elif not isinstance(self._segments, Generator) and hasattr(self._segments, "close"):
+            self._segments.close()
 
     def __enter__(self) -> NoteStream:
         return self

@@ -119,6 +119,58 @@ def test_an_endless_stream_keeps_nothing_and_can_be_left():
     assert list(stream) == []
 
 
+class Results:
+    """Segments that end when they are closed, from whichever thread, like those of the engine."""
+
+    def __init__(self, segments):
+        self.segments, self.is_closed = segments, False
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.is_closed:
+            raise StopIteration
+        return next(self.segments)
+
+    def close(self):
+        self.is_closed = True
+
+
+class Closable(Scripted):
+    def generate_stream(self, log_mels, last_steps=None):
+        return Results(super().generate_stream(log_mels))
+
+
+def test_a_stream_closed_while_it_decodes_gives_nothing_that_is_not_final():
+    """Notes that sound when it is closed have no end, and there is no result."""
+    samples = noise(40)
+    expected = Scripted(order=1).transcribe((samples, RATE_HZ)).notes
+    for number in (1, 5, 11):
+        stream = Closable(order=1).stream(
+            (samples, RATE_HZ), progress=lambda done, _, number=number: stream.close() if done == number else None
+        )
+        found = list(stream)
+        assert found == expected[: len(found)]
+        assert len(found) < len(expected)
+        assert stream.result is None
+        assert list(stream) == []
+    assert found
+
+
+def test_an_interruption_ends_a_stream():
+    def interrupt(done, _):
+        if done == 5:
+            raise KeyboardInterrupt
+
+    stream = Closable(order=1).stream((noise(40), RATE_HZ), progress=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        list(stream)
+    assert list(stream) == []
+    assert stream.result is None
+    stream.close()
+
+
 def test_what_needs_the_whole_recording_is_refused():
     for decoding, times in [(Decoding(overlap=2), {}), (None, {"start_seconds": 1.0})]:
         with pytest.raises(UsageError, match="need the whole recording"):
