@@ -46,6 +46,7 @@ class Service(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: Service
     protocol_version = "HTTP/1.1"
+    timeout = 60  # seconds without a byte from the caller, who would otherwise keep a turn for ever
 
     def do_GET(self) -> None:
         if self.path != "/health":

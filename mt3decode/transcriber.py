@@ -75,7 +75,7 @@ class BaseTranscriber(abc.ABC):
         return 0.0
 
     def close(self) -> None:  # noqa: B027 - most need no closing
-        """Releases resources outside this object, such as other processes."""
+        """Releases resources outside this object, such as threads."""
 
     @overload
     def transcribe(

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -99,3 +100,32 @@ def test_mistakes_get_a_sentence(port, method, path, body, status, problem):
 
 def without_confidence(note):
     return {name: value for name, value in note.items() if name != "confidence"}
+
+
+def test_a_caller_who_sends_nothing_loses_the_turn(monkeypatch):
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("service_example", SERVICE)
+    service = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(service)
+    assert 0 < service.Handler.timeout <= PATIENCE_SECONDS
+    monkeypatch.setattr(service.Handler, "timeout", 2)
+    taken = threading.Event()
+
+    class Turns(threading.BoundedSemaphore):
+        def __enter__(self):
+            self.acquire()
+            taken.set()
+
+    with service.Service(("127.0.0.1", 0), None, at_once=1) as server:
+        server.turns = Turns(1)
+        monkeypatch.setattr(
+            service.Handler, "transcribe", lambda self, audio: self.answer(200, {"heard": audio.decode()})
+        )
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = server.server_address[1]
+        with socket.create_connection(("127.0.0.1", port)) as silent:
+            silent.sendall(b"POST /transcribe HTTP/1.1\r\nContent-Length: 10\r\n\r\n")
+            assert taken.wait(PATIENCE_SECONDS)
+            assert ask(port, "POST", "/transcribe", b"music") == (200, [{"heard": "music"}])
+        server.shutdown()

@@ -146,15 +146,19 @@ def test_a_stream_closed_while_it_decodes_gives_nothing_that_is_not_final():
     """Notes that sound when it is closed have no end, and there is no result."""
     samples = noise(40)
     expected = Scripted(order=1).transcribe((samples, RATE_HZ)).notes
+    streams = []
     for number in (1, 5, 11):
-        stream = Closable(order=1).stream(
-            (samples, RATE_HZ), progress=lambda done, _, number=number: stream.close() if done == number else None
-        )
-        found = list(stream)
+
+        def close(done, _, number=number):
+            if done == number:
+                streams[-1].close()
+
+        streams.append(Closable(order=1).stream((samples, RATE_HZ), progress=close))
+        found = list(streams[-1])
         assert found == expected[: len(found)]
         assert len(found) < len(expected)
-        assert stream.result is None
-        assert list(stream) == []
+        assert streams[-1].result is None
+        assert list(streams[-1]) == []
     assert found
 
 
