@@ -180,7 +180,12 @@ def _without_suffix(path: Path) -> Path:
 
 
 def _suffix(path: Path) -> str:
-    return path.suffix if _SUFFIX.fullmatch(path.suffix) or known_format(path.suffix) else ""
+    return path.suffix if is_suffix(path.suffix) else ""
+
+
+def is_suffix(text: str) -> bool:
+    """Whether the end of a name, with its dot, is that of a file format: `.mp3`, but not `.2 - I`."""
+    return bool(_SUFFIX.fullmatch(text) or known_format(text))
 
 
 def _keep_suffixes(places: Sequence[_Place]) -> list[_Place]:

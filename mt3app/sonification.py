@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from mt3app.outputs import Job, Output
+from mt3app.outputs import Job, Output, is_suffix
 from mt3core.errors import UsageError
 from mt3core.files import expanded
 
@@ -60,7 +61,14 @@ def write_sounds(job: Job, result: Transcription, source: Path | BinaryIO, track
 
 def _path(given: str, kind: str, job: Job, is_single: bool) -> Path:
     path = Path(expanded(given))
-    if path.suffix.lower() != ".wav" or path.is_dir():
+    is_wav = path.suffix.lower() == ".wav"
+    # Another suffix is a misunderstanding, and no wish for a folder of that name.
+    has_other_suffix = given == "-" or (is_suffix(path.suffix) and not is_wav)
+    if has_other_suffix and not path.is_dir() and not given.endswith(("/", os.sep)):
+        raise UsageError(
+            f"{_OPTIONS[kind]} {given} is not a WAV file.", f"Use {_OPTIONS[kind]} song.wav, or the name of a folder."
+        )
+    if not is_wav or path.is_dir():
         return path / f"{'stdin' if job.is_stdin else job.audio.stem}_{kind}.wav"
     if not is_single:
         raise UsageError(

@@ -92,6 +92,11 @@ def open_socket(host: str, port: int) -> socket.socket:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind((host, port))
         opened.listen(_BACKLOG)
+    except socket.gaierror as error:
+        opened.close()
+        raise UsageError(
+            f"--host {host} is not known: {error.strerror or error}.", "Use 127.0.0.1, or 0.0.0.0 for all who reach it."
+        ) from error
     except OSError as error:
         opened.close()
         raise UsageError(
@@ -107,7 +112,7 @@ def parse_size(text: str) -> int:
     unit = "" if found is None else found[2] + ("B" if found[2] in ("K", "M", "G") else "")
     number = 0 if found is None else round(float(found[1]) * _UNITS[unit])
     if number < 1:
-        raise UsageError(f"--max-upload {text} is no size.", "Use a number with a unit, such as 500 MB or 1 GB.")
+        raise UsageError(f"--max-upload {text} is not a size.", "Use a number with a unit, such as 500 MB or 1 GB.")
     return number
 
 

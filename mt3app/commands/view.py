@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import webbrowser
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,11 +29,14 @@ def view(options: ViewOptions, reporter: Reporter) -> int:
 
     notes = Path(expanded(options.notes))
     page = Path(expanded(options.output)) if options.output is not None else notes.with_suffix(".html")
+    _refuse_as_page(page, notes, "the notes")
     if page.exists() and not options.overwrite:
         raise OutputError(f"{page} exists.", "Use --overwrite, or name another file with -o.")
     check_writable([page])
     result = read_notes(notes)
     recording = _recording(options, notes, result)
+    if recording is not None:
+        _refuse_as_page(page, recording, "the recording")
     audio, seconds = None, result.duration_seconds
     if recording is not None:
         from mt3core.audio.load import probe_audio
@@ -41,6 +45,7 @@ def view(options: ViewOptions, reporter: Reporter) -> int:
         link = options.link
         audio = audio_address(recording, page, False, "Correct the path.") if link else embedded_recording(recording)
     title = (recording or notes).name
+    result = replace(result, duration_seconds=seconds)
     content = piece_page(Piece(title, result.notes, seconds, audio, about(result)))
     with atomic_output(page) as temporary:
         temporary.write_bytes(content)
@@ -64,6 +69,12 @@ def read_notes(path: Path) -> Transcription:
     if path.suffix.lower() in _MIDI_SUFFIXES:
         return Transcription(to_notes(read_midi(path, sustain=True)))
     raise UsageError(f"{path} is neither MIDI nor JSON.", "Transcribe a recording first: mt3 transcribe song.mp3")
+
+
+def _refuse_as_page(page: Path, source: Path, what: str) -> None:
+    """Raises `UsageError` if the page would be written over what it is made from, even with --overwrite."""
+    if page.resolve() == source.resolve():
+        raise UsageError(f"{page} is the file of {what} and would be overwritten.", "Choose another name with -o.")
 
 
 def _recording(options: ViewOptions, notes: Path, result: Transcription) -> Path | None:

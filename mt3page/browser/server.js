@@ -119,6 +119,7 @@ function showPiece() {
   if (shownState === current.state) return;
   shownState = current.state;
   const isDone = current.state === "done";
+  element("no-parts").textContent = isUnderWay(current) ? "No notes yet." : "No notes.";
   element("remark").textContent = current.remark || "";
   element("remark").hidden = !current.remark;
   const rendered = element("sound").querySelector('[value="rendered"]');

@@ -144,6 +144,8 @@ def test_several_recordings_need_a_folder(folder, model, capsys):
     [
         ("--sonify song.wav", "song.wav is a recording"),
         ("--sonify a.wav --compare a.wav", "a.wav would be written twice"),
+        ("--sonify a.mp3", "--sonify a.mp3 is not a WAV file. Use --sonify song.wav, or the name of a folder."),
+        ("--compare -", "--compare - is not a WAV file."),
     ],
 )
 def test_sounds_overwrite_nothing(folder, model, capsys, words, sentence):
@@ -151,6 +153,7 @@ def test_sounds_overwrite_nothing(folder, model, capsys, words, sentence):
     assert run(["transcribe", "song.wav", "--model", model, "--overwrite", *words.split()]) == UsageError.exit_code
     assert sentence in capsys.readouterr().err
     assert Path("song.wav").read_bytes() == before
+    assert [path.name for path in folder.iterdir()] == ["song.wav"]
 
 
 def test_no_notes_are_silence(tmp_path):

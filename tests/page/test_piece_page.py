@@ -124,6 +124,31 @@ def test_view_writes_one_file_and_replaces_only_on_request(tmp_path, monkeypatch
     assert data_of(tmp_path / "alone.html")["audio"] is None
 
 
+@pytest.mark.parametrize(
+    ("page", "sentence"),
+    [
+        ("song.mid", "song.mid is the file of the notes and would be overwritten. Choose another name with -o."),
+        ("song.wav", "song.wav is the file of the recording and would be overwritten."),
+    ],
+)
+def test_view_never_replaces_what_it_shows(tmp_path, monkeypatch, capsys, page, sentence):
+    monkeypatch.chdir(tmp_path)
+    Transcription(notes()).save("song.mid")
+    wav(tmp_path / "song.wav", 30.0)
+    before = Path(page).read_bytes()
+    assert run(["view", "song.mid", "song.wav", "-o", page, "--overwrite"]) == 2
+    assert sentence in capsys.readouterr().err
+    assert Path(page).read_bytes() == before
+
+
+def test_a_page_names_the_length_of_its_recording(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Transcription(notes()).save("song.mid")  # 60 notes, the last ends at 23.9 s
+    wav(tmp_path / "song.wav", 70.0)
+    assert run(["view", "song.mid", "song.wav"]) == 0
+    assert "60 notes, 4 instruments, 1:10." in Path("song.html").read_text(encoding="utf-8")
+
+
 def test_json_brings_its_recording_along(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Transcription(notes(), duration_seconds=24.0, audio="elsewhere/song.wav", model="m").save("song.json")
@@ -331,6 +356,7 @@ def test_no_notes_at_all(tmp_path):
     with Page(tmp_path) as opened:
         opened.open(tmp_path / "p.html")
         assert not opened.run("element('no-parts').hidden")
+        assert opened.run("element('no-parts').textContent") == "No notes."
         assert opened.problems == []
 
 

@@ -469,6 +469,17 @@ def test_a_taken_port_is_said():
             open_socket("127.0.0.1", port)
 
 
+def test_an_unknown_host_is_said_to_be_one(monkeypatch):
+    class Unknown(socket.socket):
+        def bind(self, _):
+            raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr("socket.socket", Unknown)
+    with pytest.raises(UsageError, match="--host nonsense is not known: Name or service not known") as told:
+        open_socket("nonsense", 0)
+    assert "port" not in str(told.value)
+
+
 def test_the_files_of_dead_servers_are_removed(tmp_path):
     dead = tmp_path / "mt3-serve-999999999-abc"
     alive = tmp_path / f"mt3-serve-{os.getpid()}-abc"
