@@ -148,7 +148,8 @@ class DefaultGroup(HelpfulGroup):
     """The command `mt3`: a recording in the place of a command is transcribed, as in `mt3 song.mp3`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and names_recording(args[0]):
+        is_path = args[:1] == ["--"] and len(args) > 1  # as of names that begin like options
+        if is_path or (args and args[0] not in self.commands and names_recording(args[0])):
             args = [DEFAULT_COMMAND, *args]
         return super().parse_args(ctx, args)
 

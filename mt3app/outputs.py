@@ -49,7 +49,8 @@ class Output:
 class Job:
     """One recording and the files to write from it; no files if the result goes to standard output.
 
-    `finished` exist already; `sounds` are to listen to (`sonification.py`).
+    `finished` exist already; `sounds` are to listen to (`sonification.py`). `inside` is the name of results in a
+    folder, without their suffix: that of the recording, in the folders in which it was found.
     """
 
     audio: Path
@@ -57,6 +58,7 @@ class Job:
     finished: tuple[Path, ...] = ()
     is_stdin: bool = False
     sounds: tuple[Output, ...] = ()
+    inside: Path = Path()
 
     @property
     def is_finished(self) -> bool:
@@ -110,7 +112,10 @@ def plan(
     is_single = len(found.recordings) == 1 and not found.folders
     places = [_Place.of(recording, output, formats, is_single) for recording in found.recordings]
     kept = _keep_suffixes(places)
-    jobs = [Job(place.recording.path, place.outputs(), (), place.recording.is_stdin) for place in places]
+    jobs = [
+        Job(place.recording.path, place.outputs(), (), place.recording.is_stdin, inside=place.inside())
+        for place in places
+    ]
     _refuse_collisions(jobs)
     written = {one.path for job in jobs for one in job.outputs}
     remarks = _remarks_on_folders(found, written)
@@ -160,6 +165,10 @@ class _Place:
         if formats is not None and len(formats) > 1:
             return cls(recording, target.with_name(target.name.removesuffix(suffix)), formats)
         return cls(recording, target, formats or (named or "",), file=target)
+
+    def inside(self) -> Path:
+        inside = self.recording.inside
+        return inside if self.keeps_suffix else _without_suffix(inside)
 
     def outputs(self) -> tuple[Output, ...]:
         return self._outputs(self.keeps_suffix)
@@ -230,7 +239,10 @@ def _to_stdout(recordings: Sequence[Recording], formats: tuple[str, ...]) -> lis
             f"{len(recordings)} recordings cannot share standard output as {formats[0]}.",
             "Use --format jsonl, or a folder with -o.",
         )
-    return [Job(recording.path, (), is_stdin=recording.is_stdin) for recording in recordings]
+    return [
+        Job(recording.path, (), is_stdin=recording.is_stdin, inside=_without_suffix(recording.inside))
+        for recording in recordings
+    ]
 
 
 def _refuse_collisions(jobs: Sequence[Job]) -> None:

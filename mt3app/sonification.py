@@ -69,7 +69,7 @@ def _path(given: str, kind: str, job: Job, is_single: bool) -> Path:
             f"{_OPTIONS[kind]} {given} is not a WAV file.", f"Use {_OPTIONS[kind]} song.wav, or the name of a folder."
         )
     if not is_wav or path.is_dir():
-        return path / f"{'stdin' if job.is_stdin else job.audio.stem}_{kind}.wav"
+        return path / job.inside.with_name(f"{job.inside.name}_{kind}.wav")
     if not is_single:
         raise UsageError(
             f"{_OPTIONS[kind]} {given} is one file, but there are several recordings.", "Name a folder instead."

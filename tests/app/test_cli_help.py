@@ -169,6 +169,13 @@ def test_a_recording_in_the_place_of_a_command_is_transcribed(monkeypatch, tmp_p
     assert [(options.inputs, options.formats) for options in taken] == [((word,), "json")]
 
 
+def test_a_recording_whose_name_begins_like_an_option(monkeypatch):
+    taken = []
+    monkeypatch.setattr("mt3app.commands.transcribe.transcribe_files", lambda options, _: taken.append(options) or 0)
+    assert run(["--", "-rf.wav"]) == 0
+    assert [options.inputs for options in taken] == [("-rf.wav",)]
+
+
 def test_commands_come_before_files_of_their_names(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "instruments").touch()

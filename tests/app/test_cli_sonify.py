@@ -139,6 +139,19 @@ def test_several_recordings_need_a_folder(folder, model, capsys):
     assert sorted(path.name for path in Path("out").iterdir()) == ["other_transcribed.wav", "song_transcribed.wav"]
 
 
+def test_sounds_in_a_folder_lie_as_the_recordings_do(folder, model):
+    for name in ("CD 1/No.2 - I. Allegro.wav", "CD 2/No.2 - I. Allegro.wav", "CD 2/song.wav", "CD 2/song.flac"):
+        Path("album", name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(Path("album", name), 0.1 * np.sin(np.arange(8000) / 10), 8000)
+    assert run(["transcribe", "album", "--model", model, "-o", "notes", "--sonify", "heard", "-q"]) == 0
+    assert sorted(path.relative_to("heard").as_posix() for path in Path("heard").rglob("*.wav")) == [
+        "CD 1/No.2 - I. Allegro_transcribed.wav",
+        "CD 2/No.2 - I. Allegro_transcribed.wav",
+        "CD 2/song.flac_transcribed.wav",
+        "CD 2/song.wav_transcribed.wav",
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
