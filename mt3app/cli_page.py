@@ -21,7 +21,7 @@ class ViewOptions:
         typer.Argument(metavar="RECORDING", help="The recording they belong to. [default: the one that JSON names]"),
     ] = None
     output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help="The page. [default: beside the notes]")
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="The page. [default: next to the notes]")
     ] = None
     link: Annotated[
         bool, typer.Option("--link", help="Refer to the recording by its path instead of putting it into the page.")

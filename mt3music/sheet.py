@@ -104,7 +104,18 @@ def sheet_parts(notes: Sequence[Note], tempo: TempoMap, is_fine: bool = False) -
         bars = tuple(_bar(number, voices, frame) for number in range(len(frame.bar_starts) - 1))
         pitches = tuple(tuple(note.pitch for note in staff) for staff in staves)
         parts.append(SheetPart(program, is_drum, bars, pitches))
-    return parts, frame
+    return _without_silent_end(parts, frame)
+
+
+def _without_silent_end(parts: list[SheetPart], frame: Frame) -> tuple[list[SheetPart], Frame]:
+    """Without bars at the end in which nobody plays: a last note that sounds a little longer is not written there."""
+    num_bars = max((number + 1 for part in parts for number, bar in enumerate(part.bars) if _plays(bar)), default=1)
+    cut = replace(frame, bar_starts=frame.bar_starts[: num_bars + 1])
+    return [replace(part, bars=part.bars[:num_bars]) for part in parts], cut
+
+
+def _plays(bar: Bar) -> bool:
+    return any(value.pitches for staff in bar.staves for voice in staff for value in voice)
 
 
 def _frame(starts: np.ndarray, ends: np.ndarray, tempo: TempoMap, step: int) -> Frame:

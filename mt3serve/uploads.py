@@ -38,7 +38,7 @@ def check_size(request: Request, most_bytes: int) -> None:
     """Refuses a recording by what its header says, before any of it is read."""
     text = request.headers.get("content-length")
     if text is not None and not text.isdecimal():
-        raise HTTPException(400, "The length of the recording is no number.")
+        raise HTTPException(400, "The length of the recording is not a number.")
     if text is not None and int(text) > most_bytes:
         raise _too_large(most_bytes)
 

@@ -150,7 +150,7 @@ class RecordingQueue {
       }
       this.onTrouble("", true);
     } catch {
-      this.onTrouble("The server does not answer. Start it again with mt3 serve; this page goes on by itself.", true);
+      this.onTrouble("The server does not answer. Start it again with mt3 serve; then this page continues.", true);
       wait = 2000;
     }
     this.isAsking = false;

@@ -3,6 +3,7 @@
 import subprocess
 import xml.etree.ElementTree as ElementTree
 from collections import Counter, defaultdict
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -100,6 +101,16 @@ def test_a_scale_is_eight_quarters_in_two_bars():
     assert [rest.get("measure") for rest in score.iter("rest")] == ["yes", "yes"]
     assert score.findtext("part/measure/attributes/key/fifths") == "0"
     assert score.findtext(".//metronome/per-minute") == "100"
+    check(score)
+
+
+def test_a_last_note_that_sounds_on_makes_no_bar_of_its_own():
+    notes = scale(2, 100, 0.3)
+    last = max(notes, key=lambda note: note.onset)
+    longer = [replace(note, offset=note.offset + 0.12 * (note == last)) for note in notes]
+    score = score_of(add_tempo(transcription(longer), 100))
+    assert [len(part.findall("measure")) for part in score.findall("part")] == [2]
+    assert types(score) == ["quarter"] * 8
     check(score)
 
 
