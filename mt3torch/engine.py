@@ -216,7 +216,7 @@ class _State:
         if self._workers:
             return
         threads, is_ready = torch.get_num_threads(), threading.Barrier(self.num_workers + 1)
-        workers = [
+        workers: list[threading.Thread] = [
             _Thread(target=self._work, args=(is_ready,), name="mt3-worker", daemon=True)
             for _ in range(self.num_workers)
         ]

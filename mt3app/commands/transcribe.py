@@ -279,7 +279,8 @@ class Batch:
         self.reporter.line(f"{job.name} -> {targets}: {len(result.notes)} notes, {heard_seconds:.1f} s{of_all}{speed}")
 
     def _summarise_all(self, seconds: float) -> None:
-        self.reporter.line(f"{self.num_written} files: {self.heard_seconds:.1f} s {_speed(self.heard_seconds, seconds)}")
+        heard_seconds = self.heard_seconds
+        self.reporter.line(f"{self.num_written} files: {heard_seconds:.1f} s {_speed(heard_seconds, seconds)}")
 
     def _fail(self, job: Job, error: Exception) -> None:
         self.failures.append((job, error))
