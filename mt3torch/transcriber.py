@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 
 from mt3core.decoding import Decoding, Generated
+from mt3core.errors import UsageError
 from mt3core.notes.instrument_choice import with_instruments
 from mt3core.processors import num_processors
 from mt3decode.stretches import LogMels
@@ -30,7 +31,7 @@ class Transcriber(BaseTranscriber):
 
     `batch_size` is the number of segments that each worker decodes at a time; by default it suits device and network.
     On a CPU there is a worker for each processor, up to four, unless `workers` says otherwise (`engine.py`). They start
-    with the first recording and end with `close`, or with the transcriber.
+    with the first recording and end with `close`, or with the transcriber. Raises `UsageError` for fewer than one.
     """
 
     serves_threads = True
@@ -44,6 +45,9 @@ class Transcriber(BaseTranscriber):
         precision: Precision = "float32",
     ) -> None:
         super().__init__(model.config, decoding)
+        for name, number in (("batch_size", batch_size), ("workers", workers)):
+            if number is not None and number < 1:
+                raise UsageError(f"{name} is {number}.", "Use at least 1, or leave it out.")
         self.model = model
         self.batch_size = batch_size
         dtype = dtype_of(precision, model.decoder.positions.device)

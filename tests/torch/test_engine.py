@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 from tiny_networks import random_arrays, random_log_mel, tiny  # noqa: E402
 
 from mt3core.decoding import Decoding  # noqa: E402
-from mt3core.errors import DecodingError  # noqa: E402
+from mt3core.errors import DecodingError, UsageError  # noqa: E402
 from mt3torch import Transcriber, build_model, decoding, engine  # noqa: E402
 from mt3torch.decoding import LaneWorker  # noqa: E402
 from mt3torch.engine import Engine  # noqa: E402
@@ -307,3 +307,10 @@ def test_a_transcriber_follows_its_settings(model, log_mel, expected):
     made.decoding = OPTIONS
     assert tokens_of(made.generate_stream(log_mel)) == expected
     made.close()
+
+
+@pytest.mark.parametrize("option", ["workers", "batch_size"])
+@pytest.mark.parametrize("number", [0, -1])
+def test_fewer_than_one_is_refused(model, option, number):
+    with pytest.raises(UsageError, match=f"{option} is {number}. Use at least 1"):
+        Transcriber(model, OPTIONS, **{option: number})
