@@ -165,7 +165,7 @@ class TranscribeOptions:
         str | None,
         typer.Option(metavar="FILE", help="Also write a WAV file with the original left, the transcription right."),
     ] = None
-    uncertain: Annotated[bool, typer.Option("--uncertain", help="Name the three least certain stretches of 5 s.")] = (
+    uncertain: Annotated[bool, typer.Option("--uncertain", help="Name the least certain bars or stretches of 5 s.")] = (
         False
     )
     overwrite: Overwrite = False

@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from mt3core.audio.files import Damaged
     from mt3core.notes.choosing import Excerpt, NoteChoice
     from mt3core.notes.table import Note
+    from mt3core.notes.tempo_map import TempoMap
     from mt3core.transcription import Transcription
     from mt3decode.streams import NoteStream
     from mt3decode.transcriber import BaseTranscriber, Progress
     from mt3music.tempo import TempoChoice
 
-# There is no tempo yet by which bars could be named.
-STRETCH_SECONDS = 5
+STRETCH_SECONDS = 5  # named where no tempo says what the bars are
+EARLY_BEATS = 0.1
 MOST_STRETCHES = 3
 
 
@@ -229,7 +230,7 @@ class Batch:
             self.reporter.line(f"{job.name}: {remark}")
         if result.tempo is not None:
             self.reporter.line(f"{job.name}: {result.tempo.in_words}")
-        if self.names_uncertain and (places := least_certain(result.notes)):
+        if self.names_uncertain and (places := least_certain(result.notes, result.tempo)):
             self.reporter.line(f"{job.name}: The least certain places are {places}.")
 
     def _wanted_seconds(self, job: Job, duration_seconds: float | None) -> float:
@@ -291,19 +292,38 @@ def _speed(heard_seconds: float, seconds: float) -> str:
     return f"in {seconds:.1f} s ({heard_seconds / max(seconds, 1e-3):.1f}x real time)"
 
 
-def least_certain(notes: Sequence[Note]) -> str:
-    """The stretches of a few seconds with the least mean confidence, least first; empty without confidences."""
-    stretches: dict[int, list[float]] = {}
-    for note in notes:
-        if note.confidence is not None:
-            stretches.setdefault(int(note.onset // STRETCH_SECONDS), []).append(note.confidence.note)
-    least = sorted(stretches, key=lambda number: (sum(stretches[number]) / len(stretches[number]), number))
+def least_certain(notes: Sequence[Note], tempo: TempoMap | None = None) -> str:
+    """The places with the least mean confidence, least first; empty without confidences.
+
+    Places are bars if there is a tempo, numbered from the first whole one, else stretches of a few seconds.
+    """
+    sure = [(note.onset, note.confidence.note) for note in notes if note.confidence is not None]
+    places: dict[int, list[float]] = {}
+    for number, (_, confidence) in zip(_places([onset for onset, _ in sure], tempo), sure, strict=True):
+        places.setdefault(number, []).append(confidence)
+    least = sorted(places, key=lambda number: (sum(places[number]) / len(places[number]), number))
     return ", ".join(
-        f"{number * STRETCH_SECONDS} to {(number + 1) * STRETCH_SECONDS} s "
-        f"({len(sure)} note{'s' if len(sure) > 1 else ''}, mean confidence {sum(sure) / len(sure):.2f})"
+        f"{_place_name(number, tempo)} ({len(found)} note{'s' if len(found) > 1 else ''}, "
+        f"mean confidence {sum(found) / len(found):.2f})"
         for number in least[:MOST_STRETCHES]
-        for sure in [stretches[number]]
+        for found in [places[number]]
     )
+
+
+def _places(onsets: list[float], tempo: TempoMap | None) -> list[int]:
+    if tempo is None or not onsets:
+        return [int(onset // STRETCH_SECONDS) for onset in onsets]
+    import numpy as np
+
+    # A note belongs to the beat that it is at, even if it is heard a moment before.
+    beats = tempo.beats_at(np.asarray(onsets)) - tempo.first_downbeat + EARLY_BEATS
+    return (np.floor(beats / tempo.time_signature.beats_per_bar) + 1).astype(int).tolist()
+
+
+def _place_name(number: int, tempo: TempoMap | None) -> str:
+    if tempo is not None:
+        return f"bar {number}" if number > 0 else "the pick-up"
+    return f"{number * STRETCH_SECONDS} to {(number + 1) * STRETCH_SECONDS} s"
 
 
 def _refuse_binary_on_terminal(jobs: list[Job], options: TranscribeOptions, formats: tuple[str, ...] | None) -> None:

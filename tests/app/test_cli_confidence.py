@@ -14,6 +14,7 @@ from small_models import RATE_HZ
 from mt3app.cli import run
 from mt3app.commands.transcribe import least_certain
 from mt3core.notes.table import Confidence, Note
+from mt3core.notes.tempo_map import TempoMap, TimeSignature
 from mt3core.transcription import Transcription
 from mt3eval.reading.reading import read_with_remarks
 
@@ -123,3 +124,16 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(folder, capsys, options, s
     assert run(["transcribe", "song.wav", *options]) == 2
     assert sentence in capsys.readouterr().err
     assert not (folder / "song.mid").exists()
+
+
+def test_with_a_tempo_the_least_certain_bars_are_named():
+    def note(onset, sure):
+        return Note(onset, onset + 1, 60, confidence=Confidence(1, 1, sure, sure))
+
+    # A beat of pick-up, then bars of three half seconds from 0.5 s; a note heard just before a bar belongs to it.
+    tempo = TempoMap.steady(120.0, 10.0, time_signature=TimeSignature(3, 4), first_downbeat=1)
+    notes = [note(0.2, 0.9), note(0.48, 0.2), note(1.8, 0.4), note(3.49, 0.5), note(4.0, 0.7)]
+    assert least_certain(notes, tempo) == (
+        "bar 1 (2 notes, mean confidence 0.30), bar 3 (2 notes, mean confidence 0.60), "
+        "the pick-up (1 note, mean confidence 0.90)"
+    )
