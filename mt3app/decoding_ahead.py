@@ -28,7 +28,8 @@ class DecodedAhead:
 
     def __init__(self, open_stream: Callable[[int], NoteStream], durations_seconds: Sequence[float]) -> None:
         self._open_stream = open_stream
-        self._durations_seconds = list(durations_seconds)
+        # A file that does not say how long it is may be as long as all that fits.
+        self._durations_seconds = [duration or MOST_SECONDS_AHEAD for duration in durations_seconds]
         self._threads = ThreadPoolExecutor(MOST_AT_ONCE, "transcribe")
         self._waiting: deque[Future[Transcription]] = deque()  # of the jobs from `_next` on
         self._next = 0

@@ -124,9 +124,7 @@ class BaseTranscriber(abc.ABC):
         A list gives a list, one result for each, in order. Raises `AudioError` for audio that cannot be used; for a
         list it says the number of the recording. Raises `UsageError` for times that are not in order.
         """
-        excerpt = None
-        if start_seconds is not None or end_seconds is not None:
-            excerpt = Excerpt(0.0 if start_seconds is None else start_seconds, end_seconds)
+        excerpt = _excerpt(start_seconds, end_seconds)
         if not isinstance(audio, list):
             return run(self._transcribe_one(audio, progress, track, damaged, excerpt, choice))
         results = []
@@ -158,9 +156,7 @@ class BaseTranscriber(abc.ABC):
         A choice that joins notes (`merge`, `merge_gap_seconds`) gives them all at the end. Raises what `transcribe`
         raises, some of it while the notes are read. Use `with`, or `close`, to stop early.
         """
-        excerpt = None
-        if start_seconds is not None or end_seconds is not None:
-            excerpt = Excerpt(0.0 if start_seconds is None else start_seconds, end_seconds)
+        excerpt = _excerpt(start_seconds, end_seconds)
         if sample_rate_hz is None:
             given: Any = audio
             return NoteStream(self._transcribe_one(given, progress, track, damaged, excerpt, choice))
@@ -308,6 +304,12 @@ class BaseTranscriber(abc.ABC):
 def default_decoding(config: ModelConfig) -> Decoding:
     """The original's, with as many tokens per segment as the network was trained on."""
     return Decoding(max_tokens=config.network.max_target_tokens)
+
+
+def _excerpt(start_seconds: float | None, end_seconds: float | None) -> Excerpt | None:
+    if start_seconds is None and end_seconds is None:
+        return None
+    return Excerpt(0.0 if start_seconds is None else start_seconds, end_seconds)
 
 
 def _overlapping(pieces: list[AudioSegment], excerpt: Excerpt) -> slice:
