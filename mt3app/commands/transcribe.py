@@ -149,10 +149,10 @@ class Batch:
 
                 return self._stream(transcriber, jobs[number][0], progress)
 
-            # Notes that are printed one by one are those of the file whose turn it is.
-            is_ahead = (
-                transcriber.serves_threads and len(jobs) > 1 and not any(self._is_written(job) for job, _ in jobs)
-            )
+            # Notes that are printed one by one are those of the file whose turn it is; and of an excerpt the whole file
+            # is read, though only the part counts as its length here.
+            is_alone = self.excerpt is not None or any(self._is_written(job) for job, _ in jobs)
+            is_ahead = transcriber.serves_threads and len(jobs) > 1 and not is_alone
             with closing(DecodedAhead(open_stream, durations)) if is_ahead else nullcontext() as ahead:
                 started = time.perf_counter()
                 for number, (job, _) in enumerate(jobs):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from our_packages import FOLDERS, OURS
 from small_models import with_few_tokens, write_wav
 
 from mt3app.backend import PACKAGES, is_installed
@@ -17,21 +18,7 @@ from mt3core.model.directory import load_model_directory, save_model_directory
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS = (
-    "mt3core",
-    "mt3decode",
-    "mt3music",
-    "mt3data",
-    "mt3page",
-    "mt3eval",
-    "mt3render",
-    "mt3serve",
-    "mt3jax",
-    "mt3torch",
-    "mt3convert",
-    "mt3app",
-)
-FOLDERS = (*(name.replace("mt3convert", "convert") for name in OURS), "configs")
+PACKED = (*FOLDERS, "configs")
 INSTALLED_NAMES = {"convert": "mt3convert", "configs": "mt3configs"}
 FILES = ("pyproject.toml", "README.md", "LICENSE")
 LEAST_SETUPTOOLS = 77  # as pyproject.toml says; without the network the build uses what is installed
@@ -45,7 +32,7 @@ def site(tmp_path_factory, tiny_model):
     if int(version("setuptools").split(".")[0]) < LEAST_SETUPTOOLS:
         pytest.skip(f"needs setuptools {LEAST_SETUPTOOLS}")
     copy, out = tmp_path_factory.mktemp("checkout"), tmp_path_factory.mktemp("wheel")
-    for name in FOLDERS:
+    for name in PACKED:
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in FILES:
         shutil.copy(ROOT / name, copy)
@@ -89,7 +76,7 @@ def test_everything_else_that_is_no_code_is_in_the_wheel(site):
     """Data files are named in pyproject.toml one kind at a time; a new kind is soon forgotten."""
     expected = {
         Path(INSTALLED_NAMES.get(name, name), path.relative_to(ROOT / name))
-        for name in FOLDERS
+        for name in PACKED
         for path in (ROOT / name).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }

@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from our_packages import FOLDERS
 
 from mt3core.errors import MissingExtraError
 from mt3core.extras import EXTRAS, needed, require
@@ -15,20 +16,6 @@ pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-OURS = (
-    "mt3core",
-    "mt3decode",
-    "mt3music",
-    "mt3data",
-    "mt3page",
-    "mt3eval",
-    "mt3render",
-    "mt3serve",
-    "mt3jax",
-    "mt3torch",
-    "convert",
-    "mt3app",
-)
 HEAVY = {"scipy", "mir_eval", "tensorstore", "msgpack", "matplotlib", "librosa", "pyarrow", "torch", "jax"}
 
 
@@ -61,24 +48,24 @@ def test_no_extra_is_empty_and_what_is_imported_is_asked_for():
     installed = {name.replace("-", "_") for name in every}
     optional = {"tinysoundfont", "absl", "beat_this"}  # one more engine; the flags of Grain; a beat tracker
     imported = set()
-    for path in (file for name in OURS for file in (ROOT / name).rglob("*.py")):
+    for path in (file for name in FOLDERS for file in (ROOT / name).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [one.name for one in node.names] if isinstance(node, ast.Import) else []
             modules += [node.module] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
             imported |= {module.split(".")[0] for module in modules}
-    others = imported - set(sys.stdlib_module_names) - {*OURS, "mt3convert", "mt3configs"} - optional
+    others = imported - set(sys.stdlib_module_names) - {*FOLDERS, "mt3convert", "mt3configs"} - optional
     assert {"mido", "numpy", "typer"} <= others
     assert {one for one in others if names.get(one, one).replace("-", "_") not in installed} == set()
 
 
 def test_every_package_tells_type_checkers_of_its_annotations():
-    assert [name for name in OURS if not (ROOT / name / "py.typed").exists()] == []
+    assert [name for name in FOLDERS if not (ROOT / name / "py.typed").exists()] == []
 
 
 def test_nothing_says_to_install_mt3kit_from_the_index():
     """It is not there. What pyproject.toml says of its own extras is for pip, in the clone."""
     files = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*")]
-    files += [path for name in OURS for path in (ROOT / name).rglob("*.py")]
+    files += [path for name in FOLDERS for path in (ROOT / name).rglob("*.py")]
     wrong = re.compile(r"(pip3? install|uvx|pipx \w+)[^\n`]*mt3kit\b(?!:)")
     assert [path.name for path in files if wrong.search(path.read_text())] == []
 
