@@ -30,6 +30,7 @@ from mt3core.config.training import (
     BatchConfig,
     CheckpointConfig,
     DataConfig,
+    FinishConfig,
     OptimizerConfig,
     SafetyConfig,
     TrainingConfig,
@@ -108,6 +109,7 @@ onsets = TrainingConfig(
     safety=SafetyConfig(not_finite="skip"),
     checkpoint=CheckpointConfig(every_steps=250),
     validation=ValidationConfig(every_steps=500, loss_examples=512, num_pieces=6, piece_seconds=15.0, max_tokens=64),
+    finish=FinishConfig(curve="small_curve.json"),  # of the first 400 steps
 )
 
 single = replace(
@@ -125,6 +127,7 @@ single = replace(
         ),
     ),
     validation=replace(onsets.validation, every_steps=1_000, max_tokens=128),
+    finish=FinishConfig(),
 )
 
 config = replace(

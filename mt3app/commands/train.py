@@ -61,10 +61,11 @@ def run_training(options: TrainOptions, reporter: Reporter) -> int:
         if len(runs) > 1:
             reporter.line(f"Run {stage.name} in {folder}")
         config, exit_code = _train(stage, folder, stage.init or source, reporter)
+        _compare_curve(config, options, folder, reporter)
         if exit_code:
             return exit_code
         source = str(folder)
-    _finish(config, options, output, reporter)
+    _finish(config, output, reporter)
     return exit_code
 
 
@@ -133,22 +134,34 @@ def _begun_with(config: TrainingConfig, output: Path) -> str:
     return str(read_run_record(output)["config"].get("data", {}).get("manifest", ""))
 
 
-def _finish(config: TrainingConfig, options: TrainOptions, output: Path, reporter: Reporter) -> None:
+def _compare_curve(config: TrainingConfig, options: TrainOptions, output: Path, reporter: Reporter) -> None:
+    """Says whether a run follows its stored curve, up to where it came: a few hundred steps are enough to see it."""
     import jax
 
-    from mt3app.commands.train_finish import finish_run, follows_curve, next_step
+    from mt3app.commands.train_finish import follows_curve
+
+    if not config.finish.curve or jax.process_index():  # of several hosts the first does it
+        return
+    unchanged = load_config(options.config)
+    while unchanged.name != config.name and unchanged.before is not None:
+        unchanged = unchanged.before
+    curve = find_config(options.config).with_name(config.finish.curve)
+    is_compared, found = follows_curve(config, unchanged, output, curve)
+    if is_compared:
+        print(f"Loss curve: {found}")
+    else:
+        reporter.detail(f"Loss curve: {found}")
+
+
+def _finish(config: TrainingConfig, output: Path, reporter: Reporter) -> None:
+    import jax
+
+    from mt3app.commands.train_finish import finish_run, next_step
 
     if jax.process_index():  # of several hosts the first does it
         return
     if config.finish.transcribe:
         finish_run(config, output, reporter)
-    if config.finish.curve:
-        curve = find_config(options.config).with_name(config.finish.curve)
-        is_compared, found = follows_curve(config, load_config(options.config), output, curve)
-        if is_compared:
-            print(f"Loss curve: {found}")
-        else:
-            reporter.detail(f"Loss curve: {found}")
     reporter.line(next_step(config, output))
 
 

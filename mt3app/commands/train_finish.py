@@ -106,10 +106,13 @@ def follows_curve(
         return False, "not compared with the stored curve, which was recorded with other settings"
     from mt3jax.training.loss_curve import compare_curve, read_curve
 
+    reports = loss_reports(run_directory)
+    if not reports:
+        return False, "nothing to compare with the stored curve"
     curve = read_curve(curve_path)
     if config.data.composed_pieces and engine_of(config.data.manifest) != curve.engine:
         return False, f"not compared with the stored curve, which was recorded with the sounds of {curve.engine}"
-    compared = compare_curve(curve, loss_reports(run_directory))
+    compared = compare_curve(curve, reports)
     if compared is None:
         return False, "nothing to compare with the stored curve"
     where = f"{compared.deviation:+.0%} at most, before step {compared.worst_step:,}; the band is {curve.band:.0%}"
@@ -117,10 +120,11 @@ def follows_curve(
 
 
 def loss_reports(run_directory: Path) -> list[tuple[int, float]]:
-    """A run's reported steps and losses."""
+    """A run's reported steps and losses; none before the first report."""
     from mt3jax.training.run.run_log import METRICS_NAME, read_metrics
 
-    reports = read_metrics(run_directory / METRICS_NAME)
+    path = run_directory / METRICS_NAME
+    reports = read_metrics(path) if path.exists() else []
     return [(int(one["step"]), float(one[LOSS_NAME])) for one in reports if one.get(LOSS_NAME) is not None]
 
 

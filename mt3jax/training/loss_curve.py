@@ -17,11 +17,14 @@ from mt3core.errors import UsageError
 from mt3core.files import atomic_output
 
 NUM_STRETCHES = 20
+_REPORTS_PER_STRETCH = 2  # at least; fewer stretches if the run reported less often
 
 
 @dataclass(frozen=True)
 class LossCurve:
     """`losses` are means over equal stretches of `num_steps`; `band` is the allowed deviation, as a share of each.
+
+    `num_steps` may be fewer than the run's, for the curve of its beginning.
 
     `engine` rendered the composed pieces that the run learned from: other sounds are learned at a different speed.
     """
@@ -51,8 +54,13 @@ class Comparison:
 def record_curve(
     config: str, num_steps: int, reports: Iterable[tuple[int, float]], band: float, engine: str = "", about: str = ""
 ) -> LossCurve:
-    """The curve of a whole run, given as (step, loss of the steps up to there). Raises `UsageError` for gaps in it."""
-    means = _means(num_steps, reports, NUM_STRETCHES)
+    """The curve of a run's first `num_steps`, given as (step, loss of the steps up to there).
+
+    Raises `UsageError` for gaps in it.
+    """
+    reports = list(reports)
+    num_reports = sum(0 < step <= num_steps for step, _ in reports)
+    means = _means(num_steps, reports, max(1, min(NUM_STRETCHES, num_reports // _REPORTS_PER_STRETCH)))
     if np.isnan(means).any():
         raise UsageError("Some parts of the run have no reports.", "Report more often: --set report.every_steps=5.")
     return LossCurve(config, num_steps, band, tuple(round(float(mean), 4) for mean in means), engine, about)

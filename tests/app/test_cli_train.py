@@ -196,6 +196,25 @@ def test_a_run_before_that_stops_is_not_gone_past(here, loop, capsys):
     assert [config.name for config, _, _ in loop.given[1:]] == ["whole"]
 
 
+def test_a_run_before_is_compared_with_its_own_curve_up_to_where_it_came(here, loop, capsys):
+    (here / "configs/staged.py").write_text(STAGED.replace('name="short"', 'name="short", num_steps=80'))
+    write_curve(here / "configs/tiny_curve.json", LossCurve("short", 40, 0.1, (3.475, 2.475)))
+
+    def answer(folder):
+        folder.mkdir()
+        lines = [json.dumps({"step": step, "train/loss": 1.08 * loss}) for step, loss in enumerate(LOSSES[:20], 1)]
+        (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+        return 75
+
+    loop.answer = answer
+    assert run(["train", "-c", "staged", "-o", "run", "-q"]) == 75
+    out = capsys.readouterr().out
+    assert out == "Loss curve: within the stored band (+8% at most, before step 20; the band is 10%)\n"
+    loop.answer = lambda folder: 75
+    assert run(["train", "-c", "staged", "-o", "run", "-q", "--set", "before.seed=1"]) == 75
+    assert capsys.readouterr().out == ""  # another run
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -364,6 +383,8 @@ def test_a_curve_is_stretches_of_the_run_and_a_band(tmp_path):
     assert compare_curve(curve, [(41, 1.0)]) is None
     with pytest.raises(UsageError, match="parts of the run have no reports"):
         record_curve("tiny", 40, reports[:20], 0.05)
+    beginning = record_curve("tiny", 20, reports[::5], 0.05)  # reports every five steps
+    assert beginning.losses == pytest.approx([np.mean([LOSSES[0], LOSSES[5]]), np.mean([LOSSES[10], LOSSES[15]])])
     (tmp_path / "bad.json").write_text('{"config": "x"}')
     with pytest.raises(UsageError, match="cannot be read as a loss curve"):
         read_curve(tmp_path / "bad.json")
@@ -372,6 +393,7 @@ def test_a_curve_is_stretches_of_the_run_and_a_band(tmp_path):
 def test_other_sounds_have_no_curve_to_follow(tmp_path):
     config = TrainingConfig("x", data=DataConfig(composed_pieces=2))
     write_curve(tmp_path / "curve.json", LossCurve("x", 40, 0.1, (1.0,), engine="a church organ"))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 20, "train/loss": 1.0}\n')
     is_compared, sentence = follows_curve(config, config, tmp_path, tmp_path / "curve.json")
     assert not is_compared
     assert sentence == "not compared with the stored curve, which was recorded with the sounds of a church organ"
