@@ -39,17 +39,44 @@ class RecordingLevel:
         return self.peak_dbfs < SILENT_DBFS
 
 
+class LevelMeter:
+    """Measures mono audio while it arrives; besides the latest samples it needs one value per block."""
+
+    def __init__(self, sample_rate_hz: int) -> None:
+        self._rate_hz, self._length = sample_rate_hz, round(BLOCK_SECONDS * sample_rate_hz)
+        self._rest = np.zeros(0, np.float32)
+        self._energies: list[float] = []  # of whole blocks
+        self._peak = 0.0
+
+    def add(self, samples: Float[np.ndarray, " samples"]) -> None:
+        waiting = np.concatenate([self._rest, samples]) if len(self._rest) else samples
+        whole = len(waiting) - len(waiting) % self._length
+        for first in range(0, whole, self._length):
+            self._energies.append(self._measure(waiting[first : first + self._length]))
+        self._rest = waiting[whole:].copy()  # not a view, which would keep all of it
+
+    @property
+    def level(self) -> RecordingLevel:
+        """Of all audio so far."""
+        rest = [self._measure(self._rest)] if len(self._rest) else []
+        energies = np.array([*self._energies, *rest])
+        lengths = np.array([*[self._length] * len(self._energies), *[len(self._rest)] * len(rest)], np.int64)
+        sounding = energies > lengths * 10 ** (LOUD_DBFS / 10)
+        counted = sounding if sounding.any() else np.ones(len(energies), bool)
+        average = energies[counted].sum() / max(lengths[counted].sum(), 1)
+        sounding_seconds = float(lengths[sounding].sum() / self._rate_hz)
+        return RecordingLevel(_dbfs(self._peak), _dbfs(math.sqrt(average)), sounding_seconds)
+
+    def _measure(self, block: Float[np.ndarray, " samples"]) -> float:
+        self._peak = max(self._peak, float(np.abs(block).max()))
+        return float(np.dot(block, block))
+
+
 def measure_level(samples: Float[np.ndarray, " samples"], sample_rate_hz: int) -> RecordingLevel:
-    """The level of mono audio; besides the samples it needs one value per block."""
-    length = round(BLOCK_SECONDS * sample_rate_hz)
-    blocks = [samples[first : first + length] for first in range(0, len(samples), length)]
-    energies = np.array([float(np.dot(block, block)) for block in blocks])
-    lengths = np.array([len(block) for block in blocks])
-    sounding = energies > lengths * 10 ** (LOUD_DBFS / 10)
-    counted = sounding if sounding.any() else np.ones(len(blocks), bool)
-    peak = max((float(np.abs(block).max()) for block in blocks), default=0.0)
-    average = energies[counted].sum() / max(lengths[counted].sum(), 1)
-    return RecordingLevel(_dbfs(peak), _dbfs(math.sqrt(average)), float(lengths[sounding].sum() / sample_rate_hz))
+    """The level of mono audio that is there as a whole."""
+    meter = LevelMeter(sample_rate_hz)
+    meter.add(samples)
+    return meter.level
 
 
 def remark_on(level: RecordingLevel, notes: Sequence[Note], name: str = "recording") -> str:

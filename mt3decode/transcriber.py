@@ -1,24 +1,24 @@
 """From audio to notes, without the network: the part that both transcribers share.
 
 A subclass defines how a stream of log-mel segments becomes a stream of token sequences, in any order. Here
-the audio is cut, spectrograms are computed as they are requested, and tokens become notes as soon as
-all earlier segments are decoded: besides the audio and the notes, nothing grows with the recording.
+audio is read, cut and made into spectrograms as they are requested (`arriving.py`), and tokens become notes as soon as
+all earlier segments are decoded: besides the result, nothing grows with the recording.
 """
 
 from __future__ import annotations
 
 import abc
-import bisect
-import math
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, overload
 
 import numpy as np
 
 from mt3core.audio.files import Damaged
-from mt3core.audio.load import AudioSource, read_audio
+from mt3core.audio.load import AudioReader, AudioSource
+from mt3core.audio.stream import check_rate
 from mt3core.config.model import ModelConfig
 from mt3core.decoding import Decoding, Generated
 from mt3core.errors import AudioError, UsageError
@@ -27,14 +27,13 @@ from mt3core.notes.decoding import NoteDecoder
 from mt3core.notes.instrument_choice import Instruments, for_model
 from mt3core.notes.instruments import PITCHED_CHANNELS
 from mt3core.notes.table import Note
-from mt3core.recording_level import clipping_remark, measure_level, remark_on
-from mt3core.segments import AudioSegment, segments
-from mt3core.spectrogram import log_mel_segments
+from mt3core.recording_level import clipping_remark, remark_on
+from mt3core.segments import AudioSegment
 from mt3core.transcription import SegmentTokens, Transcription
-from mt3decode.grammar import last_step, last_steps
-from mt3decode.streams import ArrivingSegments, NoteStream, Step, Steps, chosen, closing_if_possible, run
+from mt3decode.arriving import ArrivingSegments, mono_blocks
+from mt3decode.streams import NoteStream, Step, chosen, closing_if_possible, run
 from mt3decode.stretches import LogMels, Stretches
-from mt3decode.windows import MiddleParts, windows
+from mt3decode.windows import MiddleParts
 
 # Called with the number of segments done and the total.
 Progress = Callable[[int, int], None]
@@ -151,7 +150,8 @@ class BaseTranscriber(abc.ABC):
 
         With `sample_rate_hz`, `audio` is an iterable of arrays, (samples,) or (samples, channels), that follow one
         another at this rate and arrive when they like; what has been read is forgotten, so it may go on for ever.
-        There, channels are averaged, and neither overlapping windows, continuous decoding nor excerpts are possible.
+        There, channels are averaged, and neither continuous decoding nor excerpts are possible. Continuous decoding
+        reads a file as a whole first; otherwise files are read while they are decoded.
 
         A choice that joins notes (`merge`, `merge_gap_seconds`) gives them all at the end. Raises what `transcribe`
         raises, some of it while the notes are read. Use `with`, or `close`, to stop early.
@@ -160,33 +160,15 @@ class BaseTranscriber(abc.ABC):
         if sample_rate_hz is None:
             given: Any = audio
             return NoteStream(self._transcribe_one(given, progress, track, damaged, excerpt, choice))
-        if self.decoding.overlap > 1 or self.decoding.continuous or excerpt is not None:
+        if self.decoding.continuous or excerpt is not None:
             raise UsageError(
-                "Overlapping windows, continuous decoding and excerpts need the whole recording.",
-                "Leave them out, or pass a file.",
+                "Continuous decoding and excerpts need the whole recording.", "Leave them out, or pass a file."
             )
+        check_rate("The audio", sample_rate_hz)
         pieces: Any = audio
-        return NoteStream(self._follow(ArrivingSegments(pieces, sample_rate_hz, self.config), choice))
-
-    def _follow(self, arriving: ArrivingSegments, choice: NoteChoice | None) -> Steps:
-        """Decodes audio that arrives; the result has the remaining notes only, since the others are gone."""
-        decoder = NoteDecoder(self.config.vocabulary, is_grammatical=self.decoding.grammar)
-        ready: dict[int, Generated] = {}
-        held: list[Note] = []
-        done = 0
-        segments_done = self.generate_stream(iter(arriving), arriving.last_steps)
-        with closing_if_possible(segments_done):
-            yield segments_done
-            for index, generated in segments_done:
-                ready[index] = generated
-                while done in ready:
-                    one, (piece, end) = ready.pop(done), arriving.take(done)
-                    decoder.add_segment(piece.start_seconds, one.tokens, end, one.log_probabilities)
-                    done += 1
-                    final = decoder.final_seconds(piece.start_seconds if end is None else end)
-                    yield chosen(decoder.take(final, self.config.confidence), choice, held), final
-        yield chosen(decoder.finish_notes(0.0, self.config.confidence), choice, held, is_last=True), arriving.seconds
-        return None
+        blocks = mono_blocks(pieces, sample_rate_hz, self.config.spectrogram.sample_rate_hz)
+        arriving = ArrivingSegments(blocks, self.config, self.decoding.overlap, is_live=True)
+        return NoteStream(self._decode(arriving, "", progress, None, choice, is_kept=False))
 
     def _transcribe_one(
         self,
@@ -196,10 +178,19 @@ class BaseTranscriber(abc.ABC):
         damaged: Damaged,
         excerpt: Excerpt | None,
         choice: NoteChoice | None,
-    ) -> Steps:
-        loaded = read_audio(audio, self.config.spectrogram.sample_rate_hz, track=track, damaged=damaged)
-        result = yield from self._decode(loaded.samples, _name_of(audio), progress, excerpt, choice)
-        remarks = (*loaded.remarks, self._choice_remark, clipping_remark(loaded.full_scale_share), result.remark)
+    ) -> Generator[Step, None, Transcription]:
+        reader = AudioReader(audio, self.config.spectrogram.sample_rate_hz, track=track, damaged=damaged)
+        name = _name_of(audio)
+        arriving = ArrivingSegments(
+            reader,
+            self.config,
+            self.decoding.overlap,
+            excerpt,
+            name,
+            announced_seconds=lambda: reader.announced_seconds,
+        )
+        result = yield from self._decode(arriving, name, progress, excerpt, choice)
+        remarks = (*reader.remarks, self._choice_remark, clipping_remark(reader.full_scale_share), result.remark)
         return replace(result, remark="\n".join(filter(None, remarks)))
 
     def transcribe_samples(
@@ -211,63 +202,66 @@ class BaseTranscriber(abc.ABC):
         choice: NoteChoice | None = None,
     ) -> Transcription:
         """The same for mono float32 samples at the model's own rate; `name` goes into the result."""
-        return run(self._decode(samples, name, progress, excerpt, choice))
+        seconds = len(samples) / self.config.spectrogram.sample_rate_hz
+        arriving = ArrivingSegments(
+            [samples], self.config, self.decoding.overlap, excerpt, name, announced_seconds=lambda: seconds
+        )
+        return run(self._decode(arriving, name, progress, excerpt, choice))
 
     def _decode(
         self,
-        samples: np.ndarray,
+        arriving: ArrivingSegments,
         name: str,
         progress: Progress | None,
         excerpt: Excerpt | None,
         choice: NoteChoice | None,
-    ) -> Generator[Step, None, Transcription]:
-        rate_hz = self.config.spectrogram.sample_rate_hz
-        duration_seconds = len(samples) / rate_hz
+        is_kept: bool = True,
+    ) -> Generator[Step, None, Any]:
+        """The result is a `Transcription`; None if nothing `is_kept` that grows with the audio."""
         wanted = excerpt or Excerpt()
-        part = wanted.part_of(duration_seconds, name)
-        overlap = self.decoding.overlap
-        everything = (
-            segments(len(samples), self.config) if overlap == 1 else windows(len(samples), self.config, overlap)
-        )
-        needed = _overlapping(everything, wanted)
-        pieces = everything[needed]
-        log_mels: LogMels = (log_mel_segments(samples, [piece], self.config)[0] for piece in pieces)
-        if self.decoding.continuous:
-            log_mels = Stretches.of(samples, pieces, self.config, self.decoding)
-        ready: dict[int, Generated] = {}
         decoder = NoteDecoder(self.config.vocabulary, is_grammatical=self.decoding.grammar)
+        middle = None if self.decoding.overlap == 1 else MiddleParts(self.config, self.decoding.grammar)
+        ready: dict[int, Generated] = {}
         written: list[SegmentTokens] = []
-        middle = None if overlap == 1 else MiddleParts(self.config, self.decoding.grammar)
-        limits = [last_step(self.config)] * len(pieces) if middle else last_steps(everything, self.config)[needed]
         found: list[Note] = []
         held: list[Note] = []
-        stream = self.generate_stream(log_mels, limits)
+        done = 0
         # Closed immediately if something fails, not when the error, and this frame with it, is forgotten.
-        with closing_if_possible(stream):
-            yield stream
-            for index, generated in stream:
-                ready[index] = generated
-                while len(written) in ready:
-                    number = len(written)
-                    if isinstance(log_mels, Stretches) and number in log_mels.firsts:
-                        decoder.forget()
-                    written.append(self._decode_notes(decoder, middle, pieces, number, ready.pop(number)))
-                    final = decoder.final_seconds(pieces[min(number + 1, len(pieces) - 1)].start_seconds)
-                    new = wanted.cut(decoder.take(final, self.config.confidence))
-                    found += new
-                    yield chosen(new, choice, held), final
-                if progress is not None:
-                    progress(len(written) + len(ready), len(pieces))
+        with closing(arriving):
+            log_mels: LogMels = arriving.stretches(self.decoding) if self.decoding.continuous else iter(arriving)
+            stream = self.generate_stream(log_mels, arriving.last_steps)
+            with closing_if_possible(stream):
+                yield stream
+                for index, generated in stream:
+                    ready[index] = generated
+                    while done in ready:
+                        if isinstance(log_mels, Stretches) and done in log_mels.firsts:
+                            decoder.forget()
+                        piece, following = arriving.take(done)
+                        tokens = self._decode_notes(decoder, middle, piece, following, ready.pop(done))
+                        done += 1
+                        final = decoder.final_seconds((following or piece).start_seconds)
+                        new = wanted.cut(decoder.take(final, self.config.confidence))
+                        if is_kept:
+                            written.append(tokens)
+                            found += new
+                        yield chosen(new, choice, held), final
+                    if progress is not None:
+                        progress(done + len(ready), arriving.expected_count)
+            arriving.finish()
         # Notes that sound where decoding was broken off sound to the end of the excerpt.
-        end_seconds = (wanted.end_seconds or 0.0) if needed.stop < len(everything) else 0.0
+        end_seconds = (wanted.end_seconds or 0.0) if arriving.is_cut else 0.0
         last = wanted.cut(decoder.finish_notes(end_seconds, self.config.confidence))
         found += last
+        duration_seconds = arriving.seconds
         yield chosen(last, choice, held, is_last=True), duration_seconds
+        if not is_kept:
+            return None
+        part = wanted.part_of(duration_seconds, name)
         notes = found if choice is None else choice.apply(found)
-        heard = samples if part is None else samples[_span(part, rate_hz)]
         remarks = (
             wanted.remark_on(duration_seconds),
-            remark_on(measure_level(heard, rate_hz), found, "recording" if part is None else "excerpt"),
+            remark_on(arriving.level, found, "recording" if part is None else "excerpt"),
             "" if choice is None else choice.remark_on(found, notes),
             _remark_on_midi(notes),
         )
@@ -287,11 +281,10 @@ class BaseTranscriber(abc.ABC):
         self,
         decoder: NoteDecoder,
         middle: MiddleParts | None,
-        pieces: list[AudioSegment],
-        index: int,
+        piece: AudioSegment,
+        following: AudioSegment | None,
         generated: Generated,
     ) -> SegmentTokens:
-        piece, following = pieces[index], pieces[index + 1] if index + 1 < len(pieces) else None
         num_ignored = 0
         if middle is not None:
             generated, num_ignored = middle.rewrite(piece, following, generated, decoder.sounding)
@@ -310,21 +303,6 @@ def _excerpt(start_seconds: float | None, end_seconds: float | None) -> Excerpt 
     if start_seconds is None and end_seconds is None:
         return None
     return Excerpt(0.0 if start_seconds is None else start_seconds, end_seconds)
-
-
-def _overlapping(pieces: list[AudioSegment], excerpt: Excerpt) -> slice:
-    """The segments that an excerpt needs, at least one."""
-    starts = [piece.start_seconds for piece in pieces]
-    first = max(bisect.bisect_right(starts, excerpt.start_seconds) - 1, 0)
-    end = math.inf if excerpt.end_seconds is None else excerpt.end_seconds
-    last = max(bisect.bisect_left(starts, end), first + 1)
-    return slice(first, last)
-
-
-def _span(excerpt: Excerpt, rate_hz: int) -> slice:
-    """The samples of an excerpt of known end, at least one."""
-    start = int(excerpt.start_seconds * rate_hz)
-    return slice(start, max(start + 1, round((excerpt.end_seconds or 0.0) * rate_hz)))
 
 
 def _name_of(audio: AudioSource) -> str:

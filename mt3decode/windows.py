@@ -15,11 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from mt3core.config.model import ModelConfig
+from mt3core.config.model import ModelConfig, VocabularyConfig
 from mt3core.decoding import Generated
 from mt3core.notes.encoding import SegmentEncoder, SegmentEvents, tie_keys
 from mt3core.notes.vocabulary import Vocabulary
@@ -53,16 +54,30 @@ def windows(num_samples: int, config: ModelConfig, overlap: int) -> list[AudioSe
     """
     total = num_frames(num_samples, config.spectrogram.hop_samples)
     length = config.network.input_frames
-    hop = max(length // overlap, 1)
-    encoder = SegmentEncoder(config.vocabulary, config.spectrogram.frames_per_second)
-    pieces = []
-    for index in range(max(-(-(total - length) // hop), 0) + 1):
-        first = index * hop
-        # The exact step, not `segment_start_seconds`, which is one step too early for many times on the grid.
-        step = encoder.frame_step(first + ((length - hop) // 2 if index else 0))
-        start_seconds = step / config.vocabulary.steps_per_second
-        pieces.append(AudioSegment(index, first, min(length, total - first), start_seconds))
-    return pieces
+    hop = window_hop(config, overlap)
+    return [
+        AudioSegment(index, index * hop, min(length, total - index * hop), window_start_seconds(index, config, overlap))
+        for index in range(max(-(-(total - length) // hop), 0) + 1)
+    ]
+
+
+def window_hop(config: ModelConfig, overlap: int) -> int:
+    """Frames from the start of one window to the next."""
+    return max(config.network.input_frames // overlap, 1)
+
+
+def window_start_seconds(index: int, config: ModelConfig, overlap: int) -> float:
+    """Where the kept part of a window starts."""
+    hop = window_hop(config, overlap)
+    encoder = _encoder(config.vocabulary, config.spectrogram.frames_per_second)
+    # The exact step, not `segment_start_seconds`, which is one step too early for many times on the grid.
+    step = encoder.frame_step(index * hop + ((config.network.input_frames - hop) // 2 if index else 0))
+    return step / config.vocabulary.steps_per_second
+
+
+@lru_cache
+def _encoder(config: VocabularyConfig, frames_per_second: float) -> SegmentEncoder:
+    return SegmentEncoder(config, frames_per_second)
 
 
 class MiddleParts:

@@ -1,11 +1,13 @@
 """Time, tracks and channels: gaps and late starts become silence, one track is chosen and said, antiphase is heard."""
 
+import re
+
 import numpy as np
 import pytest
 import soundfile
 from audio_files import encode, lag_seconds, tone
 
-from mt3core.audio.load import load_audio, probe_audio, read_audio
+from mt3core.audio.load import AudioReader, load_audio, probe_audio, read_audio
 from mt3core.errors import AudioError
 
 pytestmark = pytest.mark.unit
@@ -159,8 +161,8 @@ def test_antiphase_through_a_codec(tmp_path):
     assert loudness(loaded.samples) == pytest.approx(0.35, abs=0.02)
 
 
-def test_antiphase_is_decided_once_for_the_whole_file(tmp_path):
-    """Half of it in phase: the mean is not silent, so nothing changes."""
+def test_antiphase_is_decided_for_some_seconds_together(tmp_path):
+    """Half of them in phase: the mean is not silent, so nothing changes."""
     mono = tone(4.0, 44100)
     second = mono.copy()
     second[: len(mono) // 2] *= -1
@@ -169,6 +171,25 @@ def test_antiphase_is_decided_once_for_the_whole_file(tmp_path):
     assert loaded.remarks == ()
     expected = load_audio(((mono + second) / 2, 44100))
     np.testing.assert_allclose(loaded.samples, expected, atol=1e-6)
+
+
+def test_a_recording_may_be_in_antiphase_in_part(tmp_path):
+    """Decided while it is read: what comes first does not wait for what comes last."""
+    mono = tone(35.0, 16000)
+    second = mono.copy()
+    second[: 20 * 16000] *= -1
+    soundfile.write(tmp_path / "a.wav", np.hstack([mono, second]), 16000, "FLOAT")
+    reader = AudioReader(tmp_path / "a.wav")
+    samples = np.concatenate(list(reader))
+    np.testing.assert_allclose(samples[: 16 * 16000], mono[: 16 * 16000, 0], atol=1e-6)
+    np.testing.assert_allclose(samples[25 * 16000 :], mono[25 * 16000 :, 0], atol=1e-6)
+    assert len(reader.remarks) == 1
+    assert re.match(r"Its channels are in antiphase for [12].\.\d\d s of its sound, so that", reader.remarks[0])
+
+
+def test_what_is_left_of_silence_may_cancel(tmp_path):
+    offset = np.full((32_000, 1), 1e-4, np.float32)
+    assert read_audio((np.hstack([offset, -offset]), 16000)).remarks == ()
 
 
 def test_more_than_two_channels_in_antiphase(tmp_path):

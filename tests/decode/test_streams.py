@@ -13,7 +13,7 @@ from mt3core.decoding import Decoding, Generated
 from mt3core.errors import AudioError, UsageError
 from mt3core.notes.choosing import NoteChoice
 from mt3core.notes.vocabulary import NUM_SPECIAL_TOKENS, Vocabulary
-from mt3decode.streams import ArrivingSegments
+from mt3decode.arriving import ArrivingSegments, mono_blocks
 from mt3decode.transcriber import BaseTranscriber
 
 pytestmark = pytest.mark.unit
@@ -103,12 +103,12 @@ def test_log_mels_of_pieces_are_those_of_the_whole_also_at_another_rate():
     for rate_hz in (RATE_HZ, 44_100):
         samples = load_audio((stereo, rate_hz))
         expected = log_mel_segments(samples, segments(len(samples), MT3), MT3)
-        found = np.stack(list(ArrivingSegments(pieces, rate_hz, MT3)))
+        found = np.stack(list(ArrivingSegments(mono_blocks(pieces, rate_hz, RATE_HZ), MT3)))
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_an_endless_stream_keeps_nothing_and_can_be_left():
-    arriving = ArrivingSegments((noise(1) for _ in itertools.count()), RATE_HZ, MT3)
+    arriving = ArrivingSegments((noise(1) for _ in itertools.count()), MT3)
     for number, _ in enumerate(itertools.islice(arriving, 50)):
         arriving.take(number)
     assert not arriving._segments
@@ -176,7 +176,7 @@ def test_an_interruption_ends_a_stream():
 
 
 def test_what_needs_the_whole_recording_is_refused():
-    for decoding, times in [(Decoding(overlap=2), {}), (None, {"start_seconds": 1.0})]:
+    for decoding, times in [(Decoding(continuous=True), {}), (None, {"start_seconds": 1.0})]:
         with pytest.raises(UsageError, match="need the whole recording"):
             Scripted(decoding).stream([noise(1)], RATE_HZ, **times)
 
