@@ -16,12 +16,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from mt3app.formats import FORMATS, known_format
 from mt3app.inputs import Found, Recording, describe_passed_over, find_recordings
 from mt3core.audio import AUDIO_SUFFIXES
 from mt3core.errors import UsageError
-from mt3core.files import OTHER_PATH, check_output, expanded
+from mt3core.files import OTHER_PATH, check_output, expanded, writing
+from mt3core.transcription import jsonl_line
+
+if TYPE_CHECKING:
+    from mt3core.notes.table import Note
 
 STDOUT = "-"
 # What is taken off a recording's name, besides the suffixes by which recordings are known.
@@ -35,6 +40,7 @@ _KNOWN_SUFFIXES = {*AUDIO_SUFFIXES, *_OTHER_SUFFIXES}
 # What looks like the suffix of a file format: short, one word, and not a number ("Sonata No.2 - I. Allegro").
 _SUFFIX = re.compile(r"\.(?=[0-9]*[A-Za-z])[A-Za-z0-9]{1,5}")
 _MOST_NAMES = 4  # in a remark
+_PART_SUFFIX = ".part"
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,38 @@ def check_writable(outputs: Iterable[Path], next_step: str = OTHER_PATH) -> None
     """Raises `OutputError` naming the first file that cannot be written, see `check_output`."""
     for path in outputs:
         check_output(path, next_step)
+
+
+class PartFile:
+    """The notes so far of a file that is being decoded, as `song.jsonl.part` beside `song.jsonl`, which is written as a
+    whole at the end. It replaces that of an earlier attempt."""
+
+    def __init__(self, target: Path) -> None:
+        whole = expanded(target)
+        self.path = whole.with_name(whole.name + _PART_SUFFIX)
+        self._file: IO[bytes] | None = None
+
+    def add(self, note: Note) -> None:
+        """Writes a line, which others can read at once. Raises `OutputError`."""
+        with writing(self.path):
+            if self._file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self.path.open("wb")
+            self._file.write(jsonl_line(note).encode())
+            self._file.flush()
+
+    def keep(self) -> bool:
+        """Ends it; whether there is anything in it."""
+        if self._file is None:
+            return False
+        with writing(self.path):
+            self._file.close()
+        return True
+
+    def remove(self) -> None:
+        if self.keep():
+            with writing(self.path):
+                self.path.unlink(missing_ok=True)
 
 
 @dataclass

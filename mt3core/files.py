@@ -112,7 +112,7 @@ def check_output(path: str | os.PathLike[str], next_step: str = OTHER_PATH) -> N
     """
     target = expanded(path).absolute()
     existing = next(folder for folder in target.parents if os.path.lexists(folder))
-    with _writing(path, next_step):
+    with writing(path, next_step):
         # One by one: below a folder that is missing, nobody objects to a name.
         for name in target.relative_to(existing).parts:
             _look_up(existing / name)
@@ -149,7 +149,7 @@ def atomic_directory(path: str | os.PathLike[str], overwrite: bool = False) -> I
     Raises `OutputError` if `path` exists and `overwrite` is false, or if it cannot be written.
     """
     target = expanded(path)
-    with _writing(target):
+    with writing(target):
         is_taken = target.exists() and (not target.is_dir() or any(target.iterdir()))
     if is_taken and not overwrite:
         raise OutputError(f"{target} already exists.", "Choose another path, or use --overwrite.")
@@ -182,7 +182,7 @@ def remove_at_once(path: Path) -> None:
 
 def _refuse_occupied(target: Path) -> None:
     """A folder cannot be replaced by a file; renaming to a device would replace the device itself."""
-    with _writing(target):  # a name may be too long to be looked up
+    with writing(target):  # a name may be too long to be looked up
         is_folder, is_free = target.is_dir(), not target.exists()
     if is_folder:
         raise OutputError(f"Cannot write {target}: it is a folder.", OTHER_PATH)
@@ -196,7 +196,7 @@ def _folder_beside(target: Path) -> Iterator[Path]:
 
     If all goes well, those that killed processes left for the same target are removed, too.
     """
-    with _writing(target):
+    with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=_temporary_prefix(target), dir=target.parent))
     lock = _lock(folder)
@@ -245,7 +245,7 @@ def _temporary_prefix(target: Path) -> str:
 
 
 def _place(temporary: Path, target: Path) -> None:
-    with _writing(target):
+    with writing(target):
         temporary.rename(target)
 
 
@@ -255,7 +255,8 @@ def _look_up(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _writing(path: str | os.PathLike[str], next_step: str = OTHER_PATH) -> Iterator[None]:
+def writing(path: str | os.PathLike[str], next_step: str = OTHER_PATH) -> Iterator[None]:
+    """Around writing to a path: what the system says is raised as `OutputError`."""
     try:
         yield
     except OSError as error:

@@ -32,10 +32,15 @@ class NoteStream(Iterator[Note]):
         self._new: list[Note] = []  # the next one last
         self._is_closed = False
         self._is_running = threading.Lock()  # held by the thread that makes or ends the steps
-        # Every note that starts before it has been given, except those that were taken out by a choice.
-        self.final_seconds = 0.0
+        self._final_seconds = 0.0
         # What `transcribe` would have returned; None before the end, and for audio in pieces.
         self.result: Transcription | None = None
+
+    @property
+    def final_seconds(self) -> float:
+        """Every note that starts before it has been given, except those that were taken out by a choice."""
+        new = self._new
+        return min([self._final_seconds, *(note.onset for note in new[-1:])])
 
     def __next__(self) -> Note:
         while True:
@@ -58,13 +63,13 @@ class NoteStream(Iterator[Note]):
                 self._segments = step
                 continue
             notes, final_seconds = step
-            self._new = sorted(notes, key=place_in_time)[::-1]  # not `reverse`, which keeps equals in order
-            self.final_seconds = max(self.final_seconds, final_seconds)
+            new = sorted(notes, key=place_in_time)[::-1]  # not `reverse`, which keeps equals in order
+            self._new, self._final_seconds = new, max(self._final_seconds, final_seconds)
 
     def close(self) -> None:
         """Stops decoding; a loop over the notes, in whichever thread, ends."""
         self._is_closed = True
-        self._new = []
+        self._final_seconds, self._new = self.final_seconds, []
         if self._is_running.acquire(blocking=False):
             try:
                 self._steps.close()

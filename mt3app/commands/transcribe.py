@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -14,9 +14,10 @@ from mt3app.backend import choose_backend, choose_decoding, load_transcriber
 from mt3app.decoding_ahead import DecodedAhead
 from mt3app.formats import FORMATS, known_format, save
 from mt3app.inputs import STDIN, read_stdin
-from mt3app.outputs import Job, check_writable, parse_formats, plan
+from mt3app.outputs import Job, PartFile, check_writable, parse_formats, plan
 from mt3app.progress import Reporter, writing_stdout
 from mt3app.sonification import with_sounds, write_sounds
+from mt3core.audio.stream import seconds_text
 from mt3core.errors import MT3Error, UsageError
 from mt3core.transcription import jsonl_line
 
@@ -193,20 +194,55 @@ class Batch:
         )
 
     def _is_written(self, job: Job) -> bool:
-        """Whether notes are printed while others are still being decoded; notes on a grid are known at the end."""
-        is_moved = self.tempo is not None and self.tempo.grid is not None
-        return job.is_printed and self.stdout_format == "jsonl" and not is_moved
+        """Whether notes are printed while others are still being decoded."""
+        return job.is_printed and self.stdout_format == "jsonl" and self._is_final_at_once
+
+    @property
+    def _is_final_at_once(self) -> bool:
+        """Notes on a grid are known at the end."""
+        return self.tempo is None or self.tempo.grid is None
+
+    @contextmanager
+    def _growing(self, job: Job, stream: NoteStream) -> Iterator[Callable[[Note], None]]:
+        """Writes the notes of a job while others are decoded: to standard output, or beside the files to be written.
+
+        If the job does not come to its end, what there is remains, and a line says so.
+        """
+        parts = [PartFile(one.path) for one in job.outputs if one.format == "jsonl" and self._is_final_at_once]
+        num_printed = 0
+
+        def write(note: Note) -> None:
+            nonlocal num_printed
+            if self._is_written(job):
+                self._print_note(note, job)
+                num_printed += 1
+            for part in parts:
+                part.add(note)
+
+        try:
+            yield write
+        except BaseException as error:
+            places = [str(part.path) for part in parts if part.keep()]
+            if num_printed and not isinstance(error, BrokenPipeError):
+                places.append("standard output")
+            if places:
+                upto = seconds_text(stream.final_seconds)
+                self.reporter.failure(
+                    f"{job.name} -> {', '.join(places)}: not the whole, but all notes that start before {upto}"
+                )
+            raise
+        for part in parts:
+            part.remove()
 
     def _transcribe(self, transcriber: BaseTranscriber, job: Job, stream: NoteStream) -> None:
         started, compiled_before = time.perf_counter(), transcriber.compile_seconds
-        with stream:
+        with stream, self._growing(job, stream) as write_note:
             for note in stream:
-                if self._is_written(job):
-                    self._print_note(note, job)
-        assert stream.result is not None
-        # JAX compiles once per shape, which would distort the factor of the first file.
-        compile_seconds = transcriber.compile_seconds - compiled_before
-        self._write(job, stream.result, time.perf_counter() - started - compile_seconds)
+                write_note(note)
+            assert stream.result is not None
+            # JAX compiles once per shape, which would distort the factor of the first file.
+            compile_seconds = transcriber.compile_seconds - compiled_before
+            self._write(job, stream.result, time.perf_counter() - started - compile_seconds)
         if compile_seconds:
             self.reporter.detail(f"Compilation took {compile_seconds:.1f} s (once, not counted above).")
 

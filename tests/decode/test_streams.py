@@ -69,6 +69,21 @@ def test_chosen_notes(choice):
     assert list(Scripted().stream(iter(pieces), RATE_HZ, choice=choice)) == expected
 
 
+def test_all_notes_before_final_seconds_have_been_given():
+    """Whoever is interrupted can say how far the notes go."""
+    expected = Scripted().transcribe((noise(40), RATE_HZ)).notes
+    stream = Scripted().stream((noise(40), RATE_HZ))
+    given = []
+    for note in stream:
+        given.append(note)
+        before = [one for one in expected if one.onset < stream.final_seconds]
+        assert before == given[: len(before)]
+        if len(given) == 30:
+            stream.close()
+    assert len(given) == 30
+    assert all(one in given for one in expected if one.onset < stream.final_seconds)
+
+
 def test_notes_come_before_the_rest_is_decoded_and_final_seconds_grow():
     transcriber = Scripted(order=1)
     with transcriber.stream((noise(60), RATE_HZ)) as stream:
@@ -76,7 +91,7 @@ def test_notes_come_before_the_rest_is_decoded_and_final_seconds_grow():
         for note in stream:
             given.append(transcriber.given)
             seconds.append(stream.final_seconds)
-            assert note.onset < stream.final_seconds or stream.final_seconds == 60
+            assert note.onset <= stream.final_seconds or stream.final_seconds == 60
     assert given[0] <= 3
     assert len(set(given)) > 10
     assert seconds == sorted(seconds)
