@@ -33,8 +33,8 @@ class CrossAttention(abc.ABC):
         """The state of lanes without a segment, lanes first in every tensor."""
 
     @abc.abstractmethod
-    def fill(self, state: list[Tensor], first_lane: int, encoded: Float[Tensor, "batch frames emb"]) -> None:
-        """Puts segments into the lanes from `first_lane` on."""
+    def fill(self, state: list[Tensor], lanes: slice | Tensor, encoded: Float[Tensor, "batch frames emb"]) -> None:
+        """Puts segments into these lanes."""
 
     @abc.abstractmethod
     def attend(
@@ -61,13 +61,13 @@ class PlainAttention(CrossAttention):
             torch.empty(shape, dtype=self._dtype, device=self._device) for _ in range(2 * len(self._keys_and_values))
         ]
 
-    def fill(self, state: list[Tensor], first_lane: int, encoded: Float[Tensor, "batch frames emb"]) -> None:
+    def fill(self, state: list[Tensor], lanes: slice | Tensor, encoded: Float[Tensor, "batch frames emb"]) -> None:
         batch, frames, _ = encoded.shape
         rows = encoded.flatten(0, 1).to(self._dtype)
         for layer, keys_and_values in enumerate(self._keys_and_values):
             new = keys_and_values(rows).view(batch, frames, 2, self.network.num_heads, self.network.head_dim)
             for which in (0, 1):
-                state[2 * layer + which][first_lane : first_lane + batch] = new[:, :, which].transpose(1, 2)
+                state[2 * layer + which][lanes] = new[:, :, which].transpose(1, 2)
 
     def attend(
         self, layer: int, state: list[Tensor], num_lanes: int, query: Float[Tensor, "rows joined"]
@@ -87,12 +87,15 @@ class FoldedAttention(CrossAttention):
         heads = (network.num_heads, network.head_dim)
         self._keys = [one.key.weight.to(dtype).unflatten(0, heads) for one in layers]
         self._values = [one.value.weight.to(dtype).unflatten(0, heads).transpose(1, 2) for one in layers]
+        self._is_on_cpu = self._keys[0].device.type == "cpu"
+        if not self._is_on_cpu:  # Macs had wrong values for views in several versions of PyTorch
+            self._values = [one.contiguous() for one in self._values]
 
     def empty(self, num_lanes: int, num_frames: int) -> list[Tensor]:
         return [self._keys[0].new_empty((num_lanes, num_frames, self.network.emb_dim))]
 
-    def fill(self, state: list[Tensor], first_lane: int, encoded: Float[Tensor, "batch frames emb"]) -> None:
-        state[0][first_lane : first_lane + len(encoded)] = encoded
+    def fill(self, state: list[Tensor], lanes: slice | Tensor, encoded: Float[Tensor, "batch frames emb"]) -> None:
+        state[0][lanes] = encoded.to(state[0].dtype)
 
     def attend(
         self, layer: int, state: list[Tensor], num_lanes: int, query: Float[Tensor, "rows joined"]
@@ -103,7 +106,8 @@ class FoldedAttention(CrossAttention):
         # All rows and heads of a lane attend to its frames together.
         mapped = mapped.reshape(num_lanes, 1, -1, network.emb_dim)
         frames = state[0][:num_lanes, None]
-        if frames.dtype == torch.float32:
+        # Elsewhere heads are too wide for the fused kernels of PyTorch.
+        if frames.dtype == torch.float32 and self._is_on_cpu:
             mean = F.scaled_dot_product_attention(mapped, frames, frames, scale=1.0)
         else:
             weights = torch.matmul(mapped, frames.transpose(2, 3)).softmax(dim=-1, dtype=torch.float32)

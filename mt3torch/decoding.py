@@ -23,6 +23,8 @@ from mt3core.decoding import Decoding, Generated
 from mt3decode.grammar import Grammar, steps_of
 from mt3decode.stretches import LogMels, Start, Stretches
 from mt3torch.beam import BeamSearch
+from mt3torch.device_loop import DeviceLoop, device_batch, free_memory, lanes_that_fit
+from mt3torch.device_worker import DeviceWorker
 from mt3torch.legal import LegalTokens
 from mt3torch.model import Transformer
 from mt3torch.search import Search, SingleSearch
@@ -55,25 +57,28 @@ def generate_stream(
     decoding: Decoding = Decoding(),
     batch_size: int | None = None,
     last_steps: Sequence[int] | None = None,
+    loop: DeviceLoop | None = None,
 ) -> Iterator[tuple[int, Generated]]:
     """Decodes a stream of segments, `batch_size` of them at a time.
 
     Args:
         model: the network, or a `Stepper` if several streams share its preparation.
-        log_mels: all of one shape; read as late as possible. `Stretches` for segments that need those before them.
+        log_mels: all of one shape; read as late as possible. `Stretches` for segments that need those before them. With
+            a `loop` also samples (`log_mel.LogMel`).
         decoding: method and options. There are never more tokens than the network has positions.
         batch_size: segments decoded at the same time; by default chosen by device, with fewer lanes for more beams.
         last_steps: for the grammar, each segment's last step (`grammar.last_steps`); by default a whole segment's.
+        loop: how an accelerator is used (`device_loop.py`); by default what suits the device.
 
     Yields:
         (number of the segment in the stream, its tokens), in the order in which they finish.
     """
     stepper = model if isinstance(model, Stepper) else Stepper(model)
-    num_lanes = batch_size or default_batch_size(stepper.device, decoding.num_beams, stepper.network)
-    worker = LaneWorker(stepper, decoding, num_lanes)
+    num_lanes = batch_size or default_batch_size(stepper, decoding)
+    worker = lane_worker(stepper, decoding, num_lanes, loop or DeviceLoop.of(stepper.device))
     waiting = log_mels if isinstance(log_mels, Stretches) else _InOrder(log_mels)
     while True:
-        if worker.num_free:
+        if worker.num_wanted:
             starts = waiting.take(worker.num_wanted)
             worker.encode(
                 [(None, start) for start in starts],
@@ -163,16 +168,33 @@ class LaneWorker:
             self._tags = [self._tags[lane] for lane in kept]
 
 
-def default_batch_size(device: torch.device, num_beams: int, network: NetworkConfig) -> int:
-    """The number of lanes that suits a device and a network."""
+Worker = LaneWorker | DeviceWorker
+
+
+def lane_worker(stepper: Stepper, decoding: Decoding, num_lanes: int, loop: DeviceLoop | None) -> Worker:
+    """The kind of worker that suits a method and a device. Beams are sorted on the host."""
+    if loop is None or decoding.method == "beam":
+        return LaneWorker(stepper, decoding, num_lanes)
+    return DeviceWorker(stepper, decoding, num_lanes, loop)
+
+
+def default_batch_size(stepper: Stepper, decoding: Decoding, num_workers: int = 1) -> int:
+    """The number of lanes of each worker that suits a device and a network; on CUDA also the memory that is left."""
+    device, network = stepper.device, stepper.network
+    if device.type == "cuda" and decoding.method != "beam":
+        free_bytes = free_memory(device) // num_workers
+        max_tokens = min(decoding.max_tokens, network.max_positions)
+        return lanes_that_fit(network, max_tokens, free_bytes, stepper.is_folded)
     lanes = LANES_ON_CPU if device.type == "cpu" else LANES_ON_ACCELERATORS
     if network.emb_dim <= NARROW_WIDTH:
         lanes = max(lanes, LANES_OF_NARROW_NETWORKS)
-    return max(1, lanes // num_beams)
+    return max(1, lanes // decoding.num_beams)
 
 
-def encoder_batch(network: NetworkConfig) -> int:
-    """How many segments are encoded together: `ENCODER_BATCH`, or more if they have few frames."""
+def encoder_batch(network: NetworkConfig, num_lanes: int = 0, loop: DeviceLoop | None = None) -> int:
+    """How many segments are encoded together: `ENCODER_BATCH`, or more if they have few frames or there is a `loop`."""
+    if loop is not None:
+        return device_batch(num_lanes)
     return max(ENCODER_BATCH, ENCODER_FRAMES // network.input_frames)
 
 

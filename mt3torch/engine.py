@@ -27,7 +27,8 @@ from mt3core.decoding import Decoding, Generated
 from mt3core.errors import DecodingError
 from mt3decode.grammar import steps_of
 from mt3decode.stretches import LogMels, Start, Stretches
-from mt3torch.decoding import LaneWorker, encoder_batch
+from mt3torch.decoding import Worker, encoder_batch, lane_worker
+from mt3torch.device_loop import DeviceLoop
 from mt3torch.stepper import Stepper
 
 # Batches of the encoder for which log-mels are made ahead.
@@ -44,8 +45,15 @@ class Engine:
     An engine that nobody refers to any more ends with the last of its requests.
     """
 
-    def __init__(self, stepper: Stepper, decoding: Decoding, num_lanes: int, num_workers: int = 1) -> None:
-        self._state = _State(stepper, decoding, num_lanes, num_workers)
+    def __init__(
+        self,
+        stepper: Stepper,
+        decoding: Decoding,
+        num_lanes: int,
+        num_workers: int = 1,
+        loop: DeviceLoop | None = None,
+    ) -> None:
+        self._state = _State(stepper, decoding, num_lanes, num_workers, loop or DeviceLoop.of(stepper.device))
         self._end = weakref.finalize(self, self._state.close)
 
     def generate_stream(self, log_mels: LogMels, last_steps: Sequence[int] | None = None) -> Results:
@@ -156,11 +164,14 @@ class _Request:
 class _State:
     """What the threads share. They do not refer to the `Engine`, so that it can be forgotten while they wait."""
 
-    def __init__(self, stepper: Stepper, decoding: Decoding, num_lanes: int, num_workers: int) -> None:
-        self.stepper, self.decoding = stepper, decoding
+    def __init__(
+        self, stepper: Stepper, decoding: Decoding, num_lanes: int, num_workers: int, loop: DeviceLoop | None
+    ) -> None:
+        self.stepper, self.decoding, self.loop = stepper, decoding, loop
         self.num_lanes, self.num_workers = num_lanes, num_workers
+        self.batch = encoder_batch(stepper.network, num_lanes, loop)
         self.most_ahead = AHEAD * num_lanes * num_workers
-        self.most_waiting = BATCHES_AHEAD * num_workers * encoder_batch(stepper.network)
+        self.most_waiting = BATCHES_AHEAD * num_workers * self.batch
         self.requests: list[_Request] = []  # the next one to have its turn first
         self.changed = threading.Condition()
         self.is_closed = False
@@ -259,7 +270,7 @@ class _State:
             is_ready.wait()
         except threading.BrokenBarrierError:
             return
-        worker: LaneWorker | None = None
+        worker: Worker | None = None
         mine: set[_Request] = set()
         while True:
             with self.changed:
@@ -278,7 +289,7 @@ class _State:
                     return
             try:
                 if worker is None:
-                    worker = LaneWorker(self.stepper, self.decoding, self.num_lanes)
+                    worker = lane_worker(self.stepper, self.decoding, self.num_lanes, self.loop)
                 mine.update(request for request, _ in starts)
                 limits = [
                     steps_of([start.number], request.last_steps, self.stepper.model.config)[0]
@@ -300,9 +311,9 @@ class _State:
                             self._end_if_finished(request)
                     self.changed.notify_all()
 
-    def _take(self, worker: LaneWorker | None) -> list[tuple[_Request, Start]]:
+    def _take(self, worker: Worker | None) -> list[tuple[_Request, Start]]:
         """Up to a batch of segments, of each request in turn."""
-        wanted = encoder_batch(self.stepper.network) if worker is None else worker.num_wanted
+        wanted = self.batch if worker is None else worker.num_wanted
         starts: list[tuple[_Request, Start]] = []
         without = 0
         while len(starts) < wanted and without < len(self.requests):

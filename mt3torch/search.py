@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -144,7 +145,6 @@ class SingleSearch(Search):
         self._tokens = np.zeros((num_lanes, decoding.max_tokens), np.int32)
         self._token_log_probs = np.zeros((num_lanes, decoding.max_tokens), np.float32)
         self._log_probs = np.zeros(num_lanes)
-        # The kept candidate: the running sequence's first `length - 1` tokens and the end token.
         self._kept_lengths = np.zeros(num_lanes, np.int64)
         self._kept_scores = np.zeros(num_lanes)
         self._kept_end_log_probs = np.zeros(num_lanes, np.float32)
@@ -246,16 +246,14 @@ class SingleSearch(Search):
         return guesses if found else None
 
     def result(self, lane: int) -> Generated:
-        length = self._kept_lengths[lane]
-        if length == 0:
-            length = self.lengths[lane]
-            score = self._log_probs[lane] / self._penalty(length)
-            return Generated(
-                self._tokens[lane, :length].copy(), float(score), self._token_log_probs[lane, :length].copy()
-            )
-        tokens, log_probs = self._tokens[lane, :length].copy(), self._token_log_probs[lane, :length].copy()
-        tokens[-1], log_probs[-1] = END_TOKEN, self._kept_end_log_probs[lane]
-        return Generated(tokens, float(self._kept_scores[lane]), log_probs)
+        return generated(
+            self._decoding,
+            self._tokens[lane],
+            self._token_log_probs[lane],
+            int(self.lengths[lane]),
+            float(self._log_probs[lane]),
+            Kept(int(self._kept_lengths[lane]), float(self._kept_scores[lane]), float(self._kept_end_log_probs[lane])),
+        )
 
     def keep(self, kept: Int[np.ndarray, " kept"]) -> None:
         self.count = len(kept)
@@ -272,6 +270,31 @@ class SingleSearch(Search):
 
     def _penalty(self, lengths: Int[np.ndarray, " lanes"] | int) -> np.ndarray | float:
         return brevity_penalty(self._decoding.length_penalty, lengths)
+
+
+class Kept(NamedTuple):
+    """The kept candidate: the running sequence's first `length - 1` tokens and the end token; none if it is 0."""
+
+    length: int
+    score: float
+    end_log_prob: float
+
+
+def generated(
+    decoding: Decoding,
+    tokens: Int[np.ndarray, " tokens"],
+    log_probs: Float[np.ndarray, " tokens"],
+    length: int,
+    log_prob: float,
+    kept: Kept,
+) -> Generated:
+    """The result of a running sequence of `length` tokens and probability `exp(log_prob)`, and a kept candidate."""
+    if kept.length == 0:
+        score = log_prob / brevity_penalty(decoding.length_penalty, length)
+        return Generated(tokens[:length].copy(), float(score), log_probs[:length].copy())
+    tokens, log_probs = tokens[: kept.length].copy(), log_probs[: kept.length].copy()
+    tokens[-1], log_probs[-1] = END_TOKEN, kept.end_log_prob
+    return Generated(tokens, kept.score, log_probs)
 
 
 def _best_tokens(

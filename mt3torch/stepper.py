@@ -9,6 +9,8 @@ wasted on empty places. The attention to the encoder's frames is in `cross_atten
 from __future__ import annotations
 
 import contextlib
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -32,6 +34,7 @@ from mt3torch.model import (
     Transformer,
 )
 
+Norm = Callable[[Float[Tensor, "rows emb"]], Float[Tensor, "rows emb"]]
 # Room for tokens at the start, enough for most segments, and by how much it grows when one needs more.
 CAPACITY_STEP = 256
 # Lanes are alike, and attend to their tokens together, unless one has read less than this share of the
@@ -42,7 +45,7 @@ SHORT_TOKENS = 48
 
 @dataclass(frozen=True)
 class LayerMaps:
-    """One layer's maps but those of attention to frames. Maps that follow a norm include its scale, see `_normed`."""
+    """One layer's maps but those of attention to frames. Maps that follow a norm include its scale, see `norm_of`."""
 
     self_query_key_value: LinearMap
     self_out: LinearMap
@@ -60,31 +63,117 @@ class Stepper:
     """A network, prepared for stepping. Holds no state of a decoding; see `Lanes`.
 
     `dtype` is that of the multiplications: norms, sums and the weights of attention are always in float32. `is_folded`
-    chooses the form of attention to frames (`cross_attention.py`); by default the plain one on a CPU.
+    chooses the form of attention to frames (`cross_attention.py`), by default the plain one on a CPU; `is_norm_fused`
+    the form of norms (`norm_of`).
     """
 
     @torch.inference_mode()
-    def __init__(self, model: Transformer, dtype: torch.dtype = torch.float32, is_folded: bool | None = None) -> None:
+    def __init__(
+        self,
+        model: Transformer,
+        dtype: torch.dtype = torch.float32,
+        is_folded: bool | None = None,
+        is_norm_fused: bool | None = None,
+    ) -> None:
         self.model = model
         self.network = model.config.network
         self.device = model.decoder.positions.device
         self.dtype = dtype
         self.is_folded = self.device.type != "cpu" if is_folded is None else is_folded
-        self._encoder = _FastEncoder(model.encoder, self.network, dtype)
+        is_fused = self.device.type == "cuda" if is_norm_fused is None else is_norm_fused
+        self.normed = norm_of(self.network, is_fused)
+        self._encoder = _FastEncoder(model.encoder, self.network, dtype, is_fused)
         decoder = model.decoder
         layers = [cast(DecoderLayer, layer) for layer in decoder.layers]
         self.layers = [
-            _maps(one, one.pre_self_attention_layer_norm, one.self_attention, self.network, dtype) for one in layers
+            _maps(one, one.pre_self_attention_layer_norm, one.self_attention, self.network, dtype, is_fused)
+            for one in layers
         ]
-        self.cross_maps = [_cross_maps(layer, dtype) for layer in layers]
+        self.cross_maps = [_cross_maps(layer, dtype, is_fused) for layer in layers]
         form = FoldedAttention if self.is_folded else PlainAttention
         self.cross: CrossAttention = form(self.network, [one.encoder_decoder_attention for one in layers], dtype)
-        self.logits = linear_map(_logit_weights(decoder))
+        self.logits = linear_map(_logit_weights(decoder, is_fused))
 
     @torch.inference_mode()
     def encode(self, log_mel: Float[np.ndarray | Tensor, "batch frames mel"]) -> Float[Tensor, "batch frames emb"]:
         with in_full_precision(self.device):
             return self._encoder(torch.as_tensor(log_mel, dtype=torch.float32, device=self.device))
+
+    def embed(self, tokens: Int[Tensor, " rows"], positions: Int[Tensor, " rows"]) -> Float[Tensor, "rows emb"]:
+        decoder = self.model.decoder
+        return F.embedding(tokens, decoder.token_embedder.weight) + decoder.positions[positions]
+
+    def decode(
+        self,
+        x: Float[Tensor, "rows emb"],
+        caches: list[Tensor],
+        cross: list[Tensor],
+        num_lanes: int,
+        places: Places,
+    ) -> Float[Tensor, "rows vocab"]:
+        """Logits after the embedded tokens `x`, whose keys and values go into the layers' `caches`."""
+        with in_full_precision(self.device):
+            for index, cache in enumerate(caches):
+                x = self._layer(index, x, cache, cross, num_lanes, places)
+            return self.logits(self.normed(x))
+
+    def _layer(
+        self, index: int, x: Tensor, cache: Tensor, cross: list[Tensor], num_lanes: int, places: Places
+    ) -> Tensor:
+        maps, cross_maps, dtype, normed = self.layers[index], self.cross_maps[index], self.dtype, self.normed
+        x = x + maps.self_out(self._attend_to_tokens(index, normed(x).to(dtype), cache, places).to(dtype))
+        query = cross_maps.query(normed(x).to(dtype))
+        x = x + cross_maps.out(self.cross.attend(index, cross, num_lanes, query))
+        return x + _mlp(maps, normed(x).to(dtype), self.network)
+
+    def _attend_to_tokens(self, index: int, y: Tensor, cache: Tensor, places: Places) -> Tensor:
+        num_heads, head_dim = self.network.num_heads, self.network.head_dim
+        num_sequences, capacity = places.num_sequences, cache.shape[-2]
+        # By heads: the query, the key and the value of each.
+        joined = self.layers[index].self_query_key_value(y).float().view(-1, 3 * head_dim)
+        cache = cache.view(-1, 2 * head_dim)
+        cache.index_copy_(0, places.cache_rows, joined[:, head_dim:])
+        cache = cache.view(-1, capacity, 2 * head_dim)
+        query = joined.view(num_sequences, -1, num_heads, 3 * head_dim)[..., :head_dim].transpose(1, 2)
+        query = query.reshape(num_sequences * num_heads, -1, head_dim)
+        attended = []
+        for sequences, length, mask in places.groups:
+            rows = slice(sequences.start * num_heads, sequences.stop * num_heads)
+            scores = torch.baddbmm(mask, query[rows], cache[rows, :length, :head_dim].transpose(1, 2))
+            attended.append(torch.bmm(scores.softmax(dim=-1), cache[rows, :length, head_dim:]))
+        both = attended[0] if len(attended) == 1 else torch.cat(attended)
+        return both.view(num_sequences, num_heads, -1, head_dim).transpose(1, 2).reshape(len(y), -1)
+
+
+@dataclass(frozen=True)
+class Places:
+    """The positions of a step's tokens, the same for all layers."""
+
+    cache_rows: Int[Tensor, " entries"]
+    groups: list[tuple[slice, int, Tensor]]  # sequences, how many tokens they attend to, and what hides later ones
+    num_sequences: int
+
+    @classmethod
+    def of(
+        cls,
+        place: Int[Tensor, "sequences width"],
+        network: NetworkConfig,
+        capacity: int,
+        alike: list[tuple[slice, int]],
+    ) -> Places:
+        """For tokens at `place` in their sequences; `alike` are slices of these, and how many tokens each has read."""
+        heads, device = network.num_heads, place.device
+        # In a cache viewed as a table of keys and values of single heads.
+        first = torch.arange(len(place) * heads, device=device).view(len(place), 1, heads) * capacity
+        groups = []
+        for sequences, length in alike:
+            mine = place[sequences]
+            hidden = torch.arange(length, device=device) > mine[:, None, :, None]
+            # In float32, whatever the caller's default is: zeros and minus infinities, (rows, width, positions).
+            zeros = torch.zeros((len(mine), 1, mine.shape[1], length), dtype=torch.float32, device=device)
+            mask = zeros.masked_fill_(hidden, -torch.inf)
+            groups.append((sequences, length, mask.expand(-1, heads, -1, -1).flatten(0, 1)))
+        return cls((first + place[:, :, None]).flatten(), groups, len(place))
 
 
 class Lanes:
@@ -105,7 +194,8 @@ class Lanes:
     def add(self, encoded: Float[Tensor, "batch frames emb"]) -> None:
         """Puts segments into the next free lanes."""
         with in_full_precision(self._device):
-            self.stepper.cross.fill(self._cross, len(self.lengths), encoded)
+            count = len(self.lengths)
+            self.stepper.cross.fill(self._cross, slice(count, count + len(encoded)), encoded)
         self.lengths = np.concatenate([self.lengths, np.zeros(len(encoded), np.int64)])
 
     def free(self, done: Bool[np.ndarray, " lanes"]) -> Int[np.ndarray, " kept"]:
@@ -150,65 +240,17 @@ class Lanes:
         width = tokens.size // num_sequences
         length = int(self.lengths.max()) + width
         self._reserve(length)
-        places = np.repeat(self.lengths, self.num_beams)[:, None] + np.arange(width)
-        place = torch.as_tensor(places, device=self._device)
+        place = torch.as_tensor(
+            np.repeat(self.lengths, self.num_beams)[:, None] + np.arange(width), device=self._device
+        )
         self.lengths += width
-        decoder = self.stepper.model.decoder
-        x = F.embedding(torch.as_tensor(tokens.reshape(-1), device=self._device), decoder.token_embedder.weight)
-        x = x + decoder.positions[place.flatten()]
-        where = _Place(self._cache_rows(place), self._groups(place))
-        with in_full_precision(self._device):
-            for index in range(len(self.stepper.layers)):
-                x = self._layer(index, x, where)
-            return self.stepper.logits(_normed(x))
+        x = self.stepper.embed(torch.as_tensor(tokens.reshape(-1), device=self._device), place.flatten())
+        places = Places.of(place, self.stepper.network, self._capacity, self._alike())
+        return self.stepper.decode(x, self._self, self._cross, len(self.lengths), places)
 
     def take_back(self, counts: Int[np.ndarray, " lanes"]) -> None:
         """Forgets the given number of last tokens in each lane."""
         self.lengths -= counts
-
-    def _cache_rows(self, place: Int[Tensor, "sequences width"]) -> Int[Tensor, " entries"]:
-        """Where a step's keys and values go, in a cache viewed as a table of those of single heads."""
-        heads = self.stepper.network.num_heads
-        first = torch.arange(len(place) * heads, device=self._device).view(len(place), 1, heads) * self._capacity
-        return (first + place[:, :, None]).flatten()
-
-    def _layer(self, index: int, x: Tensor, where: _Place) -> Tensor:
-        stepper = self.stepper
-        maps, cross, dtype = stepper.layers[index], stepper.cross_maps[index], stepper.dtype
-        x = x + maps.self_out(self._attend_to_tokens(index, _normed(x).to(dtype), where).to(dtype))
-        query = cross.query(_normed(x).to(dtype))
-        x = x + cross.out(stepper.cross.attend(index, self._cross, len(self.lengths), query))
-        return x + _mlp(maps, _normed(x).to(dtype), stepper.network)
-
-    def _attend_to_tokens(self, index: int, y: Tensor, where: _Place) -> Tensor:
-        network = self.stepper.network
-        num_heads, head_dim = network.num_heads, network.head_dim
-        num_sequences = len(self.lengths) * self.num_beams
-        # By heads: the query, the key and the value of each.
-        joined = self.stepper.layers[index].self_query_key_value(y).float().view(-1, 3 * head_dim)
-        cache = self._self[index].view(-1, 2 * head_dim)
-        cache.index_copy_(0, where.cache_rows, joined[:, head_dim:])
-        cache = cache.view(-1, self._capacity, 2 * head_dim)
-        query = joined.view(num_sequences, -1, num_heads, 3 * head_dim)[..., :head_dim].transpose(1, 2)
-        query = query.reshape(num_sequences * num_heads, -1, head_dim)
-        attended = []
-        for sequences, length, mask in where.groups:
-            rows = slice(sequences.start * num_heads, sequences.stop * num_heads)
-            scores = torch.baddbmm(mask, query[rows], cache[rows, :length, :head_dim].transpose(1, 2))
-            attended.append(torch.bmm(scores.softmax(dim=-1), cache[rows, :length, head_dim:]))
-        both = attended[0] if len(attended) == 1 else torch.cat(attended)
-        return both.view(num_sequences, num_heads, -1, head_dim).transpose(1, 2).reshape(len(y), -1)
-
-    def _groups(self, place: Int[Tensor, "sequences width"]) -> list[tuple[slice, int, Tensor]]:
-        """For each of `_alike`, also what hides later tokens: zeros and minus infinities, (rows, width, positions)."""
-        heads = self.stepper.network.num_heads
-        groups = []
-        for sequences, length in self._alike():
-            mine = place[sequences]
-            hidden = torch.arange(length, device=self._device) > mine[:, None, :, None]
-            mask = self._zeros(len(mine), 1, mine.shape[1], length).masked_fill_(hidden, -torch.inf)
-            groups.append((sequences, length, mask.expand(-1, heads, -1, -1).flatten(0, 1)))
-        return groups
 
     def _alike(self) -> list[tuple[slice, int]]:
         """Slices of sequences that have read about equally many tokens, and how many: each slice is one attention."""
@@ -236,30 +278,19 @@ class Lanes:
         shape = (num_lanes, self.num_beams, network.num_heads, self._capacity, 2 * network.head_dim)
         if self._device.type == "cpu":  # NumPy's zeros take no memory before they are written to
             return torch.from_numpy(np.zeros(shape, np.float32))
-        return self._zeros(*shape)
-
-    def _zeros(self, *shape: int) -> Tensor:
-        """In float32, whatever the caller's default is."""
         return torch.zeros(shape, dtype=torch.float32, device=self._device)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """The positions of a step's tokens, the same for all layers."""
-
-    cache_rows: Int[Tensor, " entries"]
-    groups: list[tuple[slice, int, Tensor]]
 
 
 class _FastEncoder:
     """`Encoder` without dropout, on the rows of all segments together."""
 
-    def __init__(self, encoder: Encoder, network: NetworkConfig, dtype: torch.dtype) -> None:
+    def __init__(self, encoder: Encoder, network: NetworkConfig, dtype: torch.dtype, is_norm_fused: bool) -> None:
         self._network, self._dtype = network, dtype
+        self._normed = norm_of(network, is_norm_fused)
         self._positions, self._norm = encoder.positions, encoder.encoder_norm
         self._input = linear_map(encoder.continuous_inputs_projection.weight, dtype)
         self._layers = [
-            _maps(layer, layer.pre_attention_layer_norm, layer.attention, network, dtype)
+            _maps(layer, layer.pre_attention_layer_norm, layer.attention, network, dtype, is_norm_fused)
             for layer in (cast(EncoderLayer, one) for one in encoder.layers)
         ]
 
@@ -268,8 +299,8 @@ class _FastEncoder:
         x = self._input(log_mel.flatten(0, 1).to(self._dtype)).unflatten(0, (batch, frames))
         x = (x + self._positions[:frames]).flatten(0, 1)
         for maps in self._layers:
-            x = x + maps.self_out(self._attend(maps, _normed(x).to(self._dtype), batch))
-            x = x + _mlp(maps, _normed(x).to(self._dtype), self._network)
+            x = x + maps.self_out(self._attend(maps, self._normed(x).to(self._dtype), batch))
+            x = x + _mlp(maps, self._normed(x).to(self._dtype), self._network)
         return self._norm(x).unflatten(0, (batch, frames))
 
     def _attend(self, maps: LayerMaps, y: Tensor, batch: int) -> Tensor:
@@ -292,8 +323,18 @@ def _are_alike(length: np.ndarray, longer: np.ndarray) -> np.ndarray:
     return np.maximum(length, SHORT_TOKENS) >= GROUP_SHARE * longer
 
 
+def norm_of(network: NetworkConfig, is_fused: bool) -> Norm:
+    """The norm before a map, which includes its scale.
+
+    On a CPU also the square root of `emb` is left to the map. On CUDA that would be five kernels, and PyTorch's own
+    norm is one.
+    """
+    if is_fused:
+        return functools.partial(F.rms_norm, normalized_shape=(network.emb_dim,), eps=NORM_EPSILON)
+    return _normed
+
+
 def _normed(x: Float[Tensor, "rows emb"]) -> Float[Tensor, "rows emb"]:
-    """The norm without its scale and the square root of `emb`, which are part of the next map."""
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return x * torch.rsqrt(length * length + x.shape[-1] * NORM_EPSILON)
 
@@ -306,8 +347,8 @@ def _mlp(maps: LayerMaps, y: Tensor, network: NetworkConfig) -> Tensor:
     return maps.mlp_out(product)
 
 
-def _after(norm: nn.RMSNorm, *weights: Tensor) -> Tensor:
-    return torch.cat(weights) * (norm.weight * len(norm.weight) ** 0.5)
+def _after(norm: nn.RMSNorm, is_fused: bool, *weights: Tensor) -> Tensor:
+    return torch.cat(weights) * (norm.weight * (1.0 if is_fused else len(norm.weight) ** 0.5))
 
 
 def _maps(
@@ -316,29 +357,32 @@ def _maps(
     attention: MultiHeadAttention,
     network: NetworkConfig,
     dtype: torch.dtype,
+    is_norm_fused: bool,
 ) -> LayerMaps:
     mlp = layer.mlp
     heads = (network.num_heads, network.head_dim)
     three = [one.weight.unflatten(0, heads) for one in (attention.query, attention.key, attention.value)]
     joined = torch.stack(three, dim=1)
     return LayerMaps(
-        self_query_key_value=linear_map(_after(norm, joined.flatten(0, 2)), dtype),
+        self_query_key_value=linear_map(_after(norm, is_norm_fused, joined.flatten(0, 2)), dtype),
         self_out=linear_map(attention.out.weight, dtype),
-        mlp_in=linear_map(_after(layer.pre_mlp_layer_norm, *[getattr(mlp, gate).weight for gate in mlp.gates]), dtype),
+        mlp_in=linear_map(
+            _after(layer.pre_mlp_layer_norm, is_norm_fused, *[getattr(mlp, gate).weight for gate in mlp.gates]), dtype
+        ),
         mlp_out=linear_map(mlp.wo.weight, dtype),
     )
 
 
-def _cross_maps(layer: DecoderLayer, dtype: torch.dtype) -> CrossMaps:
+def _cross_maps(layer: DecoderLayer, dtype: torch.dtype, is_norm_fused: bool) -> CrossMaps:
     cross = layer.encoder_decoder_attention
-    query = _after(layer.pre_cross_attention_layer_norm, cross.query.weight)
+    query = _after(layer.pre_cross_attention_layer_norm, is_norm_fused, cross.query.weight)
     return CrossMaps(linear_map(query, dtype), linear_map(cross.out.weight, dtype))
 
 
-def _logit_weights(decoder: Decoder) -> Tensor:
+def _logit_weights(decoder: Decoder, is_norm_fused: bool) -> Tensor:
     """In float32 whatever the rest has, as the choice of a token depends on small differences."""
     if decoder.logits_via_embedding:
         weight = decoder.token_embedder.weight * decoder.token_embedder.weight.shape[1] ** -0.5
     else:
         weight = decoder.logits_dense.weight
-    return _after(decoder.decoder_norm, weight)
+    return _after(decoder.decoder_norm, is_norm_fused, weight)

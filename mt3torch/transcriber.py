@@ -89,9 +89,7 @@ class Transcriber(BaseTranscriber):
         with self._lock:
             chosen = (self.decoding, self.batch_size, self.workers)
             if self._engine is None or not self._engine.is_open or self._chosen != chosen:
-                lanes = self.batch_size or default_batch_size(
-                    self._stepper.device, self.decoding.num_beams, self.config.network
-                )
+                lanes = self.batch_size or default_batch_size(self._stepper, self.decoding, self.workers)
                 # One that still decodes for others ends with the last of them.
                 self._engine, self._chosen = Engine(self._stepper, self.decoding, lanes, self.workers), chosen
             return self._engine

@@ -66,7 +66,7 @@ def measure(network: NetworkConfig, attention: MultiHeadAttention, dtype: torch.
     fastest = dict.fromkeys(forms, float("inf"))
     states = {name: form.empty(LANES, network.input_frames) for name, form in forms.items()}
     for name, form in forms.items():
-        form.fill(states[name], 0, encoded)
+        form.fill(states[name], slice(None), encoded)
     for _ in range(REPEATS + 1):  # the first is slower, and not the fastest
         for name, form in forms.items():
             fastest[name] = min(fastest[name], _milliseconds(lambda: form.attend(0, states[name], LANES, query)))  # noqa: B023

@@ -22,14 +22,20 @@ def config_of(name):
 
 
 def wild_twins(name, factors, *seed):
-    """The config, and the networks in PyTorch and JAX; `factors` make types of events more frequent, or less."""
+    """The config, and the networks in PyTorch and JAX, see `wild_arrays`."""
     from mt3jax.loading import build_model as build_jax
     from mt3torch import build_model
 
+    config, arrays = wild_arrays(name, factors, *seed)
+    return config, build_model(config, arrays, "cpu"), build_jax(config, arrays, "cpu")
+
+
+def wild_arrays(name, factors, *seed):
+    """The config, and the weights in PyTorch form; `factors` make types of events more frequent, or less."""
     config = config_of(name)
     arrays = {name: 3 * values if values.ndim > 1 else values for name, values in random_arrays(config, *seed).items()}
     rows = arrays["decoder.logits_dense.weight"]
     for kind, factor in factors.items():
         low, high = Vocabulary(config.vocabulary).event_ranges[kind]
         rows[low + NUM_SPECIAL_TOKENS : high + NUM_SPECIAL_TOKENS + 1] *= factor
-    return config, build_model(config, arrays, "cpu"), build_jax(config, arrays, "cpu")
+    return config, arrays

@@ -21,6 +21,8 @@ from mt3core.decoding import Decoding  # noqa: E402
 from mt3core.errors import DecodingError, UsageError  # noqa: E402
 from mt3torch import Transcriber, build_model, decoding, engine  # noqa: E402
 from mt3torch.decoding import LaneWorker  # noqa: E402
+from mt3torch.device_loop import DeviceLoop  # noqa: E402
+from mt3torch.device_worker import DeviceWorker  # noqa: E402
 from mt3torch.engine import Engine  # noqa: E402
 from mt3torch.stepper import Stepper  # noqa: E402
 
@@ -44,9 +46,13 @@ def expected(model, log_mel):
     return tokens_of(decoding.generate_stream(model, log_mel, OPTIONS))
 
 
-@pytest.fixture(params=[1, 2])
+LOOP = DeviceLoop(look_every=2, lane_buckets=(2,), length_buckets=(8,))
+
+
+@pytest.fixture(params=[(1, None), (2, None), (1, LOOP), (2, LOOP)], ids=["one", "two", "loop", "two_loops"])
 def made(model, request):
-    with_threads = Engine(Stepper(model), OPTIONS, num_lanes=3, num_workers=request.param)
+    num_workers, loop = request.param
+    with_threads = Engine(Stepper(model), OPTIONS, num_lanes=3, num_workers=num_workers, loop=loop)
     yield with_threads
     with_threads.close()
 
@@ -110,7 +116,7 @@ def test_requests_take_turns(model, log_mel):
 
 
 def test_no_more_is_read_than_can_be_used_soon(model, log_mel, monkeypatch):
-    monkeypatch.setattr(engine, "encoder_batch", lambda network: 2)
+    monkeypatch.setattr(engine, "encoder_batch", lambda *_: 2)
     made, read = Engine(Stepper(model), OPTIONS, num_lanes=2), []
     stream = made.generate_stream(read.append(1) or row for row in itertools.cycle(log_mel))
     for _ in itertools.islice(stream, 30):
@@ -153,7 +159,8 @@ def test_an_error_in_decoding_does_not_end_the_engine(made, log_mel, expected, m
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(LaneWorker, "step", fail)
+        for worker in (LaneWorker, DeviceWorker):
+            patch.setattr(worker, "step", fail)
         with pytest.raises(RuntimeError, match="out of memory"):
             list(made.generate_stream(log_mel))
     assert tokens_of(made.generate_stream(log_mel)) == expected

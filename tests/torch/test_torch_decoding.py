@@ -300,10 +300,15 @@ def test_the_transcriber_loads_a_model_directory(tmp_path, log_mel):
 
 
 @pytest.mark.unit
-def test_fewer_lanes_for_more_beams():
-    cpu = torch.device("cpu")
-    wide = MT3.network
-    assert decoding.default_batch_size(cpu, 1, wide) == 4 * decoding.default_batch_size(cpu, 4, wide)
-    assert decoding.default_batch_size(cpu, 1000, wide) == 1
-    assert decoding.default_batch_size(torch.device("cuda"), 1, wide) > decoding.default_batch_size(cpu, 1, wide)
-    assert decoding.default_batch_size(cpu, 1, tiny().network) > decoding.default_batch_size(cpu, 1, wide)
+def test_fewer_lanes_for_more_beams(model, monkeypatch):
+    def lanes(num_beams=1):
+        return decoding.default_batch_size(prepared, options("beam", num_beams))
+
+    prepared = stepper.Stepper(model)
+    narrow = lanes()
+    monkeypatch.setattr(prepared, "network", MT3.network)
+    assert lanes() == 4 * lanes(4) < narrow
+    assert lanes(1000) == 1
+    on_cpu = lanes()
+    monkeypatch.setattr(prepared, "device", torch.device("cuda"))
+    assert lanes() > on_cpu
