@@ -168,6 +168,9 @@ class TranscribeOptions:
     uncertain: Annotated[bool, typer.Option("--uncertain", help="Name the least certain bars or stretches of 5 s.")] = (
         False
     )
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Only the I-th of N shares of the recordings, from 1/N to N/N.")
+    ] = None
     overwrite: Overwrite = False
 
 

@@ -39,6 +39,7 @@ _OTHER_SUFFIXES = (
 _KNOWN_SUFFIXES = {*AUDIO_SUFFIXES, *_OTHER_SUFFIXES}
 # What looks like the suffix of a file format: short, one word, and not a number ("Sonata No.2 - I. Allegro").
 _SUFFIX = re.compile(r"\.(?=[0-9]*[A-Za-z])[A-Za-z0-9]{1,5}")
+_SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
 _MOST_NAMES = 4  # in a remark
 _PART_SUFFIX = ".part"
 
@@ -94,6 +95,15 @@ def parse_formats(text: str) -> tuple[str, ...]:
     if None in formats or not formats:
         raise UsageError(f"Unknown format {text!r}.", f"Choose from {', '.join(FORMATS)}, separated by commas.")
     return tuple(dict.fromkeys(name for name in formats if name is not None))
+
+
+def parse_shard(text: str) -> slice:
+    """`"2/8"`, the second of eight shares, as every eighth from the second on. Raises `UsageError`."""
+    found = _SHARD.fullmatch(text.strip())
+    number, shards = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= number <= shards:
+        raise UsageError(f"--shard {text} is not known.", "Use 1/8 to 8/8 for the shares of eight processes.")
+    return slice(number - 1, None, shards)
 
 
 def plan(

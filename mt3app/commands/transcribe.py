@@ -14,7 +14,7 @@ from mt3app.backend import choose_backend, choose_decoding, load_transcriber
 from mt3app.decoding_ahead import DecodedAhead
 from mt3app.formats import FORMATS, known_format, save
 from mt3app.inputs import STDIN, read_stdin
-from mt3app.outputs import Job, PartFile, check_writable, parse_formats, plan
+from mt3app.outputs import Job, PartFile, check_writable, parse_formats, parse_shard, plan
 from mt3app.progress import Reporter, writing_stdout
 from mt3app.sonification import with_sounds, write_sounds
 from mt3core.audio.stream import seconds_text
@@ -53,8 +53,12 @@ def transcribe_files(options: TranscribeOptions, reporter: Reporter) -> int:
     if options.continuous and options.quality == "best":
         reporter.line("--continuous wins over --quality best: segments follow one another and do not overlap.")
     excerpt, choice, tempo = _choose_excerpt(options), _choose_notes(options), _choose_tempo(options, formats)
+    # Every process plans for all recordings, so that the names of the results do not depend on the shares.
+    share = parse_shard(options.shard) if options.shard is not None else slice(None)
     planned = plan(options.inputs, options.output, formats, options.overwrite)
-    jobs = with_sounds(planned.jobs, options.sonify, options.compare, options.overwrite)
+    jobs = with_sounds(planned.jobs, options.sonify, options.compare, options.overwrite)[share]
+    if not jobs:
+        reporter.line(f"The share {options.shard} of {len(planned.jobs)} recordings is empty.")
     check_writable(output.path for job in jobs for output in (*job.outputs, *job.sounds))
     for remark in planned.remarks:
         reporter.line(remark)
@@ -67,7 +71,7 @@ def transcribe_files(options: TranscribeOptions, reporter: Reporter) -> int:
     batch = Batch(
         reporter,
         stdout_format=(formats or ("mid",))[0],
-        names_recordings=len(jobs) > 1,
+        names_recordings=len(planned.jobs) > 1,
         track=options.track,
         damaged=_choose_damaged(options.damaged),
         excerpt=excerpt,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mt3app.backend import choose_backend, choose_decoding
-from mt3app.outputs import Output, check_writable, parse_formats, plan
+from mt3app.outputs import Output, check_writable, parse_formats, parse_shard, plan
 from mt3core.decoding import Decoding
 from mt3core.errors import MissingExtraError, OutputError, UsageError
 
@@ -268,3 +268,16 @@ def test_quality_is_how_many_windows_hear_every_moment():
     assert choose_decoding(None, None, instruments="piano", quality="best").overlap == 2
     with pytest.raises(UsageError, match=r"Unknown quality 'good'\. Choose fast or best"):
         choose_decoding(None, None, quality="good")
+
+
+def test_shares_have_every_recording_once():
+    numbers = list(range(10))
+    shares = [numbers[parse_shard(f"{one}/3")] for one in (1, 2, 3)]
+    assert shares == [[0, 3, 6, 9], [1, 4, 7], [2, 5, 8]]
+    assert numbers[parse_shard("12/12")] == []
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "1/0", "1", "a/b", "-1/3", "1/3/5", "", "1.5/3"])
+def test_other_shares_are_refused(text):
+    with pytest.raises(UsageError, match=r"is not known\. Use 1/8 to 8/8"):
+        parse_shard(text)

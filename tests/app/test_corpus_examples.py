@@ -1,0 +1,162 @@
+"""`examples/transcribe_corpus_slurm.sh`, each job of its array by hand, and `transcribe_corpus_ray.py` where Ray is."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from small_models import save_model, write_wav
+
+from mt3core.transcription import Transcription
+
+pytest.importorskip("torch")
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+ROOT = Path(__file__).parents[2]
+SLURM = ROOT / "examples" / "transcribe_corpus_slurm.sh"
+RAY = ROOT / "examples" / "transcribe_corpus_ray.py"
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs ray[data]; .ci/ray installs it and runs this")
+# Its actors die over one recording, as they would without memory; examples/ and tests/helpers are where they import it.
+FATAL = """
+import os
+import sys
+import transcribe_corpus_ray as example
+
+class Fatal(example.Worker):
+    def __init__(self, *given):
+        super().__init__(*given)
+        transcribe = self.transcriber.transcribe
+        self.transcriber.transcribe = lambda audio: os._exit(1) if "song_5" in audio else transcribe(audio)
+
+example.Worker = Fatal
+sys.exit(example.main())
+"""
+
+
+@pytest.fixture
+def model(tmp_path, tiny_model):
+    return save_model(tmp_path / "tiny", tiny_model)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Twenty recordings in two folders, two of which cannot be read."""
+    for number in range(20):
+        write_wav(tmp_path / "music" / f"set{number % 2}" / f"song_{number}.wav", seconds=0.3)
+    (tmp_path / "music/set0/song_4.wav").write_bytes(b"")
+    (tmp_path / "music/set1/song_7.wav").write_bytes(b"RIFF" + bytes(20))
+    return tmp_path / "music"
+
+
+def results(folder):
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*.json")}
+
+
+def expected(*without):
+    return {f"set{number % 2}/song_{number}.json" for number in range(20) if number not in without}
+
+
+def start(command, folder, **variables):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "examples")]), **variables}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def array_job(folder, number, count, *arguments):
+    """One job of `sbatch --array=1-count`, with the variables that SLURM sets, and `mt3` on the path."""
+    program = folder / "bin/mt3"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -c "from mt3app.cli import main; main()" "$@"\n')
+    program.chmod(0o755)
+    variables = {"SLURM_ARRAY_TASK_ID": number, "SLURM_ARRAY_TASK_MIN": 1, "SLURM_ARRAY_TASK_COUNT": count}
+    path = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
+    numbers = {name: str(value) for name, value in variables.items()}
+    return start(["bash", str(SLURM), *arguments], folder, PATH=path, **numbers)
+
+
+def test_the_jobs_of_an_array_share_the_recordings_and_go_on_with_another_number(tmp_path, corpus, model):
+    arguments = ("music", "notes", "--model", model, "--format", "json")
+    done = array_job(tmp_path, 2, 3, *arguments)
+    before = results(tmp_path / "notes")
+    assert len(before) == 7 - done.stderr.count("\nmt3: 1 of 7 files failed")
+    codes = {}
+    for number in (1, 2):
+        done = array_job(tmp_path, number, 2, *arguments)
+        codes[number] = done.returncode
+        failures = tmp_path / f"notes/failures-{number}-of-2.txt"
+        assert failures.exists() == bool(done.returncode)
+        assert done.stderr == (failures.read_text() if failures.exists() else "")
+    after = results(tmp_path / "notes")
+    assert set(after) == expected(4, 7)
+    assert {name: after[name] for name in before} == before
+    assert 1 in codes.values()
+    reasons = "".join(path.read_text() for path in (tmp_path / "notes").glob("failures-*-of-2.txt"))
+    assert "set0/song_4.wav is empty" in reasons
+    assert "set1/song_7.wav cannot be read as audio" in reasons
+
+
+def test_outside_an_array_the_script_says_how_it_is_used(tmp_path):
+    done = start(["bash", str(SLURM), "music", "notes"], tmp_path)
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == "Usage: sbatch --array=1-N transcribe_corpus_slurm.sh RECORDINGS NOTES [OPTIONS OF mt3 transcribe]\n"
+    )
+    assert not (tmp_path / "notes").exists()
+
+
+def with_ray(folder, model, program=str(RAY)):
+    command = [sys.executable, program, "music", "notes", "--model", model, "--format", "json", "--actors", "1"]
+    return start(command, folder)
+
+
+def failures(folder):
+    lines = (folder / "notes/failures.jsonl").read_text().splitlines()
+    return {Path(one["audio"]).stem: one["error"] for one in map(json.loads, lines)}
+
+
+@needs_ray
+def test_ray_transcribes_all_it_can_and_lists_the_others(tmp_path, corpus, model):
+    done = with_ray(tmp_path, model)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.endswith("2 recordings failed: notes/failures.jsonl\n")
+    before = results(tmp_path / "notes")
+    assert set(before) == expected(4, 7)
+    assert set(failures(tmp_path)) == {"song_4", "song_7"}
+    assert "is empty" in failures(tmp_path)["song_4"]
+    assert Transcription.load(tmp_path / "notes/set0/song_0.json").duration_seconds == pytest.approx(0.3)
+
+    # A run that was killed: some results are missing, and a file that says that one was being written.
+    (tmp_path / "notes/set0/song_0.json").unlink()
+    (tmp_path / "notes/.trying").mkdir()
+    (tmp_path / "notes/.trying/0").write_text(".....")
+    write_wav(corpus / "set0/song_4.wav")
+    (corpus / "set1/song_7.wav").unlink()
+    done = with_ray(tmp_path, model)
+    assert done.returncode == 0, done.stderr
+    assert "19 recordings, 17 finished before." in done.stdout
+    after = results(tmp_path / "notes")
+    assert set(after) == expected(7)
+    assert {name for name in before if after[name] != before[name]} == {"set0/song_0.json"}
+    assert sorted(path.name for path in (tmp_path / "notes").iterdir()) == ["set0", "set1"]
+    assert "19 finished before" in with_ray(tmp_path, model).stdout
+
+
+@needs_ray
+def test_a_recording_over_which_actors_die_does_not_end_the_others(tmp_path, corpus, model):
+    (tmp_path / "fatal.py").write_text(FATAL)
+    done = with_ray(tmp_path, model, str(tmp_path / "fatal.py"))
+    assert done.returncode == 1, done.stderr
+    assert set(results(tmp_path / "notes")) == expected(4, 5, 7)
+    assert "died 2 times" in failures(tmp_path)["song_5"]
+    assert set(failures(tmp_path)) == {"song_4", "song_5", "song_7"}
+
+
+@needs_ray
+def test_ray_is_not_started_without_a_model(tmp_path, corpus):
+    done = with_ray(tmp_path, "no/model")
+    assert done.returncode == 1
+    assert done.stderr.startswith("transcribe_corpus_ray: Model 'no/model' was not found")
+    assert not (tmp_path / "notes").exists()
