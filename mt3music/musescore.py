@@ -15,6 +15,8 @@ from mt3music.musicxml import musicxml_bytes
 # What the program is called by its packages for Linux, macOS and Windows.
 PROGRAMS = ("mscore", "musescore", "mscore4portable", "musescore4", "MuseScore4", "musescore3", "mscore3", "MuseScore3")
 _MOST_SECONDS = 600
+# Without the staves of instruments that rest for a whole system: a band is not readable otherwise.
+_STYLE = '<museScore version="3.01"><Style><hideEmptyStaves>1</hideEmptyStaves></Style></museScore>\n'
 
 
 def find_musescore() -> str:
@@ -31,19 +33,29 @@ def find_musescore() -> str:
 def pdf_bytes(result: Transcription) -> bytes:
     """The score of `musicxml_bytes` as pages. Raises `OutputError` if MuseScore is missing or fails."""
     program = find_musescore()
+    score = musicxml_bytes(result)
     with tempfile.TemporaryDirectory(prefix="mt3-score-") as folder:
-        score, pages = Path(folder) / "score.musicxml", Path(folder) / "score.pdf"
-        score.write_bytes(musicxml_bytes(result))
-        environment = {"QT_QPA_PLATFORM": "offscreen", **os.environ}  # it needs no display to write a file
-        command = [program, "-o", str(pages), str(score)]
-        try:
-            done = subprocess.run(command, capture_output=True, env=environment, timeout=_MOST_SECONDS, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise OutputError(f"MuseScore failed: {error}.", "Use --format musicxml.") from error
-        if done.returncode or not pages.exists():
-            said = done.stderr.decode(errors="replace").strip().splitlines()
-            raise OutputError(
-                f"MuseScore failed with exit code {done.returncode}: {said[-1] if said else 'it said nothing'}.",
-                "Use --format musicxml.",
-            )
+        written, styled, pages, style = (Path(folder) / f"score.{name}" for name in ("musicxml", "mscz", "pdf", "mss"))
+        written.write_bytes(score)
+        if score.count(b"<score-part ") > 1:
+            # Staves are hidden only in a file of its own that is opened with the style in it.
+            style.write_text(_STYLE)
+            _run([program, "-S", str(style), "-o", str(styled), str(written)], styled)
+        else:
+            styled = written
+        _run([program, "-o", str(pages), str(styled)], pages)
         return pages.read_bytes()
+
+
+def _run(command: list[str], written: Path) -> None:
+    environment = {"QT_QPA_PLATFORM": "offscreen", **os.environ}  # it needs no display to write a file
+    try:
+        done = subprocess.run(command, capture_output=True, env=environment, timeout=_MOST_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise OutputError(f"MuseScore failed: {error}.", "Use --format musicxml.") from error
+    if done.returncode or not written.exists():
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise OutputError(
+            f"MuseScore failed with exit code {done.returncode}: {said[-1] if said else 'it said nothing'}.",
+            "Use --format musicxml.",
+        )

@@ -17,7 +17,8 @@ from mt3core.notes.instruments import instrument_name
 from mt3core.notes.tempo_map import TempoMap
 from mt3core.transcription import Transcription
 from mt3music.keys import Key, find_key
-from mt3music.sheet import QUARTER, Bar, Frame, SheetPart, Value, sheet_parts
+from mt3music.sheet import Bar, SheetPart, Value, Voice, sheet_parts
+from mt3music.voices import QUARTER, Frame
 
 _HEADER = (
     '<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE score-partwise PUBLIC "-//Recordare//DTD MusicXML 3.1 '
@@ -46,7 +47,10 @@ _DRUM_PLACES = {
     **dict.fromkeys((51, 53, 59), ("F", 5, "x")),
 }
 _OTHER_DRUM = ("B", 4, "triangle")
-_NEW_TEMPO = 0.03  # a bar whose tempo differs this much from that of the last mark gets one of its own
+# A bar gets a tempo mark if it, and so many bars from it on, differ this much from the last one: less is playing.
+_NEW_TEMPO, _TEMPO_BARS = 0.08, 4
+_STAFF_MM, _SMALL_STAFF_MM, _MOST_LARGE_STAVES = 7.0, 5.0, 6  # as printed: for a player, for a score of a band
+_LONGEST_ABBREVIATION = 6
 _CHANNELS = 16
 _DRUM_CHANNEL = 10  # as MusicXML counts
 
@@ -61,20 +65,24 @@ def musicxml_bytes(result: Transcription) -> bytes:
     SubElement(SubElement(score, "work"), "work-title").text = _title(result.audio)
     encoding = SubElement(SubElement(score, "identification"), "encoding")
     SubElement(encoding, "software").text = "mt3kit"
+    num_staves = sum(len(part.staff_pitches) for part in parts)
+    scaling = SubElement(SubElement(score, "defaults"), "scaling")
+    SubElement(scaling, "millimeters").text = f"{_STAFF_MM if num_staves <= _MOST_LARGE_STAVES else _SMALL_STAFF_MM:g}"
+    SubElement(scaling, "tenths").text = "40"  # a staff, whatever its size
     names = SubElement(score, "part-list")
     key = find_key(notes)
     for number, part in enumerate(parts, 1):
         _name_part(names, number, part)
         element = SubElement(score, "part", id=f"P{number}")
-        shown = 0.0
+        marks = _tempo_marks(part.bars, frame, tempo) if number == 1 else {}
         for place, bar in enumerate(part.bars):
             measure = SubElement(element, "measure", number=str(place + (not part.bars[0].is_pick_up)))
             if bar.is_pick_up:
                 measure.set("implicit", "yes")
             if place == 0:
                 _attributes(measure, part, key, tempo)
-            if number == 1:
-                shown = _tempo_mark(measure, bar, frame, tempo, shown)
+            if place in marks:
+                _tempo_mark(measure, marks[place], frame, tempo)
             _bar(measure, part, bar, key, number)
     if not parts:
         _empty_part(names, score, frame, tempo, key)
@@ -83,18 +91,20 @@ def musicxml_bytes(result: Transcription) -> bytes:
 
 
 def _title(audio: str) -> str:
-    name = PurePath(audio).stem
+    name = " ".join(PurePath(audio).stem.replace("_", " ").split())
     # XML has no place for control characters, and names of files may have any.
     return "".join(letter for letter in name if letter.isprintable()) or "Transcription"
 
 
 def _name_part(names: Element, number: int, part: SheetPart) -> None:
     named = SubElement(names, "score-part", id=f"P{number}")
-    SubElement(named, "part-name").text = instrument_name(part.program, part.is_drum)
+    name = instrument_name(part.program, part.is_drum)
+    SubElement(named, "part-name").text = name
+    SubElement(named, "part-abbreviation").text = _abbreviation(name)
     drums = sorted({pitch for pitches in part.staff_pitches for pitch in pitches}) if part.is_drum else [0]
     for drum in drums:
         instrument = SubElement(named, "score-instrument", id=f"P{number}-I{drum}")
-        SubElement(instrument, "instrument-name").text = instrument_name(part.program, part.is_drum)
+        SubElement(instrument, "instrument-name").text = name
     channel = _DRUM_CHANNEL if part.is_drum else _pitched_channel(number)
     for drum in drums:
         midi = SubElement(named, "midi-instrument", id=f"P{number}-I{drum}")
@@ -102,6 +112,13 @@ def _name_part(names: Element, number: int, part: SheetPart) -> None:
         SubElement(midi, "midi-program").text = str(part.program + 1)
         if part.is_drum:
             SubElement(midi, "midi-unpitched").text = str(drum + 1)
+
+
+def _abbreviation(name: str) -> str:
+    """What stands before the staff from the second line on: its last word, or the start of it."""
+    words = [word for word in name.partition("(")[0].split() if word.isalpha() and word not in ("Ensemble", "Section")]
+    word = words[-1] if words else name
+    return word if len(word) <= _LONGEST_ABBREVIATION else f"{word[: _LONGEST_ABBREVIATION - 1]}."
 
 
 def _pitched_channel(number: int) -> int:
@@ -141,37 +158,47 @@ def _clefs(part: SheetPart) -> Sequence[tuple[str, int, int]]:
     return [_TREBLE if np.mean(part.staff_pitches[0]) >= _LOWEST_TREBLE_MEAN else _BASS_CLEF]
 
 
-def _tempo_mark(measure: Element, bar: Bar, frame: Frame, tempo: TempoMap, shown: float) -> float:
-    """A tempo in beats a minute above the first bar, and where it has changed; returns the one in force."""
-    ends = np.array([bar.start, bar.start + bar.length]) / frame.beat
-    begin, end = tempo.seconds_at(ends)
-    now = tempo.beats_per_minute if tempo.is_steady else 60.0 * bar.length / frame.beat / max(end - begin, 1e-6)
-    if shown and abs(now / shown - 1) < _NEW_TEMPO:
-        return shown
+def _tempo_marks(bars: Sequence[Bar], frame: Frame, tempo: TempoMap) -> dict[int, float]:
+    """Beats a minute by bar: of the first bars, and from where on they have changed for longer than a bar."""
+    ends = np.array([bars[0].start, *(bar.start + bar.length for bar in bars)]) / frame.beat
+    beats, seconds = np.diff(ends), np.diff(tempo.seconds_at(ends))
+    marks: dict[int, float] = {}
+    shown = 0.0
+    for number in range(len(bars)):
+        coming = slice(number, number + _TEMPO_BARS)
+        now = 60.0 * beats[number] / max(seconds[number], 1e-6)
+        mean = (
+            tempo.beats_per_minute if tempo.is_steady else 60.0 * beats[coming].sum() / max(seconds[coming].sum(), 1e-6)
+        )
+        if not shown or min(abs(now / shown - 1), abs(mean / shown - 1)) >= _NEW_TEMPO:
+            marks[number] = shown = float(mean)
+    return marks
+
+
+def _tempo_mark(measure: Element, beats_per_minute: float, frame: Frame, tempo: TempoMap) -> None:
     direction = SubElement(measure, "direction", placement="above")
     mark = SubElement(SubElement(direction, "direction-type"), "metronome")
-    quarters = tempo.time_signature.beat_quarters
     SubElement(mark, "beat-unit").text = _TYPES.get(frame.beat) or _DOTTED[frame.beat]
     if frame.beat in _DOTTED:
         SubElement(mark, "beat-unit-dot")
-    SubElement(mark, "per-minute").text = str(round(now))
-    SubElement(direction, "sound", tempo=f"{now * float(quarters):.3f}")
-    return float(now)
+    SubElement(mark, "per-minute").text = str(round(beats_per_minute))
+    quarters = tempo.time_signature.beat_quarters
+    SubElement(direction, "sound", tempo=f"{beats_per_minute * float(quarters):.3f}")
 
 
 def _bar(measure: Element, part: SheetPart, bar: Bar, key: Key, number: int) -> None:
     is_first = True
     for staff, voices in enumerate(bar.staves):
-        for place, values in enumerate(voices):
+        for place, one in enumerate(voices):
             if not is_first:
                 SubElement(SubElement(measure, "backup"), "duration").text = str(bar.length)
             is_first = False
             voice = str(staff * 4 + place + 1)
-            stem = ("up", "down")[place] if len(voices) > 1 or part.is_drum else None
-            beams = _beams(values, bar, measure)
-            for value, beam in zip(values, beams, strict=True):
+            stem = "up" if part.is_drum or one.has_stems_up else "down" if one.has_stems_up is False else None
+            beams = _beams(one.values, bar)
+            for value, beam in zip(one.values, beams, strict=True):
                 for which, pitch in enumerate(value.pitches or (None,)):
-                    note = SubElement(measure, "note")
+                    note = SubElement(measure, "note", {"print-object": "no"} if value.is_hidden else {})
                     if which:
                         SubElement(note, "chord")
                     _what(note, pitch, value, part, key)
@@ -195,7 +222,7 @@ def _bar(measure: Element, part: SheetPart, bar: Bar, key: Key, number: int) -> 
                     _notations(note, pitch, value, is_first=not which)
 
 
-def _beams(values: Sequence[Value], bar: Bar, measure: Element) -> list[str]:
+def _beams(values: Sequence[Value], bar: Bar) -> list[str]:
     """For each value its place in a beam of the quarter (in compound bars, of the beat) it is in; "" without one."""
     per_group = QUARTER * 3 // 2 if bar.length % (QUARTER * 3 // 2) == 0 and bar.length % QUARTER else QUARTER
     groups: list[list[int]] = []
@@ -270,9 +297,9 @@ def _notations(note: Element, pitch: int | None, value: Value, is_first: bool) -
 def _empty_part(names: Element, score: Element, frame: Frame, tempo: TempoMap, key: Key) -> None:
     """A score needs a part: one bar of rest."""
     length = int(tempo.time_signature.beats_per_bar * tempo.time_signature.beat_quarters * QUARTER)
-    part = SheetPart(0, False, (Bar(0, length, (((Value(length, is_whole_bar=True),),),)),), ((60,),))
+    part = SheetPart(0, False, (Bar(0, length, ((Voice((Value(length, is_whole_bar=True),)),),)),), ((60,),))
     _name_part(names, 1, part)
     measure = SubElement(SubElement(score, "part", id="P1"), "measure", number="1")
     _attributes(measure, part, key, tempo)
-    _tempo_mark(measure, part.bars[0], frame, tempo, 0.0)
+    _tempo_mark(measure, tempo.beats_per_minute, frame, tempo)
     _bar(measure, part, part.bars[0], key, 1)

@@ -1,16 +1,15 @@
 """Notes as bars of written music: parts, staves, voices, and values with ties, dots, triplets and rests.
 
 Time is counted in units of a 24th of a quarter, in which 1/32 notes and triplets are whole. Each beat is written in
-sixteenths (or the finer grid that the notes were moved to) or in triplets, whichever its onsets are nearer to. A note
-that ends just before the next one of its voice is written up to it. Each voice of a bar is complete: its values add up
-to the bar.
+sixteenths (or the finer grid that the notes were moved to) or in triplets, whichever the onsets of the part
+are nearer to. Each voice of a bar is complete: its values add up to the bar. `voices.py` says what voices there are.
 """
 
 from __future__ import annotations
 
 import bisect
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -18,16 +17,15 @@ import numpy as np
 
 from mt3core.notes.table import Note, note_table
 from mt3core.notes.tempo_map import TempoMap
+from mt3music.voices import QUARTER, TRIPLET, Chord, Frame, Staff, Written, hands, staff_of
 
-QUARTER = 24  # units
-_BINARY, _FINE, _TRIPLET = QUARTER // 4, QUARTER // 8, QUARTER // 3
+_BINARY, _FINE = QUARTER // 4, QUARTER // 8
 _TRIPLET_GAIN = 0.5  # triplets must fit this much better: most beats have none
-_TRIPLET_MISS = 0.1  # quarters by which sixteenths must be off
-_GAP = QUARTER // 2  # a shorter silence is a matter of playing, not of writing
-MOST_VOICES = 2
+_TRIPLET_MISS = 0.05  # quarters by which sixteenths must be off
+_TRIPLET_SHARE = 0.25  # of a part's beats, if one of its beats with a single note off the beat is to be in triplets
+# An instrument with this few notes, of all with pitch, is most likely one that a model took another for.
+_MOST_STRAY, _STRAY_SHARE = 4, 0.05
 TWO_STAFF_PROGRAMS = frozenset((*range(0, 8), *range(16, 21), 46))  # pianos, organs, harp; from 0
-_SPLIT_PITCH, _SPLIT_RANGE = 60, range(53, 68)
-_HAND_SEMITONES = 14
 
 
 @dataclass(frozen=True)
@@ -42,15 +40,24 @@ class Value:
     opens_triplet: bool = False
     closes_triplet: bool = False
     is_whole_bar: bool = False
+    is_hidden: bool = False  # a rest before or after a held note, which a reader needs not see
+
+
+@dataclass(frozen=True)
+class Voice:
+    """The values of one voice in one bar, and whether its stems go up (None: as the notes lie)."""
+
+    values: tuple[Value, ...]
+    has_stems_up: bool | None = None
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar: its length in units, and for each staff its voices; a pick-up is shorter than the others."""
+    """One bar: its length in units, and for each staff its voices from above; a pick-up is shorter than the others."""
 
     start: int
     length: int
-    staves: tuple[tuple[tuple[Value, ...], ...], ...]
+    staves: tuple[tuple[Voice, ...], ...]
     is_pick_up: bool = False
 
 
@@ -64,47 +71,40 @@ class SheetPart:
     staff_pitches: tuple[tuple[int, ...], ...]  # what each staff has, for its clef
 
 
-@dataclass(frozen=True)
-class _Written:
-    """A note in units."""
-
-    start: int
-    end: int
-    pitch: int
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Where bars and beats are, in units from the first beat, and which beats are in triplets."""
-
-    bar_starts: tuple[int, ...]  # the end of the last bar too
-    beat: int
-    bar: int
-    triplet_beats: frozenset[int]
-    step: int
-
-
 def sheet_parts(notes: Sequence[Note], tempo: TempoMap, is_fine: bool = False) -> tuple[list[SheetPart], Frame]:
     """The parts in order of their first notes, drums last. `is_fine` writes 1/32 notes."""
     table = note_table(list(notes))
     per_beat = float(tempo.time_signature.beat_quarters) * QUARTER
     starts, ends = (np.maximum(tempo.beats_at(table[name]) * per_beat, 0.0) for name in ("onset", "offset"))
-    frame = _frame(starts, ends, tempo, _FINE if is_fine else _BINARY)
-    groups: dict[tuple[bool, int], list[_Written]] = defaultdict(list)
-    for start, end, note in zip(starts.tolist(), ends.tolist(), notes, strict=True):
-        begin = _nearest(start, frame)
-        written = _Written(begin, max(_nearest(end, frame), begin + 1), note.pitch)
-        groups[note.is_drum, 0 if note.is_drum else note.program].append(written)
+    frame = _frame(ends, tempo, _FINE if is_fine else _BINARY)
     parts = []
-    for (is_drum, program), written_notes in sorted(groups.items(), key=lambda one: (one[0][0], one[1][0].start)):
-        staves = [written_notes]
-        if program in TWO_STAFF_PROGRAMS and not is_drum:
-            staves = _hands(written_notes, frame)
-        voices = [_voices(staff, frame, is_drum) for staff in staves]
-        bars = tuple(_bar(number, voices, frame) for number in range(len(frame.bar_starts) - 1))
-        pitches = tuple(tuple(note.pitch for note in staff) for staff in staves)
-        parts.append(SheetPart(program, is_drum, bars, pitches))
+    for (is_drum, program), members in sorted(_members(notes).items(), key=lambda one: (one[0][0], starts[one[1][0]])):
+        own = replace(frame, triplet_beats=_triplet_beats(starts[members], frame))
+        written = [_written(starts[number], ends[number], notes[number].pitch, own) for number in members]
+        sets = hands(written) if program in TWO_STAFF_PROGRAMS and not is_drum else [written]
+        staves = [Staff(_drum_line(one, own)) if is_drum else staff_of(one, own) for one in sets]
+        bars = tuple(_bar(number, staves, own) for number in range(len(own.bar_starts) - 1))
+        parts.append(SheetPart(program, is_drum, bars, tuple(tuple(note.pitch for note in one) for one in sets)))
     return _without_silent_end(parts, frame)
+
+
+def _members(notes: Sequence[Note]) -> dict[tuple[bool, int], list[int]]:
+    """The notes' numbers by part (whether it is drums, and its program). Stray notes join the largest part."""
+    groups: dict[tuple[bool, int], list[int]] = defaultdict(list)
+    for number, note in enumerate(notes):
+        groups[note.is_drum, 0 if note.is_drum else note.program].append(number)
+    pitched = {key: members for key, members in groups.items() if not key[0]}
+    num_pitched = sum(map(len, pitched.values()))
+    for key, members in pitched.items():
+        largest = max(pitched, key=lambda one: len(pitched[one]))
+        if key != largest and len(members) <= min(_MOST_STRAY, _STRAY_SHARE * num_pitched):
+            groups[largest] += groups.pop(key)
+    return {key: sorted(members) for key, members in groups.items()}
+
+
+def _written(start: float, end: float, pitch: int, frame: Frame) -> Written:
+    begin = frame.nearest(start)
+    return Written(begin, max(frame.nearest(end), begin + 1), pitch)
 
 
 def _without_silent_end(parts: list[SheetPart], frame: Frame) -> tuple[list[SheetPart], Frame]:
@@ -115,10 +115,10 @@ def _without_silent_end(parts: list[SheetPart], frame: Frame) -> tuple[list[Shee
 
 
 def _plays(bar: Bar) -> bool:
-    return any(value.pitches for staff in bar.staves for voice in staff for value in voice)
+    return any(value.pitches for staff in bar.staves for voice in staff for value in voice.values)
 
 
-def _frame(starts: np.ndarray, ends: np.ndarray, tempo: TempoMap, step: int) -> Frame:
+def _frame(ends: np.ndarray, tempo: TempoMap, step: int) -> Frame:
     signature = tempo.time_signature
     beat = int(signature.beat_quarters * QUARTER)
     bar = beat * signature.beats_per_bar
@@ -126,153 +126,71 @@ def _frame(starts: np.ndarray, ends: np.ndarray, tempo: TempoMap, step: int) -> 
     last = max(float(ends.max(initial=0.0)), first + 1.0)
     num_bars = max(int(np.ceil((last - first - step / 2) / bar)), 1)
     bar_starts = (*([0] if first else []), *(first + bar * number for number in range(num_bars + 1)))
-    triplets = _triplet_beats(starts, step) if beat == QUARTER else frozenset()
-    return Frame(bar_starts, beat, bar, triplets, step)
+    return Frame(bar_starts, beat, bar, frozenset(), step)
 
 
-def _triplet_beats(starts: np.ndarray, step: int) -> frozenset[int]:
-    """The quarters whose onsets are nearer to thirds than to the binary grid."""
-    found = set()
-    beats = np.floor((starts + step / 4) / QUARTER).astype(int)
+def _triplet_beats(starts: np.ndarray, frame: Frame) -> frozenset[int]:
+    """The quarters whose onsets are nearer to thirds than to the binary grid.
+
+    One note off the beat is too little evidence, unless many beats of the part are like that (a swing), or the beat
+    before or after it is in triplets without doubt.
+    """
+    if frame.beat != QUARTER:
+        return frozenset()
+    near: dict[int, bool] = {}  # by beat: whether both thirds are there
+    beats = np.floor((starts + frame.step / 4) / QUARTER).astype(int)
+    num_divided = 0
     for beat in np.unique(beats).tolist():
         inside = np.unique(np.rint(starts[beats == beat])) - beat * QUARTER
-        binary, thirds = (np.abs(inside - np.rint(inside / one) * one).mean() for one in (step, _TRIPLET))
-        if binary >= min(_TRIPLET_MISS * QUARTER, step / 4) * 0.5 and thirds < _TRIPLET_GAIN * binary:
-            found.add(beat)
-    return frozenset(found)
+        num_divided += bool((np.rint(inside / frame.step) % (QUARTER // frame.step)).any())
+        binary, thirds = (np.abs(inside - np.rint(inside / one) * one).mean() for one in (frame.step, TRIPLET))
+        if binary >= min(_TRIPLET_MISS * QUARTER, frame.step / 8) and thirds < _TRIPLET_GAIN * binary:
+            near[beat] = len(set(np.rint(inside / TRIPLET) % 3) - {0}) == 2
+    is_usual = len(near) >= _TRIPLET_SHARE * num_divided
+    sure = {beat for beat, is_whole in near.items() if is_whole}
+    return frozenset(beat for beat in near if is_usual or sure & {beat - 1, beat, beat + 1})
 
 
-def _nearest(place: float, frame: Frame) -> int:
-    """The nearest place that can be written."""
-    beat = int(place // QUARTER)
-    step = _TRIPLET if beat in frame.triplet_beats else frame.step
-    return min(beat * QUARTER + round((place - beat * QUARTER) / step) * step, frame.bar_starts[-1])
-
-
-def _hands(notes: list[_Written], frame: Frame) -> list[list[_Written]]:
-    """The notes of the right and of the left hand: each bar is divided at the widest gap near middle C."""
-    by_bar: dict[int, list[_Written]] = defaultdict(list)
+def _drum_line(notes: Sequence[Written], frame: Frame) -> tuple[Chord, ...]:
+    """Drum hits; how long they sound is not written, so each is as long as can be written without a rest or a tie."""
+    by_start: dict[int, set[int]] = defaultdict(set)
     for note in notes:
-        by_bar[bisect.bisect_right(frame.bar_starts, note.start)].append(note)
-    right: list[_Written] = []
-    left: list[_Written] = []
-    for inside in by_bar.values():
-        pitches = sorted({note.pitch for note in inside})
-        split = _SPLIT_PITCH
-        if pitches[-1] - pitches[0] <= _HAND_SEMITONES:
-            split = pitches[0] if sum(pitches) >= _SPLIT_PITCH * len(pitches) else pitches[-1] + 1
-        else:
-            gaps = [(high - low, high) for low, high in pairwise(pitches) if high in _SPLIT_RANGE]
-            split = max(gaps, key=lambda gap: (gap[0], -abs(gap[1] - _SPLIT_PITCH)))[1] if gaps else _SPLIT_PITCH
-        right += [note for note in inside if note.pitch >= split]
-        left += [note for note in inside if note.pitch < split]
-    return [right, left]
+        by_start[note.start].add(note.pitch)
+    chords = []
+    for start, following in pairwise([*sorted(by_start), frame.bar_starts[-1]]):
+        bar = frame.bar_starts[frame.bar_of(start)]
+        most = min(following, (start // frame.beat + 1) * frame.beat) - start
+        if most > 0:
+            end = start + _longest(start - bar, most, start, frame, False)
+            chords.append(Chord(start, end, frozenset(by_start[start])))
+    return tuple(chords)
 
 
-@dataclass(frozen=True)
-class _Chord:
-    start: int
-    end: int
-    pitches: frozenset[int]
-
-
-def _voices(notes: list[_Written], frame: Frame, is_drum: bool) -> list[list[_Chord]]:
-    """One or two voices of chords that do not overlap, in order."""
-    voices: list[list[_Chord]] = [[] for _ in range(MOST_VOICES)]
-    by_start: dict[int, list[_Written]] = defaultdict(list)
-    for note in _struck_once(notes):
-        by_start[note.start].append(note)
-    starts = sorted(by_start)
-    for start, following in pairwise([*starts, frame.bar_starts[-1]]):
-        here = by_start[start]
-        if is_drum:  # how long a drum sounds is not written
-            bar = frame.bar_starts[bisect.bisect_right(frame.bar_starts, start) - 1]
-            most = min(following, (start // frame.beat + 1) * frame.beat) - start
-            voices[0].append(_Chord(start, start + _longest(start - bar, most, start, frame, False), _pitches(here)))
-            continue
-        groups = _chords_of(here, start, following)
-        for group in groups:
-            _place(group, voices)
-    return [voice if is_drum else _tidy(voice, frame) for voice in voices if voice]
-
-
-def _struck_once(notes: list[_Written]) -> list[_Written]:
-    """A note ends where its pitch begins again; of two that begin together the longer stays."""
-    by_pitch: dict[int, dict[int, int]] = defaultdict(dict)
-    for note in notes:
-        ends = by_pitch[note.pitch]
-        ends[note.start] = max(note.end, ends.get(note.start, 0))
-    return [
-        _Written(start, ends[start] if following is None else min(ends[start], following), pitch)
-        for pitch, ends in by_pitch.items()
-        for start, following in pairwise([*sorted(ends), None])
-        if start is not None
-    ]
-
-
-def _chords_of(notes: list[_Written], start: int, following: int) -> list[_Chord]:
-    """Notes that begin together as at most two chords: those of one length, the rest with the longest of them."""
-    by_end: dict[int, list[_Written]] = defaultdict(list)
-    for note in notes:
-        # Up to the next onset if it ends about there.
-        end = following if abs(following - note.end) < _GAP and following > start else note.end
-        by_end[max(end, start + 1)].append(note)
-    ends = sorted(by_end, key=lambda end: (-len(by_end[end]), -end))
-    first = _Chord(start, ends[0], _pitches(by_end[ends[0]]))
-    others = [note for end in ends[1:] for note in by_end[end]]
-    if not others:
-        return [first]
-    rest = _pitches(others) - first.pitches
-    return [first, _Chord(start, max(ends[1:]), rest)] if rest else [first]
-
-
-def _pitches(notes: Iterable[_Written]) -> frozenset[int]:
-    return frozenset(note.pitch for note in notes)
-
-
-def _place(chord: _Chord, voices: list[list[_Chord]]) -> None:
-    """Into the first voice that is free; if none is, the one that began earlier ends here."""
-    for voice in voices:
-        if not voice or voice[-1].end <= chord.start:
-            voice.append(chord)
-            return
-    for voice in voices:
-        if voice[-1].start < chord.start:
-            voice[-1] = replace(voice[-1], end=chord.start)
-            voice.append(chord)
-            return
-    voices[0][-1] = replace(voices[0][-1], pitches=voices[0][-1].pitches | chord.pitches)
-
-
-def _tidy(voice: list[_Chord], frame: Frame) -> list[_Chord]:
-    """Chords up to the next one where the silence between is short, and on places that can be written."""
-    tidy = []
-    for chord, following in zip(voice, [*voice[1:], None], strict=True):
-        limit = frame.bar_starts[-1] if following is None else following.start
-        end = _nearest(chord.end, frame)
-        if following is not None and 0 < limit - end < _GAP:
-            end = limit
-        if limit - end >= _GAP and end - chord.start >= QUARTER and end // QUARTER not in frame.triplet_beats:
-            end = round(end / _GAP) * _GAP  # where a long note stops before a rest is not written to the sixteenth
-        smallest = _TRIPLET if chord.start // QUARTER in frame.triplet_beats else frame.step
-        end = min(max(end, chord.start + smallest), limit)
-        if end > chord.start:
-            tidy.append(replace(chord, end=end))
-    return tidy
-
-
-def _bar(number: int, staves: list[list[list[_Chord]]], frame: Frame) -> Bar:
+def _bar(number: int, staves: Sequence[Staff], frame: Frame) -> Bar:
     start, end = frame.bar_starts[number : number + 2]
-    written = []
-    for voices in staves:
-        lines = [_line(voice, start, end, frame) for voice in voices]
-        silence = (Value(end - start, is_whole_bar=True),)
-        first, *others = [line if any(value.pitches for value in line) else silence for line in lines] or [silence]
-        written.append((first, *(line for line in others if line is not silence)))
-    return Bar(start, end - start, tuple(written), end - start < frame.bar)
+    return Bar(
+        start, end - start, tuple(_voices(staff, start, end, frame) for staff in staves), end - start < frame.bar
+    )
 
 
-def _line(voice: list[_Chord], start: int, end: int, frame: Frame) -> tuple[Value, ...]:
+def _voices(staff: Staff, start: int, end: int, frame: Frame) -> tuple[Voice, ...]:
+    """The voices of a staff in a bar: those that play, or a rest."""
+    above, line, below = (_line(voice, start, end, frame) for voice in (staff.above, staff.line, staff.below))
+    playing = [one for one in (above, line, below) if any(value.pitches for value in one)]
+    if not playing:
+        return (Voice((Value(end - start, is_whole_bar=True),)),)
+    if len(playing) == 1:
+        return (Voice(playing[0]),)
+    # Where one voice goes on, a rest in the other says nothing that its notes do not.
+    voices = []
+    for place, values in enumerate(playing):
+        shown = tuple(replace(one, is_hidden=not one.pitches) for one in values) if values is not line else values
+        is_up = place == 0 if len(playing) == 2 or values is not line else None
+        voices.append(Voice(shown, is_up))
+    return tuple(voices)
+
+
+def _line(voice: Sequence[Chord], start: int, end: int, frame: Frame) -> tuple[Value, ...]:
     """One voice of one bar: chords, and rests between them."""
     values: list[Value] = []
     place = start
@@ -298,7 +216,7 @@ def _split(
         length = _longest(place - bar, end - place, place, frame, not pitches)
         tied_from = pitches if place > begin or goes_on else frozenset()
         tied_to = pitches if place + length < end or continues else frozenset()
-        in_triplet = place // QUARTER in frame.triplet_beats and (length % _TRIPLET == 0) and length < QUARTER
+        in_triplet = place // QUARTER in frame.triplet_beats and (length % TRIPLET == 0) and length < QUARTER
         values.append(Value(length, tuple(sorted(pitches)), tied_from, tied_to, in_triplet))
         place += length
     return values
