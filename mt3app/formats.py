@@ -104,8 +104,9 @@ FORMATS_OF_PAGE = {name: one for name, one in FORMATS.items() if one.check is _n
 
 
 def known_format(format: str) -> str | None:
-    """The name in `FORMATS`, or None; `midi` counts as `mid`; neither case nor a leading dot matters."""
+    """The name in `FORMATS`, or None; `midi` is `mid`, `xml` is `musicxml`; neither case nor a leading dot matters."""
     name = format.strip().lower().removeprefix(".")
+    name = {"xml": "musicxml"}.get(name, name)  # as notation programs also call it
     return known_core_format(name) or (name if name in FORMATS else None)
 
 

@@ -206,6 +206,15 @@ class _Place:
             )
         named = known_format(suffix)
         if formats is None and named is None:
+            if suffix.lower() in _KNOWN_SUFFIXES:
+                raise UsageError(
+                    f"{suffix} is sound, and -o is for notes.",
+                    f"To hear them, use --sonify {output.removesuffix(suffix)}.wav.",
+                )
+            if suffix.lower() == ".mxl":
+                raise UsageError(
+                    "Compressed MusicXML is not written.", f"Use -o {output.removesuffix(suffix)}.musicxml."
+                )
             raise UsageError(
                 f"{suffix} is not a supported output format.",
                 f"Choose {', '.join(FORMATS)} with --format, or use a folder: -o {output}/",

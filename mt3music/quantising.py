@@ -52,7 +52,8 @@ def quantised(result: Transcription, grid: Grid) -> Transcription:
     lost = len(result.notes) - len(notes)
     remark = f"Notes were moved to the grid of {grid}"
     remark += f"; {lost} of {len(result.notes)} fell on others." if lost else "."
-    return replace(result, notes=notes, grid=str(grid), remark="\n".join(filter(None, (result.remark, remark))))
+    remarks = (result.remark, remark if result.notes else "")
+    return replace(result, notes=notes, grid=str(grid), remark="\n".join(filter(None, remarks)))
 
 
 def on_grid(notes: list[Note], tempo: TempoMap, quarters: Fraction) -> list[Note]:

@@ -41,6 +41,25 @@ def test_a_name_without_suffix_is_a_folder(music, output):
     assert planned("song.wav", output=output) == {"song.wav": [str(Path(output, "song.mid"))]}
 
 
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("heard.wav", r"\.wav is sound, and -o is for notes\. To hear them, use --sonify heard\.wav\."),
+        ("heard.MP3", r"\.MP3 is sound, .* use --sonify heard\.wav\."),
+        ("sheet.mxl", r"Compressed MusicXML is not written\. Use -o sheet\.musicxml\."),
+    ],
+)
+def test_a_result_that_is_no_form_of_notes_is_answered_with_the_option(name, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        plan(["song.wav"], name, None, overwrite=False)
+
+
+def test_xml_is_musicxml():
+    (job,) = plan(["song.wav"], "song.xml", None, overwrite=False).jobs
+    assert [(output.path.name, output.format) for output in job.outputs] == [("song.xml", "musicxml")]
+    assert parse_formats("xml,mid") == ("musicxml", "mid")
+
+
 def test_the_suffix_of_the_output_names_the_format(music):
     (job,) = jobs([Path("song.wav")], "x.json", None, False)
     assert job.outputs == (Output(Path("x.json"), "json"),)
@@ -222,7 +241,7 @@ def test_standard_output_takes_one_format_and_several_recordings_as_lines_only(m
 def test_formats_are_a_list_with_commas():
     assert parse_formats("mid, JSON,mid") == ("mid", "json")
     assert parse_formats("midi") == parse_formats("MIDI,mid,.mid") == ("mid",)
-    for text in ("mp3", "mid,xml", ",", ""):
+    for text in ("mp3", "mid,docx", ",", ""):
         with pytest.raises(UsageError, match="Choose from mid, json, jsonl, csv"):
             parse_formats(text)
 

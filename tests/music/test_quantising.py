@@ -101,3 +101,8 @@ def test_of_two_notes_at_one_place_the_loudest_stays():
 def test_without_a_tempo_there_is_no_grid():
     with pytest.raises(UsageError, match="no grid"):
         quantised(Transcription(scale()), Grid.parse("1/8"))
+
+
+def test_without_notes_nothing_is_said_to_be_moved():
+    result = add_tempo(Transcription([], duration_seconds=5.0), 100, grid="1/16")
+    assert (result.remark, result.grid) == ("", "1/16")
