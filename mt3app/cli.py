@@ -86,7 +86,9 @@ class TranscribeOptions:
     ] = None
     quality: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="fast, or best: overlapping windows, for twice the time. [default: fast]"),
+        typer.Option(
+            metavar="NAME", help="fast, or best: overlapping windows, at two to four times the cost. [default: fast]"
+        ),
     ] = None
     decoding: Annotated[
         str | None,

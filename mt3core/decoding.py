@@ -30,7 +30,8 @@ class Decoding:
     these is a note of it. Probabilities are those among the tokens that may be written.
 
     With an `overlap` of 2 or 4, so many windows hear every moment, and it is taken from the one whose middle it is in
-    (`mt3decode/windows.py`), at so many times the cost.
+    (`mt3decode/windows.py`), at so many times the cost. With `agreement`, a model that knows how far to believe its
+    windows (`ModelConfig.agreement`) weighs what four of them hear (`mt3decode/agreement.py`); any other does without.
 
     With `continuous` each segment begins with the notes that sound at the end of the one before
     (`mt3decode/stretches.py`), at no cost to its score.
@@ -44,6 +45,7 @@ class Decoding:
     programs: tuple[int, ...] | None = None
     drums: bool = True
     overlap: int = 1
+    agreement: bool = False
     continuous: bool = False
 
     def __post_init__(self) -> None:
@@ -59,6 +61,8 @@ class Decoding:
             raise UsageError(f"Windows cannot overlap {self.overlap} times.", "Choose 1 (not at all), 2 or 4.")
         if self.overlap > 1 and self.continuous:
             raise UsageError("Windows that overlap do not follow one another.", "Leave out either.")
+        if self.agreement and self.overlap == 1:
+            raise UsageError("One window has none to agree with.", "Set an overlap, or leave out the agreement.")
         if self.max_tokens < 1:
             raise UsageError(f"At least one token must be allowed, not {self.max_tokens}.")
         if (self.programs is not None or not self.drums) and not self.grammar:

@@ -36,7 +36,8 @@ CLOSE_SECONDS = 1.0
 class ArrivingSegments:
     """Log-mels of those segments of a recording that an excerpt needs. Iterate once; another thread may do all else.
 
-    `blocks` are mono, at the model's rate. Audio after the excerpt is read for its length. If the audio `is_live`,
+    `blocks` are mono, at the model's rate. Audio after the excerpt is read for its length. Segments within
+    `margin_seconds` of the excerpt are needed, too. If the audio `is_live`,
     `close` does not wait for the next block. `announced_seconds` gives the length that the audio is said to have, if
     that is known. Raises what reading the blocks raises, and `AudioError` for an excerpt after the end.
     """
@@ -50,6 +51,7 @@ class ArrivingSegments:
         name: str = "",
         is_live: bool = False,
         announced_seconds: Callable[[], float | None] = lambda: None,
+        margin_seconds: float = 0.0,
     ) -> None:
         self.last_steps: list[int] = []  # of the segments so far, for the grammar
         self.num_given = 0
@@ -57,6 +59,9 @@ class ArrivingSegments:
         self.is_cut = False  # whether the recording goes on after the last segment
         self._config, self._overlap, self._name = config, overlap, name
         self._excerpt = excerpt or Excerpt()
+        self._needed_from = self._excerpt.start_seconds - margin_seconds
+        end_seconds = self._excerpt.end_seconds
+        self._needed_until = math.inf if end_seconds is None else end_seconds + margin_seconds
         self._announced_seconds = announced_seconds
         self._hop = window_hop(config, overlap)
         self._segments: dict[int, tuple[AudioSegment, AudioSegment | None]] = {}
@@ -83,12 +88,11 @@ class ArrivingSegments:
         announced = self._announced_seconds()
         if self.count is not None or announced is None:
             return self.count or self.num_given
-        spectrogram, end = self._config.spectrogram, self._excerpt.end_seconds
+        spectrogram = self._config.spectrogram
         until = num_frames(
-            round(min(announced, math.inf if end is None else end) * spectrogram.sample_rate_hz),
-            spectrogram.hop_samples,
+            round(min(announced, self._needed_until) * spectrogram.sample_rate_hz), spectrogram.hop_samples
         )
-        first = int(self._excerpt.start_seconds * spectrogram.frames_per_second) // self._hop
+        first = int(max(self._needed_from, 0.0) * spectrogram.frames_per_second) // self._hop
         return max(-(-(until - self._config.network.input_frames) // self._hop) + 1 - first, self.num_given, 1)
 
     def take(self, number: int) -> tuple[AudioSegment, AudioSegment | None]:
@@ -132,7 +136,6 @@ class ArrivingSegments:
     def _cut(self) -> Iterator[tuple[AudioSegment, Samples]]:
         """The segments with their samples."""
         length, hop_samples = self._config.network.input_frames, self._config.spectrogram.hop_samples
-        end_seconds = math.inf if self._excerpt.end_seconds is None else self._excerpt.end_seconds
         waiting, start, index = np.zeros(0, np.float32), 0, 0  # samples, the place of the first, and of their segment
         while True:
             first = index * self._hop
@@ -149,10 +152,10 @@ class ArrivingSegments:
             if following is None:
                 self._excerpt.part_of(self.seconds, self._name)
             index += 1
-            if following is None or following.start_seconds > self._excerpt.start_seconds:
+            if following is None or following.start_seconds > self._needed_from:
                 frames = length if goes_on else num_frames(start + len(waiting), hop_samples) - first
                 piece = self._segment(index - 1, frames)
-                needed = following if following is not None and following.start_seconds < end_seconds else None
+                needed = following if following is not None and following.start_seconds < self._needed_until else None
                 own = waiting[first * hop_samples - start :][: frames * hop_samples]
                 self._give(piece, following, needed)
                 yield piece, own

@@ -30,10 +30,11 @@ from mt3core.notes.table import Note
 from mt3core.recording_level import clipping_remark, remark_on
 from mt3core.segments import AudioSegment
 from mt3core.transcription import SegmentTokens, Transcription
+from mt3decode.agreement import MARGIN, OVERLAP, AgreedParts
 from mt3decode.arriving import ArrivingSegments, mono_blocks
 from mt3decode.streams import NoteStream, Step, chosen, closing_if_possible, run
 from mt3decode.stretches import LogMels, Stretches
-from mt3decode.windows import MiddleParts
+from mt3decode.windows import MiddleParts, Parts, WholeParts
 
 # Called with the number of segments done and the total.
 Progress = Callable[[int, int], None]
@@ -53,6 +54,9 @@ class BaseTranscriber(abc.ABC):
     def __init__(self, config: ModelConfig, decoding: Decoding | None) -> None:
         self.config = config
         given = decoding or default_decoding(config)
+        if given.agreement:
+            known = {"overlap": OVERLAP} if config.agreement else {"agreement": False}
+            given = replace(given, **known)
         # Instruments are chosen by program; a model may know their classes only.
         fitting, self._choice_remark = for_model(Instruments(given.programs, given.drums), config.vocabulary)
         self.decoding = replace(given, programs=fitting.programs, drums=fitting.drums)
@@ -181,14 +185,8 @@ class BaseTranscriber(abc.ABC):
     ) -> Generator[Step, None, Transcription]:
         reader = AudioReader(audio, self.config.spectrogram.sample_rate_hz, track=track, damaged=damaged)
         name = _name_of(audio)
-        arriving = ArrivingSegments(
-            reader,
-            self.config,
-            self.decoding.overlap,
-            excerpt,
-            name,
-            announced_seconds=lambda: reader.announced_seconds,
-        )
+        announced = lambda: reader.announced_seconds  # noqa: E731 - known once it is being read
+        arriving = self._arriving(reader, excerpt, name, announced)
         result = yield from self._decode(arriving, name, progress, excerpt, choice)
         remarks = (*reader.remarks, self._choice_remark, clipping_remark(reader.full_scale_share), result.remark)
         return replace(result, remark="\n".join(filter(None, remarks)))
@@ -203,10 +201,29 @@ class BaseTranscriber(abc.ABC):
     ) -> Transcription:
         """The same for mono float32 samples at the model's own rate; `name` goes into the result."""
         seconds = len(samples) / self.config.spectrogram.sample_rate_hz
-        arriving = ArrivingSegments(
-            [samples], self.config, self.decoding.overlap, excerpt, name, announced_seconds=lambda: seconds
-        )
+        arriving = self._arriving([samples], excerpt, name, lambda: seconds)
         return run(self._decode(arriving, name, progress, excerpt, choice))
+
+    def _arriving(
+        self,
+        blocks: Iterable[np.ndarray],
+        excerpt: Excerpt | None,
+        name: str,
+        announced_seconds: Callable[[], float | None],
+    ) -> ArrivingSegments:
+        margin_seconds = 0.0
+        if self.decoding.agreement:
+            margin_seconds = MARGIN * self.config.network.input_frames / self.config.spectrogram.frames_per_second
+        overlap = self.decoding.overlap
+        return ArrivingSegments(
+            blocks,
+            self.config,
+            overlap,
+            excerpt,
+            name,
+            announced_seconds=announced_seconds,
+            margin_seconds=margin_seconds,
+        )
 
     def _decode(
         self,
@@ -220,7 +237,7 @@ class BaseTranscriber(abc.ABC):
         """The result is a `Transcription`; None if nothing `is_kept` that grows with the audio."""
         wanted = excerpt or Excerpt()
         decoder = NoteDecoder(self.config.vocabulary, is_grammatical=self.decoding.grammar)
-        middle = None if self.decoding.overlap == 1 else MiddleParts(self.config, self.decoding.grammar)
+        parts = self._parts()
         ready: dict[int, Generated] = {}
         written: list[SegmentTokens] = []
         found: list[Note] = []
@@ -234,11 +251,14 @@ class BaseTranscriber(abc.ABC):
                 yield stream
                 for index, generated in stream:
                     ready[index] = generated
-                    while done in ready:
+                    while parts.num_heard in ready:
+                        number = parts.num_heard
+                        parts.add(*arriving.take(number), ready.pop(number))
+                    while parts.is_known(done):
                         if isinstance(log_mels, Stretches) and done in log_mels.firsts:
                             decoder.forget()
-                        piece, following = arriving.take(done)
-                        tokens = self._decode_notes(decoder, middle, piece, following, ready.pop(done))
+                        piece, following, kept, num_ignored = parts.take(done, decoder.sounding)
+                        tokens = _decode_notes(decoder, piece, following, kept, num_ignored)
                         done += 1
                         final = decoder.final_seconds((following or piece).start_seconds)
                         new = wanted.cut(decoder.take(final, self.config.confidence))
@@ -247,7 +267,7 @@ class BaseTranscriber(abc.ABC):
                             found += new
                         yield chosen(new, choice, held), final
                     if progress is not None:
-                        progress(done + len(ready), arriving.expected_count)
+                        progress(parts.num_heard + len(ready), arriving.expected_count)
             arriving.finish()
         # Notes that sound where decoding was broken off sound to the end of the excerpt.
         end_seconds = (wanted.end_seconds or 0.0) if arriving.is_cut else 0.0
@@ -277,21 +297,19 @@ class BaseTranscriber(abc.ABC):
             decoding=None if self.decoding == default_decoding(self.config) else self.decoding,
         )
 
-    def _decode_notes(
-        self,
-        decoder: NoteDecoder,
-        middle: MiddleParts | None,
-        piece: AudioSegment,
-        following: AudioSegment | None,
-        generated: Generated,
-    ) -> SegmentTokens:
-        num_ignored = 0
-        if middle is not None:
-            generated, num_ignored = middle.rewrite(piece, following, generated, decoder.sounding)
-        end = None if following is None else following.start_seconds
-        tokens = generated.tokens
-        invalid, dropped = decoder.add_segment(piece.start_seconds, tokens, end, generated.log_probabilities)
-        return SegmentTokens(piece.start_seconds, tokens.tolist(), invalid + num_ignored, dropped)
+    def _parts(self) -> Parts:
+        """What becomes of the segments before their tokens become notes."""
+        if self.decoding.agreement:
+            return AgreedParts(self.config, self.decoding.grammar)
+        return WholeParts() if self.decoding.overlap == 1 else MiddleParts(self.config, self.decoding.grammar)
+
+
+def _decode_notes(
+    decoder: NoteDecoder, piece: AudioSegment, following: AudioSegment | None, part: Generated, num_ignored: int
+) -> SegmentTokens:
+    end = None if following is None else following.start_seconds
+    invalid, dropped = decoder.add_segment(piece.start_seconds, part.tokens, end, part.log_probabilities)
+    return SegmentTokens(piece.start_seconds, part.tokens.tolist(), invalid + num_ignored, dropped)
 
 
 def default_decoding(config: ModelConfig) -> Decoding:

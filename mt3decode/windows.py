@@ -12,6 +12,7 @@ if the window before has not.
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -80,10 +81,63 @@ def _encoder(config: VocabularyConfig, frames_per_second: float) -> SegmentEncod
     return SegmentEncoder(config, frames_per_second)
 
 
-class MiddleParts:
-    """Rewrites the tokens of windows, passed in order, as those of their kept parts."""
+Part = tuple[AudioSegment, AudioSegment | None, Generated, int]
+
+
+class Parts(abc.ABC):
+    """Segments or windows on their way to notes: each is added in order, and taken in order once it `is_known`.
+
+    A part is taken with the segment that it belongs to, the one that follows (None after the last), the tokens of
+    its kept part, and how many of its events made no sense.
+    """
+
+    def __init__(self) -> None:
+        self.num_heard = 0
+        self._heard: dict[int, tuple[AudioSegment, AudioSegment | None, Generated]] = {}
+
+    def add(self, piece: AudioSegment, following: AudioSegment | None, generated: Generated) -> None:
+        self._heard[self.num_heard] = piece, following, generated
+        self.num_heard += 1
+
+    def is_known(self, number: int) -> bool:
+        """Whether a part has been added, and nothing that is added later can change it."""
+        return number < self.num_heard
+
+    def take(self, number: int, sounding: Iterable[Key]) -> Part:
+        """A part; `sounding` are the notes, as (program, pitch), that sound after the parts before it."""
+        piece, following, generated = self._heard.pop(number)
+        return piece, following, *self._rewritten(number, piece, following, generated, sounding)
+
+    @abc.abstractmethod
+    def _rewritten(
+        self,
+        number: int,
+        piece: AudioSegment,
+        following: AudioSegment | None,
+        generated: Generated,
+        sounding: Iterable[Key],
+    ) -> tuple[Generated, int]: ...
+
+
+class WholeParts(Parts):
+    """Segments that do not overlap: they are kept as they are."""
+
+    def _rewritten(
+        self,
+        number: int,
+        piece: AudioSegment,
+        following: AudioSegment | None,
+        generated: Generated,
+        sounding: Iterable[Key],
+    ) -> tuple[Generated, int]:
+        return generated, 0
+
+
+class MiddleParts(Parts):
+    """Rewrites the tokens of windows as those of their kept parts."""
 
     def __init__(self, config: ModelConfig, is_grammatical: bool = False) -> None:
+        super().__init__()
         self._config = config
         # As for the decoder of notes, see there.
         self._may_end_anything = is_grammatical and config.vocabulary.shortest_repeat_seconds > 0
@@ -92,6 +146,16 @@ class MiddleParts:
         self._near = round(NEAR_SECONDS * config.vocabulary.steps_per_second)
         # The step of each one's latest onset, from the start of the recording; None before the first window.
         self._latest: dict[Key, int] | None = None
+
+    def _rewritten(
+        self,
+        number: int,
+        piece: AudioSegment,
+        following: AudioSegment | None,
+        generated: Generated,
+        sounding: Iterable[Key],
+    ) -> tuple[Generated, int]:
+        return self.rewrite(piece, following, generated, sounding)
 
     def rewrite(
         self,
@@ -108,7 +172,7 @@ class MiddleParts:
         start = self._step(window.start_seconds)
         end = math.inf if following is None else self._step(following.start_seconds)
         before, latest = self._latest, dict(self._latest or {})
-        ties, hits, num_ignored = self._read(window, generated)
+        ties, hits, num_ignored = self.read(window, generated)
 
         def is_known(key: Key, step: int) -> bool:
             return before is not None and key in before and step - before[key] <= self._near
@@ -144,11 +208,11 @@ class MiddleParts:
                 active.remove(hit.key)
             kept.append(hit)
         self._latest = latest
-        tokens = self._written(start, kept, tied)
-        log_probs = None if generated.log_probabilities is None else self._log_probabilities(tokens, kept)
+        tokens = self.written(start, kept, tied)
+        log_probs = None if generated.log_probabilities is None else self.log_probabilities(tokens, kept)
         return Generated(tokens, generated.score, log_probs), num_ignored
 
-    def _read(self, window: AudioSegment, generated: Generated) -> tuple[list[Key], list[Hit], int]:
+    def read(self, window: AudioSegment, generated: Generated) -> tuple[list[Key], list[Hit], int]:
         """The notes of the tie section, and the onsets and ends in order; the number of events that made no sense."""
         config, first = self._config.vocabulary, self._encoder.frame_step(window.first_frame)
         meanings = self._vocabulary.meanings
@@ -197,7 +261,7 @@ class MiddleParts:
                     (sounds.add if velocity else sounds.discard)(hit.key)
         return ties, sorted(hits, key=lambda hit: hit.step), num_ignored
 
-    def _written(self, start: int, hits: list[Hit], tied: Iterable[Key]) -> Int[np.ndarray, " tokens"]:
+    def written(self, start: int, hits: list[Hit], tied: Iterable[Key]) -> Int[np.ndarray, " tokens"]:
         config, first_id = self._config.vocabulary, self._vocabulary.first_id
         table = np.full((len(hits), 3), -1, np.int32)
         for row, hit in zip(table, hits, strict=True):
@@ -210,7 +274,7 @@ class MiddleParts:
         steps = np.array([hit.step - start for hit in hits], np.int64)
         return self._encoder.tokens(SegmentEvents(steps, table, tie_keys(tied)))
 
-    def _log_probabilities(self, tokens: Int[np.ndarray, " tokens"], hits: list[Hit]) -> Float[np.ndarray, " tokens"]:
+    def log_probabilities(self, tokens: Int[np.ndarray, " tokens"], hits: list[Hit]) -> Float[np.ndarray, " tokens"]:
         """Those of the tokens that were written for the hits, in order; ties, velocities and the end are certain."""
         found = np.zeros(len(tokens), np.float32)
         events = self._vocabulary.tokens_to_events(tokens)

@@ -16,7 +16,7 @@ from mt3core.errors import ModelError
 FORMAT_VERSION = 1
 # Fields that are younger than the format: written only where they differ from the default, so that earlier releases
 # read every model that they can use.
-ADDED_LATER: dict[str, Any] = {"shortest_repeat_seconds": 0.0, "confidence": ()}
+ADDED_LATER: dict[str, Any] = {"shortest_repeat_seconds": 0.0, "confidence": (), "agreement": ()}
 
 Granularity = Literal["flat", "midi_class", "full"]
 ACTIVATIONS = ("gelu", "relu", "silu", "linear")
@@ -29,6 +29,11 @@ _CALIBRATION = Limits(
         all(0 <= one <= 1 for pair in knots for one in pair)
         and all(low[0] < high[0] and low[1] <= high[1] for low, high in itertools.pairwise(knots))
     ),
+)
+AGREEMENT_NUMBERS = 43  # a constant and a coefficient for each feature of `mt3decode/agreement.py`
+_AGREEMENT = Limits(
+    f"a row of {AGREEMENT_NUMBERS} numbers for pitched notes and one for drum hits",
+    lambda rows: not rows or (len(rows) == 2 and all(len(row) == AGREEMENT_NUMBERS for row in rows)),
 )
 
 
@@ -101,6 +106,9 @@ class ModelConfig(Checked, error=ModelError):
 
     `confidence` says what confidences of notes mean: pairs of the product of a note's probabilities and the share of
     such notes that are right, with straight lines between them (`benchmarks/confidence.py`). Empty: the product itself.
+
+    `agreement` says which onsets are believed where windows overlap: the coefficients of `mt3decode/agreement.py` for
+    pitched notes and for drum hits (`benchmarks/agreement.py`). Empty: those of the window in whose middle they are.
     """
 
     name: str = "mt3"
@@ -108,6 +116,7 @@ class ModelConfig(Checked, error=ModelError):
     spectrogram: SpectrogramConfig = field(default_factory=SpectrogramConfig)
     vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
     confidence: Annotated[tuple[tuple[float, float], ...], _CALIBRATION, FREE] = ()
+    agreement: Annotated[tuple[tuple[float, ...], ...], _AGREEMENT, FREE] = ()
 
     def _check_together(self) -> None:
         if self.network.input_bands != self.spectrogram.mel_bands:

@@ -8,30 +8,18 @@ import itertools
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
+from window_music import CONFIGS, RATE_HZ, SMALL, on_grid, pieces, written
 
-from mt3core.config.model import ISMIR2021, MT3, MULTITRACK, ModelConfig, VocabularyConfig
+from mt3core.config.model import MT3, ModelConfig
 from mt3core.decoding import Decoding, Generated
 from mt3core.errors import UsageError
 from mt3core.notes.decoding import NoteDecoder
-from mt3core.notes.encoding import SegmentEncoder
-from mt3core.notes.table import Note, note_table, to_notes
+from mt3core.notes.table import Note, to_notes
 from mt3core.segments import num_frames
 from mt3decode.transcriber import BaseTranscriber
 from mt3decode.windows import MiddleParts, windows
 
 pytestmark = pytest.mark.unit
-
-SMALL = dataclasses.replace(
-    MT3,
-    network=dataclasses.replace(MT3.network, input_frames=32, input_bands=256, max_target_tokens=128, vocab_size=640),
-    spectrogram=dataclasses.replace(MT3.spectrogram, hop_samples=256, mel_bands=256),
-    vocabulary=VocabularyConfig(
-        steps_per_second=50, max_shift_seconds=2, program_granularity="midi_class", shortest_repeat_seconds=0.05
-    ),
-)
-CONFIGS = {"mt3": MT3, "multitrack": MULTITRACK, "no ties": ISMIR2021, "small": SMALL}
-RATE_HZ = 16_000
 
 
 @pytest.mark.parametrize("overlap", [2, 4])
@@ -56,12 +44,6 @@ def test_kept_parts_follow_each_other_and_are_in_the_middle(config, overlap, sec
         assert len(found) == 1
 
 
-def written(config: ModelConfig, notes: list[Note], piece) -> np.ndarray:
-    """What a perfect network writes for a window: onsets and ends in it, and what sounds at its start."""
-    encoder = SegmentEncoder(config.vocabulary, config.spectrogram.frames_per_second)
-    return encoder.tokens(encoder.segment(note_table(notes), piece.first_frame, piece.num_frames))
-
-
 def stitched(config: ModelConfig, notes: list[Note], seconds: float, overlap: int, change=None) -> tuple[list, int]:
     found = windows(round(seconds * RATE_HZ), config, overlap)
     parts, decoder = MiddleParts(config), NoteDecoder(config.vocabulary)
@@ -73,26 +55,6 @@ def stitched(config: ModelConfig, notes: list[Note], seconds: float, overlap: in
         invalid, dropped = decoder.add_segment(piece.start_seconds, rewritten.tokens, end)
         num_ignored += ignored + invalid + dropped
     return to_notes(decoder.finish()), num_ignored
-
-
-def on_grid(config: ModelConfig, notes: list[Note]) -> set[tuple]:
-    step = 1 / config.vocabulary.steps_per_second
-    return {(round(n.onset / step), round(n.offset / step), n.pitch, n.program, n.is_drum) for n in notes}
-
-
-@st.composite
-def pieces(draw):
-    """Notes on the grid of both vocabularies that do not meet notes of their own pitch."""
-    notes = []
-    for pitch in draw(st.lists(st.integers(30, 60), min_size=1, max_size=8, unique=True)):
-        time = 0.0
-        for _ in range(draw(st.integers(1, 4))):
-            onset = time + 0.02 * draw(st.integers(5, 80))
-            time = onset + 0.02 * draw(st.integers(5, 200))
-            notes.append(Note(onset, time, pitch, 127, 8 * draw(st.integers(0, 3)), False))
-    for hit in draw(st.lists(st.integers(0, 400), max_size=6, unique=True)):
-        notes.append(Note(0.1 * hit / 5, 0.1 * hit / 5 + 0.01, 36 + hit % 3, 127, 0, True))
-    return notes
 
 
 @pytest.mark.parametrize("overlap", [2, 4])

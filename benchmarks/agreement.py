@@ -1,0 +1,249 @@
+"""Fits and measures how far overlapping windows are believed (`mt3decode/agreement.py`).
+
+    mt3 render MIDI out --layout slakh       pieces with known notes, unless there are some
+    python benchmarks/agreement.py out [out2 ...] [--model small] [--seconds 60] [--store] [--output FILE]
+
+PIECES are data sets that `benchmarks/systems/clips.py` reads: MAESTRO, SLAKH, or audio and MIDI of the same names.
+The coefficients are fitted to one of their splits. The table has the mean F1 of onsets (50 ms, mir_eval's matching,
+pitched notes and drum hits by themselves) and of onsets and offsets: of the windows' middles, of two windows and of
+four, and of agreement, for another split and for real recordings (shared/realdata next to the checkout). Music and
+sounds must be ones that training did not have, or the windows agree better than they do elsewhere. `--store` writes the
+coefficients to the model's `config.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from systems.clips import DRUMS, Clip, read_clips
+
+from mt3core.audio.load import read_audio
+from mt3core.config.model import AGREEMENT_NUMBERS, ModelConfig
+from mt3core.decoding import Decoding, Generated
+from mt3core.errors import MT3Error, UsageError
+from mt3core.files import atomic_output
+from mt3core.model.directory import CONFIG_FILE, is_model_directory, load_model_config
+from mt3core.model.search import find_model, load_weights
+from mt3core.notes.choosing import Excerpt
+from mt3core.notes.decoding import NoteDecoder
+from mt3core.notes.table import Note, note_table, to_notes
+from mt3core.segments import AudioSegment
+from mt3core.spectrogram import log_mel_segments
+from mt3decode.agreement import OVERLAP, AgreedParts
+from mt3decode.grammar import last_step
+from mt3decode.transcriber import BaseTranscriber
+from mt3decode.windows import DRUMS as DRUM_KEY
+from mt3decode.windows import MiddleParts, Parts, windows
+from mt3eval.matching.matching import best_pairs
+from mt3eval.matching.note_scores import Comparison, scored_notes, share_scores
+from mt3eval.matching.onset_score import matched_onsets
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+RIDGE = 3.0  # penalty on the squares of the coefficients of standardised features
+NEWTON_STEPS = 15
+WAYS = ("middles of 2", "middles of 4", "agreement")
+
+Heard = list[tuple[AudioSegment, Generated]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A recording's beginning: what the network heard in its windows, and its true notes."""
+
+    clip: Clip
+    num_samples: int
+    heard: Heard
+    reference: list[Note]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns 2 for unusable input."""
+    options = parse(arguments)
+    try:
+        source = find_model(options.model).source
+        if options.store and not is_model_directory(source):
+            raise UsageError(f"{source} is not a model directory.", "Convert it first: mt3 convert.")
+        network = importlib.import_module(f"mt3{options.backend}")
+        weights = load_weights(source)
+        decoding = Decoding(max_tokens=weights.config.network.max_target_tokens, grammar=True)
+        transcriber = network.Transcriber(network.build_model(weights.config, weights.arrays, options.device), decoding)
+        to_fit = [clip for folder in options.pieces for clip in read_clips(folder, options.fit, limit=options.limit)]
+        fitted = [listen(transcriber, clip, options.seconds) for clip in to_fit]
+        config = dataclasses.replace(weights.config, agreement=fit(fitted, weights.config))
+        if options.store:
+            store(Path(source), config.agreement)
+        text = [heading()]
+        others = {folder.name: read_clips(folder, options.split, limit=options.limit) for folder in options.pieces}
+        if options.recordings.exists():
+            others["recordings"] = read_clips(options.recordings)
+        for name, clips in others.items():
+            text += rows(name, [listen(transcriber, clip, options.seconds) for clip in clips], config)
+    except MT3Error as error:
+        print(f"agreement: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(text))
+    if options.output:
+        with atomic_output(options.output) as temporary:
+            temporary.write_text("\n".join(text) + "\n", encoding="utf-8")
+    return 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Fit and measure the agreement of overlapping windows.")
+    parser.add_argument("pieces", type=Path, nargs="+")
+    parser.add_argument("--model", default="small")
+    parser.add_argument("--backend", default="torch", choices=["torch", "jax"])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--recordings", type=Path, default=SHARED / "realdata")
+    parser.add_argument("--fit", default="validation", metavar="SPLIT", help="of the pieces to fit to")
+    parser.add_argument("--split", default="test", help="of the pieces to measure")
+    parser.add_argument("--limit", type=int, help="at most this many pieces of each folder")
+    parser.add_argument("--seconds", type=float, help="only the beginning of each")
+    parser.add_argument("--store", action="store_true", help="write the coefficients to the model directory")
+    parser.add_argument("--output", type=Path, help="also write the table to this file (Markdown)")
+    return parser.parse_args(arguments)
+
+
+def listen(transcriber: BaseTranscriber, clip: Clip, seconds: float | None = None) -> Piece:
+    """What the network writes for each of the windows of a recording, or of its first `seconds`."""
+    config = transcriber.config
+    rate_hz = config.spectrogram.sample_rate_hz
+    samples = read_audio(clip.audio, rate_hz).samples
+    samples = samples if seconds is None else samples[: round(seconds * rate_hz)]
+    pieces = windows(len(samples), config, OVERLAP)
+    log_mels = (log_mel_segments(samples, [piece], config)[0] for piece in pieces)
+    found = dict(transcriber.generate_stream(log_mels, [last_step(config)] * len(pieces)))
+    reference = Excerpt(0.0, len(samples) / rate_hz).cut(to_notes(clip.reference.notes))
+    print(f"{clip.name}: {len(pieces)} windows", file=sys.stderr)
+    return Piece(clip, len(samples), [(piece, found[number]) for number, piece in enumerate(pieces)], reference)
+
+
+# ---- Fitting
+
+
+def fit(pieces: Iterable[Piece], config: ModelConfig) -> tuple[tuple[float, ...], ...]:
+    """Logistic regressions for pitched notes and for drum hits: is a candidate right?"""
+    features: tuple[list[np.ndarray], ...] = ([], [])
+    is_right: tuple[list[bool], ...] = ([], [])
+    # Where no candidate is believed, none is forgotten.
+    nothing = dataclasses.replace(config, agreement=((0.0,) * AGREEMENT_NUMBERS,) * 2)
+    for piece in pieces:
+        parts = AgreedParts(nothing)
+        for number, (window, generated) in enumerate(piece.heard):
+            parts.add(window, piece.heard[number + 1][0] if number + 1 < len(piece.heard) else None, generated)
+        for is_drum in (False, True):
+            if piece.clip.only_drums_labelled and not is_drum:
+                continue
+            candidates = [pair for pair in parts.candidates() if (pair[0].key[0] == DRUM_KEY) == is_drum]
+            per_second = config.vocabulary.steps_per_second
+            notes = [note_at(one.step / per_second, one.key[1], is_drum) for one, _ in candidates]
+            expected = [note for note in piece.reference if note.is_drum == is_drum]
+            right = {number for _, number in matched_onsets(expected, notes)} if notes and expected else set()
+            features[is_drum].extend(values for _, values in candidates)
+            is_right[is_drum].extend(number in right for number in range(len(notes)))
+    found = []
+    for rows_of_kind, right_of_kind in zip(features, is_right, strict=True):
+        if not any(right_of_kind):
+            raise UsageError("No pitched note or no drum hit of the pieces was found.", "Add pieces that have them.")
+        found.append(logistic(np.array(rows_of_kind), np.array(right_of_kind, float)))
+    return tuple(found)
+
+
+def note_at(seconds: float, pitch: int, is_drum: bool) -> Note:
+    return Note(seconds, seconds + 0.1, pitch, 100, 0, is_drum)
+
+
+def logistic(features: np.ndarray, is_right: np.ndarray) -> tuple[float, ...]:
+    """The constant and the coefficients, by Newton's method with a ridge penalty on standardised features."""
+    mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-3
+    rows_ = np.c_[np.ones(len(features)), (features - mean) / scale]
+    penalty = RIDGE * np.eye(rows_.shape[1])
+    weights = np.zeros(rows_.shape[1])
+    for _ in range(NEWTON_STEPS):
+        probability = 1 / (1 + np.exp(-rows_ @ weights))
+        gradient = rows_.T @ (probability - is_right) + penalty @ weights
+        curvature = (rows_ * (probability * (1 - probability))[:, None]).T @ rows_ + penalty
+        weights = weights - np.linalg.solve(curvature, gradient)
+    coefficients = weights[1:] / scale
+    return tuple(float(f"{value:.4g}") for value in (weights[0] - coefficients @ mean, *coefficients))
+
+
+def store(directory: Path, agreement: tuple[tuple[float, ...], ...]) -> None:
+    """Makes the coefficients part of a model directory."""
+    config = dataclasses.replace(load_model_config(directory), agreement=agreement)
+    with atomic_output(directory / CONFIG_FILE) as temporary:
+        temporary.write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+# ---- Measuring
+
+
+def notes_of(piece: Piece, config: ModelConfig, way: str) -> list[Note]:
+    """The notes of a piece by one of `WAYS`."""
+    heard = piece.heard
+    if way == "middles of 2":
+        every_second = windows(piece.num_samples, config, 2)
+        tokens = {window.first_frame: generated for window, generated in heard}
+        heard = [(window, tokens[window.first_frame]) for window in every_second if window.first_frame in tokens]
+    decoder = NoteDecoder(config.vocabulary, is_grammatical=True)
+    parts: Parts = (AgreedParts if way == "agreement" else MiddleParts)(config, is_grammatical=True)
+    notes: list[Note] = []
+    done = 0
+    for number, (window, generated) in enumerate(heard):
+        parts.add(window, heard[number + 1][0] if number + 1 < len(heard) else None, generated)
+        while parts.is_known(done):
+            window, following, part, _ = parts.take(done, decoder.sounding)
+            done += 1
+            end = None if following is None else following.start_seconds
+            decoder.add_segment(window.start_seconds, part.tokens, end, part.log_probabilities)
+            notes += decoder.take(decoder.final_seconds(window.start_seconds), config.confidence)
+    return [*notes, *decoder.finish_notes(0.0, config.confidence)]
+
+
+def heading() -> str:
+    columns = ["pieces", "way", "pitched: onset F1 (precision, recall)", "onset + offset F1", "drums: onset F1"]
+    return f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
+
+
+def rows(name: str, pieces: Sequence[Piece], config: ModelConfig) -> list[str]:
+    """A line of the table for each way."""
+    lines = []
+    for way in WAYS:
+        pitched, offsets, drums = [], [], []
+        for piece in pieces:
+            notes = notes_of(piece, config, way)
+            if piece.clip.kind != DRUMS:
+                pitched.append(shares(piece.reference, notes, False))
+                offsets.append(shares(piece.reference, notes, False, offset_ratio=0.2))
+            if any(note.is_drum for note in piece.reference):
+                drums.append(shares(piece.reference, notes, True))
+        precision, recall, f1 = np.mean(pitched, axis=0) if pitched else (np.nan,) * 3
+        cells = [f"{f1:.3f} ({precision:.2f}, {recall:.2f})" if pitched else "-"]
+        cells += [f"{np.mean(scores, axis=0)[2]:.3f}" if scores else "-" for scores in (offsets, drums)]
+        lines.append(f"| {name} ({len(pieces)}) | {way} | {' | '.join(cells)} |")
+    return lines
+
+
+def shares(
+    reference: Iterable[Note], estimate: Iterable[Note], drums: bool, offset_ratio: float | None = None
+) -> tuple[float, float, float]:
+    """Precision, recall and F1 of the drum hits or of the pitched notes."""
+    expected = [note for note in reference if note.is_drum == drums]
+    found = [note for note in estimate if note.is_drum == drums]
+    if not expected or not found:
+        return 0.0, 0.0, 0.0
+    comparison = Comparison(scored_notes(note_table(expected)), scored_notes(note_table(found)))
+    score = share_scores(len(best_pairs(comparison.hits(offset_ratio=offset_ratio))), len(expected), len(found))
+    return score.precision, score.recall, score.f1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

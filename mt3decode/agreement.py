@@ -1,0 +1,377 @@
+"""Agreement: where four windows hear every moment, those onsets are believed on which enough of them agree.
+
+A window's network is surest about its own middle, so `windows.py` believes that one alone. But the others know
+something too: what only one of four hears is mostly wrong, what all of them hear mostly right. Here the windows' onsets
+of one pitch within `SAME_SECONDS` become one candidate, and a logistic regression gives the probability that it is
+right: from who hears it and how surely, from what else is heard at the same time (octaves and neighbours are the usual
+mistakes), and from how well the windows agree around it. Its coefficients belong to the model (`ModelConfig.agreement`;
+`benchmarks/agreement.py` fits them to pieces with known notes).
+
+The expected F1 of a choice from notes of known probability is highest if everything above a threshold is kept, which is
+half of that F1 (Lipton, Elkan and Naryanaswamy 2014, arXiv:1402.1892). So the threshold adapts to the music: it is the
+best one for the candidates of the last moments, if `FOUND_SHARE` of what sounds is among them.
+
+Windows also give a note different ends. One of the earlier ends is taken (`END_RANK`), and a note sounds on into the
+next part if `STILL_SHARE` of the windows say so.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from mt3core.config.model import AGREEMENT_NUMBERS, ModelConfig
+from mt3core.decoding import Generated
+from mt3core.notes.encoding import SegmentEncoder
+from mt3core.segments import AudioSegment
+from mt3decode.windows import DRUMS, NEAR_SECONDS, Hit, Key, MiddleParts, Parts
+
+OVERLAP = 4  # windows that hear every moment, for which the coefficients are fitted
+SAME_SECONDS = 0.06
+CONTEXT = 0.5  # of a window's length, before and after a candidate: what is heard at the same time
+MEMORY = 2.0  # window lengths: the candidates before it that decide about the threshold
+MARGIN = 4.0  # window lengths around a part: no window farther away matters to it
+FOUND_SHARE = 0.8
+# By the F1 of onsets and offsets on rendered pieces that `small` has not learned from.
+STILL_SHARE = 0.75  # of the windows that must hear a note sound on
+END_RANK = 0.34  # among the ends that the windows give a note, from the earliest (0) to the latest (1)
+_CHORD_SECONDS, _REPEAT_SECONDS = 0.045, 0.12
+_INTERVALS = (-24, -19, -12, -1, 1, 12, 19)
+_LEAST_LOG_PROBABILITY = -10.0
+NUM_FEATURES = 2 * OVERLAP + 10 + 2 * len(_INTERVALS) + 10
+assert NUM_FEATURES + 1 == AGREEMENT_NUMBERS
+
+
+@dataclass(frozen=True)
+class Sounding:
+    """A note as one window hears it, in steps of the recording: it may begin before the window or end after it."""
+
+    program: int
+    pitch: int
+    start: float
+    end: float
+
+
+@dataclass
+class Candidate:
+    """Onsets of one pitch (or one drum) that are taken for the same, by the number of the window; filled in order."""
+
+    hits: dict[int, Hit]
+    first_step: int
+    step: int = 0  # of the window in whose middle it is
+    center: int = 0  # that window
+    share: float = 0.0  # of the windows that hear this moment
+    own: list[float] = field(default_factory=list)  # the features that need no other candidate
+    probability: float | None = None
+
+    @property
+    def key(self) -> Key:
+        """The pitch and whether it is a drum: other programs are the same candidate."""
+        hit = self.hits[self.center]
+        return (DRUMS if hit.program == DRUMS else 0), hit.pitch
+
+    @property
+    def order(self) -> tuple[int, Key]:
+        return self.step, self.key
+
+
+class AgreedParts(Parts):
+    """Rewrites the tokens of windows as those of their kept parts, with the onsets on which the windows agree.
+
+    Nothing else than the windows within `MARGIN` of their length matters to a part.
+    """
+
+    def __init__(self, config: ModelConfig, is_grammatical: bool = False) -> None:
+        super().__init__()
+        self._middle = MiddleParts(config, is_grammatical)
+        self._coefficients = np.array(config.agreement)
+        self._encoder = SegmentEncoder(config.vocabulary, config.spectrogram.frames_per_second)
+        self._per_second = config.vocabulary.steps_per_second
+        self._length = self._encoder.frame_step(config.network.input_frames)
+        # Of every window: its first step, the one after its last, and where its kept part starts.
+        self._first: list[int] = []
+        self._after: list[int] = []
+        self._starts: list[int] = []
+        self._near = round(NEAR_SECONDS * self._per_second)
+        self._same = math.ceil(SAME_SECONDS * self._per_second)
+        self._context, self._memory = round(CONTEXT * self._length), round(MEMORY * self._length)
+        self._accounts: dict[int, tuple[list[Sounding], int]] = {}
+        self._waiting: list[tuple[int, int, Hit]] = []
+        self._growing: dict[Key, Candidate] = {}
+        self._candidates: list[Candidate] = []
+        self._complete = 0.0  # all onsets before this step are known
+        self._is_closed = False
+
+    def add(self, window: AudioSegment, following: AudioSegment | None, generated: Generated) -> None:
+        number = self.num_heard
+        super().add(window, following, generated)
+        ties, hits, num_ignored = self._middle.read(window, generated)
+        self._accounts[number] = notes_of(ties, hits), num_ignored
+        self._waiting += [(hit.step, number, hit) for hit in hits if hit.velocity]
+        self._starts.append(round(window.start_seconds * self._per_second))
+        self._first.append(self._encoder.frame_step(window.first_frame))
+        self._after.append(self._encoder.frame_step(window.first_frame + window.num_frames))
+        self._is_closed = following is None
+        # A window that is still to come begins later than this one.
+        self._sort_out(math.inf if self._is_closed else self._first[-1])
+
+    def _sort_out(self, complete: float) -> None:
+        """Makes candidates of the onsets before a step, which no later window can add to."""
+        self._complete = complete
+        self._waiting.sort(key=lambda one: one[:2])
+        split = bisect.bisect_left([step for step, _, _ in self._waiting], complete)
+        for step, window, hit in self._waiting[:split]:
+            key = (DRUMS if hit.program == DRUMS else 0), hit.pitch
+            growing = self._growing.get(key)
+            if growing is None or step - growing.first_step > self._same or window in growing.hits:
+                self._close(key)
+                self._growing[key] = Candidate({window: hit}, step)
+            else:
+                growing.hits[window] = hit
+        del self._waiting[:split]
+        for key in [key for key, one in self._growing.items() if complete - one.first_step > self._same]:
+            self._close(key)
+
+    def is_known(self, number: int) -> bool:
+        if number + 1 >= len(self._starts):
+            return self._is_closed and number < len(self._starts)
+        # A candidate looks a context ahead, and those that decide about its threshold once more.
+        return self._end(number) + 2 * self._context + 2 * self._same < self._complete
+
+    def _rewritten(
+        self,
+        number: int,
+        piece: AudioSegment,
+        following: AudioSegment | None,
+        generated: Generated,
+        sounding: Iterable[Key],
+    ) -> tuple[Generated, int]:
+        start, end = self._starts[number], self._end(number)
+        onsets = [self._onset(one) for one in self._believed(start, end)]
+        tied = {key for key in sounding if self._still_sounds(key[1], number)}
+        kept = sorted([*onsets, *self._ends(number, onsets, tied)], key=lambda hit: (hit.step, hit.velocity > 0))
+        tokens = self._middle.written(start, kept, tied)
+        log_probs = self._middle.log_probabilities(tokens, kept)
+        num_ignored = self._accounts[number][1]
+        self._forget(number)
+        return Generated(tokens, generated.score, log_probs), num_ignored
+
+    def candidates(self) -> list[tuple[Candidate, np.ndarray]]:
+        """All candidates of a recording whose windows were all added, with their features: for fitting."""
+        return [(one, self._features(one)) for one in self._candidates]
+
+    # ---- Candidates
+
+    def _close(self, key: Key) -> None:
+        """The growing candidate has all its onsets: what follows from them alone, and its place among the others."""
+        candidate = self._growing.pop(key, None)
+        if candidate is None:
+            return
+        hits = candidate.hits
+        candidate.center = max(hits, key=lambda window: (self._depth(window, hits[window].step), -window))
+        step = candidate.step = hits[candidate.center].step
+        hearing = [
+            window
+            for window in range(max(candidate.center - OVERLAP, 0), min(candidate.center + OVERLAP, len(self._starts)))
+            if self._first[window] <= step < self._after[window] or window in hits
+        ]
+        hearing.sort(key=lambda window: (-self._depth(window, step), window))
+        candidate.share = len(hits) / len(hearing)
+        candidate.own = self._own_features(candidate, hearing[:OVERLAP])
+        bisect.insort(self._candidates, candidate, key=lambda one: one.order)
+
+    def _depth(self, window: int, step: int) -> int:
+        """Steps from the nearer border of a window."""
+        return min(step - self._first[window], self._after[window] - step)
+
+    def _own_features(self, candidate: Candidate, hearing: list[int]) -> list[float]:
+        hits = candidate.hits
+        sureness = {window: max(sum(hit.log_probs[:2]), _LEAST_LOG_PROBABILITY) for window, hit in hits.items()}
+        values: list[float] = []
+        for rank in range(OVERLAP):
+            window = hearing[rank] if rank < len(hearing) else None
+            values += [1.0, sureness[window]] if window in hits else [0.0, 0.0]
+        of_programs = [max(hit.log_probs[2], _LEAST_LOG_PROBABILITY) for hit in hits.values()]
+        distances = [abs(hit.step - candidate.step) / self._near for hit in hits.values()]
+        pitch = candidate.key[1] / 64 - 1
+        return [
+            *values,
+            candidate.share**2,
+            float(len(hits) == 1),
+            float(candidate.share == 1),
+            float(len(hearing) < OVERLAP),
+            max(sureness.values()),
+            float(np.mean(of_programs)),
+            pitch,
+            pitch**2,
+            float(np.mean(distances)),
+            self._held(candidate, hearing),
+        ]
+
+    def _held(self, candidate: Candidate, hearing: list[int]) -> float:
+        """The share of the windows that hear the pitch sound from before."""
+        if candidate.key[0] == DRUMS:
+            return 0.0
+        pitch, step = candidate.key[1], candidate.step - self._near
+        known = [window for window in hearing if window in self._accounts]
+        return sum(bool(self._ends_of(window, pitch, step)) for window in known) / max(len(known), 1)
+
+    def _features(self, candidate: Candidate) -> np.ndarray:
+        chord, repeat = (round(seconds * self._per_second) for seconds in (_CHORD_SECONDS, _REPEAT_SECONDS))
+        is_drum, pitch = candidate.key
+        shares: dict[int, float] = {}
+        repeated, before, after, around = 0.0, 0.0, 0.0, []
+        for other in self._between(candidate.step - self._context, candidate.step + self._context + 1):
+            around.append(other.share)
+            distance = abs(other.step - candidate.step)
+            if other is candidate or other.key[0] != is_drum:
+                continue
+            if distance <= chord:
+                shares[other.key[1]] = max(shares.get(other.key[1], 0.0), other.share)
+            if other.key[1] == pitch:
+                if distance < repeat:
+                    repeated = max(repeated, other.share)
+                if other.step < candidate.step:
+                    before = max(before, other.share)
+                else:
+                    after = max(after, other.share)
+        share, level = candidate.share, sum(around) / len(around)
+        others = [shares.get(pitch + interval, 0.0) for interval in _INTERVALS]
+        return np.array([
+            *candidate.own,
+            *others,
+            *(share * other for other in others),
+            sum(shares.values()) / 4,
+            repeated,
+            level,
+            len(around) / 10,
+            share * level,
+            share * level**2,
+            before,
+            after,
+            share * before,
+            share * after,
+        ])  # fmt: skip
+
+    def _between(self, first_step: int, end_step: float) -> list[Candidate]:
+        low = bisect.bisect_left(self._candidates, first_step, key=lambda one: one.step)
+        return self._candidates[low : bisect.bisect_left(self._candidates, end_step, key=lambda one: one.step)]
+
+    def _probability(self, candidate: Candidate) -> float:
+        if candidate.probability is None:
+            coefficients = self._coefficients[int(candidate.key[0] == DRUMS)]
+            candidate.probability = probability_of(self._features(candidate)[None], coefficients).item()
+        return candidate.probability
+
+    # ---- Which are believed
+
+    def _believed(self, start: int, end: float) -> list[Candidate]:
+        found = []
+        for candidate in self._between(start, end):
+            # Of several that are nearly the same, the most probable.
+            rivals = self._between(candidate.step - self._near, candidate.step + self._near + 1)
+            best = max(
+                (one for one in rivals if one.key == candidate.key),
+                key=lambda one: (self._probability(one), -one.step),
+            )
+            if best is candidate and self._probability(candidate) >= self._threshold(candidate):
+                found.append(candidate)
+        return found
+
+    def _threshold(self, candidate: Candidate) -> float:
+        around = self._between(candidate.step - self._memory, candidate.step + self._context + 1)
+        is_drum = candidate.key[0]
+        return best_threshold(np.array([self._probability(one) for one in around if one.key[0] == is_drum]))
+
+    def _onset(self, candidate: Candidate) -> Hit:
+        """With the program that its windows favour together, and the rest from the window in whose middle it is."""
+        hits = candidate.hits
+        center = hits[candidate.center]
+        votes: dict[int, float] = {}
+        for hit in hits.values():
+            votes[hit.program] = votes.get(hit.program, 0.0) + math.exp(hit.log_probs[2])
+        program = max(votes, key=lambda one: (votes[one], one == center.program, -one))
+        of_program = max(hit.log_probs[2] for hit in hits.values() if hit.program == program)
+        return replace(center, program=program, log_probs=(*center.log_probs[:2], of_program))
+
+    # ---- Ends and ties
+
+    def _hearing(self, step: int, number: int) -> list[int]:
+        """The windows around part `number` that hear a moment, the one in whose middle it is first."""
+        around = range(max(number - OVERLAP, 0), min(number + OVERLAP, len(self._starts)))
+        windows = [window for window in around if self._first[window] <= step < self._after[window]]
+        return sorted(windows, key=lambda window: (abs(window - number), window))
+
+    def _still_sounds(self, pitch: int, number: int) -> bool:
+        """Whether enough of the windows that hear the start of a part hear this pitch there."""
+        start = self._starts[number]
+        windows = self._hearing(start, number)
+        return sum(bool(self._ends_of(window, pitch, start)) for window in windows) >= STILL_SHARE * len(windows)
+
+    def _ends_of(self, window: int, pitch: int, step: int) -> list[float]:
+        """When a pitched note that sounds at a step, or begins nearly then, ends in a window; nothing if none does."""
+        notes = self._accounts[window][0]
+        is_there = (one.pitch == pitch and one.program != DRUMS for one in notes)
+        return [
+            one.end
+            for one, fits in zip(notes, is_there, strict=True)
+            if fits and one.start <= step + self._near and one.end > step
+        ]
+
+    def _ends(self, number: int, onsets: list[Hit], tied: set[Key]) -> list[Hit]:
+        """The ends in a part of the notes that are tied into it or begin in it."""
+        start, end = self._starts[number], self._end(number)
+        begun = [(key, start) for key in tied] + [(hit.key, hit.step) for hit in onsets if hit.program != DRUMS]
+        ends = []
+        for key, step in begun:
+            found = self._ending(key[1], step, number)
+            struck_again = min((hit.step for hit in onsets if hit.key == key and hit.step > step), default=math.inf)
+            if step < found < min(end, struck_again):
+                ends.append(Hit(int(found), *key, 0))
+        return ends
+
+    def _ending(self, pitch: int, step: int, number: int) -> float:
+        """The end of a note that sounds from a step on; infinite if unknown."""
+        ends = sorted(
+            max(found) for window in self._hearing(step, number) if (found := self._ends_of(window, pitch, step))
+        )
+        return ends[int((len(ends) - 1) * END_RANK)] if ends else math.inf
+
+    def _end(self, number: int) -> float:
+        return math.inf if number + 1 == len(self._starts) else self._starts[number + 1]
+
+    def _forget(self, number: int) -> None:
+        """What no later part needs."""
+        self._accounts.pop(number - OVERLAP, None)
+        oldest = self._starts[number] - self._memory - self._context - self._near
+        del self._candidates[: bisect.bisect_left(self._candidates, oldest, key=lambda one: one.step)]
+
+
+def notes_of(ties: Iterable[Key], hits: Iterable[Hit]) -> list[Sounding]:
+    """A window's account as notes."""
+    notes: list[Sounding] = []
+    begun: dict[Key, float] = dict.fromkeys(ties, -math.inf)
+    for hit in hits:
+        if hit.key in begun:
+            notes.append(Sounding(*hit.key, begun.pop(hit.key), hit.step))
+        if hit.velocity:
+            begun[hit.key] = hit.step
+    return [*notes, *(Sounding(*key, start, math.inf) for key, start in begun.items())]
+
+
+def probability_of(features: np.ndarray, coefficients: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Of candidates, (candidates, features): the constant is the first of the coefficients."""
+    sums = coefficients[0] + features @ np.asarray(coefficients[1:])
+    return 1 / (1 + np.exp(-sums))
+
+
+def best_threshold(probabilities: np.ndarray, found_share: float = FOUND_SHARE) -> float:
+    """The lowest probability that is kept if the expected F1 is as high as possible; (candidates,), at least one."""
+    falling = np.sort(probabilities)[::-1]
+    right = np.cumsum(falling)
+    expected_f1 = 2 * right / (np.arange(1, len(falling) + 1) + right[-1] / found_share)
+    return float(falling[np.argmax(expected_f1)])
