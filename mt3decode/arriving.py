@@ -22,10 +22,9 @@ from mt3core.errors import AudioError
 from mt3core.notes.choosing import Excerpt
 from mt3core.notes.vocabulary import segment_start_seconds
 from mt3core.recording_level import LevelMeter, RecordingLevel
-from mt3core.segments import AudioSegment, num_frames, segment_samples
-from mt3core.spectrogram import segment_log_mel
+from mt3core.segments import AudioSegment, num_frames
 from mt3decode.grammar import last_step, last_steps
-from mt3decode.stretches import Stretches
+from mt3decode.stretches import Stretches, network_input
 from mt3decode.windows import window_hop, window_start_seconds
 
 Samples = Float[np.ndarray, " samples"]
@@ -34,7 +33,8 @@ CLOSE_SECONDS = 1.0
 
 
 class ArrivingSegments:
-    """Log-mels of those segments of a recording that an excerpt needs. Iterate once; another thread may do all else.
+    """What the network reads of those segments of a recording that an excerpt needs: log-mels, or samples if it
+    `takes_samples` (`stretches.network_input`). Iterate once; another thread may do all else.
 
     `blocks` are mono, at the model's rate. Audio after the excerpt is read for its length. Segments within
     `margin_seconds` of the excerpt are needed, too. If the audio `is_live`,
@@ -53,6 +53,7 @@ class ArrivingSegments:
         announced_seconds: Callable[[], float | None] = lambda: None,
         margin_seconds: float = 0.0,
     ) -> None:
+        self.takes_samples = False
         self.last_steps: list[int] = []  # of the segments so far, for the grammar
         self.num_given = 0
         self.count: int | None = None  # of segments, from the last one on
@@ -96,17 +97,16 @@ class ArrivingSegments:
         return max(-(-(until - self._config.network.input_frames) // self._hop) + 1 - first, self.num_given, 1)
 
     def take(self, number: int) -> tuple[AudioSegment, AudioSegment | None]:
-        """A segment whose log-mel has been given, and the one after it, None for the last. Only once each.
+        """A segment that has been given, and the one after it, None for the last. Only once each.
 
         How many frames the one after it has may not be known yet.
         """
         return self._segments.pop(number)
 
-    def __iter__(self) -> Iterator[Float[np.ndarray, "frames mel"]]:
+    def __iter__(self) -> Iterator[np.ndarray]:
         for piece, samples in self._cut():
-            own = segment_samples(samples, AudioSegment(0, 0, piece.num_frames, 0.0), self._config)
-            log_mel: np.ndarray = segment_log_mel(own, piece.num_frames, self._config.spectrogram)
-            yield log_mel
+            alone = AudioSegment(0, 0, piece.num_frames, 0.0)
+            yield network_input(samples, alone, self._config, self.takes_samples)
 
     def stretches(self, decoding: Decoding) -> Stretches:
         """All segments at once, for continuous decoding, which needs the whole recording."""
@@ -117,7 +117,7 @@ class ArrivingSegments:
         self._blocks, self._is_read, self._num_samples = iter([samples]), False, 0
         self._meter = LevelMeter(self._config.spectrogram.sample_rate_hz)
         pieces = [piece for piece, _ in self._cut()]
-        return Stretches.of(samples, pieces, self._config, decoding)
+        return Stretches.of(samples, pieces, self._config, decoding, self.takes_samples)
 
     def finish(self) -> None:
         """Reads what has not been read, in whichever thread."""

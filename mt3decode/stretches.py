@@ -19,7 +19,7 @@ from mt3core.notes.decoding import NoteDecoder
 from mt3core.notes.encoding import SegmentEncoder, SegmentEvents, tie_keys
 from mt3core.notes.vocabulary import NUM_SPECIAL_TOKENS
 from mt3core.recording_level import BLOCK_SECONDS, measure_level
-from mt3core.segments import AudioSegment
+from mt3core.segments import AudioSegment, segment_samples
 from mt3core.spectrogram import log_mel_segments
 
 # The longest prologue in tokens, nearly a hundred notes; what does not fit ends. JAX's lanes have at least 256 places.
@@ -68,15 +68,21 @@ class Stretches:
         pieces: Sequence[AudioSegment],
         config: ModelConfig,
         decoding: Decoding,
+        takes_samples: bool = False,
     ) -> Stretches:
-        """Some segments of a recording. Silent is a start after half a second whose peak is below `SILENT_DBFS`."""
+        """Some segments of a recording. Silent is a start after half a second whose peak is below `SILENT_DBFS`.
+
+        What the network reads of them is made when they are taken (`network_input`).
+        """
         rate_hz, hop = config.spectrogram.sample_rate_hz, config.spectrogram.hop_samples
         silences = []
         for piece in pieces:
             end = piece.first_frame * hop
             before = samples[max(0, end - round(BLOCK_SECONDS * rate_hz)) : end]
             silences.append(measure_level(before, rate_hz).is_silent)
-        return cls(config, decoding, pieces, silences, lambda piece: log_mel_segments(samples, [piece], config)[0])
+        return cls(
+            config, decoding, pieces, silences, lambda piece: network_input(samples, piece, config, takes_samples)
+        )
 
     @property
     def is_finished(self) -> bool:
@@ -116,6 +122,16 @@ class Stretches:
         events = (np.asarray(tokens) - NUM_SPECIAL_TOKENS).tolist()
         if tie in events:
             decoder.add_events(start, np.array([tie, loud, *events[: events.index(tie)]]), None)
+
+
+def network_input(
+    samples: Float[np.ndarray, " samples"], piece: AudioSegment, config: ModelConfig, takes_samples: bool
+) -> np.ndarray:
+    """A segment's log-mel, float32 (frames, mel); for a network that makes it itself the samples of whole frames."""
+    if takes_samples:
+        return segment_samples(samples, piece, config)[: piece.num_frames * config.spectrogram.hop_samples]
+    log_mel: np.ndarray = log_mel_segments(samples, [piece], config)[0]
+    return log_mel
 
 
 def prologue(encoder: SegmentEncoder, sounding: Iterable[tuple[int, int]]) -> Int[np.ndarray, " tokens"]:

@@ -50,6 +50,8 @@ class BaseTranscriber(abc.ABC):
 
     # Whether several threads may use it at the same time, and share the network's lanes.
     serves_threads = False
+    # Whether `generate_stream` reads samples and makes log-mels itself (`stretches.network_input`).
+    takes_samples = False
 
     def __init__(self, config: ModelConfig, decoding: Decoding | None) -> None:
         self.config = config
@@ -245,6 +247,7 @@ class BaseTranscriber(abc.ABC):
         done = 0
         # Closed immediately if something fails, not when the error, and this frame with it, is forgotten.
         with closing(arriving):
+            arriving.takes_samples = self.takes_samples
             log_mels: LogMels = arriving.stretches(self.decoding) if self.decoding.continuous else iter(arriving)
             stream = self.generate_stream(log_mels, arriving.last_steps)
             with closing_if_possible(stream):

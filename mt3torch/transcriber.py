@@ -15,6 +15,7 @@ from mt3core.processors import num_processors
 from mt3decode.stretches import LogMels
 from mt3decode.transcriber import BaseTranscriber, default_decoding
 from mt3torch.decoding import default_batch_size
+from mt3torch.device_loop import DeviceLoop
 from mt3torch.engine import Engine
 from mt3torch.loading import Device, load_model
 from mt3torch.model import Transformer
@@ -32,6 +33,7 @@ class Transcriber(BaseTranscriber):
     `batch_size` is the number of segments that each worker decodes at a time; by default it suits device and network.
     On a CPU there is a worker for each processor, up to four, unless `workers` says otherwise (`engine.py`). They start
     with the first recording and end with `close`, or with the transcriber. Raises `UsageError` for fewer than one.
+    `loop` says how an accelerator is used, by default as suits it (`device_loop.py`).
     """
 
     serves_threads = True
@@ -43,6 +45,7 @@ class Transcriber(BaseTranscriber):
         batch_size: int | None = None,
         workers: int | None = None,
         precision: Precision = "float32",
+        loop: DeviceLoop | None = None,
     ) -> None:
         super().__init__(model.config, decoding)
         for name, number in (("batch_size", batch_size), ("workers", workers)):
@@ -52,6 +55,7 @@ class Transcriber(BaseTranscriber):
         self.batch_size = batch_size
         dtype = dtype_of(precision, model.decoder.positions.device)
         self._stepper = Stepper(model, dtype, is_folded_faster(model, dtype))
+        self._loop = loop or DeviceLoop.of(self._stepper.device)
         self.workers = workers or default_workers(self._stepper.device)
         self._engine: Engine | None = None
         self._chosen: tuple[Decoding, int | None, int] | None = None  # of the engine
@@ -80,6 +84,11 @@ class Transcriber(BaseTranscriber):
             decoding = with_instruments(decoding or default_decoding(loaded.config), instruments)
         return cls(loaded, decoding, batch_size, workers, precision)
 
+    @property
+    def takes_samples(self) -> bool:  # type: ignore[override]
+        """Whether log-mels are made on the device."""
+        return self._loop is not None and self._loop.makes_log_mels and self.decoding.method != "beam"
+
     def generate_stream(
         self, log_mels: LogMels, last_steps: Sequence[int] | None = None
     ) -> Iterator[tuple[int, Generated]]:
@@ -91,8 +100,11 @@ class Transcriber(BaseTranscriber):
             if self._engine is None or not self._engine.is_open or self._chosen != chosen:
                 lanes = self.batch_size or default_batch_size(self._stepper, self.decoding, self.workers)
                 # One that still decodes for others ends with the last of them.
-                self._engine, self._chosen = Engine(self._stepper, self.decoding, lanes, self.workers), chosen
+                self._engine, self._chosen = self._new_engine(lanes), chosen
             return self._engine
+
+    def _new_engine(self, lanes: int) -> Engine:
+        return Engine(self._stepper, self.decoding, lanes, self.workers, self._loop)
 
     def close(self) -> None:
         """Ends the engine's threads; the next request starts new ones."""

@@ -1,0 +1,119 @@
+"""The log-mel on the network's device is that of `mt3core`, and a transcriber that uses it writes the same tokens."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from small_models import RATE_HZ  # noqa: E402
+
+from mt3core.audio.load import read_audio  # noqa: E402
+from mt3core.config.model import MT3  # noqa: E402
+from mt3core.model.search import load_pretrained  # noqa: E402
+from mt3core.segments import segments  # noqa: E402
+from mt3core.spectrogram import log_mel_segments  # noqa: E402
+from mt3decode.stretches import network_input  # noqa: E402
+from mt3torch import Transcriber  # noqa: E402
+from mt3torch.device_loop import DeviceLoop  # noqa: E402
+from mt3torch.log_mel import LogMel  # noqa: E402
+
+pytestmark = pytest.mark.unit
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", params=["mt3", "small"])
+def config(request):
+    return MT3 if request.param == "mt3" else load_pretrained("small")[0]
+
+
+def sound(seconds):
+    """A chord, clicks, noise and, in the middle, silence.
+
+    Without the noise the quietest bands would be nothing but rounding, which differs from one transform to another.
+    """
+    random, time = np.random.default_rng(0), np.arange(round(seconds * RATE_HZ)) / RATE_HZ
+    samples = sum(np.sin(2 * np.pi * pitch * time) for pitch in (110.0, 277.2, 1318.5)) * 0.1
+    samples += 0.5 * (random.random(len(time)) < 1e-3) + 1e-3 * random.standard_normal(len(time))
+    samples[len(time) // 2 : len(time) // 2 + RATE_HZ // 2] = 0.0
+    return samples.astype(np.float32)
+
+
+@pytest.mark.parametrize("seconds", [5.3, 0.3, 0.01])
+def test_it_equals_the_one_in_numpy(config, seconds):
+    """Also of a last segment that is shorter, and of silence. Transforms in float32 round differently."""
+    samples = sound(seconds)
+    pieces = segments(len(samples), config)
+    expected = log_mel_segments(samples, pieces, config)
+    own = [network_input(samples, piece, config, takes_samples=True) for piece in pieces]
+    found = LogMel(config, CPU)(own)
+    assert found.dtype == torch.float32
+    difference = np.abs(found.numpy() - expected)
+    assert difference.max() < 1e-2  # next to the silence, where a band is nearly empty
+    assert np.percentile(difference, 99.9) < 2e-4
+    assert not found[-1, pieces[-1].num_frames :].any()
+
+
+def test_log_mels_that_were_made_before_are_taken_as_they_are(config):
+    samples = sound(5.3)
+    pieces = segments(len(samples), config)[:3]
+    log_mels = log_mel_segments(samples, pieces, config)
+    own = [network_input(samples, piece, config, takes_samples=True) for piece in pieces]
+    made = LogMel(config, CPU)
+    np.testing.assert_array_equal(made(list(log_mels)), log_mels)
+    mixed = made([own[0], log_mels[1], own[2]])
+    np.testing.assert_array_equal(mixed[[1]], log_mels[[1]])
+    torch.testing.assert_close(mixed[0], made(own)[0], rtol=0, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def transcribers():
+    """The small model with the loop for accelerators, and without."""
+    chosen = DeviceLoop(look_every=4, length_buckets=(16, 64))
+    made = Transcriber.from_pretrained("small", "cpu", batch_size=8, workers=1)
+    made.decoding = dataclasses.replace(made.decoding, max_tokens=32)
+    with_loop = Transcriber(made.model, made.decoding, batch_size=8, workers=1, loop=chosen)
+    yield with_loop, made
+    for one in (with_loop, made):
+        one.close()
+
+
+@pytest.mark.parametrize("chosen", [{}, {"grammar": True, "continuous": True}, {"grammar": True, "overlap": 2}])
+def test_a_recording_has_the_same_notes(transcribers, chosen, monkeypatch):
+    results = []
+    for one in transcribers:
+        monkeypatch.setattr(one, "decoding", dataclasses.replace(one.decoding, **chosen))
+        results.append(one.transcribe((sound(5.3), RATE_HZ)))
+    assert transcribers[0].takes_samples
+    assert not transcribers[1].takes_samples
+    found, expected = results
+    assert [one.tokens for one in found.segments] == [one.tokens for one in expected.segments]
+    assert found.notes
+    assert [(note.onset, note.pitch) for note in found.notes] == [(note.onset, note.pitch) for note in expected.notes]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", ["piano_real_disklavier_debussy2_alex_mkh8040", "drums_only_nmf_808"])
+def test_a_real_recording_has_the_same_tokens(transcribers, realdata, name):
+    samples = read_audio(realdata / f"{name}.flac", RATE_HZ).samples[: 10 * RATE_HZ]
+    found, expected = (one.transcribe((samples, RATE_HZ)) for one in transcribers)
+    assert [one.tokens for one in found.segments] == [one.tokens for one in expected.segments]
+
+
+def test_audio_that_arrives_has_the_same_notes(transcribers):
+    samples = sound(5.3)
+    with_loop, without = (
+        [(note.onset, note.pitch) for note in one.stream(np.array_split(samples, 7), RATE_HZ)] for one in transcribers
+    )
+    assert with_loop == without
+
+
+def test_beams_are_given_log_mels(transcribers):
+    with_loop = transcribers[0]
+    with_loop.decoding, before = dataclasses.replace(with_loop.decoding, method="beam", num_beams=2), with_loop.decoding
+    try:
+        assert not with_loop.takes_samples
+        assert with_loop.transcribe((sound(0.6), RATE_HZ)).segments
+    finally:
+        with_loop.decoding = before
