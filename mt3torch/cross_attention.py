@@ -44,7 +44,7 @@ class CrossAttention(abc.ABC):
 
 
 class PlainAttention(CrossAttention):
-    """In float32, or with keys and values in bfloat16; `softmax` is in float32 in both."""
+    """In float32, or with keys and values of 16 bits; `softmax` is in float32 in both."""
 
     def __init__(self, network: NetworkConfig, layers: Sequence[MultiHeadAttention], dtype: torch.dtype) -> None:
         super().__init__(network)

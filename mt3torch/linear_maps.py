@@ -1,4 +1,4 @@
-"""Multiplication by a weight matrix, prepared once for being done many times, in float32 or bfloat16.
+"""Multiplication by a weight matrix, prepared once for being done many times, in float32 or with 16 bits.
 
 On a CPU the weights are stored in the order in which oneDNN reads them. PyTorch offers that through operators that it
 uses itself but does not document; where they are missing or fail, `F.linear` does the same more slowly.

@@ -103,6 +103,10 @@ class MultiHeadAttention(nn.Module):
     ) -> Float[Tensor, "batch queries joined"]:
         """The outputs of all heads, joined."""
         query = self._split_heads(query)
+        if needs_contiguous(query.device):
+            query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+            if mask is not None:
+                mask = mask.expand(len(query), query.shape[1], query.shape[2], key.shape[2]).contiguous()
         joined = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1.0).transpose(1, 2)
         return joined.flatten(2)
 
@@ -315,6 +319,15 @@ class Transformer(nn.Module):
     ) -> tuple[Float[Tensor, "batch vocab"], Cache]:
         """Logits after one more token per row, and the cache that now contains it."""
         return self.decoder.step(tokens, positions, cache), cache
+
+
+def needs_contiguous(device: torch.device) -> bool:
+    """Whether attention gave wrong values for views, without an error, in some versions of PyTorch.
+
+    On MPS: for permuted queries, keys and values of heads 64 wide or more (PyTorch's issues 163597 and 181133), and for
+    masks that heads share (184180). 2.13 is the first release made after all were corrected; copies are always right.
+    """
+    return device.type == "mps"
 
 
 def linear(in_features: int, out_features: int) -> nn.Linear:

@@ -35,6 +35,8 @@ from mt3torch.model import (
 )
 
 Norm = Callable[[Float[Tensor, "rows emb"]], Float[Tensor, "rows emb"]]
+# What is rounded up to multiples of this where every shape is compiled or aligned, which is not so on a CPU.
+LENGTH_STEP = 64
 # Room for tokens at the start, enough for most segments, and by how much it grows when one needs more.
 CAPACITY_STEP = 256
 # Lanes are alike, and attend to their tokens together, unless one has read less than this share of the
@@ -255,7 +257,8 @@ class Lanes:
     def _alike(self) -> list[tuple[slice, int]]:
         """Slices of sequences that have read about equally many tokens, and how many: each slice is one attention."""
         if self._device.type != "cpu":  # elsewhere a call costs more than it saves
-            return [(slice(0, len(self.lengths) * self.num_beams), int(self.lengths.max()))]
+            length = min(-(-int(self.lengths.max()) // LENGTH_STEP) * LENGTH_STEP, self._capacity)
+            return [(slice(0, len(self.lengths) * self.num_beams), length)]
         groups, start = [], 0
         while start < len(self.lengths):
             differ = np.flatnonzero(~_are_alike(self.lengths[start:], self.lengths[start]))

@@ -45,11 +45,20 @@ def test_choices(monkeypatch):
     assert dtype_of("auto", torch.device("cuda")) == torch.float32
 
 
+def test_on_macs_auto_is_float16():
+    on_mac = torch.device("mps")
+    assert dtype_of("auto", on_mac) == torch.float16
+    assert dtype_of("float32", on_mac) == torch.float32
+    with pytest.raises(UsageError, match=r"This device has no instructions .* Use float32, or auto"):
+        dtype_of("bfloat16", on_mac)
+
+
 @pytest.mark.parametrize("is_folded", [True, False])
-def test_logits_are_about_the_same(model, is_folded):
+@pytest.mark.parametrize("lower", [torch.bfloat16, torch.float16])
+def test_logits_are_about_the_same(model, is_folded, lower):
     tokens = np.array([[3], [5]])
     found = []
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in (torch.float32, lower):
         prepared = Stepper(model, dtype, is_folded)
         with torch.inference_mode():
             lanes = Lanes(prepared, 2, 1, tiny().network.input_frames, 8)
