@@ -73,7 +73,7 @@ SECTIONS: dict[str, Section] = {
     "attention": Section("gpu_training", "attention", 40),
     "training_run": Section("gpu_training", "training_run", 90),
     "parity": Section("gpu_networks", "parity", 25),
-    "decoding_torch": Section("gpu_networks", "decoding_torch", 20),
+    "decoding_torch": Section("gpu_decoding", "decoding_torch", 60),
     "decoding_jax": Section("gpu_networks", "decoding_jax", 25),
     "device_tests": Section("gpu_networks", "device_tests", 20),
 }

@@ -1,4 +1,4 @@
-"""The sections of benchmarks/gpu.py about the networks: CPU against the device, decoding speed, tests.
+"""The sections of benchmarks/gpu.py about the networks: CPU against the device, decoding speed in JAX, tests.
 
 Uses random weights of the published shape, or of a small one in a rehearsal.
 """
@@ -92,12 +92,6 @@ def parity(quick: bool, ends_at: float) -> Iterator[tuple[str, Any]]:
             logits = nnx.jit(type(model).decode)(model, encoded, jax.device_put(tokens, chosen))
             outputs["jax", device] = np.asarray(encoded), np.asarray(logits)
         yield from compared("jax", device)
-
-
-def decoding_torch(quick: bool, ends_at: float) -> Iterator[tuple[str, Any]]:
-    import mt3torch
-
-    yield from _decoding(mt3torch, quick, ends_at)
 
 
 def decoding_jax(quick: bool, ends_at: float) -> Iterator[tuple[str, Any]]:

@@ -190,6 +190,26 @@ def test_a_section_may_use_nearly_all_of_the_devices_memory_and_finds_no_compile
     assert "XLA_CLIENT_MEM_FRACTION" not in gpu.environment("/new") or "XLA_CLIENT_MEM_FRACTION" in os.environ
 
 
+def test_the_cases_of_decoding_are_ready_and_the_last_are_left_out_if_there_is_no_time(monkeypatch):
+    pytest.importorskip("torch")
+    import gpu_decoding
+
+    monkeypatch.setattr(gpu_decoding, "random_arrays", lambda config: {})
+    names = [name for name, _ in gpu_decoding.cases(quick=False)]
+    assert {"equal_tokens", "pcm_lanes_128", "pcm_lanes_512", "pcm_lanes_1024", "flac", "flac_small"} < set(names)
+    without = {name.removeprefix("lanes_512_") for name in names if name.startswith("lanes_512_")}
+    assert without == {"without_graphs", "log_mel_on_host", "look_every_1", "look_every_32"}
+    monkeypatch.undo()
+    rehearsed = dict(gpu_decoding.cases(quick=True))
+    found = rehearsed["pcm_lanes_4"]()
+    assert found["segments"] == 12
+    assert found["dtype"] == "float32"
+    assert rehearsed["lanes_4_look_every_1"]()["segments_per_second"] > 0
+    ended = dict(gpu_decoding.decoding_torch(True, time.monotonic() - 1))
+    assert ended.keys() == rehearsed.keys()
+    assert all(figures == {"left_out": "no time"} for figures in ended.values())
+
+
 def test_made_up_tokens_are_as_unequally_frequent_as_real_ones():
     lengths = step_timing.draw_lengths(MT3, 200)
     batch = step_timing.made_up_batch(MT3, lengths)

@@ -18,6 +18,7 @@ from wild_twins import MAX_TOKENS, STEPS, wild_arrays  # noqa: E402
 from mt3core.config.model import MT3  # noqa: E402
 from mt3core.decoding import Decoding  # noqa: E402
 from mt3core.segments import AudioSegment  # noqa: E402
+from mt3core.spectrogram import log_mel as log_mel_of  # noqa: E402
 from mt3decode.grammar import Grammar  # noqa: E402
 from mt3decode.stretches import Stretches  # noqa: E402
 from mt3torch import build_model, decoding, device_lanes, device_worker, stepper  # noqa: E402
@@ -58,7 +59,7 @@ def loop_of(look_every):
     return DeviceLoop(look_every, lane_buckets=(2, 3), length_buckets=(4, 8, 16))
 
 
-def agree(found, expected):
+def agree(found, expected, tolerance=1e-4):
     """Equal tokens; scores and confidences but for rounding."""
     found, expected = dict(found), dict(expected)
     assert found.keys() == expected.keys()
@@ -66,8 +67,8 @@ def agree(found, expected):
         other = expected[number]
         assert one.tokens.tolist() == other.tokens.tolist()
         assert one.tokens.dtype == other.tokens.dtype
-        assert one.score == pytest.approx(other.score, abs=1e-4)
-        np.testing.assert_allclose(one.log_probabilities, other.log_probabilities, atol=1e-4)
+        assert one.score == pytest.approx(other.score, abs=tolerance)
+        np.testing.assert_allclose(one.log_probabilities, other.log_probabilities, atol=tolerance)
 
 
 @pytest.mark.parametrize("look_every", [1, 2, 7])
@@ -338,6 +339,33 @@ def test_a_step_never_waits_for_the_device_and_copies_nothing_to_it(chosen, monk
     assert not watch.operations & {"_local_scalar_dense", "nonzero", "item", "masked_select", "is_nonzero"}
     with pytest.raises((NotImplementedError, RuntimeError)):
         search.is_active(4)  # which is the look of the host
+
+
+@pytest.mark.device
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")),
+        pytest.param("mps", marks=pytest.mark.skipif(not torch.backends.mps.is_available(), reason="no MPS device")),
+    ],
+)
+@pytest.mark.parametrize("method", ["greedy", "t5x"])
+@pytest.mark.parametrize("makes_log_mels", [True, False])
+def test_every_device_writes_the_same_tokens(device, method, makes_log_mels, caplog):
+    """With the grammar, samples as input, more segments than lanes, and graphs where there are any."""
+    config, arrays = wild_arrays("mt3", {"pitch": 2, "velocity": 4, "tie": 2, "drum": 0.5}, 2)
+    samples = np.random.default_rng(0).standard_normal((40, config.segment_samples)).astype(np.float32)
+    log_mels = np.stack([log_mel_of(row, config.spectrogram) for row in samples])
+    options = Decoding(method, max_tokens=MAX_TOKENS, grammar=True, programs=(0, 33))
+    expected = decoding.generate_stream(build_model(config, arrays, "cpu"), log_mels, options, 16)
+    there = build_model(config, arrays, device)
+    loop = DeviceLoop(lane_buckets=(4, 8), length_buckets=(16,), makes_log_mels=makes_log_mels)
+    with caplog.at_level(logging.WARNING):
+        given = iter(samples if makes_log_mels else log_mels)
+        found = dict(decoding.generate_stream(there, given, options, 16, loop=loop))
+    agree(found, expected, tolerance=2e-2)  # the network is wild: log-mels that differ by 1e-4 show
+    assert not caplog.records  # every step could be captured
 
 
 def test_memory_decides_the_number_of_lanes():
