@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mt3torch.stepper import Places, Stepper, in_full_precision
@@ -47,14 +48,15 @@ class Buckets:
     def length(self, wanted: int) -> int:
         return next((one for one in self.lengths if one >= wanted), self.lengths[-1])
 
-    def is_long(self, length: int) -> bool:
-        return length > self.lengths[0]
+    def is_long(self, lengths: Int[np.ndarray, " lanes"]) -> Bool[np.ndarray, " lanes"]:
+        """Which lanes have more tokens than are short; none if there is only one length."""
+        return (lengths > self.lengths[0]) & (len(self.lengths) > 1)
 
     def shape(self, num_lanes: int, num_long: int, longest: int) -> Shape:
         """For lanes of which the first `num_long` have up to `longest` tokens, and the others as many as are short."""
         lanes = self.num_lanes(num_lanes)
         part = max(1, lanes // self.long_parts)
-        rounded = min(lanes, -(-num_long // part) * part)
+        rounded = 0 if len(self.lengths) == 1 else min(lanes, -(-num_long // part) * part)
         return Shape(lanes, rounded, self.length(longest) if rounded else self.lengths[0], self.lengths[0])
 
 

@@ -78,5 +78,6 @@ def bytes_of_lane(network: NetworkConfig, max_tokens: int, is_folded: bool = Tru
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that a CUDA device has left."""
-    return torch.cuda.mem_get_info(device)[0]
+    """Bytes that a CUDA device has left, with those that PyTorch holds without using them."""
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused

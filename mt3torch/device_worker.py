@@ -2,7 +2,8 @@
 
 The host starts several steps at a time, then looks which segments are done, closes the gaps that they leave, and starts
 others. It knows how many tokens every lane has read, because all read one a step, so it can choose a step's shape
-without asking. Segments are encoded in a stream of their own while the lanes are stepped.
+without asking. Segments are encoded in a stream of their own while the lanes are stepped, and the host prepares them
+while the device is busy with the steps.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class DeviceWorker:
         self._side = SideStream(stepper.device)
         self._log_mel = LogMel(stepper.model.config, stepper.device)
         self._graphs = Graphs.on(stepper.device, loop.has_graphs)
+        self._given: list[tuple[Hashable, Start, int]] = []  # to be encoded
         self._encoded: deque[_Encoded] = deque()
         # Of each occupied lane: the tag and the number of its segment, and how many tokens it has read if not done.
         self._tags: list[tuple[Hashable, int]] = []
@@ -61,37 +63,33 @@ class DeviceWorker:
 
     @property
     def num_wanted(self) -> int:
-        """How many segments are encoded together now: a batch, as long as none is ahead of what the lanes can take."""
-        return self._batch if len(self._encoded) < max(1, self.num_lanes - len(self._tags)) else 0
+        """How many segments are encoded together now: a batch, unless one is ahead and enough for the lanes are."""
+        num_ahead = len(self._given) + len(self._encoded)
+        return self._batch if num_ahead < max(self._batch, self.num_lanes - len(self._tags)) else 0
 
     @property
     def is_idle(self) -> bool:
-        return not self._tags and not self._encoded
+        return not (self._tags or self._given or self._encoded)
 
     def encode(self, starts: Sequence[tuple[Hashable, Start]], last_steps: Sequence[int]) -> None:
-        """Encodes segments, all together; they are started when there are lanes for them."""
-        if not starts:
-            return
-        with self._side.entered():
-            inputs = self._log_mel([start.log_mel for _, start in starts])
-            rows = self.stepper.encode(inputs)
-            mark = self._side.mark()
-        for (tag, start), last_step, row in zip(starts, last_steps, rows, strict=True):
-            self._encoded.append(_Encoded(tag, replace(start, log_mel=_NOTHING), last_step, row, mark))
+        """Takes segments. They are encoded, all together, with the next step, and started when there are lanes."""
+        self._given += [(tag, start, last_step) for (tag, start), last_step in zip(starts, last_steps, strict=True)]
 
     def step(self) -> list[tuple[Any, int, Generated]]:
         """Some more tokens in every lane; the segments that are finished with them."""
+        if not self._tags and not self._encoded:
+            self._encode_given()
         self._fill()
         count, search = len(self._tags), self._search
         if not count or search is None:
             return []
         num_steps = self.loop.look_every
-        is_long = self._is_long()
-        longest = int(self._lengths.max()) + num_steps
-        shape = self._buckets.shape(count, int(np.flatnonzero(is_long).max(initial=-1)) + 1, longest)
+        num_long = int(np.flatnonzero(self._is_long()).max(initial=-1)) + 1
+        shape = self._buckets.shape(count, num_long, int(self._lengths.max()) + num_steps)
         for _ in range(num_steps):
             self._graphs.run(shape, lambda: self._one_step(shape))
         self._lengths += num_steps
+        self._encode_given()
         is_active = search.is_active(count)
         done = np.flatnonzero(~is_active)
         finished = [
@@ -103,8 +101,19 @@ class DeviceWorker:
 
     def drop(self, tag: Hashable) -> None:
         """Forgets all segments of a tag."""
+        self._given = [one for one in self._given if one[0] != tag]
         self._encoded = deque(one for one in self._encoded if one.tag != tag)
         self._keep(np.array([one != tag for one, _ in self._tags], bool))
+
+    def _encode_given(self) -> None:
+        if not self._given:
+            return
+        given, self._given = self._given, []
+        with self._side.entered():
+            rows = self.stepper.encode(self._log_mel([start.log_mel for _, start, _ in given]))
+            mark = self._side.mark()
+        for (tag, start, last_step), row in zip(given, rows, strict=True):
+            self._encoded.append(_Encoded(tag, replace(start, log_mel=_NOTHING), last_step, row, mark))
 
     def _one_step(self, shape: Shape) -> None:
         lanes, search = self._lanes, self._search
@@ -115,7 +124,7 @@ class DeviceWorker:
 
     def _is_long(self) -> Bool[np.ndarray, " lanes"]:
         """Which lanes will be long after the next steps."""
-        return self._lengths + self.loop.look_every > self._buckets.lengths[0]
+        return self._buckets.is_long(self._lengths + self.loop.look_every)
 
     def _fill(self) -> None:
         """Starts encoded segments, and waits for the encoder only if there is nothing else to do."""

@@ -57,12 +57,13 @@ class Graphs:
 
 def _capture_on_cuda(device: torch.device) -> Capture:
     # Everything in a graph's own memory is used up within it, so all graphs of a decoding can share it.
-    pool = torch.cuda.graph_pool_handle()
+    pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
 
     def capture(function: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
         # Other threads may use the device meanwhile.
-        with torch.cuda.device(device), torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+        mode = "thread_local"
+        with torch.cuda.device(device), torch.cuda.graph(graph, pool, stream, capture_error_mode=mode):
             function()
         return graph.replay
 

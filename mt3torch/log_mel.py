@@ -45,12 +45,14 @@ class LogMel:
     def of_samples(self, segments: Sequence[Float[np.ndarray, " samples"]]) -> Float[Tensor, "segments frames bands"]:
         """Of segments of up to `segment_samples` samples each, whole frames; rows after them are 0.0, as in NumPy."""
         hop = self._config.spectrogram.hop_samples
-        padded = np.zeros((len(segments), self._config.segment_samples), np.float32)
-        for row, segment in zip(padded, segments, strict=True):
-            row[: len(segment)] = segment
+        # In memory that stays in its place, so that the host need not wait for the copy.
+        shape, is_pinned = (len(segments), self._config.segment_samples), self._device.type == "cuda"
+        padded = torch.empty(shape, dtype=torch.float32, pin_memory=is_pinned)
+        for row, segment in zip(padded.numpy(), segments, strict=True):
+            row[: len(segment)], row[len(segment) :] = segment, 0.0
         num_frames = self._put(np.array([len(segment) // hop for segment in segments]))
         with in_full_precision(self._device):
-            return self._log_mel(self._put(padded), num_frames)
+            return self._log_mel(padded.to(self._device, non_blocking=is_pinned), num_frames)
 
     def _log_mel(self, samples: Tensor, num_frames: Tensor) -> Tensor:
         settings = self._config.spectrogram
@@ -67,5 +69,4 @@ class LogMel:
         values = torch.from_numpy(array)
         if self._device.type != "cuda":
             return values.to(self._device)
-        # From memory that stays in its place, so that the host need not wait for the copy.
         return values.pin_memory().to(self._device, non_blocking=True)

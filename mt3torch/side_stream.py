@@ -30,8 +30,12 @@ class Mark:
 
 
 class SideStream:
+    """Its work begins after what was asked of the current stream when it is made."""
+
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream(device))
 
     def entered(self) -> contextlib.AbstractContextManager[object]:
         return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)

@@ -154,6 +154,7 @@ def test_lanes_are_made_when_they_are_needed_and_kept(model, log_mel, monkeypatc
         for count in (2, 1, 2):
             started(worker, log_mel[:count])
             worker.step()
+            worker.step()
     assert made == layers * [2] + layers * [3] + layers * [5]
 
 
@@ -250,6 +251,10 @@ def test_shapes_are_few():
     assert buckets.shape(64, 0, 100).groups == [(slice(0, 64), 128)]
     assert buckets.shape(64, 60, 100).groups == [(slice(0, 64), 128)]
     assert DeviceLoop().buckets(40, 100) == Buckets((40,), (100,))
+    one_length = DeviceLoop().buckets(40, 100)
+    assert one_length.shape(30, 10, 100) == Shape(40, 0, 100, 100)
+    assert not one_length.is_long(np.array([99, 108])).any()
+    assert buckets.is_long(np.array([128, 129])).tolist() == [False, True]
 
 
 @pytest.fixture
