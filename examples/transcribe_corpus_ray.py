@@ -117,6 +117,7 @@ def main() -> int:
     parser.add_argument("--gpus", type=float, default=0.0, help="GPUs of each actor; parts such as 0.5 can be shared")
     options = parser.parse_args()
     try:
+        FORMATS[options.format].check()
         model = find_model(options.model).source  # here rather than in every actor
         planned = plan([options.recordings], f"{options.notes}/", (options.format,), overwrite=False).jobs
         check_writable(output.path for job in planned for output in job.outputs)
