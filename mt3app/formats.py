@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mt3core.errors import MT3Error
 from mt3core.files import atomic_output
 from mt3core.transcription import FORMATS as CORE_FORMATS
 from mt3core.transcription import known_format as known_core_format
@@ -27,13 +28,14 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Format:
-    """A form of the result: its name is its suffix; `about` says in a few words what it is good for.
+    """A form of the result: its name is its suffix, `label` what the page calls it; `about` says what it is good for.
 
     Of a form that `has_bars`, the tempo is found first. `check` raises an error if something is missing that it needs,
     before anything slow starts.
     """
 
     name: str
+    label: str
     media_type: str
     about: str
     write: Write
@@ -52,7 +54,7 @@ def _html(result: Transcription, recording: Path | None) -> bytes:
 
     title = Path(result.audio).name if result.audio and recording is not None else "Transcription"
     audio = None if recording is None else embedded_recording(recording)
-    return piece_page(Piece(title, result.notes, result.duration_seconds, audio, about(result)))
+    return piece_page(Piece(title, result.notes, result.duration_seconds, audio, about(result), result.tempo))
 
 
 def _musicxml(result: Transcription, recording: Path | None) -> bytes:
@@ -83,24 +85,47 @@ def _check_pdf() -> None:
 FORMATS: dict[str, Format] = {
     one.name: one
     for one in (
-        Format("mid", "audio/midi", "MIDI, for every music program", _core("mid"), is_text=False),
-        Format("json", "application/json", "everything, exact", _core("json")),
-        Format("jsonl", "application/jsonl", "one note per line", _core("jsonl")),
-        Format("csv", "text/csv", "one note per row", _core("csv")),
-        Format("html", "text/html", "a page with piano roll and player", _html),
+        Format("mid", "MIDI", "audio/midi", "MIDI, for every music program", _core("mid"), is_text=False),
+        Format("json", "Everything (JSON)", "application/json", "everything, exact", _core("json")),
+        Format("jsonl", "Notes as lines (JSONL)", "application/jsonl", "one note per line", _core("jsonl")),
+        Format("csv", "Table (CSV)", "text/csv", "one note per row", _core("csv")),
+        Format("html", "This view as a file (HTML)", "text/html", "a page with piano roll and player", _html),
         Format(
             "musicxml",
+            "Sheet (MusicXML)",
             "application/vnd.recordare.musicxml+xml",
             "sheet music, for notation programs",
             _musicxml,
             has_bars=True,
         ),
-        Format("pdf", "application/pdf", "sheet music by MuseScore", _pdf, False, has_bars=True, check=_check_pdf),
+        Format(
+            "pdf",
+            "Sheet (PDF)",
+            "application/pdf",
+            "sheet music by MuseScore",
+            _pdf,
+            False,
+            has_bars=True,
+            check=_check_pdf,
+        ),
     )
 }
 assert set(CORE_FORMATS) <= set(FORMATS)
-# What the page offers: no form that needs another program.
+# What the page offers: no form that needs another program, and those whose program is there.
 FORMATS_OF_PAGE = {name: one for name, one in FORMATS.items() if one.check is _nothing}
+
+
+def formats_of_page() -> dict[str, Format]:
+    """`FORMATS_OF_PAGE` and the forms whose program is installed."""
+    return {name: one for name, one in FORMATS.items() if name in FORMATS_OF_PAGE or _is_possible(one)}
+
+
+def _is_possible(one: Format) -> bool:
+    try:
+        one.check()
+    except MT3Error:
+        return False
+    return True
 
 
 def known_format(format: str) -> str | None:

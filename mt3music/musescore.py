@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
 from mt3core.errors import OutputError
@@ -15,6 +16,7 @@ from mt3music.musicxml import musicxml_bytes
 # What the program is called by its packages for Linux, macOS and Windows.
 PROGRAMS = ("mscore", "musescore", "mscore4portable", "musescore4", "MuseScore4", "musescore3", "mscore3", "MuseScore3")
 _MOST_SECONDS = 600
+_RUNNING = threading.Lock()  # it keeps settings in one place, and takes a processor
 # Without the staves of instruments that rest for a whole system: a band is not readable otherwise.
 _STYLE = '<museScore version="3.01"><Style><hideEmptyStaves>1</hideEmptyStaves></Style></museScore>\n'
 
@@ -34,7 +36,7 @@ def pdf_bytes(result: Transcription) -> bytes:
     """The score of `musicxml_bytes` as pages. Raises `OutputError` if MuseScore is missing or fails."""
     program = find_musescore()
     score = musicxml_bytes(result)
-    with tempfile.TemporaryDirectory(prefix="mt3-score-") as folder:
+    with _RUNNING, tempfile.TemporaryDirectory(prefix="mt3-score-") as folder:
         written, styled, pages, style = (Path(folder) / f"score.{name}" for name in ("musicxml", "mscz", "pdf", "mss"))
         written.write_bytes(score)
         if score.count(b"<score-part ") > 1:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from mt3core.notes.table import Note, note_table
+from mt3core.notes.tempo_map import TempoMap
 from mt3page.assembly import ROLL_SCRIPTS, asset, embedded_json, encoded, escaped, filled, general_midi_names
 from mt3page.packing import pack_notes
 
-PIECE_SCRIPTS = (*ROLL_SCRIPTS, "piece_look.js", "piece.js")
+PIECE_SCRIPTS = (*ROLL_SCRIPTS, "bars.js", "piece_look.js", "piece.js")
 PIECE_STYLES = ("page.css", "piece.css")
 CONFIDENCE_STEPS = 200
 NO_CONFIDENCE = 255
@@ -27,6 +28,7 @@ class Piece:
     seconds: float = 0.0
     audio: str | None = None
     about: str = ""
+    tempo: TempoMap | None = None
 
 
 def piece_page(piece: Piece) -> bytes:
@@ -36,6 +38,7 @@ def piece_page(piece: Piece) -> bytes:
         "seconds": piece.seconds,
         "audio": piece.audio,
         "names": general_midi_names(),
+        "tempo": tempo_of(piece.tempo),
     }
     parts = {
         "title": escaped(piece.title),
@@ -46,6 +49,18 @@ def piece_page(piece: Piece) -> bytes:
         "script": "\n".join(map(asset, (*PIECE_SCRIPTS, "view.js"))),
     }
     return encoded(filled(asset("view.html"), parts))
+
+
+def tempo_of(tempo: TempoMap | None) -> dict[str, Any] | None:
+    """Beats and bars as the pages draw them: seconds, beats a bar, the first beat that begins one, a sentence."""
+    if tempo is None:
+        return None
+    return {
+        "beats": [round(seconds, 4) for seconds in tempo.beat_seconds],
+        "perBar": tempo.time_signature.beats_per_bar,
+        "first": tempo.first_downbeat,
+        "words": tempo.in_words,
+    }
 
 
 def pack_piece(notes: Sequence[Note]) -> dict[str, Any]:

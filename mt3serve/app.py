@@ -27,8 +27,9 @@ from mt3core.notes.instruments import CLASS_NAMES
 from mt3core.notes.table import Note
 from mt3core.transcription import Transcription
 from mt3page.assembly import ROLL_SCRIPTS, asset, embedded_json, escaped, filled, general_midi_names
-from mt3page.piece_page import PIECE_SCRIPTS, PIECE_STYLES
+from mt3page.piece_page import PIECE_SCRIPTS, PIECE_STYLES, tempo_of
 from mt3serve import sounds
+from mt3serve.arranging import Arrangement
 from mt3serve.guard import Guard
 from mt3serve.jobs import DONE, Decoder, Job, Queue, transcription_of
 from mt3serve.uploads import check_size, display_name, megabytes, receive
@@ -48,6 +49,8 @@ class ResultFormat(Protocol):
     def name(self) -> str: ...
     @property
     def media_type(self) -> str: ...
+    @property
+    def label(self) -> str: ...
     @property
     def about(self) -> str: ...
     @property
@@ -87,6 +90,7 @@ def build_app(decoder: Decoder, formats: Mapping[str, ResultFormat], folder: Pat
         Route("/api/jobs/{id}", server.remove, methods=["DELETE"]),
         Route("/api/jobs/{id}/cancel", server.cancel, methods=["POST"]),
         Route("/api/jobs/{id}/again", server.again, methods=["POST"]),
+        Route("/api/jobs/{id}/arrange", server.arrange, methods=["POST"]),
         Route("/api/jobs/{id}/recording", server.recording),
         Route("/api/jobs/{id}/sound.wav", server.sound),
         Route("/api/jobs/{id}/compared.wav", server.compared),
@@ -128,7 +132,7 @@ class _Server:
         self._style = "".join(map(asset, STYLES))
         about = {
             "model": queue.decoder.model,
-            "formats": [{"name": one.name, "about": one.about} for one in formats.values()],
+            "formats": [{"name": one.name, "label": one.label, "about": one.about} for one in formats.values()],
             "classes": [*CLASS_NAMES, "Drums"],
             "maxUpload": settings.most_upload_bytes,
             "maxUploadText": megabytes(settings.most_upload_bytes),
@@ -154,12 +158,12 @@ class _Server:
         return Response(self._style, media_type="text/css", headers={"Cache-Control": "no-cache"})
 
     async def upload(self, request: Request) -> Response:
-        """The recording is the body; its name and the choice of instruments are in the query."""
+        """The recording is the body; its name, the choice of instruments and the quality are in the query."""
         check_size(request, self.settings.most_upload_bytes)
         if self.queue.num_waiting >= self.settings.most_waiting:
             raise HTTPException(503, "Too many recordings are waiting. Try again later.", {"Retry-After": "60"})
-        instruments = _instruments(request)
-        job = self.queue.new(display_name(request.query_params.get("name", "")), instruments)
+        name = display_name(request.query_params.get("name", ""))
+        job = self.queue.new(name, _instruments(request), _is_best(request))
         try:
             await receive(request, job.recording, self.settings.most_upload_bytes, _MOST_UPLOAD_SECONDS)
             await run_in_threadpool(self.queue.add, job)
@@ -168,17 +172,17 @@ class _Server:
             if isinstance(error, MT3Error):  # it names our file
                 raise HTTPException(422, str(error).replace(str(job.recording), job.name)) from error
             raise
-        return JSONResponse(self._state(job, 0), 201)
+        return JSONResponse(self._state(job), 201)
 
     async def states(self, request: Request) -> Response:
-        """What became of jobs: `since` has "id:number of notes known" of each, separated by commas."""
+        """What became of jobs: `since` has "id:number of notes known:their version" of each, separated by commas."""
         states = {}
         for asked in request.query_params.get("since", "").split(",")[:_MOST_ASKED]:
-            identity, _, known = asked.partition(":")
+            identity, known, version = (*asked.split(":", 2), "", "")[:3]
             job = self.queue.jobs.get(identity)
             first = int(known) if known.isdecimal() and len(known) < 10 else 0
             if identity:
-                states[identity] = None if job is None else self._state(job, first)
+                states[identity] = None if job is None else self._state(job, first, version or "0")
         return JSONResponse(states, headers={"Cache-Control": "no-store"})
 
     async def cancel(self, request: Request) -> Response:
@@ -186,13 +190,19 @@ class _Server:
         await run_in_threadpool(self.queue.cancel, job)
         return JSONResponse(self._state(job, len(job.notes)))
 
+    async def arrange(self, request: Request) -> Response:
+        """Other notes of a finished job: the query has what is asked for."""
+        job, arrangement = self._done(request), Arrangement.parse(request.query_params)
+        await run_in_threadpool(self.queue.arrange, job, arrangement)
+        return JSONResponse(self._state(job))
+
     async def remove(self, request: Request) -> Response:
         await run_in_threadpool(self.queue.remove, self._job(request))
         return Response(status_code=204)
 
     async def again(self, request: Request) -> Response:
-        job = await run_in_threadpool(self.queue.again, self._job(request), _instruments(request))
-        return JSONResponse(self._state(job, 0), 201)
+        job = await run_in_threadpool(self.queue.again, self._job(request), _instruments(request), _is_best(request))
+        return JSONResponse(self._state(job), 201)
 
     async def recording(self, request: Request) -> Response:
         path, kind = await run_in_threadpool(sounds.recording, self._job(request))
@@ -232,8 +242,14 @@ class _Server:
             raise HTTPException(409, "This recording is not transcribed yet. Wait until it is done.")
         return job
 
-    def _state(self, job: Job, first: int) -> dict[str, Any]:
-        notes = job.notes[first:]  # a list that only grows
+    def _state(self, job: Job, first: int = 0, known_version: str = "0") -> dict[str, Any]:
+        """All about a job; of its notes those from `first` on, or all if they are others than those that are known."""
+        shown = job.shown
+        version = 0 if shown is None else shown.version
+        result = job.result if shown is None else shown.result
+        if str(version) != known_version:
+            first = 0
+        notes = (job.notes if shown is None else shown.result.notes)[first:]  # a list that only grows
         left = job.seconds_left()
         return {
             "id": job.id,
@@ -245,7 +261,11 @@ class _Server:
             "finalSeconds": job.heard_seconds,
             "secondsLeft": None if left is None else round(left, 1),
             "error": job.error,
-            "remark": "" if job.result is None else job.result.remark.replace(str(job.recording), job.name),
+            "quality": "best" if job.is_best else "fast",
+            "remark": "" if result is None else result.remark.replace(str(job.recording), job.name),
+            "version": version,
+            "asked": {} if shown is None else dict(shown.asked),
+            "tempo": None if result is None or first else tempo_of(result.tempo),
             "first": first,
             "notes": [_row(note) for note in notes],
             "minutesKept": round((self.settings.keep_seconds - (time.monotonic() - job.settled_at)) / 60)
@@ -266,6 +286,13 @@ def _instruments(request: Request) -> str | None:
     if text is not None:
         choose_instruments(text)
     return text
+
+
+def _is_best(request: Request) -> bool:
+    quality = request.query_params.get("quality") or "fast"
+    if quality not in ("fast", "best"):
+        raise HTTPException(422, "There is no such quality. Choose fast or best.")
+    return quality == "best"
 
 
 def _row(note: Note) -> list[float | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,14 @@ from mt3decode.streams import NoteStream
 from mt3decode.transcriber import BaseTranscriber
 
 _WARM_UP_SECONDS = 4
+_BEST_OVERLAP = 2  # as `mt3 transcribe --quality best`
 
 
 class TranscriberDecoder:
     """See `jobs.Decoder`.
 
-    `build` makes a transcriber with the same network and another decoding, for a choice of instruments; `at_once` is
-    how many threads may use the transcriber at the same time.
+    `build` makes a transcriber with the same network and another decoding, for what was asked; `at_once` is how many
+    threads may use the transcriber at the same time.
     """
 
     def __init__(
@@ -35,11 +37,14 @@ class TranscriberDecoder:
         self._transcriber.transcribe((np.zeros(_WARM_UP_SECONDS * rate_hz, np.float32), rate_hz))
 
     @contextmanager
-    def stream(self, recording: Path, instruments: str | None) -> Iterator[NoteStream]:
-        """The notes of a recording, of these instruments only."""
+    def stream(self, recording: Path, instruments: str | None, is_best: bool = False) -> Iterator[NoteStream]:
+        """The notes of a recording, of these instruments only; of overlapping windows if `is_best`."""
         transcriber = self._transcriber
+        decoding = replace(transcriber.decoding, overlap=_BEST_OVERLAP if is_best else transcriber.decoding.overlap)
         if instruments is not None:
-            transcriber = self._build(with_instruments(transcriber.decoding, instruments))
+            decoding = with_instruments(decoding, instruments)
+        if decoding != transcriber.decoding:
+            transcriber = self._build(decoding)
         try:
             with transcriber.stream(recording, damaged="keep") as notes:
                 yield notes

@@ -12,6 +12,7 @@ import secrets
 import shutil
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from mt3core.errors import MT3Error
 from mt3core.notes.table import Note
 from mt3core.transcription import Transcription
 from mt3decode.streams import NoteStream
+from mt3serve.arranging import Arrangement
 
 WAITING, DECODING, DONE, FAILED, CANCELLED = "waiting", "decoding", "done", "failed", "cancelled"
 SETTLED = (DONE, FAILED, CANCELLED)
@@ -36,9 +38,23 @@ class Decoder(Protocol):
     model: str
     at_once: int
 
-    def stream(self, recording: Path, instruments: str | None) -> AbstractContextManager[NoteStream]:
-        """The notes of a recording, of these instruments only. Raises `UsageError` for others than there are."""
+    def stream(
+        self, recording: Path, instruments: str | None, is_best: bool = False
+    ) -> AbstractContextManager[NoteStream]:
+        """The notes of a recording, of these instruments only; slower and better if `is_best`.
+
+        Raises `UsageError` for other instruments than there are.
+        """
         ...
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the page shows of a finished job. `version` is another each time."""
+
+    version: int
+    result: Transcription
+    asked: Mapping[str, str]
 
 
 @dataclass
@@ -49,6 +65,7 @@ class Job:
     name: str
     folder: Path
     instruments: str | None = None
+    is_best: bool = False
     state: str = WAITING
     seconds: float = 0.0
     final_seconds: float = 0.0
@@ -58,6 +75,12 @@ class Job:
     settled_at: float = 0.0
     stream: NoteStream | None = None
     result: Transcription | None = None
+    shown: Shown | None = None  # once somebody wished for other notes than those of `result`
+
+    @property
+    def version(self) -> int:
+        """Of the notes that are shown."""
+        return 0 if self.shown is None else self.shown.version
 
     @property
     def recording(self) -> Path:
@@ -96,12 +119,12 @@ class Queue:
         for thread in self._threads:
             thread.start()
 
-    def new(self, name: str, instruments: str | None) -> Job:
+    def new(self, name: str, instruments: str | None, is_best: bool = False) -> Job:
         """A job with a folder, not yet in the queue: its recording has to come first."""
         identity = secrets.token_urlsafe(_ID_BYTES)
         folder = self.folder / identity
         folder.mkdir()
-        return Job(identity, name, folder, instruments)
+        return Job(identity, name, folder, instruments, is_best)
 
     def add(self, job: Job) -> None:
         """Puts a job with its recording into the queue. Raises `AudioError` if that cannot be read."""
@@ -113,15 +136,21 @@ class Queue:
             self._waiting.append(job)
             self._changed.notify()
 
-    def again(self, job: Job, instruments: str | None) -> Job:
-        """The same recording once more, with other instruments."""
-        fresh = self.new(job.name, instruments)
+    def again(self, job: Job, instruments: str | None, is_best: bool = False) -> Job:
+        """The same recording once more, with other instruments or in another quality."""
+        fresh = self.new(job.name, instruments, is_best)
         try:
             os.link(job.recording, fresh.recording)
         except OSError:  # a file system without links
             shutil.copyfile(job.recording, fresh.recording)
         self.add(fresh)
         return fresh
+
+    def arrange(self, job: Job, arrangement: Arrangement) -> None:
+        """Shows other notes of a finished job: with bars, on a grid, fewer."""
+        arranged = arrangement.of(transcription_of(job, self.decoder.model, as_found=True), job.recording)
+        with self._changed:
+            job.shown = Shown(job.version + 1, arranged, arrangement.asked)
 
     def place(self, job: Job) -> int:
         """How many are being decoded or will be before it; 0 if it does not wait."""
@@ -186,7 +215,7 @@ class Queue:
 
     def _decode(self, job: Job) -> None:
         limit = time.monotonic() + self.most_decoding_seconds
-        with self.decoder.stream(job.recording, job.instruments) as stream:
+        with self.decoder.stream(job.recording, job.instruments, job.is_best) as stream:
             job.stream = stream
             timer = threading.Timer(self.most_decoding_seconds, stream.close)
             timer.daemon = True
@@ -222,9 +251,10 @@ class Queue:
         job.settled_at, job.state = time.monotonic(), state
 
 
-def transcription_of(job: Job, model: str) -> Transcription:
-    """The result of a job, to be written in any format: by the name of its recording, not of our file."""
-    result = job.result or Transcription(list(job.notes), duration_seconds=job.seconds, model=model)
+def transcription_of(job: Job, model: str, as_found: bool = False) -> Transcription:
+    """The result of a job, as it is shown or as it was found: by the name of its recording, not of our file."""
+    shown = None if as_found or job.shown is None else job.shown.result
+    result = shown or job.result or Transcription(list(job.notes), duration_seconds=job.seconds, model=model)
     return replace(result, audio=job.name)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Collection
 from pathlib import Path
 
 from mt3page.recordings import as_flac, playable_type
 from mt3render.listening import sonify, write_comparison, write_mix
-from mt3serve.jobs import Job
+from mt3serve.jobs import Job, transcription_of
 
 # The synthesizers are no matter of several threads, and each takes a processor.
 _RENDERING = threading.Lock()
@@ -29,15 +30,16 @@ def recording(job: Job) -> tuple[Path, str]:
 
 def transcription(job: Job, instruments: Collection[int] | None = None) -> Path:
     """The notes of a job as a WAV file: of these instruments only (programs, -1 for drums), or of all."""
-    whole, stems = job.folder / "transcribed.wav", job.folder / "stems"
+    folder = _sound_folder(job)
+    whole, stems = folder / "transcribed.wav", folder / "stems"
     with _RENDERING:
         if not whole.exists():
-            stems.mkdir(exist_ok=True)
-            sonify(job.notes, whole, stems)
+            stems.mkdir(parents=True, exist_ok=True)
+            sonify(transcription_of(job, "").notes, whole, stems)
         if instruments is None:
             return whole
         chosen = sorted(number for number in set(instruments) if (stems / f"{number}.wav").exists())
-        path = job.folder / "mixes" / f"{'_'.join(map(str, chosen)) or 'none'}.wav"
+        path = folder / "mixes" / f"{'_'.join(map(str, chosen)) or 'none'}.wav"
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
             for old in path.parent.iterdir():  # they are large and quickly made
@@ -46,9 +48,19 @@ def transcription(job: Job, instruments: Collection[int] | None = None) -> Path:
         return path
 
 
+def _sound_folder(job: Job) -> Path:
+    """A folder for the notes that are shown now; the sounds of others are removed."""
+    folder = job.folder / f"sounds{job.version}"
+    for old in job.folder.glob("sounds*"):
+        if old != folder:
+            shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
 def comparison(job: Job) -> Path:
     """The recording on the left, the transcription on the right."""
-    path, played = job.folder / "compared.wav", transcription(job)
+    played = transcription(job)
+    path = played.with_name("compared.wav")
     with _RENDERING:
         if not path.exists():
             write_comparison(job.recording, played, path, damaged="keep")

@@ -41,7 +41,7 @@ NEVER = {
     "mt3eval": TORCH | JAX | OURS - {"mt3core", "mt3page", "mt3eval"},
     "mt3torch": JAX | OURS - {"mt3core", "mt3decode", "mt3torch"},
     "mt3jax": TORCH | OURS - {"mt3core", "mt3decode", "mt3render", "mt3data", "mt3page", "mt3eval", "mt3jax"},
-    "mt3serve": TORCH | JAX | OURS - {"mt3core", "mt3render", "mt3page", "mt3decode", "mt3serve"},
+    "mt3serve": TORCH | JAX | OURS - {"mt3core", "mt3render", "mt3music", "mt3page", "mt3decode", "mt3serve"},
     "mt3convert": OURS - {"mt3core", "mt3torch", "mt3jax", "mt3convert"},
     "mt3app": set(),
     "mt3configs": TORCH | JAX | OURS - {"mt3core", "mt3configs"},

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt3app.backend import choose_backend, choose_decoding, load_transcriber
-from mt3app.formats import FORMATS_OF_PAGE
+from mt3app.formats import formats_of_page
 from mt3app.progress import Reporter
 from mt3core import extras
 from mt3core.errors import UsageError
@@ -64,7 +64,7 @@ def _serve(options: ServeOptions, decoder: Decoder, opened: socket.socket, most_
 
     folder = own_folder(Path(tempfile.gettempdir()))
     settings = Settings(options.host, most_bytes, most_decoding_seconds=60 * options.time_limit)
-    app = build_app(decoder, FORMATS_OF_PAGE, folder, settings)
+    app = build_app(decoder, formats_of_page(), folder, settings)
     config = uvicorn.Config(
         app,
         log_level=logging.WARNING,

@@ -46,7 +46,7 @@ def view(options: ViewOptions, reporter: Reporter) -> int:
         audio = audio_address(recording, page, False, "Correct the path.") if link else embedded_recording(recording)
     title = (recording or notes).name
     result = replace(result, duration_seconds=seconds)
-    content = piece_page(Piece(title, result.notes, seconds, audio, about(result)))
+    content = piece_page(Piece(title, result.notes, seconds, audio, about(result), result.tempo))
     with atomic_output(page) as temporary:
         temporary.write_bytes(content)
     size = f"{len(content) / 1e6:.1f} MB"

@@ -100,7 +100,8 @@ class PiecePanel {
     if (!this.notes) return;
     const seconds = this.player.position;
     this.roll.setPosition(seconds, this.player.isPlaying && element("follow").checked);
-    element("position").textContent = `${timeText(seconds)} of ${timeText(this.notes.end)}`;
+    const { bars, end } = this.notes;
+    element("position").textContent = `${timeText(seconds)} of ${timeText(end)}${bars ? `, ${barText(bars.barAt(seconds))}` : ""}`;
   }
 
   /** One line per instrument: its colour, how many notes it has, and whether it is heard alone or not at all. */
@@ -138,16 +139,15 @@ class PiecePanel {
   }
 
   showStretches() {
-    const stretches = leastCertain(this.notes.notes);
-    const buttons = stretches.map(({ start, count, mean }) => {
-      const end = start + STRETCH_SECONDS;
+    const stretches = leastCertain(this.notes.notes, this.notes.bars);
+    const buttons = stretches.map(({ start, end, name, count, mean }) => {
       const what = `${count} ${count === 1 ? "note" : "notes"}, mean confidence ${mean.toFixed(2)}`;
-      const button = make("button", { type: "button", text: spanText(start, end), title: what });
+      const button = make("button", { type: "button", text: capital(name), title: what });
       button.addEventListener("click", () => {
         this.roll.view.showWindow(start - 0.5, end + 0.5);
         this.seek(start);
         this.roll.redraw();
-        element("selected").textContent = `${spanText(start, end)}: ${what}`;
+        element("selected").textContent = `${capital(name)}: ${what}`;
       });
       return make("li", {}, button, make("span", { class: "note", text: what }));
     });
@@ -205,10 +205,9 @@ class PiecePanel {
   }
 }
 
-/** Whole seconds as a span of time: "1:05 to 1:10". */
-const spanText = (from, to) => [from, to].map((seconds) => timeText(seconds).replace(/\.0$/, "")).join(" to ");
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
 
-/** Notes for the panel: one side, and where the piece ends, which is not before `seconds`. */
-function pieceNotes(side, seconds = 0) {
-  return { notes: side, end: side.offset.reduce((end, time) => Math.max(end, time), Math.max(seconds, 1)) };
+/** Notes for the panel: one side, beats and bars if they are known, and where the piece ends, not before `seconds`. */
+function pieceNotes(side, seconds = 0, tempo = null) {
+  return { notes: side, bars: tempo && new Bars(tempo), end: side.offset.reduce((end, time) => Math.max(end, time), Math.max(seconds, 1)) };
 }

@@ -41,6 +41,11 @@ class PieceLook {
     }
   }
 
+  /** How many instruments have notes. */
+  get numPlaying() {
+    return [...this.parts.values()].filter((part) => part.count).length;
+  }
+
   partName(key) {
     return key === DRUMS ? "Drums" : this.names.programs[key];
   }
@@ -95,6 +100,7 @@ class PieceLook {
     const sureness = confidenceOf(side, index);
     return [
       `${this.noteName(side, index)}, ${this.partName(partOf(side, index))}`,
+      ...(notes.bars ? [notes.bars.placeText(side.onset[index])] : []),
       `${side.onset[index].toFixed(3)} to ${side.offset[index].toFixed(3)} s, velocity ${side.velocity[index]}`,
       ...(sureness === null ? [] : [`confidence ${sureness.toFixed(2)}`]),
     ].join("\n");
@@ -102,28 +108,36 @@ class PieceLook {
 
   stops(notes) {
     const side = notes.notes;
-    const stretches = leastCertain(side).sort((one, other) => one.start - other.start);
-    return stretches.map(({ start }) => {
-      const index = firstNotBelow(side.onset, start);
-      return { side: "notes", index, onset: side.onset[index] };
-    });
+    const stretches = leastCertain(side, notes.bars).sort((one, other) => one.start - other.start);
+    return stretches.map(({ first }) => ({ side: "notes", index: first, onset: side.onset[first] }));
   }
 }
 
-/** The stretches of a few seconds with the least mean confidence, least first: `{start, count, mean}`. */
-function leastCertain(side) {
-  const stretches = new Map();
+/**
+ * The places with the least mean confidence, least first: bars if there are any, else stretches of a few seconds.
+ * Each is `{start, end, name, first, count, mean}`, where `first` is the index of its first note.
+ */
+function leastCertain(side, bars = null) {
+  const places = new Map();
   for (let index = 0; index < side.count; index++) {
     const sureness = confidenceOf(side, index);
     if (sureness === null) continue;
-    const number = Math.floor(side.onset[index] / STRETCH_SECONDS);
-    const stretch = stretches.get(number) ?? { start: number * STRETCH_SECONDS, count: 0, sum: 0 };
-    stretch.count++;
-    stretch.sum += sureness;
-    stretches.set(number, stretch);
+    const onset = side.onset[index];
+    const number = bars ? bars.barAt(onset, EARLY_BEATS) : Math.floor(onset / STRETCH_SECONDS);
+    const place = places.get(number) ?? { number, first: index, count: 0, sum: 0 };
+    place.count++;
+    place.sum += sureness;
+    places.set(number, place);
   }
-  return [...stretches.values()]
-    .map(({ start, count, sum }) => ({ start, count, mean: sum / count }))
+  return [...places.values()]
+    .map(({ number, first, count, sum }) => {
+      const [start, end] = bars ? [bars.startOf(number), bars.startOf(number + 1)] : [number * STRETCH_SECONDS, (number + 1) * STRETCH_SECONDS];
+      const name = bars ? barText(number) : spanText(start, end);
+      return { start: Math.max(start, 0), end, name, first, count, mean: sum / count };
+    })
     .sort((one, other) => one.mean - other.mean || one.start - other.start)
     .slice(0, MOST_STRETCHES);
 }
+
+/** Whole seconds as a span of time: "1:05 to 1:10". */
+const spanText = (from, to) => [from, to].map((seconds) => timeText(seconds).replace(/\.0$/, "")).join(" to ");

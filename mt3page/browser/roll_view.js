@@ -10,6 +10,8 @@ const RULER_PIXELS = 22;
 const LEAST_SECONDS = 0.25;
 const LEAST_ROWS = 6;
 const RULER_STEPS = [0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600];
+const BAR_STEPS = [1, 2, 4, 8, 16, 32, 64, 128, 256]; // bars from one number to the next
+const [BAR_LABEL_PIXELS, LEAST_BAR_PIXELS, LEAST_BEAT_PIXELS] = [34, 6, 14];
 const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
 
 class RollView {
@@ -23,7 +25,7 @@ class RollView {
   /** Reads the colours from the style sheet again, for example when the colour scheme changes. */
   readColours() {
     this.theme = Object.fromEntries(
-      ["roll", "roll-dark-row", "roll-line", "ink", "faint", "playhead"].map((name) => [name, themeColour(name)]),
+      ["roll", "roll-dark-row", "roll-line", "bar-line", "ink", "faint", "playhead"].map((name) => [name, themeColour(name)]),
     );
     this.look.readColours();
   }
@@ -173,6 +175,7 @@ class RollView {
   }
 
   drawRuler(context) {
+    if (this.notes.bars) return this.drawBars(context, this.notes.bars);
     const room = (70 * this.seconds) / (this.width - GUTTER_PIXELS);
     const step = RULER_STEPS.find((each) => each >= room) ?? 1200;
     context.font = "11px system-ui, sans-serif";
@@ -185,6 +188,37 @@ class RollView {
       context.fillStyle = this.theme.faint;
       context.fillText(step < 1 ? `${(number * step).toFixed(2)} s` : timeText(number * step).replace(/\.0$/, ""), x + 4, 11);
     }
+  }
+
+  /** Bar lines with their numbers instead of seconds; beats between them where there is room. */
+  drawBars(context, bars) {
+    const { perBar, first } = bars;
+    const end = this.start + this.seconds;
+    const [from, until] = [bars.barAt(this.start), bars.barAt(end)];
+    const width = (this.width - GUTTER_PIXELS) / Math.max((bars.beatAt(end) - bars.beatAt(this.start)) / perBar, 1e-6);
+    const step = BAR_STEPS.find((each) => each * width >= BAR_LABEL_PIXELS) ?? BAR_STEPS.at(-1);
+    context.font = "11px system-ui, sans-serif";
+    context.textBaseline = "middle";
+    context.textAlign = "left";
+    for (let bar = from; bar <= until; bar++) {
+      const isLabelled = bar > 0 && (bar - 1) % step === 0;
+      if (width >= LEAST_BAR_PIXELS || isLabelled) this.drawTime(context, bars.startOf(bar), "bar-line");
+      if (isLabelled && bars.startOf(bar) >= this.start) {
+        context.fillStyle = this.theme.faint;
+        context.fillText(String(bar), Math.round(this.x(bars.startOf(bar))) + 4, 11);
+      }
+      if (width / perBar < LEAST_BEAT_PIXELS) continue;
+      for (let beat = 1; beat < perBar; beat++) {
+        this.drawTime(context, bars.secondsAt(first + (bar - 1) * perBar + beat), "roll-line");
+      }
+    }
+  }
+
+  drawTime(context, seconds, colour) {
+    const x = Math.round(this.x(seconds));
+    if (x < GUTTER_PIXELS) return;
+    context.fillStyle = this.theme[colour];
+    context.fillRect(x, 0, 1, this.height);
   }
 
   drawSide(context, side, pane) {

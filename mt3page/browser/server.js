@@ -4,7 +4,9 @@ const about = JSON.parse(element("server-data").textContent);
 const panel = new PiecePanel(about.names, () => useSound());
 let current = null; // the job whose notes are shown
 let shownState = "";
+let shownNotes = "";
 let recorder = null;
+const MOST_READABLE_PARTS = 6; // of a sheet
 
 /** Notes of the server as a side of the roll. */
 function sideOf(rows) {
@@ -26,7 +28,7 @@ function lengthText(seconds) {
 
 function stateText(job) {
   const notes = `${job.notes.length.toLocaleString("en")} ${job.notes.length === 1 ? "note" : "notes"}`;
-  const what = job.instruments ? `, only ${job.instruments}` : "";
+  const what = `${job.quality === "best" ? ", best quality" : ""}${job.instruments ? `, only ${job.instruments}` : ""}`;
   switch (job.state) {
     case "sending": return `Sending, ${percent(job.share)}`;
     case "waiting": return `Waiting${job.place ? `, ${job.place} before it` : ""}${what}`;
@@ -55,7 +57,7 @@ function showJob(job) {
     const button = (text, action) => {
       const made = make("button", { type: "button", text, "aria-label": `${text}: ${job.name}` });
       made.dataset.does = text;
-      if (text === "Decode again") made.title = "With the instruments that are ticked above, or with all";
+      if (text === "Decode again") made.title = "In the quality and with the instruments that are chosen above";
       made.addEventListener("click", action);
       return made;
     };
@@ -98,8 +100,9 @@ function openPiece(job, isAsked = true) {
   element("roll-section").hidden = false;
   element("piece-title").textContent = job.name;
   panel.forgetParts();
-  panel.show(pieceNotes(sideOf(job.notes), job.seconds), `/api/jobs/${job.id}/recording`);
-  panel.shown = job.notes.length;
+  panel.show(pieceNotes(sideOf(job.notes), job.seconds, job.tempo), `/api/jobs/${job.id}/recording`);
+  shownNotes = notesShown(job);
+  showWishes(job.asked ?? {});
   showPiece();
   if (isAsked) element("roll-section").scrollIntoView({ block: "start" });
 }
@@ -112,16 +115,20 @@ function closePiece() {
 
 /** News of the job that is open. */
 function showPiece() {
-  if (panel.shown !== current.notes.length) {
-    panel.update(pieceNotes(sideOf(current.notes), current.seconds));
-    panel.shown = current.notes.length;
+  if (shownNotes !== notesShown(current)) {
+    panel.update(pieceNotes(sideOf(current.notes), current.seconds, current.tempo));
+    shownNotes = notesShown(current);
   }
-  if (shownState === current.state) return;
-  shownState = current.state;
+  const state = `${current.state} ${current.version}`;
+  if (shownState === state) return;
+  shownState = state;
   const isDone = current.state === "done";
   element("no-parts").textContent = isUnderWay(current) ? "No notes yet." : "No notes.";
-  element("remark").textContent = current.remark || "";
-  element("remark").hidden = !current.remark;
+  const remarks = [current.remark, current.tempo && `${capital(current.tempo.words)}`].filter(Boolean);
+  element("remark").textContent = remarks.join("\n");
+  element("remark").hidden = !remarks.length;
+  element("arrange").hidden = !isDone;
+  element("sheet-hint").hidden = !isDone || panel.look.numPlaying <= MOST_READABLE_PARTS;
   const rendered = element("sound").querySelector('[value="rendered"]');
   rendered.disabled = !isDone;
   if (!isDone) element("sound").value = "quick";
@@ -130,9 +137,9 @@ function showPiece() {
   const base = `/api/jobs/${current.id}`;
   const links = isDone
     ? [
-        ...about.formats.map(({ name, about: what }) => [`${base}/result.${name}`, name.toUpperCase(), what]),
-        [`${base}/sound.wav?download`, "WAV", "the transcription as sound"],
-        [`${base}/compared.wav?download`, "WAV left and right", "the original left, the transcription right"],
+        ...about.formats.map(({ name, label, about: what }) => [`${base}/result.${name}`, label, what]),
+        [`${base}/sound.wav?download`, "Sound (WAV)", "the transcription as sound"],
+        [`${base}/compared.wav?download`, "Sound with the original (WAV)", "the original left, the transcription right"],
       ].map(downloadLink)
     : [make("span", { class: "note", text: "Downloads are here when it is done." })];
   element("downloads").replaceChildren(...(isDone ? [make("span", { text: "Download" }), ...links] : links));
@@ -168,14 +175,51 @@ function useSound() {
   if (isRendered) {
     const heard = [...panel.look.parts.keys()].filter((key) => panel.look.isHeard(key)).map((key) => (key === DRUMS ? -1 : key));
     const only = panel.look.isWhole ? "" : `?only=${heard.join(",")}`;
-    panel.player.setRendered(`/api/jobs/${current.id}/sound.wav${only}`, () => (element("sound-state").textContent = ""));
+    panel.player.setRendered(`/api/jobs/${current.id}/sound.wav${only || "?"}&version=${current.version}`, () => (element("sound-state").textContent = ""));
   } else panel.player.setRendered(null);
 }
 
 const ticked = () => [...element("classes").querySelectorAll("input:checked")].map((box) => box.value).join(",");
 
+/** What is chosen above: the instruments to be written, and the quality. */
+function choice() {
+  const instruments = ticked();
+  return { quality: element("quality").value, ...(instruments ? { instruments } : {}) };
+}
+
+const notesShown = (job) => `${job.version} ${job.notes.length}`;
+
+/** Sets the form to what was asked for. */
+function showWishes(asked) {
+  const isNumber = asked.tempo && asked.tempo !== "auto";
+  element("tempo").value = isNumber ? "number" : asked.tempo ?? "";
+  if (isNumber) element("tempo-number").value = asked.tempo;
+  for (const name of ["signature", "grid", "least"]) element(name).value = asked[name] ?? "";
+  element("merge").checked = Boolean(asked.merge);
+  element("arranged").textContent = "";
+  showTempoNumber();
+}
+
+const showTempoNumber = () => (element("tempo-number").hidden = element("tempo").value !== "number");
+
+async function arrange(event) {
+  event.preventDefault();
+  const job = current;
+  const tempo = element("tempo").value === "number" ? element("tempo-number").value : element("tempo").value;
+  const wishes = { tempo, merge: element("merge").checked ? "class" : "" };
+  for (const name of ["signature", "grid", "least"]) wishes[name] = element(name).value;
+  showTrouble("");
+  element("apply").disabled = true;
+  element("arranged").textContent = tempo === "auto" ? "Beats are being found…" : "…";
+  const isDone = await queue.arrange(job, wishes);
+  element("apply").disabled = false;
+  if (current !== job) return;
+  const hasNoBars = tempo && !job.tempo;
+  element("arranged").textContent = !isDone ? "" : hasNoBars ? "No tempo was found: give it as a number." : "Done.";
+}
+
 async function decodeAgain(job) {
-  const id = await queue.again(job, ticked());
+  const id = await queue.again(job, choice());
   if (id) openPiece(queue.jobs.get(id));
 }
 
@@ -183,7 +227,7 @@ function addFiles(files) {
   for (const file of files) {
     if (file.size > about.maxUpload) {
       showTrouble(`${file.name} is larger than ${about.maxUploadText}. Use a shorter or compressed recording, or start mt3 serve with a larger --max-upload.`);
-    } else queue.send(file, file.name, ticked());
+    } else queue.send(file, file.name, choice());
   }
 }
 
@@ -215,7 +259,7 @@ async function toggleRecording() {
       button.textContent = "Record";
       button.setAttribute("aria-pressed", "false");
       const time = new Date().toLocaleTimeString("en", { hour: "2-digit", minute: "2-digit", hour12: false });
-      queue.send(file, `Recording ${time}`, ticked());
+      queue.send(file, `Recording ${time}`, choice());
     });
     recorder.start(1000);
     button.textContent = "Stop recording";
@@ -260,4 +304,6 @@ element("sound").addEventListener("change", () => {
   useSound();
   panel.replay();
 });
+element("arrangement").addEventListener("submit", arrange);
+element("tempo").addEventListener("change", showTempoNumber);
 listenToDrops();

@@ -15,7 +15,7 @@ class RecordingQueue {
     this.sent = 0;
     this.timer = null;
     this.isAsking = false;
-    for (const id of this.remembered()) this.jobs.set(id, { id, name: "", state: "unknown", notes: [] });
+    for (const id of this.remembered()) this.jobs.set(id, { id, name: "", state: "unknown", version: 0, notes: [] });
     addEventListener("storage", (event) => event.key === REMEMBERED && this.adopt());
     this.ask();
   }
@@ -40,14 +40,14 @@ class RecordingQueue {
   /** What another page of this browser has sent or removed. */
   adopt() {
     const ids = this.remembered();
-    for (const id of ids) if (!this.jobs.has(id)) this.jobs.set(id, { id, name: "", state: "unknown", notes: [] });
+    for (const id of ids) if (!this.jobs.has(id)) this.jobs.set(id, { id, name: "", state: "unknown", version: 0, notes: [] });
     for (const id of [...this.jobs.keys()]) if (!id.startsWith("upload-") && !ids.includes(id)) this.forget(this.jobs.get(id));
     this.ask();
   }
 
   /** Sends a file when those before it are sent. Until the server has it, its job is an upload that can be cancelled. */
-  send(file, name, instruments) {
-    const job = { id: `upload-${++this.sent}`, name, file, instruments, state: "sending", share: 0, notes: [] };
+  send(file, name, choice) {
+    const job = { id: `upload-${++this.sent}`, name, file, choice, state: "sending", share: 0, notes: [] };
     this.jobs.set(job.id, job);
     this.uploads.push(job);
     if (this.uploads.length === 1) this.upload(job);
@@ -62,11 +62,11 @@ class RecordingQueue {
   }
 
   upload(job) {
-    const { file, name, instruments } = job;
+    const { file, name, choice } = job;
     const request = new XMLHttpRequest();
     job.request = request;
     request.addEventListener("loadend", () => this.uploadNext(job));
-    const query = new URLSearchParams({ name, ...(instruments ? { instruments } : {}) });
+    const query = new URLSearchParams({ name, ...choice });
     request.open("POST", `/api/jobs?${query}`);
     request.upload.addEventListener("progress", (event) => {
       job.share = event.total ? event.loaded / event.total : 0;
@@ -88,17 +88,24 @@ class RecordingQueue {
 
   /** A job that the server has just taken. */
   take(state) {
-    this.jobs.set(state.id, { notes: [], isFresh: true });
+    this.jobs.set(state.id, { notes: [], version: 0, isFresh: true });
     this.remember((ids) => [...ids, state.id]);
     this.merge(state.id, state);
     this.ask();
   }
 
-  async again(job, instruments) {
-    const query = instruments ? `?${new URLSearchParams({ instruments })}` : "";
-    const answer = await this.post(`/api/jobs/${job.id}/again${query}`);
+  /** Once more, with `choice` of instruments and quality; returns the id of the new job. */
+  async again(job, choice) {
+    const answer = await this.post(`/api/jobs/${job.id}/again?${new URLSearchParams(choice)}`);
     if (answer) this.take(answer);
     return answer?.id;
+  }
+
+  /** Other notes of a finished job: with bars, on a grid, fewer. Returns whether it was done. */
+  async arrange(job, wishes) {
+    const answer = await this.post(`/api/jobs/${job.id}/arrange?${new URLSearchParams(wishes)}`);
+    if (answer) this.merge(job.id, answer);
+    return Boolean(answer);
   }
 
   async cancel(job) {
@@ -143,7 +150,7 @@ class RecordingQueue {
     let wait = QUIET_MILLISECONDS;
     try {
       if (asked.length) {
-        const since = asked.map((job) => `${job.id}:${job.notes.length}`).join(",");
+        const since = asked.map((job) => `${job.id}:${job.notes.length}:${job.version ?? 0}`).join(",");
         const answer = await fetch(`/api/jobs?${new URLSearchParams({ since })}`);
         if (!answer.ok) throw new Error(await answer.text());
         for (const [id, state] of Object.entries(await answer.json())) this.merge(id, state);
@@ -169,10 +176,15 @@ class RecordingQueue {
       if (job.state !== "lost") Object.assign(job, { state: "lost", error: "The server no longer has this recording. Send it again." });
       return this.onChange(job);
     }
-    const { notes, first, ...rest } = state;
-    const before = JSON.stringify([job.state, job.notes.length, job.finalSeconds, job.place, job.minutesKept]);
+    const { notes, first, tempo, ...rest } = state;
+    const news = () => JSON.stringify([job.state, job.version, job.notes.length, job.finalSeconds, job.place, job.minutesKept]);
+    const before = news();
+    const isOther = (job.version ?? 0) !== rest.version; // other notes, not more of the same
+    if (isOther && first) return; // asked for before they changed
+    if (isOther || !first) job.tempo = tempo;
     Object.assign(job, rest);
-    if (first === job.notes.length) job.notes.push(...notes);
-    if (JSON.stringify([job.state, job.notes.length, job.finalSeconds, job.place, job.minutesKept]) !== before) this.onChange(job);
+    if (isOther) job.notes = notes;
+    else if (first === job.notes.length) job.notes.push(...notes);
+    if (news() !== before) this.onChange(job);
   }
 }

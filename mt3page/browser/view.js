@@ -2,4 +2,4 @@
 
 const piece = JSON.parse(element("piece-data").textContent);
 const panel = new PiecePanel(piece.names);
-panel.show(pieceNotes(unpackNotes(piece.notes), piece.seconds), piece.audio);
+panel.show(pieceNotes(unpackNotes(piece.notes), piece.seconds, piece.tempo), piece.audio);

@@ -43,6 +43,7 @@ class StandIn:
         self.notes = known_notes()
         self.allowed = threading.Semaphore(0)
         self.remark = ""
+        self.qualities = []
         self.asked = []  # the instruments of each stream
         self.open = self.most_open = 0
 
@@ -51,9 +52,10 @@ class StandIn:
             self.allowed.release()
 
     @contextmanager
-    def stream(self, recording, instruments):
+    def stream(self, recording, instruments, is_best=False):
         assert recording.is_file()
         self.asked.append(instruments)
+        self.qualities.append(is_best)
         self.open += 1
         self.most_open = max(self.most_open, self.open)
         try:

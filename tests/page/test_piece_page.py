@@ -17,9 +17,10 @@ from report_pieces import HOSTILE
 from mt3app.cli import run
 from mt3app.commands.transcribe import least_certain
 from mt3core.notes.table import Confidence, Note
+from mt3core.notes.tempo_map import TempoMap, TimeSignature
 from mt3core.transcription import Transcription
 from mt3page.assembly import asset, embedded_json
-from mt3page.piece_page import PIECE_SCRIPTS, PIECE_STYLES, Piece, pack_piece, piece_page
+from mt3page.piece_page import PIECE_SCRIPTS, PIECE_STYLES, Piece, pack_piece, piece_page, tempo_of
 from mt3page.recordings import embedded_recording, playable_type
 
 pytestmark = pytest.mark.integration
@@ -190,24 +191,37 @@ NODE = """
 globalThis.document = { getElementById: () => null };
 SCRIPTS
 const side = unpackNotes(JSON.parse(process.argv[2]));
-console.log(JSON.stringify(leastCertain(side)));
+const tempo = JSON.parse(process.argv[3]);
+console.log(JSON.stringify(leastCertain(side, tempo && new Bars(tempo))));
 """
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
-def test_the_least_certain_stretches_are_those_of_the_command(tmp_path):
+@pytest.mark.parametrize(
+    "tempo",
+    [
+        None,
+        TempoMap.steady(97.0, 120.0, 0.3, TimeSignature(3, 4), 2),
+        TempoMap((1.0, 1.5, 2.2, 3.0), TimeSignature(6, 8)),
+    ],
+)
+def test_the_least_certain_places_are_those_of_the_command(tmp_path, tempo):
     made = notes(300)
-    scripts = "\n".join(asset(name) for name in ("notes.js", "piece_look.js"))
+    scripts = "\n".join(asset(name) for name in PIECE_SCRIPTS if not name.startswith(("roll.js", "piece.js", "player")))
     (tmp_path / "look.js").write_text(NODE.replace("SCRIPTS", scripts))
     done = subprocess.run(
-        ["node", tmp_path / "look.js", json.dumps(pack_piece(made))], capture_output=True, text=True, check=True
+        ["node", tmp_path / "look.js", json.dumps(pack_piece(made)), json.dumps(tempo_of(tempo))],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     found = json.loads(done.stdout)
     words = [
-        f"{one['start']} to {one['start'] + 5} s ({one['count']} notes, mean confidence {one['mean']:.2f})"
+        f"{place} ({one['count']} notes, mean confidence {one['mean']:.2f})"
         for one in found[:3]
+        for place in [one["name"] if tempo else f"{one['start']} to {one['end']} s"]
     ]
-    assert ", ".join(words) == least_certain(made)
+    assert ", ".join(words).replace("(1 notes", "(1 note") == least_certain(made, tempo)
 
 
 @pytest.fixture(scope="module")
@@ -285,6 +299,31 @@ def test_uncertain_stretches_and_shading(page):
     page.click("#shade")
     page.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     assert page.run("element('roll-notes').toDataURL()") != shaded
+
+
+def test_bars_are_drawn_counted_and_jumped_to(tmp_path):
+    tempo = TempoMap.steady(100.0, 24.0, 0.5, TimeSignature(3, 4))
+    Transcription(notes(), duration_seconds=24.0, tempo=tempo).save(tmp_path / "song.json")
+    assert run(["view", str(tmp_path / "song.json"), "-q"]) == 0
+    with Page(tmp_path) as page:
+        page.open(tmp_path / "song.html")
+        page.run("""(() => { panel.drawn = []; const text = CanvasRenderingContext2D.prototype.fillText;
+            CanvasRenderingContext2D.prototype.fillText = function (what, ...rest) {
+                panel.drawn.push(what); text.call(this, what, ...rest); }; panel.roll.redraw(); })()""")
+        page.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        drawn = page.run("panel.drawn")
+        assert {"1", "5", "9", "13"} <= set(drawn)
+        assert not [text for text in drawn if ":" in text]  # bars instead of seconds
+        page.click("#stretches button")
+        assert page.run("document.querySelector('#stretches button').textContent").startswith("Bar ")
+        bar = int(page.run("document.querySelector('#stretches button').textContent").removeprefix("Bar "))
+        assert page.run("panel.player.position") == pytest.approx(0.5 + 1.8 * (bar - 1), abs=1e-3)
+        assert page.run("element('position').textContent").endswith(f", bar {bar}")
+        page.run("panel.seek(0)")
+        assert page.run("element('position').textContent").endswith(", the pick-up")
+        described = page.run("panel.look.describe(panel.notes, 'notes', 5)")
+        assert "bar 1, beat 3.5" in described  # at 2.0 s: 2.5 beats after the first bar line
+        assert page.problems == []
 
 
 def test_the_keyboard_does_it_too(page):

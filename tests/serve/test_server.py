@@ -13,7 +13,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 import soundfile
-from page_server import SECONDS, PageServer, StandIn, known_notes, song
+from page_server import SECONDS, PageServer, StandIn, known_notes
 
 pytest.importorskip("starlette", reason="needs the extra web")
 pytest.importorskip("uvicorn", reason="needs the extra web")
@@ -30,23 +30,6 @@ from mt3serve.jobs import own_folder
 from mt3serve.uploads import display_name, megabytes
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def recording(tmp_path_factory):
-    return song(tmp_path_factory.mktemp("audio") / "song.wav")
-
-
-@pytest.fixture
-def server(tmp_path):
-    with PageServer(tmp_path, StandIn()) as running:
-        yield running
-
-
-@pytest.fixture
-def slow(tmp_path):
-    with PageServer(tmp_path, StandIn(is_slow=True)) as running:
-        yield running
 
 
 def stored(server):
@@ -495,4 +478,4 @@ def test_silence_and_wave_files_of_a_browser(server, tmp_path):
     job = server.send(tmp_path / "s.wav")
     assert server.wait_for(job["id"], "done")["notes"] == []
     assert server.ask("GET", f"/api/jobs/{job['id']}/sound.wav")[0] == 200
-    assert Path(server.folder / job["id"] / "transcribed.wav").exists()
+    assert Path(server.folder / job["id"] / "sounds0" / "transcribed.wav").exists()

@@ -1,5 +1,7 @@
 """Notes while a recording is decoded are the notes of its transcription, and come before its end."""
 
+from dataclasses import replace
+
 import pytest
 
 from mt3app.backend import PACKAGES, is_installed
@@ -22,6 +24,7 @@ def decoder():
     transcriber = load_transcriber("small", backend, "cpu", choose_decoding(None, None), Reporter())
     build = importlib.import_module(f"mt3{backend}").Transcriber
     decoder = TranscriberDecoder(transcriber, lambda decoding: build(transcriber.model, decoding))
+    decoder.build = lambda decoding: build(transcriber.model, decoding)
     decoder.transcriber = transcriber
     return decoder
 
@@ -72,6 +75,16 @@ def test_it_ends_when_it_is_closed(decoder, recording):
         stream.close()
         rest = list(notes)
     assert rest == []
+
+
+def test_the_best_quality_is_that_of_the_command_line(decoder, recording):
+    from mt3app.backend import choose_decoding
+
+    with decoder.stream(recording, None, True) as stream:
+        found = list(stream)
+    best = replace(decoder.transcriber.decoding, overlap=choose_decoding(None, None, quality="best").overlap)
+    whole = decoder.build(best).transcribe(recording)
+    assert found == whole.notes != decoder.transcriber.transcribe(recording).notes
 
 
 def test_instruments_are_chosen(decoder, recording):

@@ -27,12 +27,6 @@ def recording(tmp_path_factory):
 
 
 @pytest.fixture
-def slow(tmp_path):
-    with PageServer(tmp_path, StandIn(is_slow=True)) as running:
-        yield running
-
-
-@pytest.fixture
 def page(slow, tmp_path):
     with Page(tmp_path / "browser", is_online=True) as opened:
         opened.open(slow.address)
@@ -123,6 +117,109 @@ def test_cancel_remove_and_decode_again(page, slow, recording):
     while slow.queue.jobs and time.monotonic() < deadline:
         time.sleep(0.02)
     assert slow.queue.jobs == {}
+
+
+def choose(page, **values):
+    for name, value in values.items():
+        page.run(f"element('{name.replace('_', '-')}').value = {json.dumps(value)}")
+        page.run(f"element('{name.replace('_', '-')}').dispatchEvent(new Event('change'))")
+
+
+def apply(page):
+    version = page.run("current.version")
+    page.click("#apply")
+    page.wait_for(f"current.version === {version + 1} && !element('apply').disabled")
+
+
+def test_bars_a_grid_and_fewer_notes_and_back(page, slow, recording):
+    """What the command line can do after decoding, with the mouse; another tab follows."""
+    page.drop(recording)
+    slow.decoder.step(20)
+    page.wait_for("current?.state === 'done'")
+    other = page.another()
+    other.open(slow.address)
+    other.wait_for(f"{JOBS}[0]?.state === 'done'")
+    other.run(f"openPiece({JOBS}[0])")
+    assert page.run("[panel.notes.bars, element('tempo-number').hidden]") == [None, True]
+    page.run("element('arrange').open = true")
+    choose(page, tempo="number", tempo_number="120", signature="3/4", grid="1/4")
+    assert page.run("element('tempo-number').hidden") is False
+    apply(page)
+    assert page.run("[panel.notes.bars.perBar, panel.notes.notes.count]") == [3, 16]
+    assert "120 beats a minute, 3/4" in page.run("element('remark').textContent")
+    assert page.run("[...panel.notes.notes.onset].every((seconds) => Math.abs(seconds * 2 % 1) < 1e-3)")
+    assert page.run("document.querySelector('#stretches button').textContent").startswith(("Bar ", "The pick-up"))
+    sheet = slow.ask("GET", page.run("`/api/jobs/${current.id}/result.musicxml`"))[2]
+    assert b"<beats>3</beats>" in sheet
+    # The other page sees it at its next question, and its form says what was chosen.
+    other.run("queue.ask()")
+    other.wait_for("current.version === 1")
+    other.run("openPiece(current)")
+    assert other.run("['tempo', 'tempo-number', 'signature', 'grid'].map((id) => element(id).value)") == [
+        "number", "120", "3/4", "1/4",
+    ]  # fmt: skip
+    choose(page, tempo="", signature="", grid="", least="0.5")
+    apply(page)
+    assert page.run("[panel.notes.bars, panel.notes.notes.count]") == [None, 8]
+    assert page.run("element('part-33')") is None or page.run("element('part-33').querySelector('.count').textContent")
+    midi = slow.ask("GET", page.run("`/api/jobs/${current.id}/result.csv`"))[2].decode().strip().splitlines()
+    assert len(midi) == 1 + 8
+    choose(page, least="")
+    apply(page)
+    assert page.run("panel.notes.notes.count") == 16
+    page.open(slow.address)
+    page.wait_for(f"{JOBS}[0]?.notes.length === 16 && {JOBS}[0].version === 3")
+
+
+def test_a_tempo_that_is_none_is_said(page, slow, recording):
+    page.drop(recording)
+    slow.decoder.step(20)
+    page.wait_for("current?.state === 'done'")
+    page.run("element('arrange').open = true")
+    choose(page, tempo="number")
+    page.run("element('arrangement').noValidate = true")
+    choose(page, tempo_number="1000")
+    page.click("#apply")
+    page.wait_for("!element('trouble').hidden")
+    assert "1000 is not a tempo. Give 20 to 400" in page.run("element('trouble').textContent")
+    assert page.run("[current.version, element('apply').disabled]") == [0, False]
+    page.problems.clear()  # the browser logs the refusal
+
+
+def test_quality_is_chosen_and_shown(page, slow, recording):
+    choose(page, quality="best")
+    page.drop(recording)
+    slow.decoder.step(20)
+    page.wait_for("current?.state === 'done'")
+    assert state(page) == "16 notes, 8 s, best quality"
+    choose(page, quality="fast")
+    button(page, "Decode again")
+    page.wait_for(f"{JOBS}.length === 2")
+    slow.decoder.step(20)
+    page.wait_for("current.state === 'done' && current.quality === 'fast'")
+    assert slow.decoder.qualities == [True, False]
+
+
+def test_downloads_have_names_in_words(page, slow, recording):
+    page.drop(recording)
+    slow.decoder.step(20)
+    page.wait_for("current?.state === 'done'")
+    names = page.run("[...element('downloads').querySelectorAll('a')].map((each) => each.textContent)")
+    assert names[:3] == ["MIDI", "Everything (JSON)", "Notes as lines (JSONL)"]
+    assert names[-2:] == ["Sound (WAV)", "Sound with the original (WAV)"]
+    assert "Sheet (MusicXML)" in names
+
+
+def test_many_instruments_bring_a_hint(page, slow, recording):
+    slow.decoder.notes = [replace(note, program=8 * index, is_drum=False) for index, note in enumerate(known_notes())]
+    page.drop(recording)
+    slow.decoder.step(20)
+    page.wait_for("current?.state === 'done'")
+    assert page.run("element('sheet-hint').hidden") is False
+    page.run("element('arrange').open = true")
+    choose(page, least="0.7")
+    apply(page)
+    page.wait_for("element('sheet-hint').hidden === (panel.look.numPlaying <= MOST_READABLE_PARTS)")
 
 
 def test_reload_during_work_and_two_tabs(page, slow, recording):
