@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,13 +34,14 @@ CLOSE_SECONDS = 1.0
 
 
 class ArrivingSegments:
-    """What the network reads of those segments of a recording that an excerpt needs: log-mels, or samples if it
-    `takes_samples` (`stretches.network_input`). Iterate once; another thread may do all else.
+    """What the network reads (`network_input`) of those segments of a recording that an excerpt needs.
+
+    Iterate once; another thread may do all else.
 
     `blocks` are mono, at the model's rate. Audio after the excerpt is read for its length. Segments within
-    `margin_seconds` of the excerpt are needed, too. If the audio `is_live`,
-    `close` does not wait for the next block. `announced_seconds` gives the length that the audio is said to have, if
-    that is known. Raises what reading the blocks raises, and `AudioError` for an excerpt after the end.
+    `margin_seconds` of the excerpt are needed, too. If the audio `is_live`, `close` does not wait for the next block.
+    `announced_seconds` gives the length that the audio is said to have, if that is known. Raises what reading the
+    blocks raises, and `AudioError` for an excerpt after the end.
     """
 
     def __init__(
@@ -50,16 +52,17 @@ class ArrivingSegments:
         excerpt: Excerpt | None = None,
         name: str = "",
         is_live: bool = False,
+        takes_samples: bool = False,
         announced_seconds: Callable[[], float | None] = lambda: None,
         margin_seconds: float = 0.0,
     ) -> None:
-        self.takes_samples = False
         self.last_steps: list[int] = []  # of the segments so far, for the grammar
         self.num_given = 0
         self.count: int | None = None  # of segments, from the last one on
         self.is_cut = False  # whether the recording goes on after the last segment
+        self.error: Exception | None = None  # in reading it
         self._config, self._overlap, self._name = config, overlap, name
-        self._excerpt = excerpt or Excerpt()
+        self._excerpt, self._takes_samples = excerpt or Excerpt(), takes_samples
         self._needed_from = self._excerpt.start_seconds - margin_seconds
         end_seconds = self._excerpt.end_seconds
         self._needed_until = math.inf if end_seconds is None else end_seconds + margin_seconds
@@ -96,6 +99,10 @@ class ArrivingSegments:
         first = int(max(self._needed_from, 0.0) * spectrogram.frames_per_second) // self._hop
         return max(-(-(until - self._config.network.input_frames) // self._hop) + 1 - first, self.num_given, 1)
 
+    @property
+    def is_closed(self) -> bool:
+        return self._is_closed
+
     def take(self, number: int) -> tuple[AudioSegment, AudioSegment | None]:
         """A segment that has been given, and the one after it, None for the last. Only once each.
 
@@ -105,8 +112,7 @@ class ArrivingSegments:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for piece, samples in self._cut():
-            alone = AudioSegment(0, 0, piece.num_frames, 0.0)
-            yield network_input(samples, alone, self._config, self.takes_samples)
+            yield network_input(samples, replace(piece, first_frame=0), self._config, self._takes_samples)
 
     def stretches(self, decoding: Decoding) -> Stretches:
         """All segments at once, for continuous decoding, which needs the whole recording."""
@@ -117,7 +123,7 @@ class ArrivingSegments:
         self._blocks, self._is_read, self._num_samples = iter([samples]), False, 0
         self._meter = LevelMeter(self._config.spectrogram.sample_rate_hz)
         pieces = [piece for piece, _ in self._cut()]
-        return Stretches.of(samples, pieces, self._config, decoding, self.takes_samples)
+        return Stretches.of(samples, pieces, self._config, decoding, self._takes_samples)
 
     def finish(self) -> None:
         """Reads what has not been read, in whichever thread."""
@@ -188,7 +194,13 @@ class ArrivingSegments:
     def _next(self) -> Samples | None:
         """The next block; None after the last."""
         with self._reading:
-            block = None if self._is_read or self._is_closed else next(self._blocks, None)
+            if self.error is not None:  # in another thread
+                raise self.error
+            try:
+                block = None if self._is_read or self._is_closed else next(self._blocks, None)
+            except Exception as error:
+                self.error = error
+                raise
             if self._is_closed:  # perhaps meanwhile
                 self._close_blocks()
                 return None

@@ -1,8 +1,7 @@
 """Notes while they are decoded.
 
 Decoding is a generator of steps: first the stream of decoded segments itself, then, for every segment in order, the
-notes that have become final and the time before which all are; its value is the whole result. `run` only wants that,
-a `NoteStream` gives the notes.
+notes that have become final and the time before which all are; its value is the whole result.
 """
 
 from __future__ import annotations
@@ -66,6 +65,13 @@ class NoteStream(Iterator[Note]):
             new = sorted(notes, key=place_in_time)[::-1]  # not `reverse`, which keeps equals in order
             self._new, self._final_seconds = new, max(self._final_seconds, final_seconds)
 
+    def finish(self) -> Transcription | None:
+        """The result, once all notes have been found; None if it is closed meanwhile, and for audio in pieces."""
+        with self:
+            for _ in self:
+                pass
+        return self.result
+
     def close(self) -> None:
         """Stops decoding; a loop over the notes, in whichever thread, ends."""
         self._is_closed = True
@@ -86,16 +92,6 @@ class NoteStream(Iterator[Note]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def run(steps: Generator[Step, None, Any]) -> Any:
-    """The result of all steps."""
-    with closing(steps):
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                return end.value
 
 
 def closing_if_possible(stream: Any) -> AbstractContextManager[object]:

@@ -8,10 +8,12 @@ all earlier segments are decoded: besides the result, nothing grows with the rec
 from __future__ import annotations
 
 import abc
+import functools
+import itertools
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, overload
 
 import numpy as np
@@ -31,13 +33,17 @@ from mt3core.recording_level import clipping_remark, remark_on
 from mt3core.segments import AudioSegment
 from mt3core.transcription import SegmentTokens, Transcription
 from mt3decode.agreement import MARGIN, OVERLAP, AgreedParts
+from mt3decode.ahead import ReadAhead
 from mt3decode.arriving import ArrivingSegments, mono_blocks
-from mt3decode.streams import NoteStream, Step, chosen, closing_if_possible, run
+from mt3decode.many import Numbered, SharedSegments
+from mt3decode.streams import NoteStream, Segments, Step, chosen, closing_if_possible
 from mt3decode.stretches import LogMels, Stretches
 from mt3decode.windows import MiddleParts, Parts, WholeParts
 
 # Called with the number of segments done and the total.
 Progress = Callable[[int, int], None]
+# Blocks of audio, of about a megabyte before they are resampled, that wait for each file that is read ahead.
+BLOCKS_AHEAD = 4
 
 
 class BaseTranscriber(abc.ABC):
@@ -50,6 +56,10 @@ class BaseTranscriber(abc.ABC):
 
     # Whether several threads may use it at the same time, and share the network's lanes.
     serves_threads = False
+    # Whether recordings that are given together are decoded as one stream of segments, and how many of them are read at
+    # the same time.
+    decodes_together = False
+    num_read_ahead = 1
     # Whether `generate_stream` reads samples and makes log-mels itself (`stretches.network_input`).
     takes_samples = False
 
@@ -128,17 +138,93 @@ class BaseTranscriber(abc.ABC):
 
         A list gives a list, one result for each, in order. Raises `AudioError` for audio that cannot be used; for a
         list it says the number of the recording. Raises `UsageError` for times that are not in order.
+
+        Those of a list are decoded together (`stream_many`).
         """
         excerpt = _excerpt(start_seconds, end_seconds)
         if not isinstance(audio, list):
-            return run(self._transcribe_one(audio, progress, track, damaged, excerpt, choice))
+            opened = self._opened(audio, track, damaged, excerpt)
+            return _finished(NoteStream(self._transcribe_one(opened, progress, choice)))
         results = []
-        for number, one in enumerate(audio, 1):
-            try:
-                results.append(run(self._transcribe_one(one, progress, track, damaged, excerpt, choice)))
-            except AudioError as error:
-                raise AudioError(f"Recording {number} of {len(audio)}: {error.problem}", error.next_step) from error
+
+        def report(_: int, done: int, total: int) -> None:
+            if progress is not None:
+                progress(done, total)
+
+        with closing(self._stream_many(audio, report, track, damaged, excerpt, choice)) as streams:
+            for number, stream in enumerate(streams, 1):
+                try:
+                    results.append(_finished(stream))
+                except AudioError as error:
+                    raise AudioError(f"Recording {number} of {len(audio)}: {error.problem}", error.next_step) from error
         return results
+
+    def stream_many(
+        self,
+        audio: Iterable[AudioSource],
+        progress: Callable[[int, int, int], None] = lambda number, done, total: None,
+        *,
+        track: int | None = None,
+        damaged: Damaged = "refuse",
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+        choice: NoteChoice | None = None,
+    ) -> Generator[NoteStream, None, None]:
+        """The streams of recordings (`stream`), in order, decoded together: the network goes on to the next ones while
+        the notes of one are taken. So `audio` is read ahead, which must not wait for results.
+
+        A stream is closed when the next one is asked for; an error is raised by the stream of its recording, and the
+        others go on. `progress` is called with the number of the recording, from 0, and its segments, done and in all.
+        """
+        excerpt = _excerpt(start_seconds, end_seconds)
+        return self._stream_many(audio, progress, track, damaged, excerpt, choice)
+
+    def _stream_many(
+        self,
+        audio: Iterable[AudioSource],
+        progress: Callable[[int, int, int], None],
+        track: int | None,
+        damaged: Damaged,
+        excerpt: Excerpt | None,
+        choice: NoteChoice | None,
+    ) -> Generator[NoteStream, None, None]:
+        is_together = self.decodes_together and not self.decoding.continuous
+        num_read_ahead = self.num_read_ahead if is_together else 1
+        sources = Numbered(audio)
+
+        def opened_from(first: int) -> Iterator[_Opened]:
+            for number in itertools.count(first):
+                if (source := sources.get(number)) is None:
+                    return
+                yield self._opened(source, track, damaged, excerpt, is_ahead=num_read_ahead > 1)
+
+        first, recordings = 0, Numbered(opened_from(0))
+        shared: SharedSegments | None = None
+
+        def close() -> None:
+            if shared is not None:
+                shared.close()
+            for opened in recordings.found:
+                opened.arriving.close()
+
+        try:
+            for number in itertools.count():
+                if sources.get(number) is None:
+                    return
+                if is_together and (shared is None or shared.is_broken):
+                    close()
+                    first, recordings = number, Numbered(opened_from(number))
+                    shared = SharedSegments(_arriving_in(recordings), self.generate_stream, num_read_ahead)
+                opened = recordings.get(number - first)
+                assert opened is not None
+                generate = None if shared is None else shared.of(opened.arriving)
+                report = functools.partial(progress, number)
+                with NoteStream(self._transcribe_one(opened, report, choice, generate)) as stream:
+                    yield stream
+                recordings.forget(number - first)
+                sources.forget(number)
+        finally:
+            close()
 
     def stream(
         self,
@@ -165,7 +251,7 @@ class BaseTranscriber(abc.ABC):
         excerpt = _excerpt(start_seconds, end_seconds)
         if sample_rate_hz is None:
             given: Any = audio
-            return NoteStream(self._transcribe_one(given, progress, track, damaged, excerpt, choice))
+            return NoteStream(self._transcribe_one(self._opened(given, track, damaged, excerpt), progress, choice))
         if self.decoding.continuous or excerpt is not None:
             raise UsageError(
                 "Continuous decoding and excerpts need the whole recording.", "Leave them out, or pass a file."
@@ -173,23 +259,26 @@ class BaseTranscriber(abc.ABC):
         check_rate("The audio", sample_rate_hz)
         pieces: Any = audio
         blocks = mono_blocks(pieces, sample_rate_hz, self.config.spectrogram.sample_rate_hz)
-        arriving = ArrivingSegments(blocks, self.config, self.decoding.overlap, is_live=True)
+        arriving = self._arriving(blocks, is_live=True)
         return NoteStream(self._decode(arriving, "", progress, None, choice, is_kept=False))
 
-    def _transcribe_one(
-        self,
-        audio: AudioSource,
-        progress: Progress | None,
-        track: int | None,
-        damaged: Damaged,
-        excerpt: Excerpt | None,
-        choice: NoteChoice | None,
-    ) -> Generator[Step, None, Transcription]:
+    def _opened(
+        self, audio: AudioSource, track: int | None, damaged: Damaged, excerpt: Excerpt | None, is_ahead: bool = False
+    ) -> _Opened:
         reader = AudioReader(audio, self.config.spectrogram.sample_rate_hz, track=track, damaged=damaged)
+        blocks = ReadAhead(reader, BLOCKS_AHEAD) if is_ahead else reader
         name = _name_of(audio)
-        announced = lambda: reader.announced_seconds  # noqa: E731 - known once it is being read
-        arriving = self._arriving(reader, excerpt, name, announced)
-        result = yield from self._decode(arriving, name, progress, excerpt, choice)
+        arriving = self._arriving(blocks, excerpt, name, announced_seconds=lambda: reader.announced_seconds)
+        return _Opened(reader, arriving, name, excerpt)
+
+    def _transcribe_one(
+        self, opened: _Opened, progress: Progress | None, choice: NoteChoice | None, segments: Segments | None = None
+    ) -> Generator[Step, None, Transcription]:
+        """`segments` are those that are decoded for it, if not those of a `generate_stream` of its own."""
+        reader = opened.reader
+        result = yield from self._decode(
+            opened.arriving, opened.name, progress, opened.excerpt, choice, segments=segments
+        )
         remarks = (*reader.remarks, self._choice_remark, clipping_remark(reader.full_scale_share), result.remark)
         return replace(result, remark="\n".join(filter(None, remarks)))
 
@@ -203,29 +292,17 @@ class BaseTranscriber(abc.ABC):
     ) -> Transcription:
         """The same for mono float32 samples at the model's own rate; `name` goes into the result."""
         seconds = len(samples) / self.config.spectrogram.sample_rate_hz
-        arriving = self._arriving([samples], excerpt, name, lambda: seconds)
-        return run(self._decode(arriving, name, progress, excerpt, choice))
+        arriving = self._arriving([samples], excerpt, name, announced_seconds=lambda: seconds)
+        return _finished(NoteStream(self._decode(arriving, name, progress, excerpt, choice)))
 
     def _arriving(
-        self,
-        blocks: Iterable[np.ndarray],
-        excerpt: Excerpt | None,
-        name: str,
-        announced_seconds: Callable[[], float | None],
+        self, blocks: Iterable[np.ndarray], excerpt: Excerpt | None = None, name: str = "", **options: Any
     ) -> ArrivingSegments:
-        margin_seconds = 0.0
-        if self.decoding.agreement:
+        decoding, margin_seconds = self.decoding, 0.0
+        if decoding.agreement:
             margin_seconds = MARGIN * self.config.network.input_frames / self.config.spectrogram.frames_per_second
-        overlap = self.decoding.overlap
-        return ArrivingSegments(
-            blocks,
-            self.config,
-            overlap,
-            excerpt,
-            name,
-            announced_seconds=announced_seconds,
-            margin_seconds=margin_seconds,
-        )
+        options |= {"takes_samples": self.takes_samples, "margin_seconds": margin_seconds}
+        return ArrivingSegments(blocks, self.config, decoding.overlap, excerpt, name, **options)
 
     def _decode(
         self,
@@ -235,6 +312,7 @@ class BaseTranscriber(abc.ABC):
         excerpt: Excerpt | None,
         choice: NoteChoice | None,
         is_kept: bool = True,
+        segments: Segments | None = None,
     ) -> Generator[Step, None, Any]:
         """The result is a `Transcription`; None if nothing `is_kept` that grows with the audio."""
         wanted = excerpt or Excerpt()
@@ -247,9 +325,8 @@ class BaseTranscriber(abc.ABC):
         done = 0
         # Closed immediately if something fails, not when the error, and this frame with it, is forgotten.
         with closing(arriving):
-            arriving.takes_samples = self.takes_samples
             log_mels: LogMels = arriving.stretches(self.decoding) if self.decoding.continuous else iter(arriving)
-            stream = self.generate_stream(log_mels, arriving.last_steps)
+            stream = self.generate_stream(log_mels, arriving.last_steps) if segments is None else segments
             with closing_if_possible(stream):
                 yield stream
                 for index, generated in stream:
@@ -313,6 +390,30 @@ def _decode_notes(
     end = None if following is None else following.start_seconds
     invalid, dropped = decoder.add_segment(piece.start_seconds, part.tokens, end, part.log_probabilities)
     return SegmentTokens(piece.start_seconds, part.tokens.tolist(), invalid + num_ignored, dropped)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A recording that is about to be read."""
+
+    reader: AudioReader
+    arriving: ArrivingSegments
+    name: str
+    excerpt: Excerpt | None
+
+
+def _arriving_in(recordings: Numbered[_Opened]) -> Callable[[int], ArrivingSegments | None]:
+    def get(number: int) -> ArrivingSegments | None:
+        opened = recordings.get(number)
+        return None if opened is None else opened.arriving
+
+    return get
+
+
+def _finished(stream: NoteStream) -> Transcription:
+    result = stream.finish()
+    assert result is not None
+    return result
 
 
 def default_decoding(config: ModelConfig) -> Decoding:

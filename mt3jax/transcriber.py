@@ -24,6 +24,8 @@ BATCH_SIZES = {"cpu": 16, "gpu": 128, "tpu": 128}
 class Transcriber(BaseTranscriber):
     """`Transcriber.from_pretrained("small").transcribe("song.mp3").save("song.mid")`"""
 
+    decodes_together = True
+
     def __init__(self, model: Transformer, decoding: Decoding | None = None, batch_size: int | None = None) -> None:
         super().__init__(model.config, decoding)
         self.model = model

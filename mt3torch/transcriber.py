@@ -37,6 +37,7 @@ class Transcriber(BaseTranscriber):
     """
 
     serves_threads = True
+    decodes_together = True
 
     def __init__(
         self,

@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from mt3app.backend import choose_backend, choose_decoding, load_transcriber
-from mt3app.decoding_ahead import DecodedAhead
 from mt3app.formats import FORMATS, known_format, save
 from mt3app.inputs import STDIN, read_stdin
 from mt3app.outputs import Job, PartFile, check_writable, parse_formats, parse_shard, plan
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from mt3core.notes.tempo_map import TempoMap
     from mt3core.transcription import Transcription
     from mt3decode.streams import NoteStream
-    from mt3decode.transcriber import BaseTranscriber, Progress
+    from mt3decode.transcriber import BaseTranscriber
     from mt3music.tempo import TempoChoice
 
 STRETCH_SECONDS = 5  # named where no tempo says what the bars are
@@ -138,42 +137,43 @@ class Batch:
         return readable
 
     def run(self, transcriber: BaseTranscriber, jobs: list[tuple[Job, float]]) -> None:
-        """Transcribes and writes, one file after the other; if possible, several are decoded at the same time."""
+        """Transcribes and writes, one file after the other; if possible, those that follow are decoded meanwhile."""
         segment_seconds = transcriber.config.segment_samples / transcriber.config.spectrogram.sample_rate_hz
         segment_seconds /= transcriber.decoding.overlap  # which is what each window adds
         durations = [duration for _, duration in jobs]
         done_seconds = [0.0] * len(jobs)
         name = ""
+        is_together = transcriber.decodes_together and len(jobs) > 1
         with self.reporter.audio_bar() as show:
 
-            def open_stream(number: int) -> NoteStream:
-                def progress(done: int, total: int) -> None:
-                    durations[number] = total * segment_seconds  # some files do not say how long they are
-                    done_seconds[number] = done * segment_seconds
-                    show(sum(done_seconds), sum(durations), name)
+            def progress(number: int, done: int, total: int) -> None:
+                durations[number] = total * segment_seconds  # some files do not say how long they are
+                done_seconds[number] = done * segment_seconds
+                show(sum(done_seconds), sum(durations), name)
 
-                return self._stream(transcriber, jobs[number][0], progress)
-
-            # Notes that are printed one by one are those of the file whose turn it is; and of an excerpt the whole file
-            # is read, though only the part counts as its length here.
-            is_alone = self.excerpt is not None or any(self._is_written(job) for job, _ in jobs)
-            is_ahead = transcriber.serves_threads and len(jobs) > 1 and not is_alone
-            with closing(DecodedAhead(open_stream, durations)) if is_ahead else nullcontext() as ahead:
-                started = time.perf_counter()
-                for number, (job, _) in enumerate(jobs):
+            streams = transcriber.stream_many(
+                (self._source(job) for job, _ in jobs),
+                progress,
+                track=self.track,
+                damaged=self.damaged,
+                start_seconds=None if self.excerpt is None else self.excerpt.start_seconds,
+                end_seconds=None if self.excerpt is None else self.excerpt.end_seconds,
+                choice=self.choice,
+            )
+            started, compiled_before = time.perf_counter(), transcriber.compile_seconds
+            with closing(streams):
+                for number, ((job, _), stream) in enumerate(zip(jobs, streams, strict=False)):
                     name = f"{number + 1}/{len(jobs)} {Path(job.name).name}" if len(jobs) > 1 else Path(job.name).name
                     show(sum(done_seconds), sum(durations), name)
                     try:
-                        if ahead is not None:
-                            self._write(job, ahead.result())
-                        else:
-                            self._transcribe(transcriber, job, open_stream(number))
+                        self._transcribe(transcriber, job, stream, is_together)
                     except BrokenPipeError:
                         raise
                     except Exception as error:
                         self._fail(job, error)
-                if ahead is not None and self.num_written > 1:
-                    self._summarise_all(time.perf_counter() - started)
+            if is_together and self.num_written > 1:
+                compile_seconds = transcriber.compile_seconds - compiled_before
+                self._summarise_all(time.perf_counter() - started - compile_seconds)
 
     def close(self) -> None:
         if self._stdin is not None:
@@ -185,17 +185,6 @@ class Batch:
             names = ", ".join(job.name for job, _ in self.failures)
             print(f"mt3: {len(self.failures)} of {num_jobs} files failed: {names}", file=sys.stderr)
         return 1 if self.failures else 0
-
-    def _stream(self, transcriber: BaseTranscriber, job: Job, progress: Progress) -> NoteStream:
-        return transcriber.stream(
-            self._source(job),
-            progress=progress,
-            track=self.track,
-            damaged=self.damaged,
-            start_seconds=None if self.excerpt is None else self.excerpt.start_seconds,
-            end_seconds=None if self.excerpt is None else self.excerpt.end_seconds,
-            choice=self.choice,
-        )
 
     def _is_written(self, job: Job) -> bool:
         """Whether notes are printed while others are still being decoded."""
@@ -238,7 +227,7 @@ class Batch:
         for part in parts:
             part.remove()
 
-    def _transcribe(self, transcriber: BaseTranscriber, job: Job, stream: NoteStream) -> None:
+    def _transcribe(self, transcriber: BaseTranscriber, job: Job, stream: NoteStream, is_together: bool) -> None:
         started, compiled_before = time.perf_counter(), transcriber.compile_seconds
         with stream, self._growing(job, stream) as write_note:
             for note in stream:
@@ -246,7 +235,9 @@ class Batch:
             assert stream.result is not None
             # JAX compiles once per shape, which would distort the factor of the first file.
             compile_seconds = transcriber.compile_seconds - compiled_before
-            self._write(job, stream.result, time.perf_counter() - started - compile_seconds)
+            # Of those decoded together none has a time of its own.
+            seconds = None if is_together else time.perf_counter() - started - compile_seconds
+            self._write(job, stream.result, seconds)
         if compile_seconds:
             self.reporter.detail(f"Compilation took {compile_seconds:.1f} s (once, not counted above).")
 

@@ -1,0 +1,61 @@
+"""Items that a thread of its own makes before they are asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any, Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class ReadAhead(Iterator[Item], Generic[Item]):
+    """The items of an iterable, of which up to `most` are made ahead, from now on. Raises what making them raises."""
+
+    def __init__(self, items: Iterable[Item], most: int) -> None:
+        self._most = most
+        self._ready: deque[Item] = deque()
+        self._error: BaseException | None = None
+        self._is_done = self._is_closed = False
+        self._changed = threading.Condition()
+        threading.Thread(target=self._run, args=(items,), name="mt3-ahead", daemon=True).start()
+
+    def __next__(self) -> Item:
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready or self._is_done or self._is_closed)
+            if self._ready and not self._is_closed:
+                item = self._ready.popleft()
+                self._changed.notify_all()
+                return item
+            error, self._error = self._error, None
+        if error is not None:
+            raise error
+        raise StopIteration
+
+    def close(self) -> None:
+        """Stops the thread after the item that it is making."""
+        with self._changed:
+            self._is_closed = True
+            self._ready.clear()
+            self._changed.notify_all()
+
+    def _run(self, items: Iterable[Item]) -> None:
+        error: BaseException | None = None
+        source: Any = iter(items)
+        try:
+            for item in source:
+                with self._changed:
+                    self._changed.wait_for(lambda: len(self._ready) < self._most or self._is_closed)
+                    if self._is_closed:
+                        break
+                    self._ready.append(item)
+                    self._changed.notify_all()
+        except BaseException as found:
+            error = found
+        finally:
+            if hasattr(source, "close"):
+                source.close()
+            with self._changed:
+                self._error, self._is_done = error, True
+                self._changed.notify_all()
