@@ -22,16 +22,27 @@ class ReadAhead(Iterator[Item], Generic[Item]):
         threading.Thread(target=self._run, args=(items,), name="mt3-ahead", daemon=True).start()
 
     def __next__(self) -> Item:
-        with self._changed:
-            self._changed.wait_for(lambda: self._ready or self._is_done or self._is_closed)
-            if self._ready and not self._is_closed:
-                item = self._ready.popleft()
-                self._changed.notify_all()
-                return item
-            error, self._error = self._error, None
-        if error is not None:
-            raise error
+        for item in self.take(1):
+            return item
         raise StopIteration
+
+    def take(self, most: int, waits: bool = True) -> list[Item]:
+        """Up to `most` items that are there now. If it `waits`, at least one, and none only after the last."""
+        with self._changed:
+            if waits:
+                self._changed.wait_for(lambda: self._ready or self._is_done or self._is_closed)
+            items = [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
+            self._changed.notify_all()
+            if not items and self._error is not None:
+                error, self._error = self._error, None
+                raise error
+            return items
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no more items come."""
+        with self._changed:
+            return (self._is_done or self._is_closed) and not self._ready and self._error is None
 
     def close(self) -> None:
         """Stops the thread after the item that it is making."""

@@ -24,6 +24,7 @@ from mt3core.decoding import END_TOKEN, START_TOKEN, Decoding, Generated, brevit
 from mt3decode.grammar import Grammar, GrammarState, steps_of
 from mt3decode.stretches import LogMels, Start, Stretches
 from mt3jax.compilation import program
+from mt3jax.inputs import network_inputs
 from mt3jax.lanes import NO_SCORE, Limits, limits_of, positions_for
 from mt3jax.loading import network
 from mt3jax.model import Cache, Transformer
@@ -60,7 +61,7 @@ def beam_search_stream(
     last_steps: Sequence[int] | None = None,
 ) -> Iterator[tuple[int, Generated]]:
     """Yields (number of the segment, its tokens); about `batch_size` beams are searched at a time."""
-    params, sizes = nnx.to_pure_dict(nnx.state(model)), model.config.network
+    params = nnx.to_pure_dict(nnx.state(model))
     rules = Grammar.of(model.config)
     place = jax.tree.leaves(params)[0].device
     num_segments = max(1, batch_size // decoding.num_beams)
@@ -74,13 +75,12 @@ def beam_search_stream(
             return list(itertools.islice(waiting, most))
 
     while group := take(num_segments):
-        log_mel = np.zeros((num_segments, sizes.input_frames, sizes.input_bands), np.float32)
-        log_mel[: len(group)] = [start.log_mel for start in group]
+        log_mel = network_inputs(group, num_segments, model.config, place)
         is_used = np.arange(num_segments) < len(group)
         tokens, counts = np.zeros((num_segments, positions_for(0)), np.int32), np.zeros(num_segments, np.int32)
         for row, start in enumerate(group):
             tokens[row, : len(start.given)], counts[row] = start.given, len(start.given)
-        arguments = jax.device_put((log_mel, is_used, tokens, counts), place)
+        arguments = (log_mel, *jax.device_put((is_used, tokens, counts), place))
         grammar = None
         if decoding.grammar:
             steps = steps_of([start.number for start in group], last_steps, model.config)

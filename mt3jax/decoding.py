@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,16 +14,20 @@ from flax import nnx
 from jaxtyping import Float
 
 from mt3core.decoding import END_TOKEN, Decoding, Generated, brevity_penalty
+from mt3decode.ahead import ReadAhead
 from mt3decode.grammar import Grammar, GrammarState, steps_of
 from mt3decode.stretches import LogMels, Start, Stretches
 from mt3jax import lanes
 from mt3jax.beam import beam_search_stream
+from mt3jax.inputs import network_inputs
 from mt3jax.model import Transformer
 
 DEFAULT_BATCH_SIZE = 16
 # Lanes are filled in groups of a quarter of the batch: the encoder runs for a whole group together, and the
 # loop on the device stops only when a group has become free.
 GROUPS = 4
+# A segment that outgrows its lane waits for others like it, but not until more than so many batches are ahead of it.
+AHEAD = 2
 
 
 def generate(
@@ -71,17 +75,24 @@ class _Stream:
         if isinstance(log_mels, Stretches):
             yield from self._run_stretches(log_mels)
             return
-        waiting = itertools.starmap(Start, enumerate(log_mels))
-        group = list(itertools.islice(waiting, self.group))
+        waiting = _Waiting(log_mels)
+        group = waiting.take(self.group)
         first = self.batches[0]
         while group or first.occupied():
             while group and len(first.free()) >= len(group):
                 first.admit(group, self.group, self.last_steps)
-                group = list(itertools.islice(waiting, self.group))
-            # If none is waiting, there is no reason to stop before all are done.
-            yield from self._run(0, enough_done=len(group) or first.size)
+                group = waiting.take(self.group, waits=False)
+            # If none will come, there is no reason to stop before all are done.
+            late = first.size if waiting.is_done else self._some_done(first)
+            yield from self._run(0, enough_done=len(group) or late)
+            is_idle = not group and not first.occupied()
+            yield from self._catch_up(waiting.count - (0 if is_idle else len(group) + AHEAD * first.size))
+            group = group or waiting.take(self.group, waits=not first.occupied())
+
+    def _catch_up(self, least: int) -> Iterator[tuple[int, Generated]]:
+        """Decodes the segments in the longer lanes as long as one of them is before the segment `least`."""
         for number, batch in enumerate(self.batches):  # which grows during the loop
-            while batch.occupied():
+            while number and min(batch.numbers(), default=least) < least:
                 yield from self._run(number, enough_done=batch.size)
 
     def _run_stretches(self, stretches: Stretches) -> Iterator[tuple[int, Generated]]:
@@ -93,11 +104,14 @@ class _Stream:
             number = next((number for number, batch in enumerate(self.batches) if batch.occupied()), None)
             if number is None:
                 return
-            batch = self.batches[number]
-            enough_done = len(batch.free()) + max(1, len(batch.occupied()) // GROUPS)
-            for index, generated in self._run(number, enough_done):
+            for index, generated in self._run(number, self._some_done(self.batches[number])):
                 stretches.give(index, generated.tokens)
                 yield index, generated
+
+    @staticmethod
+    def _some_done(batch: _Batch) -> int:
+        """So many lanes are done when a quarter of those in use are."""
+        return len(batch.free()) + max(1, len(batch.occupied()) // GROUPS)
 
     def _run(self, number: int, enough_done: int) -> Iterator[tuple[int, Generated]]:
         """Runs one batch, and moves segments that have filled their lanes to the next batch.
@@ -113,6 +127,30 @@ class _Stream:
             while not self.batches[number + 1].free():
                 yield from self._run(number + 1, enough_done=1)
             self.batches[number + 1].take(batch, lane)
+
+
+class _Waiting:
+    """Segments that are still to be started; those of a `ReadAhead` are not waited for while there is other work."""
+
+    def __init__(self, log_mels: Iterable[np.ndarray]) -> None:
+        self._ahead = log_mels if isinstance(log_mels, ReadAhead) else None
+        self._items = iter(log_mels)
+        self._is_empty = False
+        self.count = 0  # taken so far
+
+    @property
+    def is_done(self) -> bool:
+        return self._is_empty if self._ahead is None else self._ahead.is_done
+
+    def take(self, most: int, waits: bool = True) -> list[Start]:
+        if self._ahead is None:
+            items = list(itertools.islice(self._items, most))
+            self._is_empty = len(items) < most
+        else:
+            items = self._ahead.take(most, waits)
+        starts = [Start(number, item) for number, item in enumerate(items, self.count)]
+        self.count += len(starts)
+        return starts
 
 
 class _Batch:
@@ -134,6 +172,10 @@ class _Batch:
     def occupied(self) -> list[int]:
         return [lane for lane, segment in enumerate(self.segments) if segment is not None]
 
+    def numbers(self) -> list[int]:
+        """Of the segments in the lanes."""
+        return [segment for segment in self.segments if segment is not None]
+
     def full(self) -> list[int]:
         """Lanes that have more to write, but no position left."""
         lengths = np.asarray(self.lanes.lengths)
@@ -141,12 +183,10 @@ class _Batch:
 
     def admit(self, group: list[Start], group_size: int, last_steps: Sequence[int] | None) -> None:
         """Starts up to `group_size` segments in free lanes."""
-        network = self.config.network
-        log_mel = np.zeros((group_size, network.input_frames, network.input_bands), np.float32)
         places = np.full(group_size, self.size, np.int32)
         tokens, counts = np.zeros((group_size, self.lanes.num_positions), np.int32), np.zeros(group_size, np.int32)
         for row, (lane, start) in enumerate(zip(self.free(), group, strict=False)):
-            log_mel[row], places[row] = start.log_mel, lane
+            places[row] = lane
             tokens[row, : len(start.given)], counts[row] = start.given, len(start.given)
             self.segments[lane] = start.number
         steps = steps_of([start.number for start in group], last_steps, self.config)
@@ -154,7 +194,7 @@ class _Batch:
             self.config,
             self.params,
             self.lanes,
-            self._put(log_mel),
+            network_inputs(group, group_size, self.config, self.device),
             self._put(places),
             self._grammar(steps, group_size),
             self._put((tokens, counts)) if self.decoding.continuous else None,
