@@ -18,8 +18,9 @@ packages; `python benchmarks/gpu_needs.py` prints the command that downloads the
 
 Everything missing is listed before anything starts. The sections, each in its own process, are: `machine`; `parts` of a
 step, three microbenchmarks and a profile of three steps; `training` steps with MFU and memory; `attention` compared
-with float32; a `training_run`; `parity` of the networks on CPU and device; decoding speed; the tests marked `device`.
-They share the time in fixed proportions; `--only` chooses some of them, which then have more. Every result is written
+with float32; a `training_run`; `parity` of the networks on CPU and device; decoding speed; transcribing in JAX, from
+audio; the tests marked `device`. They share the time in fixed proportions; `--only` chooses some of them, which then
+have more. Every result is written
 to $OUT/gpu.json (or ./gpu.json) immediately, so results from before a time limit are kept; the profile is next to it.
 `--quick` rehearses on a CPU.
 """
@@ -75,6 +76,7 @@ SECTIONS: dict[str, Section] = {
     "parity": Section("gpu_networks", "parity", 25),
     "decoding_torch": Section("gpu_decoding", "decoding_torch", 60),
     "decoding_jax": Section("gpu_networks", "decoding_jax", 25),
+    "transcribing_jax": Section("gpu_transcribing_jax", "transcribing_jax", 60),
     "device_tests": Section("gpu_networks", "device_tests", 20),
 }
 
