@@ -29,6 +29,7 @@ from mt3core.notes.decoding import NoteDecoder
 from mt3core.notes.instrument_choice import Instruments, for_model
 from mt3core.notes.instruments import PITCHED_CHANNELS
 from mt3core.notes.table import Note
+from mt3core.processors import num_processors
 from mt3core.recording_level import clipping_remark, remark_on
 from mt3core.segments import AudioSegment
 from mt3core.transcription import SegmentTokens, Transcription
@@ -42,6 +43,8 @@ from mt3decode.windows import MiddleParts, Parts, WholeParts
 
 # Called with the number of segments done and the total.
 Progress = Callable[[int, int], None]
+# At the same time, beside an accelerator, which would wait for one processor that reads.
+MOST_FILES_READ = 8
 # Blocks of audio, of about a megabyte before they are resampled, that wait for each file that is read ahead.
 BLOCKS_AHEAD = 4
 
@@ -414,6 +417,10 @@ def _finished(stream: NoteStream) -> Transcription:
     result = stream.finish()
     assert result is not None
     return result
+
+
+def files_read_for_accelerators() -> int:
+    return min(num_processors(), MOST_FILES_READ)
 
 
 def default_decoding(config: ModelConfig) -> Decoding:

@@ -13,10 +13,9 @@ from flax import nnx
 from mt3core.config.model import NetworkConfig
 from mt3core.decoding import Decoding, Generated
 from mt3core.notes.instrument_choice import with_instruments
-from mt3core.processors import num_processors
 from mt3decode.ahead import ReadAhead
 from mt3decode.stretches import LogMels, Stretches
-from mt3decode.transcriber import BaseTranscriber, default_decoding
+from mt3decode.transcriber import BaseTranscriber, default_decoding, files_read_for_accelerators
 from mt3jax.compilation import compile_seconds
 from mt3jax.decoding import generate_stream
 from mt3jax.lanes import MIN_POSITIONS
@@ -28,7 +27,6 @@ BATCH_SIZES = {"cpu": 16, "gpu": 128, "tpu": 128}
 MOST_LANES = 512
 # The share of an accelerator's memory for keys and values in the lanes; longer lanes and the encoder need some as well.
 LANES_SHARE = 0.3
-MOST_FILES_READ = 8  # at the same time, beside an accelerator
 
 
 class Transcriber(BaseTranscriber):
@@ -53,7 +51,7 @@ class Transcriber(BaseTranscriber):
         self.batch_size = batch_size or default_batch_size(device, model.config.network)
         self.takes_samples = device.platform != "cpu" if on_device is None else on_device
         if self.takes_samples:
-            self.num_read_ahead = min(num_processors(), MOST_FILES_READ)
+            self.num_read_ahead = files_read_for_accelerators()
         self._compile_seconds_before = compile_seconds()
 
     @classmethod

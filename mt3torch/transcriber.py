@@ -13,7 +13,7 @@ from mt3core.errors import UsageError
 from mt3core.notes.instrument_choice import with_instruments
 from mt3core.processors import num_processors
 from mt3decode.stretches import LogMels
-from mt3decode.transcriber import BaseTranscriber, default_decoding
+from mt3decode.transcriber import BaseTranscriber, default_decoding, files_read_for_accelerators
 from mt3torch.decoding import default_batch_size
 from mt3torch.device_loop import DeviceLoop
 from mt3torch.engine import Engine
@@ -58,6 +58,7 @@ class Transcriber(BaseTranscriber):
         self._stepper = Stepper(model, dtype, is_folded_faster(model, dtype))
         self._loop = loop or DeviceLoop.of(self._stepper.device)
         self.workers = workers or default_workers(self._stepper.device)
+        self.num_read_ahead = 1 if self._stepper.device.type == "cpu" else files_read_for_accelerators()
         self._engine: Engine | None = None
         self._chosen: tuple[Decoding, int | None, int] | None = None  # of the engine
         self._lock = threading.Lock()
