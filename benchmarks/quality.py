@@ -59,9 +59,11 @@ VARIANTS: dict[str, Mapping[str, Any]] = {
     "beam 4, no length penalty": {**_BEAM, "num_beams": 4, "length_penalty": 0.0},
     "overlap 2": {"overlap": 2},
     "overlap 4": {"overlap": 4},
+    "agreement": {"grammar": True, "overlap": 4, "agreement": True},  # --quality best of `mt3 transcribe`
     "overlap 2, beam 2": {**_BEAM, "num_beams": 2, "overlap": 2},
     "instruments": {"grammar": True},
     "instruments, overlap 2": {"grammar": True, "overlap": 2},
+    "instruments, agreement": {"grammar": True, "overlap": 4, "agreement": True},
 }
 Scores = dict[str, float]
 

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 PACKAGES = {"torch": ("torch",), "jax": ("jax", "flax")}
 INSTALL_ONE = "Run: {} (or {})".format(*(extras.install_command(extras.EXTRAS[name].values()) for name in PACKAGES))
 DEFAULT_NUM_BEAMS = 4
-# How many windows hear every moment; four where the model can weigh what they hear (`mt3decode/agreement.py`). More
-# beams and the grammar alone were measured not to help (docs/results.md).
-QUALITIES = {"fast": 1, "best": 2}
+# More beams and the grammar alone were measured not to help (docs/results.md).
+QUALITIES = ("fast", "best")
 
 
 def choose_backend(name: str | None) -> str:
@@ -55,21 +54,15 @@ def choose_decoding(
     Where nothing is said of the grammar (None), a choice of instruments brings it. The `quality` is one of `QUALITIES`,
     by default fast. Raises `UsageError`.
     """
-    from mt3core.decoding import Decoding
+    from mt3core.decoding import Decoding, best
 
     if quality is not None and quality not in QUALITIES:
         raise UsageError(f"Unknown quality {quality!r}.", f"Choose {' or '.join(QUALITIES)}.")
     chosen: Any = method or ("beam" if (num_beams or 1) > 1 else "t5x")
     beams = num_beams or (DEFAULT_NUM_BEAMS if chosen == "beam" else 1)
-    overlap = 1 if continuous else QUALITIES[quality or "fast"]
-    decoding = Decoding(
-        method=chosen,
-        num_beams=beams,
-        grammar=bool(grammar),
-        overlap=overlap,
-        agreement=overlap > 1,
-        continuous=continuous,
-    )
+    decoding = Decoding(method=chosen, num_beams=beams, grammar=bool(grammar), continuous=continuous)
+    if quality == "best" and not continuous:
+        decoding = best(decoding)
     if instruments is None and excluded is None:
         return decoding
     from mt3core.notes.instrument_choice import with_instruments

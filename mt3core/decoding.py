@@ -7,7 +7,7 @@ probabilities divided by `((5 + n) / 6) ** length_penalty`, n tokens with the en
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -88,6 +88,11 @@ class Decoding:
             if type(value) is not wanted:
                 raise TypeError(f"the option {value!r}")
         return cls(**given, programs=None if programs is None else tuple(programs))
+
+
+def best(decoding: Decoding) -> Decoding:
+    """The same with what `mt3 transcribe --quality best` adds: overlapping windows, weighed if the model can."""
+    return replace(decoding, overlap=2, agreement=True)
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from mt3core.decoding import Decoding
+from mt3core.decoding import Decoding, best
 from mt3core.notes.instrument_choice import with_instruments
 from mt3decode.streams import NoteStream
 from mt3decode.transcriber import BaseTranscriber
 
 _WARM_UP_SECONDS = 4
-_BEST_OVERLAP = 2  # as `mt3 transcribe --quality best`
 
 
 class TranscriberDecoder:
@@ -38,9 +36,9 @@ class TranscriberDecoder:
 
     @contextmanager
     def stream(self, recording: Path, instruments: str | None, is_best: bool = False) -> Iterator[NoteStream]:
-        """The notes of a recording, of these instruments only; of overlapping windows if `is_best`."""
+        """The notes of a recording, of these instruments only; as `mt3 transcribe --quality best` if `is_best`."""
         transcriber = self._transcriber
-        decoding = replace(transcriber.decoding, overlap=_BEST_OVERLAP if is_best else transcriber.decoding.overlap)
+        decoding = best(transcriber.decoding) if is_best else transcriber.decoding
         if instruments is not None:
             decoding = with_instruments(decoding, instruments)
         if decoding != transcriber.decoding:
