@@ -82,7 +82,8 @@ def test_the_best_quality_is_that_of_the_command_line(decoder, recording):
 
     with decoder.stream(recording, None, True) as stream:
         found = list(stream)
-    best = replace(decoder.transcriber.decoding, overlap=choose_decoding(None, None, quality="best").overlap)
+    chosen = choose_decoding(None, None, quality="best")
+    best = replace(decoder.transcriber.decoding, overlap=chosen.overlap, agreement=chosen.agreement)
     whole = decoder.build(best).transcribe(recording)
     assert found == whole.notes != decoder.transcriber.transcribe(recording).notes
 
