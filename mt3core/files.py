@@ -32,6 +32,9 @@ LEAST_FREE_BYTES = 8192
 _SAYS_FULL = os.strerror(errno.ENOSPC)
 _PARTS = ("new", "old")  # what `atomic_directory` has in its temporary folder
 _SECONDS_UNTIL_ABANDONED = 60.0
+_RANDOM = re.compile("[a-z0-9_]{8}")  # as `tempfile` makes it
+_MANY_NAMES = 1000
+_next_looks: dict[Path, float] = {}  # for abandoned folders in those with many names, by `time.monotonic`
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
 # What else a disk may answer to a write: read-only, failing, a name or path that is too long.
 _UNWRITABLE = (*_FULL, errno.EROFS, errno.EIO, errno.ENAMETOOLONG)
@@ -210,10 +213,19 @@ def _folder_beside(target: Path) -> Iterator[Path]:
 
 
 def _remove_abandoned(target: Path) -> None:
-    """Removes temporary folders of the target that are older than a minute and that no process has locked."""
-    name = re.compile(re.escape(_temporary_prefix(target)) + "[a-z0-9_]{8}")  # as `tempfile` makes them
+    """Removes temporary folders of the target that are older than a minute and that no process has locked.
+
+    A folder of thousands of files, to which more are being added, is looked through only once a minute.
+    """
+    if time.monotonic() < _next_looks.get(target.parent, 0.0):
+        return
+    prefix = _temporary_prefix(target)
     with contextlib.suppress(OSError):
-        for folder in [target.parent / found for found in os.listdir(target.parent) if name.fullmatch(found)]:
+        names = os.listdir(target.parent)
+        if len(names) > _MANY_NAMES:
+            _next_looks[target.parent] = time.monotonic() + _SECONDS_UNTIL_ABANDONED
+        found = [name for name in names if name.startswith(prefix) and _RANDOM.fullmatch(name[len(prefix) :])]
+        for folder in [target.parent / name for name in found]:
             is_ours = set(os.listdir(folder)) <= {target.name, *_PARTS}
             if not is_ours or time.time() - folder.stat().st_mtime < _SECONDS_UNTIL_ABANDONED:
                 continue

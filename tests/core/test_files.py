@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mt3core import files
 from mt3core.errors import OutputError
 from mt3core.files import (
     atomic_directory,
@@ -439,3 +440,17 @@ def test_a_folder_is_removed_at_once(tmp_path, monkeypatch):
     remove_at_once(tmp_path / "file")
     remove_at_once(tmp_path / "nothing")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_large_folder_is_not_looked_through_for_every_file(tmp_path, monkeypatch):
+    looks = []
+    monkeypatch.setattr(os, "listdir", lambda path=".", real=os.listdir: looks.append(path) or real(path))
+    for number in range(5):
+        with atomic_output(tmp_path / f"{number}.txt") as temporary:
+            temporary.write_text("few")
+    assert looks.count(tmp_path) == 5
+    monkeypatch.setattr(files, "_MANY_NAMES", 3)
+    for number in range(5):
+        with atomic_output(tmp_path / f"{number}.txt") as temporary:
+            temporary.write_text("many")
+    assert looks.count(tmp_path) == 6
