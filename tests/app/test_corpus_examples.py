@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 SLURM = ROOT / "examples" / "transcribe_corpus_slurm.sh"
 RAY = ROOT / "examples" / "transcribe_corpus_ray.py"
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs ray[data]; .ci/ray installs it and runs this")
+PATIENCE_SECONDS = 300
 # Its actors die over one recording, as they would without memory; examples/ and tests/helpers are where they import it.
 FATAL = """
 import os
@@ -59,9 +61,14 @@ def expected(*without):
     return {f"set{number % 2}/song_{number}.json" for number in range(20) if number not in without}
 
 
+def environment(**variables):
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "examples")]), **variables}
+
+
 def start(command, folder, **variables):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "examples")]), **variables}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=folder, env=environment(**variables), capture_output=True, text=True, check=False
+    )
 
 
 def array_job(folder, number, count, *arguments):
@@ -107,9 +114,12 @@ def test_outside_an_array_the_script_says_how_it_is_used(tmp_path):
     assert not (tmp_path / "notes").exists()
 
 
+def ray_command(model, program=str(RAY)):
+    return [sys.executable, program, "music", "notes", "--model", model, "--format", "json", "--actors", "1"]
+
+
 def with_ray(folder, model, program=str(RAY)):
-    command = [sys.executable, program, "music", "notes", "--model", model, "--format", "json", "--actors", "1"]
-    return start(command, folder)
+    return start(ray_command(model, program), folder)
 
 
 def failures(folder):
@@ -118,28 +128,33 @@ def failures(folder):
 
 
 @needs_ray
-def test_ray_transcribes_all_it_can_and_lists_the_others(tmp_path, corpus, model):
+def test_ray_goes_on_after_it_was_killed_and_lists_what_failed(tmp_path, corpus, model):
+    process = subprocess.Popen(ray_command(model), cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL)
+    limit = time.monotonic() + PATIENCE_SECONDS
+    while not (before := results(tmp_path / "notes")):
+        assert process.poll() is None
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    (tmp_path / "notes/.trying/0").write_text(".....")  # as if actors had died over the first recording as well
+
     done = with_ray(tmp_path, model)
     assert done.returncode == 1, done.stderr
     assert done.stderr.endswith("2 recordings failed: notes/failures.jsonl\n")
-    before = results(tmp_path / "notes")
-    assert set(before) == expected(4, 7)
+    after = results(tmp_path / "notes")
+    assert set(after) == expected(4, 7)
+    assert {name: after[name] for name in before} == before
     assert set(failures(tmp_path)) == {"song_4", "song_7"}
     assert "is empty" in failures(tmp_path)["song_4"]
     assert Transcription.load(tmp_path / "notes/set0/song_0.json").duration_seconds == pytest.approx(0.3)
 
-    # A run that was killed: some results are missing, and a file that says that one was being written.
-    (tmp_path / "notes/set0/song_0.json").unlink()
-    (tmp_path / "notes/.trying").mkdir()
-    (tmp_path / "notes/.trying/0").write_text(".....")
     write_wav(corpus / "set0/song_4.wav")
     (corpus / "set1/song_7.wav").unlink()
     done = with_ray(tmp_path, model)
     assert done.returncode == 0, done.stderr
-    assert "19 recordings, 17 finished before." in done.stdout
-    after = results(tmp_path / "notes")
-    assert set(after) == expected(7)
-    assert {name for name in before if after[name] != before[name]} == {"set0/song_0.json"}
+    assert "19 recordings, 18 finished before." in done.stdout
+    assert set(results(tmp_path / "notes")) == expected(7)
     assert sorted(path.name for path in (tmp_path / "notes").iterdir()) == ["set0", "set1"]
     assert "19 finished before" in with_ray(tmp_path, model).stdout
 
