@@ -30,6 +30,7 @@ SETTLED = (DONE, FAILED, CANCELLED)
 RECORDING = "recording"  # the name of the file in a job's folder
 _ID_BYTES = 16  # nobody guesses the address of another's job
 _RATE_HZ = 16_000
+_GOODBYE_SECONDS = 0.5
 
 
 class Decoder(Protocol):
@@ -187,14 +188,15 @@ class Queue:
                 self.remove(job)
 
     def close(self) -> None:
-        """Cancels everything and waits for the threads."""
+        """Cancels everything, and waits a moment for the threads."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
         for job in list(self.jobs.values()):
             self.cancel(job)
+        limit = time.monotonic() + _GOODBYE_SECONDS
         for thread in self._threads:
-            thread.join(10)
+            thread.join(max(limit - time.monotonic(), 0.0))
 
     def _work(self) -> None:
         while True:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import re
 import shutil
 import socket
+import sys
 import tempfile
 import webbrowser
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mt3app.backend import choose_backend, choose_decoding, load_transcriber
 from mt3app.formats import formats_of_page
@@ -20,11 +22,13 @@ from mt3core import extras
 from mt3core.errors import UsageError
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from mt3app.cli_page import ServeOptions
     from mt3serve.jobs import Decoder
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-_GOODBYE_SECONDS = 3  # for answers under way
+_GOODBYE_SECONDS = 1  # for answers under way
 _BACKLOG = 100
 AT_ONCE = 3  # recordings
 # Segments that a worker decodes at a time. With as many as are fastest for a whole recording, the first notes of
@@ -78,10 +82,33 @@ def _serve(options: ServeOptions, decoder: Decoder, opened: socket.socket, most_
         reporter.line(remark)
     if options.open:
         webbrowser.open(address)
+    server = uvicorn.Server(config)
+    leave = server.handle_exit
+    asked: list[int] = []  # the signals by which it was asked to end
+
+    def handle_exit(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        if len(asked) > 1:
+            _leave(folder, number)
+        leave(number, frame)
+
+    server.handle_exit = handle_exit  # type: ignore[assignment, method-assign]
     try:
-        uvicorn.Server(config).run(sockets=[opened])
+        server.run(sockets=[opened])
     finally:
+        if asked:
+            _leave(folder, asked[0])
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _leave(folder: Path, number: int) -> NoReturn:
+    """Ends the process without Python's tidying up.
+
+    That takes seconds after decoding, on a busy machine half a minute, and crashes if a thread is in the network still.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    print("mt3: Interrupted.", file=sys.stderr, flush=True)
+    os._exit(128 + number)  # as shells report it
 
 
 def open_socket(host: str, port: int) -> socket.socket:

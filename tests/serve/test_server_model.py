@@ -1,10 +1,12 @@
 """Notes while a recording is decoded are the notes of its transcription, and come before its end."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
 
 from mt3app.backend import PACKAGES, is_installed
+from mt3decode.arriving import ArrivingSegments
 
 pytestmark = [
     pytest.mark.integration,
@@ -75,6 +77,19 @@ def test_it_ends_when_it_is_closed(decoder, recording):
         stream.close()
         rest = list(notes)
     assert rest == []
+
+
+@pytest.mark.parametrize("is_cancelled", [True, False])
+def test_the_rest_of_a_cancelled_recording_is_not_read(decoder, recording, monkeypatch, is_cancelled):
+    """An hour may be left of it. What was decoded to its end is read to its end, whose length counts."""
+    transcriber, finished = decoder.transcriber, []
+    monkeypatch.setattr(ArrivingSegments, "finish", lambda arriving: finished.append(arriving.num_given))
+    if is_cancelled:  # the engine gives no more segments of a request that was cancelled
+        whole = transcriber.generate_stream
+        monkeypatch.setattr(transcriber, "generate_stream", lambda *given: itertools.islice(whole(*given), 1))
+    with decoder.stream(recording, None) as stream:
+        list(stream)
+    assert bool(finished) != is_cancelled
 
 
 def test_the_best_quality_is_that_of_the_command_line(decoder, recording):
