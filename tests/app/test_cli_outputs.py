@@ -282,8 +282,8 @@ def test_decoding_follows_from_either_option():
 
 def test_quality_is_how_many_windows_hear_every_moment():
     assert choose_decoding(None, None, quality="fast") == Decoding("t5x")
-    assert choose_decoding(None, None, quality="best") == Decoding("t5x", overlap=2)
-    assert choose_decoding("greedy", None, quality="best") == Decoding("greedy", overlap=2)
+    assert choose_decoding(None, None, quality="best") == Decoding("t5x", overlap=2, agreement=True)
+    assert choose_decoding("greedy", None, quality="best") == Decoding("greedy", overlap=2, agreement=True)
     assert choose_decoding(None, None, instruments="piano", quality="best").overlap == 2
     with pytest.raises(UsageError, match=r"Unknown quality 'good'\. Choose fast or best"):
         choose_decoding(None, None, quality="good")
