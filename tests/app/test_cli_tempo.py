@@ -4,7 +4,6 @@ import json
 
 import pretty_midi
 import pytest
-from small_models import save_model, write_wav
 
 from mt3app.backend import PACKAGES, is_installed
 from mt3app.cli import run
@@ -15,24 +14,12 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory, tiny_model):
-    return save_model(tmp_path_factory.mktemp("models") / "tiny", tiny_model)
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    write_wav(tmp_path / "song.wav")
-    return tmp_path
-
-
 def test_a_given_tempo_is_in_every_format(folder, model, capsys):
     options = ["--tempo", "97", "--time-signature", "3/4", "--quantise", "1/16", "--format", "mid,json"]
     assert run(["transcribe", "song.wav", "--model", model, *options]) == 0
     err = capsys.readouterr().err
     assert "song.wav: 97 beats a minute, 3/4, the first bar at " in err
-    assert "Notes were moved to the grid of 1/16" in err
+    assert "moved" not in err  # there are no notes
     midi = pretty_midi.PrettyMIDI(str(folder / "song.mid"))
     assert midi.get_tempo_changes()[1][-1] == pytest.approx(97, abs=0.01)
     assert (midi.time_signature_changes[-1].numerator, midi.time_signature_changes[-1].denominator) == (3, 4)
