@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -11,13 +13,12 @@ from jaxtyping import Float
 from mt3core.audio.files import Damaged
 from mt3core.audio.load import AudioSource, load_audio
 from mt3core.errors import UsageError
-from mt3core.extras import require
+from mt3core.extras import is_installed, require
 from mt3core.notes.table import NoteTable, note_table
 from mt3core.notes.tempo_map import NEAR_START_SECONDS, TempoMap, TimeSignature
 from mt3core.transcription import Transcription
 from mt3music.bars import find_bars
 from mt3music.beats import find_beats
-from mt3music.learned_beats import is_available, learned_beats
 from mt3music.onset_strength import FRAMES_PER_SECOND, onset_strength, strength_of_notes
 from mt3music.quantising import Grid, quantised
 from mt3music.tempo_files import GivenBeats, read_beats
@@ -25,6 +26,7 @@ from mt3music.tempo_files import GivenBeats, read_beats
 AUTO = "auto"
 SLOWEST, FASTEST = 20.0, 400.0  # beats per minute that can be given
 _RATE_HZ = 16_000
+_CHECKPOINT = "final0"  # the published weights, as `beat_this.inference` names them
 _NEAR_BEATS = 0.25  # a first note this much before a beat is on it
 _NEAR_NOTE_SECONDS = 0.06
 _AUDIBLE = 0.1  # of the loudest sample
@@ -32,6 +34,18 @@ _MOST_MISSED_SECONDS = 2.0  # before the first note: what sounds earlier may be 
 NOT_FOUND = (
     "No tempo was found: too little begins at regular times. Give it with --tempo 120, or leave the bars as they are."
 )
+
+
+def weights_path() -> Path:
+    """Where the package `beat_this` keeps its weights (torch.hub's rules)."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    home = Path(os.environ.get("TORCH_HOME") or Path(cache) / "torch")
+    return home / "hub" / "checkpoints" / f"beat_this-{_CHECKPOINT}.ckpt"
+
+
+def is_available() -> bool:
+    """Whether the network of `beat_this` can be used: the package and its weights are there, nothing is downloaded."""
+    return is_installed("beat_this") and weights_path().is_file()
 
 
 @dataclass(frozen=True)
@@ -148,7 +162,7 @@ def _found(
     samples: Float[np.ndarray, " samples"] | None, notes: NoteTable, first: float, end_seconds: float
 ) -> GivenBeats | None:
     if samples is not None and is_available():
-        beats, downbeats = learned_beats(samples, _RATE_HZ)
+        beats, downbeats = _learned_beats(samples, _RATE_HZ)
         if len(beats) >= 2:
             return _with_learned_bars(beats, downbeats)
     strength = onset_strength(samples, _RATE_HZ, notes, end_seconds)
@@ -164,6 +178,16 @@ def _of_whole_number(beats: Float[np.ndarray, " beats"]) -> Float[np.ndarray, " 
     whole = 60.0 / round(60.0 / (beats[1] - beats[0]))
     moved = beats.mean() + whole * (np.arange(len(beats)) - (len(beats) - 1) / 2)
     return moved if np.abs(moved - beats).max() < 1 / FRAMES_PER_SECOND else beats
+
+
+def _learned_beats(
+    samples: Float[np.ndarray, " samples"], rate_hz: int
+) -> tuple[Float[np.ndarray, " beats"], Float[np.ndarray, " downbeats"]]:
+    """Times of the beats and of those that begin a bar, in seconds, by the network of `beat_this`."""
+    from beat_this.inference import Audio2Beats
+
+    beats, downbeats = Audio2Beats(checkpoint_path=str(weights_path()), device="cpu", dbn=False)(samples, rate_hz)
+    return np.asarray(beats, dtype=np.float64), np.asarray(downbeats, dtype=np.float64)
 
 
 def _with_learned_bars(beats: Float[np.ndarray, " beats"], downbeats: Float[np.ndarray, " downbeats"]) -> GivenBeats:

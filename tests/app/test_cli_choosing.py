@@ -12,7 +12,7 @@ import pretty_midi
 import pytest
 import soundfile
 from inventive import Inventive
-from small_models import RATE_HZ, save_model, write_wav
+from small_models import RATE_HZ, write_wav
 
 from mt3app.backend import PACKAGES, is_installed
 from mt3app.cli import run
@@ -24,11 +24,6 @@ pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(not any(map(is_installed, PACKAGES)), reason="needs torch or jax"),
 ]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory, tiny_model):
-    return save_model(tmp_path_factory.mktemp("models") / "tiny", tiny_model)
 
 
 @pytest.fixture

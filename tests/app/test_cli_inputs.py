@@ -7,7 +7,7 @@ import numpy as np
 import pretty_midi
 import pytest
 import soundfile
-from small_models import RATE_HZ, save_model, with_few_tokens, write_wav
+from small_models import RATE_HZ, with_few_tokens, write_wav
 
 from mt3app.backend import PACKAGES, is_installed
 from mt3app.cli import run
@@ -19,11 +19,6 @@ pytestmark = [
 ]
 
 WO = "target.decoder.layers_1.mlp.wo.kernel"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory, tiny_model):
-    return save_model(tmp_path_factory.mktemp("models") / "tiny", tiny_model)
 
 
 @pytest.fixture

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 from audio_files import encode
-from small_models import save_model, write_wav
+from small_models import write_wav
 
-from mt3app.backend import PACKAGES, is_installed
 from mt3app.cli import run
 from mt3core.audio.load import load_audio
 from mt3core.errors import UsageError
@@ -97,20 +96,6 @@ def test_an_instrument_that_seldom_plays_is_no_louder_then():
     assert mean_level(seldom, 44_100) < mean_level(tone, 44_100) - 9
     assert sounding_level(seldom, 44_100) == pytest.approx(sounding_level(tone, 44_100), abs=0.1)
     assert sounding_level(np.zeros(1000), 44_100) == sounding_level(np.zeros(0), 44_100) == SILENT_LUFS
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory, tiny_model):
-    if not any(map(is_installed, PACKAGES)):
-        pytest.skip("needs torch or jax")
-    return save_model(tmp_path_factory.mktemp("models") / "tiny", tiny_model)
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    write_wav(tmp_path / "song.wav")
-    return tmp_path
 
 
 def test_sounds_are_written_beside_the_notes(folder, model, capsys):

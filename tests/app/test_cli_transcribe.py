@@ -15,7 +15,7 @@ import pretty_midi
 import pytest
 import soundfile
 from audio_files import encode, tone
-from small_models import RATE_HZ, save_model, write_wav
+from small_models import RATE_HZ, write_wav
 
 from mt3app.backend import PACKAGES, is_installed
 from mt3app.cli import run
@@ -27,19 +27,6 @@ pytestmark = [
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTES = "--no-grammar"  # only without the grammar do these weights write notes, whose absence would be remarked on
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory, tiny_model):
-    return save_model(tmp_path_factory.mktemp("models") / "tiny", tiny_model)
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """The current folder, holding `song.wav` of half a second."""
-    monkeypatch.chdir(tmp_path)
-    write_wav(tmp_path / "song.wav")
-    return tmp_path
 
 
 def test_midi_is_written_beside_the_recording(folder, model, capsys):

@@ -16,8 +16,7 @@ from mt3core.notes.table import Note
 from mt3core.notes.tempo_map import TempoMap, TimeSignature
 from mt3core.transcription import Transcription
 from mt3music import add_tempo
-from mt3music.learned_beats import is_available, weights_path
-from mt3music.tempo import NOT_FOUND, TempoChoice
+from mt3music.tempo import NOT_FOUND, TempoChoice, is_available, weights_path
 
 pytestmark = pytest.mark.unit
 
