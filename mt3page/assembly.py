@@ -36,6 +36,12 @@ def filled(template: str, parts: Mapping[str, str]) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
 
 
+def offline_page(name: str, title: str, body: str, style: str, data: Any, script: str) -> str:
+    """A page that is one file: its body with the data (in the element `NAME-data`), style and scripts in it."""
+    parts = {"name": name, "title": escaped(title), "body": body, "style": style, "script": script}
+    return filled(asset("shell.html"), {**parts, "data": embedded_json(data)})
+
+
 def escaped(text: str) -> str:
     """Text as it stands in markup."""
     return html.escape(text)

@@ -10,7 +10,7 @@ import numpy as np
 
 from mt3core.notes.table import Note, note_table
 from mt3core.notes.tempo_map import TempoMap
-from mt3page.assembly import ROLL_SCRIPTS, asset, embedded_json, encoded, escaped, filled, general_midi_names
+from mt3page.assembly import ROLL_SCRIPTS, asset, encoded, escaped, filled, general_midi_names, offline_page
 from mt3page.packing import pack_notes
 
 PIECE_SCRIPTS = (*ROLL_SCRIPTS, "bars.js", "piece_look.js", "piece.js")
@@ -43,12 +43,11 @@ def piece_page(piece: Piece) -> bytes:
     parts = {
         "title": escaped(piece.title),
         "about": escaped(piece.about),
-        "style": "".join(map(asset, PIECE_STYLES)),
         "panel": filled(asset("piece.html"), {"sound": ""}),
-        "data": embedded_json(data),
-        "script": "\n".join(map(asset, (*PIECE_SCRIPTS, "view.js"))),
     }
-    return encoded(filled(asset("view.html"), parts))
+    body, style = filled(asset("view.html"), parts), "".join(map(asset, PIECE_STYLES))
+    script = "\n".join(map(asset, (*PIECE_SCRIPTS, "view.js")))
+    return encoded(offline_page("piece", piece.title, body, style, data, script))
 
 
 def tempo_of(tempo: TempoMap | None) -> dict[str, Any] | None:

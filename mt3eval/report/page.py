@@ -17,11 +17,11 @@ from mt3page.assembly import (
     ROLL_SCRIPTS,
     asset,
     audio_address,
-    embedded_json,
     encoded,
     escaped,
     filled,
     general_midi_names,
+    offline_page,
 )
 
 SCRIPTS = ("data.js", "error_look.js", "tables.js", "charts.js", "views.js", "main.js")  # after the shared ones
@@ -105,13 +105,9 @@ def _left_out(system: Mapping[str, Any], whose: str = "") -> list[dict[str, str]
 
 def _page(title: str, data: Mapping[str, Any]) -> str:
     scripts = [*map(asset, ROLL_SCRIPTS), *map(_own, SCRIPTS)]
-    parts = {
-        "title": escaped(title),
-        "style": asset("page.css") + _own("report.css"),
-        "data": embedded_json(without_nan(data)),
-        "script": "\n".join(scripts),
-    }
-    return filled(_own("report.html"), parts)
+    body = filled(_own("report.html"), {"title": escaped(title)})
+    style = asset("page.css") + _own("report.css")
+    return offline_page("report", title, body, style, without_nan(data), "\n".join(scripts))
 
 
 def _plain_scores(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
