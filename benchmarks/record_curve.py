@@ -4,7 +4,7 @@
     python benchmarks/record_curve.py checkpoint/multitrack_test --band 0.25
 
     mt3 train --config small        stopped in the first of its runs, `onsets`, after 400 steps
-    python benchmarks/record_curve.py checkpoint/small-onsets --config small --steps 400 --band 0.15
+    python benchmarks/record_curve.py checkpoint/small-onsets --config small --steps 400 --band 0.1
 
 The run must be of the current config (`--config`, if it is a run before another), and complete unless `--steps` says
 how much of its beginning is stored. Choose the band from runs with other seeds (`--set seed=1 -o checkpoint/other`);
