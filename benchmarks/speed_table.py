@@ -1,6 +1,6 @@
 """One table of speed: sparse piano, dense piano and a band, before and after, beside other systems, on this machine.
 
-    python benchmarks/speed_table.py [--before CHECKOUT] [--rounds 2] [--minutes 3] [--markdown FILE]
+    python benchmarks/speed_table.py [--before CHECKOUT] [--rounds 2] [--minutes 3] [--other NAME ...] [--markdown FILE]
 
 Three files of three minutes are joined from recordings (default shared/realdata next to the checkout). Every row has
 its own process, which loads the model, warms up, and then transcribes the file; loading is timed apart. The rows take
@@ -43,13 +43,13 @@ MUSIC = {
     "dense": ("chpn_p19", "scn15_12", "bor_ps6"),
     "band": ("multi_rendered",),
 }
-OTHERS = ("mt3-infer", "basic-pitch")
+OTHERS = ("mt3-infer", "basic-pitch")  # the first is half as fast as real time on two cores
 
 
 @dataclass(frozen=True)
 class Row:
-    """A way to transcribe; `measure` takes a file and gives seconds of loading, of transcribing and of the processors,
-    and the largest resident memory in MiB."""
+    """A way to transcribe; `measure` takes a file and gives seconds of loading and of transcribing, and the largest
+    resident memory in MiB."""
 
     name: str
     measure: Callable[[Path], dict[str, float]]
@@ -64,6 +64,9 @@ def main() -> None:
     parser.add_argument("--before", type=Path, metavar="CHECKOUT")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--workers", type=int, default=num_processors(), help="of our network; default: the processors")
+    parser.add_argument(
+        "--other", action="append", choices=[one.name for one in SYSTEMS], help=f"default: {' and '.join(OTHERS)}"
+    )
     parser.add_argument("--only", action="append", default=[], help="only rows with this in their names")
     parser.add_argument("--cache", type=Path, default=platformdirs.user_cache_path("mt3kit") / "compare")
     parser.add_argument("--markdown", type=Path, help="also write the table to this file")
@@ -109,7 +112,7 @@ def own_measure(
 
 def other_rows(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
     for system in SYSTEMS:
-        if system.name not in OTHERS:
+        if system.name not in (options.other or OTHERS):
             continue
         try:
             python = python_of(system, options.cache)
@@ -129,7 +132,7 @@ def other_rows(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
                 print(f"{job.system.name}: {outcome.skipped or outcome.failures}")
                 return {}
             record = outcome.records[file.stem]
-            names = {"load": "load_seconds", "transcribe": "seconds", "processor": "cpu_seconds"}
+            names = {"load": "load_seconds", "transcribe": "seconds"}
             return {ours: record[theirs] for ours, theirs in names.items()} | {"memory": record["peak_bytes"] / 2**20}
 
         yield Row(system.name, measure)
@@ -152,13 +155,15 @@ def measured(rows: list[Row], files: dict[str, Path], rounds: int) -> Found:
 
 
 def table(rows: list[Row], found: Found, seconds: float) -> str:
-    """In Markdown. Speeds are times real time; after a slash, the ratio to the row of before, by processor time."""
+    """In Markdown. Speeds are times real time; in brackets, the ratio to the row of before.
+
+    Of wall time only: older checkouts decode in processes, whose processor time is not counted.
+    """
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     lines = [
         f"{datetime.date.today()}; {platform.system()} {platform.machine()}, {num_processors()} processors, Python "
         f"{platform.python_version()}; {seconds / 60:g} minutes of each kind of music; load average at the end "
-        f"{load:.1f}. Times real time with the model loaded; in brackets, the gain over the row of before in wall time "
-        "and in processor time.",
+        f"{load:.1f}. Times real time with the model loaded; in brackets, the gain over the row of before.",
         "",
         f"| | {' | '.join(MUSIC)} | load, s | peak memory, MiB |",
         f"|---{'|---' * (len(MUSIC) + 2)}|",
@@ -179,9 +184,9 @@ def cell(row: Row, kind: str, found: Found, seconds: float) -> str:
         return "-"
     text = f"{seconds / median(runs, 'transcribe'):.1f}"
     if before:
-        wall, processor = (median(before, name) / median(runs, name) for name in ("transcribe", "processor"))
+        ratio = median(before, "transcribe") / median(runs, "transcribe")
         same = "" if {run["tokens"] for run in runs} == {run["tokens"] for run in before} else ", other tokens"
-        text += f" ({wall:.2f}, {processor:.2f}{same})"
+        text += f" ({ratio:.2f}{same})"
     return text
 
 
