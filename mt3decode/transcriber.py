@@ -351,7 +351,8 @@ class BaseTranscriber(abc.ABC):
                         yield chosen(new, choice, held), final
                     if progress is not None:
                         progress(parts.num_heard + len(ready), arriving.expected_count)
-            if done == arriving.count:  # not when it was cancelled: the rest may be an hour
+            # Not when it was cancelled: the rest may be an hour. An error in reading is raised here.
+            if done == arriving.count or arriving.error is not None:
                 arriving.finish()
         # Notes that sound where decoding was broken off sound to the end of the excerpt.
         end_seconds = (wanted.end_seconds or 0.0) if arriving.is_cut else 0.0

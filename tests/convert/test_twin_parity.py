@@ -88,9 +88,10 @@ def assigned(function):
 
 
 def test_both_files_have_the_same_outline():
-    # `Dropout` of JAX is in another file, as it knows of packed rows.
+    # `Dropout` of JAX is in another file, as it knows of packed rows; the other is about faults of PyTorch.
+    only_torch = ("Dropout", "needs_contiguous")
     jax_outline, torch_outline = outline("mt3jax"), outline("mt3torch")
-    assert jax_outline == [entry for entry in torch_outline if entry[0] != "Dropout"]
+    assert jax_outline == [entry for entry in torch_outline if entry[0] not in only_torch]
     assert len(jax_outline) > 40
 
 
