@@ -28,7 +28,7 @@ from mt3core.config.model import AGREEMENT_NUMBERS, ModelConfig
 from mt3core.decoding import Generated
 from mt3core.notes.encoding import SegmentEncoder
 from mt3core.segments import AudioSegment
-from mt3decode.windows import DRUMS, NEAR_SECONDS, Hit, Key, MiddleParts, Parts
+from mt3decode.windows import DRUMS, NEAR_SECONDS, Heard, Hit, Key, MiddleParts, Parts
 
 OVERLAP = 4  # windows that hear every moment, for which the coefficients are fitted
 SAME_SECONDS = 0.06
@@ -142,14 +142,7 @@ class AgreedParts(Parts):
         # A candidate looks a context ahead, and those that decide about its threshold once more.
         return self._end(number) + 2 * self._context + 2 * self._same < self._complete
 
-    def _rewritten(
-        self,
-        number: int,
-        piece: AudioSegment,
-        following: AudioSegment | None,
-        generated: Generated,
-        sounding: Iterable[Key],
-    ) -> tuple[Generated, int]:
+    def _rewritten(self, number: int, heard: Heard, sounding: Iterable[Key]) -> tuple[Generated, int]:
         start, end = self._starts[number], self._end(number)
         onsets = [self._onset(one) for one in self._believed(start, end)]
         tied = {key for key in sounding if self._still_sounds(key[1], number)}
@@ -158,7 +151,7 @@ class AgreedParts(Parts):
         log_probs = self._middle.log_probabilities(tokens, kept)
         num_ignored = self._accounts[number][1]
         self._forget(number)
-        return Generated(tokens, generated.score, log_probs), num_ignored
+        return Generated(tokens, heard.generated.score, log_probs), num_ignored
 
     def candidates(self) -> list[tuple[Candidate, np.ndarray]]:
         """All candidates of a recording whose windows were all added, with their features: for fitting."""

@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -84,6 +85,14 @@ def _encoder(config: VocabularyConfig, frames_per_second: float) -> SegmentEncod
 Part = tuple[AudioSegment, AudioSegment | None, Generated, int]
 
 
+class Heard(NamedTuple):
+    """A segment or window, the one that follows (None after the last), and what the network wrote for it."""
+
+    piece: AudioSegment
+    following: AudioSegment | None
+    generated: Generated
+
+
 class Parts(abc.ABC):
     """Segments or windows on their way to notes: each is added in order, and taken in order once it `is_known`.
 
@@ -93,10 +102,10 @@ class Parts(abc.ABC):
 
     def __init__(self) -> None:
         self.num_heard = 0
-        self._heard: dict[int, tuple[AudioSegment, AudioSegment | None, Generated]] = {}
+        self._heard: dict[int, Heard] = {}
 
     def add(self, piece: AudioSegment, following: AudioSegment | None, generated: Generated) -> None:
-        self._heard[self.num_heard] = piece, following, generated
+        self._heard[self.num_heard] = Heard(piece, following, generated)
         self.num_heard += 1
 
     def is_known(self, number: int) -> bool:
@@ -105,32 +114,18 @@ class Parts(abc.ABC):
 
     def take(self, number: int, sounding: Iterable[Key]) -> Part:
         """A part; `sounding` are the notes, as (program, pitch), that sound after the parts before it."""
-        piece, following, generated = self._heard.pop(number)
-        return piece, following, *self._rewritten(number, piece, following, generated, sounding)
+        heard = self._heard.pop(number)
+        return heard.piece, heard.following, *self._rewritten(number, heard, sounding)
 
     @abc.abstractmethod
-    def _rewritten(
-        self,
-        number: int,
-        piece: AudioSegment,
-        following: AudioSegment | None,
-        generated: Generated,
-        sounding: Iterable[Key],
-    ) -> tuple[Generated, int]: ...
+    def _rewritten(self, number: int, heard: Heard, sounding: Iterable[Key]) -> tuple[Generated, int]: ...
 
 
 class WholeParts(Parts):
     """Segments that do not overlap: they are kept as they are."""
 
-    def _rewritten(
-        self,
-        number: int,
-        piece: AudioSegment,
-        following: AudioSegment | None,
-        generated: Generated,
-        sounding: Iterable[Key],
-    ) -> tuple[Generated, int]:
-        return generated, 0
+    def _rewritten(self, number: int, heard: Heard, sounding: Iterable[Key]) -> tuple[Generated, int]:
+        return heard.generated, 0
 
 
 class MiddleParts(Parts):
@@ -147,15 +142,8 @@ class MiddleParts(Parts):
         # The step of each one's latest onset, from the start of the recording; None before the first window.
         self._latest: dict[Key, int] | None = None
 
-    def _rewritten(
-        self,
-        number: int,
-        piece: AudioSegment,
-        following: AudioSegment | None,
-        generated: Generated,
-        sounding: Iterable[Key],
-    ) -> tuple[Generated, int]:
-        return self.rewrite(piece, following, generated, sounding)
+    def _rewritten(self, number: int, heard: Heard, sounding: Iterable[Key]) -> tuple[Generated, int]:
+        return self.rewrite(*heard, sounding)
 
     def rewrite(
         self,
