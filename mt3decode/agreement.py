@@ -48,18 +48,36 @@ assert NUM_FEATURES + 1 == AGREEMENT_NUMBERS
 
 @dataclass(frozen=True)
 class Sounding:
-    """A note as one window hears it, in steps of the recording: it may begin before the window or end after it."""
+    """A pitched note as one window hears it, in steps of the recording: it may begin before the window or end after."""
 
-    program: int
     pitch: int
     start: float
     end: float
+
+
+@dataclass(frozen=True)
+class Window:
+    """Its first step, the one after its last, where its kept part starts, and what it hears."""
+
+    first: int
+    after: int
+    start: int
+    notes: list[Sounding]
+    num_ignored: int
+
+    def hears(self, step: int) -> bool:
+        return self.first <= step < self.after
+
+    def depth(self, step: int) -> int:
+        """Steps from the nearer border."""
+        return min(step - self.first, self.after - step)
 
 
 @dataclass
 class Candidate:
     """Onsets of one pitch (or one drum) that are taken for the same, by the number of the window; filled in order."""
 
+    key: Key  # DRUMS or 0, and the pitch: other programs are the same candidate
     hits: dict[int, Hit]
     first_step: int
     step: int = 0  # of the window in whose middle it is
@@ -67,12 +85,6 @@ class Candidate:
     share: float = 0.0  # of the windows that hear this moment
     own: list[float] = field(default_factory=list)  # the features that need no other candidate
     probability: float | None = None
-
-    @property
-    def key(self) -> Key:
-        """The pitch and whether it is a drum: other programs are the same candidate."""
-        hit = self.hits[self.center]
-        return (DRUMS if hit.program == DRUMS else 0), hit.pitch
 
     @property
     def order(self) -> tuple[int, Key]:
@@ -92,14 +104,11 @@ class AgreedParts(Parts):
         self._encoder = SegmentEncoder(config.vocabulary, config.spectrogram.frames_per_second)
         self._per_second = config.vocabulary.steps_per_second
         self._length = self._encoder.frame_step(config.network.input_frames)
-        # Of every window: its first step, the one after its last, and where its kept part starts.
-        self._first: list[int] = []
-        self._after: list[int] = []
-        self._starts: list[int] = []
         self._near = round(NEAR_SECONDS * self._per_second)
         self._same = math.ceil(SAME_SECONDS * self._per_second)
         self._context, self._memory = round(CONTEXT * self._length), round(MEMORY * self._length)
-        self._accounts: dict[int, tuple[list[Sounding], int]] = {}
+        self._chord, self._repeat = (round(seconds * self._per_second) for seconds in (_CHORD_SECONDS, _REPEAT_SECONDS))
+        self._windows: dict[int, Window] = {}  # that a part can still need
         self._waiting: list[tuple[int, int, Hit]] = []
         self._growing: dict[Key, Candidate] = {}
         self._candidates: list[Candidate] = []
@@ -110,14 +119,13 @@ class AgreedParts(Parts):
         number = self.num_heard
         super().add(window, following, generated)
         ties, hits, num_ignored = self._middle.read(window, generated)
-        self._accounts[number] = notes_of(ties, hits), num_ignored
+        first, start = self._encoder.frame_step(window.first_frame), round(window.start_seconds * self._per_second)
+        after = self._encoder.frame_step(window.first_frame + window.num_frames)
+        self._windows[number] = Window(first, after, start, notes_of(ties, hits), num_ignored)
         self._waiting += [(hit.step, number, hit) for hit in hits if hit.velocity]
-        self._starts.append(round(window.start_seconds * self._per_second))
-        self._first.append(self._encoder.frame_step(window.first_frame))
-        self._after.append(self._encoder.frame_step(window.first_frame + window.num_frames))
         self._is_closed = following is None
         # A window that is still to come begins later than this one.
-        self._sort_out(math.inf if self._is_closed else self._first[-1])
+        self._sort_out(math.inf if self._is_closed else first)
 
     def _sort_out(self, complete: float) -> None:
         """Makes candidates of the onsets before a step, which no later window can add to."""
@@ -129,7 +137,7 @@ class AgreedParts(Parts):
             growing = self._growing.get(key)
             if growing is None or step - growing.first_step > self._same or window in growing.hits:
                 self._close(key)
-                self._growing[key] = Candidate({window: hit}, step)
+                self._growing[key] = Candidate(key, {window: hit}, step)
             else:
                 growing.hits[window] = hit
         del self._waiting[:split]
@@ -137,21 +145,21 @@ class AgreedParts(Parts):
             self._close(key)
 
     def is_known(self, number: int) -> bool:
-        if number + 1 >= len(self._starts):
-            return self._is_closed and number < len(self._starts)
+        if number + 1 >= self.num_heard:
+            return self._is_closed and number < self.num_heard
         # A candidate looks a context ahead, and those that decide about its threshold once more.
         return self._end(number) + 2 * self._context + 2 * self._same < self._complete
 
     def _rewritten(self, number: int, heard: Heard, sounding: Iterable[Key]) -> tuple[Generated, int]:
-        start, end = self._starts[number], self._end(number)
+        window, end = self._windows[number], self._end(number)
+        start = window.start
         onsets = [self._onset(one) for one in self._believed(start, end)]
         tied = {key for key in sounding if self._still_sounds(key[1], number)}
         kept = sorted([*onsets, *self._ends(number, onsets, tied)], key=lambda hit: (hit.step, hit.velocity > 0))
         tokens = self._middle.written(start, kept, tied)
         log_probs = self._middle.log_probabilities(tokens, kept)
-        num_ignored = self._accounts[number][1]
         self._forget(number)
-        return Generated(tokens, heard.generated.score, log_probs), num_ignored
+        return Generated(tokens, heard.generated.score, log_probs), window.num_ignored
 
     def candidates(self) -> list[tuple[Candidate, np.ndarray]]:
         """All candidates of a recording whose windows were all added, with their features: for fitting."""
@@ -165,21 +173,19 @@ class AgreedParts(Parts):
         if candidate is None:
             return
         hits = candidate.hits
-        candidate.center = max(hits, key=lambda window: (self._depth(window, hits[window].step), -window))
+        candidate.center = max(hits, key=lambda number: (self._windows[number].depth(hits[number].step), -number))
         step = candidate.step = hits[candidate.center].step
         hearing = [
-            window
-            for window in range(max(candidate.center - OVERLAP, 0), min(candidate.center + OVERLAP, len(self._starts)))
-            if self._first[window] <= step < self._after[window] or window in hits
+            number for number in self._around(candidate.center) if self._windows[number].hears(step) or number in hits
         ]
-        hearing.sort(key=lambda window: (-self._depth(window, step), window))
+        hearing.sort(key=lambda number: (-self._windows[number].depth(step), number))
         candidate.share = len(hits) / len(hearing)
         candidate.own = self._own_features(candidate, hearing[:OVERLAP])
         bisect.insort(self._candidates, candidate, key=lambda one: one.order)
 
-    def _depth(self, window: int, step: int) -> int:
-        """Steps from the nearer border of a window."""
-        return min(step - self._first[window], self._after[window] - step)
+    def _around(self, number: int) -> list[int]:
+        """The windows that overlap with one, and it."""
+        return [one for one in range(number - OVERLAP, number + OVERLAP) if one in self._windows]
 
     def _own_features(self, candidate: Candidate, hearing: list[int]) -> list[float]:
         hits = candidate.hits
@@ -210,11 +216,9 @@ class AgreedParts(Parts):
         if candidate.key[0] == DRUMS:
             return 0.0
         pitch, step = candidate.key[1], candidate.step - self._near
-        known = [window for window in hearing if window in self._accounts]
-        return sum(bool(self._ends_of(window, pitch, step)) for window in known) / max(len(known), 1)
+        return sum(bool(self._ends_of(number, pitch, step)) for number in hearing) / len(hearing)
 
     def _features(self, candidate: Candidate) -> np.ndarray:
-        chord, repeat = (round(seconds * self._per_second) for seconds in (_CHORD_SECONDS, _REPEAT_SECONDS))
         is_drum, pitch = candidate.key
         shares: dict[int, float] = {}
         repeated, before, after, around = 0.0, 0.0, 0.0, []
@@ -223,10 +227,10 @@ class AgreedParts(Parts):
             distance = abs(other.step - candidate.step)
             if other is candidate or other.key[0] != is_drum:
                 continue
-            if distance <= chord:
+            if distance <= self._chord:
                 shares[other.key[1]] = max(shares.get(other.key[1], 0.0), other.share)
             if other.key[1] == pitch:
-                if distance < repeat:
+                if distance < self._repeat:
                     repeated = max(repeated, other.share)
                 if other.step < candidate.step:
                     before = max(before, other.share)
@@ -294,30 +298,23 @@ class AgreedParts(Parts):
     # ---- Ends and ties
 
     def _hearing(self, step: int, number: int) -> list[int]:
-        """The windows around part `number` that hear a moment, the one in whose middle it is first."""
-        around = range(max(number - OVERLAP, 0), min(number + OVERLAP, len(self._starts)))
-        windows = [window for window in around if self._first[window] <= step < self._after[window]]
-        return sorted(windows, key=lambda window: (abs(window - number), window))
+        """The windows around part `number` that hear a moment."""
+        return [one for one in self._around(number) if self._windows[one].hears(step)]
 
     def _still_sounds(self, pitch: int, number: int) -> bool:
         """Whether enough of the windows that hear the start of a part hear this pitch there."""
-        start = self._starts[number]
-        windows = self._hearing(start, number)
-        return sum(bool(self._ends_of(window, pitch, start)) for window in windows) >= STILL_SHARE * len(windows)
+        start = self._windows[number].start
+        hearing = self._hearing(start, number)
+        return sum(bool(self._ends_of(one, pitch, start)) for one in hearing) >= STILL_SHARE * len(hearing)
 
-    def _ends_of(self, window: int, pitch: int, step: int) -> list[float]:
+    def _ends_of(self, number: int, pitch: int, step: int) -> list[float]:
         """When a pitched note that sounds at a step, or begins nearly then, ends in a window; nothing if none does."""
-        notes = self._accounts[window][0]
-        is_there = (one.pitch == pitch and one.program != DRUMS for one in notes)
-        return [
-            one.end
-            for one, fits in zip(notes, is_there, strict=True)
-            if fits and one.start <= step + self._near and one.end > step
-        ]
+        notes = self._windows[number].notes
+        return [one.end for one in notes if one.pitch == pitch and one.start <= step + self._near and one.end > step]
 
     def _ends(self, number: int, onsets: list[Hit], tied: set[Key]) -> list[Hit]:
         """The ends in a part of the notes that are tied into it or begin in it."""
-        start, end = self._starts[number], self._end(number)
+        start, end = self._windows[number].start, self._end(number)
         begun = [(key, start) for key in tied] + [(hit.key, hit.step) for hit in onsets if hit.program != DRUMS]
         ends = []
         for key, step in begun:
@@ -329,31 +326,31 @@ class AgreedParts(Parts):
 
     def _ending(self, pitch: int, step: int, number: int) -> float:
         """The end of a note that sounds from a step on; infinite if unknown."""
-        ends = sorted(
-            max(found) for window in self._hearing(step, number) if (found := self._ends_of(window, pitch, step))
-        )
+        ends = sorted(max(found) for one in self._hearing(step, number) if (found := self._ends_of(one, pitch, step)))
         return ends[int((len(ends) - 1) * END_RANK)] if ends else math.inf
 
     def _end(self, number: int) -> float:
-        return math.inf if number + 1 == len(self._starts) else self._starts[number + 1]
+        return math.inf if number + 1 == self.num_heard else self._windows[number + 1].start
 
     def _forget(self, number: int) -> None:
         """What no later part needs."""
-        self._accounts.pop(number - OVERLAP, None)
-        oldest = self._starts[number] - self._memory - self._context - self._near
+        self._windows.pop(number - OVERLAP, None)
+        oldest = self._windows[number].start - self._memory - self._context - self._near
         del self._candidates[: bisect.bisect_left(self._candidates, oldest, key=lambda one: one.step)]
 
 
 def notes_of(ties: Iterable[Key], hits: Iterable[Hit]) -> list[Sounding]:
-    """A window's account as notes."""
+    """The pitched notes that a window hears."""
     notes: list[Sounding] = []
     begun: dict[Key, float] = dict.fromkeys(ties, -math.inf)
     for hit in hits:
+        if hit.program == DRUMS:
+            continue
         if hit.key in begun:
-            notes.append(Sounding(*hit.key, begun.pop(hit.key), hit.step))
+            notes.append(Sounding(hit.pitch, begun.pop(hit.key), hit.step))
         if hit.velocity:
             begun[hit.key] = hit.step
-    return [*notes, *(Sounding(*key, start, math.inf) for key, start in begun.items())]
+    return [*notes, *(Sounding(pitch, start, math.inf) for (_, pitch), start in begun.items())]
 
 
 def probability_of(features: np.ndarray, coefficients: Sequence[float] | np.ndarray) -> np.ndarray:
