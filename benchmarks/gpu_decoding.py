@@ -9,14 +9,13 @@ the device are compared in float32.
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gpu_figures import LANES, ROUNDS, TOKENS, Case, Figures, equal_tokens, in_time, noise, speed, stereo_flac
 from gpu_networks import random_arrays
 from step_timing import TINY
 
@@ -24,25 +23,12 @@ from mt3core.config.model import MT3, ModelConfig
 from mt3core.decoding import Decoding
 from mt3core.model.search import load_pretrained
 
-TOKENS = 75  # a segment; the mean of three minutes of mixed recordings is 67 (docs/performance.md)
-LANES = (512, 128, 1024)
 ABLATION_LANES = 512
-ROUNDS = 3  # so many times as many segments as lanes
-FLAC_RATE_HZ = 44_100
 FLAC_READERS = 16
-Case = tuple[str, Callable[[], Any]]
 
 
-def decoding_torch(quick: bool, ends_at: float) -> Iterator[tuple[str, Any]]:
-    """One figure after the other, the most important ones first, until there is no time for one more."""
-    longest = 0.0
-    for name, measure in cases(quick):
-        started = time.monotonic()
-        if started + longest > ends_at:
-            yield name, {"left_out": "no time"}
-            continue
-        yield name, measure()
-        longest = max(longest, time.monotonic() - started)
+def decoding_torch(quick: bool, ends_at: float) -> Iterator[tuple[str, Figures]]:
+    yield from in_time(cases(quick), ends_at)
 
 
 def cases(quick: bool) -> Iterator[Case]:
@@ -55,10 +41,14 @@ def cases(quick: bool) -> Iterator[Case]:
     loop = DeviceLoop.of(choose_device()) or DeviceLoop(length_buckets=(4,))
     arrays = random_arrays(config)
 
-    def pcm(size: int, chosen: DeviceLoop = loop, precision: str = "float32") -> Callable[[], dict[str, Any]]:
+    def pcm(size: int, chosen: DeviceLoop = loop, precision: str = "float32") -> Callable[[], Figures]:
         return lambda: from_pcm(config, arrays, size, tokens, chosen, precision)
 
-    yield "equal_tokens", lambda: equal_tokens(loop, 4.0 if quick else 40.0)
+    def both(config: ModelConfig, arrays: Any, decoding: Decoding, is_on_device: bool) -> Any:
+        chosen, device = (loop, "auto") if is_on_device else (None, "cpu")
+        return made(config, arrays, decoding, None, chosen, "float32", device)
+
+    yield "equal_tokens", lambda: equal_tokens(both, 4.0 if quick else 40.0)
     for size in lanes:
         yield f"pcm_lanes_{size}", pcm(size)
     yield "flac", lambda: from_flac(config, arrays, lanes[-1], tokens, loop, 4.0 if quick else 300.0)
@@ -71,9 +61,7 @@ def cases(quick: bool) -> Iterator[Case]:
     yield f"pcm_lanes_{lanes[-1]}_auto_precision", pcm(lanes[-1], precision="auto")
 
 
-def from_pcm(
-    config: ModelConfig, arrays: Any, lanes: int, max_tokens: int, loop: Any, precision: str
-) -> dict[str, Any]:
+def from_pcm(config: ModelConfig, arrays: Any, lanes: int, max_tokens: int, loop: Any, precision: str) -> Figures:
     """Segments a second from samples, or from log-mels that are made on the way if the loop makes none."""
     from mt3core.segments import AudioSegment
     from mt3decode.stretches import network_input
@@ -104,27 +92,20 @@ def from_pcm(
     } | memory()  # fmt: skip
 
 
-def from_flac(
-    config: ModelConfig, arrays: Any, lanes: int, max_tokens: int, loop: Any, seconds_each: float
-) -> dict[str, Any]:
+def from_flac(config: ModelConfig, arrays: Any, lanes: int, max_tokens: int, loop: Any, seconds_each: float) -> Figures:
     """A file of 44.1 kHz in stereo, read by several threads: reading, resampling and notes are included."""
     transcriber = made(config, arrays, Decoding("greedy", max_tokens=max_tokens), lanes, loop, "float32")
     return of_a_file(transcriber, config, seconds_each)
 
 
-def small_from_flac(loop: Any, seconds_each: float) -> dict[str, Any]:
+def small_from_flac(loop: Any, seconds_each: float) -> Figures:
     config, arrays = load_pretrained("small")
     transcriber = made(config, arrays, Decoding(max_tokens=config.network.max_target_tokens), None, loop, "float32")
     return of_a_file(transcriber, config, seconds_each)
 
 
-def of_a_file(transcriber: Any, config: ModelConfig, seconds_each: float) -> dict[str, Any]:
-    import soundfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "noise.flac"
-        mono = noise(seconds_each, FLAC_RATE_HZ)
-        soundfile.write(path, np.stack([mono, mono[::-1]], axis=1), FLAC_RATE_HZ)
+def of_a_file(transcriber: Any, config: ModelConfig, seconds_each: float) -> Figures:
+    with stereo_flac(seconds_each) as path:
         transcriber.transcribe(path)
         done: list[Any] = []
         threads = [
@@ -143,24 +124,7 @@ def of_a_file(transcriber: Any, config: ModelConfig, seconds_each: float) -> dic
     return speed(config, segments, seconds) | {"readers": FLAC_READERS} | memory()
 
 
-def equal_tokens(loop: Any, seconds: float) -> dict[str, Any]:
-    """`small` on the device and on the CPU, in float32: how many segments have other tokens, by decoding."""
-    config, arrays = load_pretrained("small")
-    samples = noise(seconds, config.spectrogram.sample_rate_hz)
-    found = {}
-    for name, options in {"greedy": {"method": "greedy"}, "t5x": {}, "grammar": {"grammar": True}}.items():
-        decoding = Decoding(max_tokens=config.network.max_target_tokens, **options)
-        both = []
-        for device, chosen in (("cpu", None), ("auto", loop)):
-            transcriber = made(config, arrays, decoding, None, chosen, "float32", device)
-            both.append([one.tokens for one in transcriber.transcribe_samples(samples).segments])
-            transcriber.close()
-        changed = sum(one != other for one, other in zip(*both, strict=True))
-        found[name] = {"segments": len(both[0]), "tokens": sum(map(len, both[0])), "changed_segments": changed}
-    return found
-
-
-def chosen_lanes(config: ModelConfig, arrays: Any) -> dict[str, Any]:
+def chosen_lanes(config: ModelConfig, arrays: Any) -> Figures:
     """What `auto` chooses on this device for the published number of tokens."""
     from mt3torch import build_model
     from mt3torch.decoding import default_batch_size
@@ -184,26 +148,7 @@ def made(
     return mt3torch.Transcriber(model, decoding, lanes, None, precision, loop)
 
 
-def noise(seconds: float, rate_hz: int, seed: int = 0) -> np.ndarray:
-    """Tones that come and go, in noise."""
-    random, time_seconds = np.random.default_rng(seed), np.arange(round(seconds * rate_hz)) / rate_hz
-    samples = 0.01 * random.standard_normal(len(time_seconds))
-    for pitch_hz in random.uniform(80, 2000, 6):
-        beats = np.sin(2 * np.pi * random.uniform(0.3, 3) * time_seconds) > 0.3
-        samples += 0.1 * np.sin(2 * np.pi * pitch_hz * time_seconds) * beats
-    return samples.astype(np.float32)
-
-
-def speed(config: ModelConfig, segments: int, seconds: float) -> dict[str, Any]:
-    segment_seconds = config.segment_samples / config.spectrogram.sample_rate_hz
-    return {
-        "segments": segments,
-        "segments_per_second": round(segments / seconds, 1),
-        "x_real_time": round(segments * segment_seconds / seconds, 1),
-    }
-
-
-def memory() -> dict[str, Any]:
+def memory() -> Figures:
     """The most that PyTorch has had of the device's memory so far, in this case; resets it."""
     import torch
 
