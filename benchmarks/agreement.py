@@ -16,41 +16,37 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
-import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from confidence import source_of, store
 from systems.clips import DRUMS, Clip, read_clips
 
 from mt3core.audio.load import read_audio
 from mt3core.config.model import AGREEMENT_NUMBERS, ModelConfig
-from mt3core.decoding import Decoding, Generated
+from mt3core.decoding import Decoding
 from mt3core.errors import MT3Error, UsageError
 from mt3core.files import atomic_output
-from mt3core.model.directory import CONFIG_FILE, is_model_directory, load_model_config
-from mt3core.model.search import find_model, load_weights
+from mt3core.model.search import load_weights
 from mt3core.notes.choosing import Excerpt
 from mt3core.notes.decoding import NoteDecoder
 from mt3core.notes.table import Note, note_table, to_notes
-from mt3core.segments import AudioSegment
 from mt3core.spectrogram import log_mel_segments
 from mt3decode.agreement import OVERLAP, AgreedParts
 from mt3decode.grammar import last_step
 from mt3decode.transcriber import BaseTranscriber
 from mt3decode.windows import DRUMS as DRUM_KEY
-from mt3decode.windows import MiddleParts, Parts, windows
-from mt3eval.matching.matching import best_pairs
-from mt3eval.matching.note_scores import Comparison, scored_notes, share_scores
-from mt3eval.matching.onset_score import matched_onsets
+from mt3decode.windows import Heard, MiddleParts, Parts, windows
+from mt3eval.matching.note_scores import Comparison, scored_notes
+from mt3eval.matching.onset_score import matched_onsets, onset_score
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 RIDGE = 3.0  # penalty on the squares of the coefficients of standardised features
 NEWTON_STEPS = 15
+PARTS = ("f1", "precision", "recall")
 WAYS = ("middles of 2", "middles of 4", "agreement")
-
-Heard = list[tuple[AudioSegment, Generated]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +55,7 @@ class Piece:
 
     clip: Clip
     num_samples: int
-    heard: Heard
+    heard: list[Heard]
     reference: list[Note]
 
 
@@ -67,9 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns 2 for unusable input."""
     options = parse(arguments)
     try:
-        source = find_model(options.model).source
-        if options.store and not is_model_directory(source):
-            raise UsageError(f"{source} is not a model directory.", "Convert it first: mt3 convert.")
+        source = source_of(options.model, options.store)
         network = importlib.import_module(f"mt3{options.backend}")
         weights = load_weights(source)
         decoding = Decoding(max_tokens=weights.config.network.max_target_tokens, grammar=True)
@@ -78,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         fitted = [listen(transcriber, clip, options.seconds) for clip in to_fit]
         config = dataclasses.replace(weights.config, agreement=fit(fitted, weights.config))
         if options.store:
-            store(Path(source), config.agreement)
+            store(source, agreement=config.agreement)
         text = [heading()]
         others = {folder.name: read_clips(folder, options.split, limit=options.limit) for folder in options.pieces}
         if options.recordings.exists():
@@ -123,7 +117,15 @@ def listen(transcriber: BaseTranscriber, clip: Clip, seconds: float | None = Non
     found = dict(transcriber.generate_stream(log_mels, [last_step(config)] * len(pieces)))
     reference = Excerpt(0.0, len(samples) / rate_hz).cut(to_notes(clip.reference.notes))
     print(f"{clip.name}: {len(pieces)} windows", file=sys.stderr)
-    return Piece(clip, len(samples), [(piece, found[number]) for number, piece in enumerate(pieces)], reference)
+    heard = as_heard(pieces, {piece.first_frame: found[number] for number, piece in enumerate(pieces)})
+    return Piece(clip, len(samples), heard, reference)
+
+
+def as_heard(pieces: Sequence[AudioSegment], written: Mapping[int, Generated]) -> list[Heard]:
+    """Those of the windows for which something was written, by their first frames."""
+    there = [piece for piece in pieces if piece.first_frame in written]
+    following = [*there[1:], None]
+    return [Heard(one, after, written[one.first_frame]) for one, after in zip(there, following, strict=True)]
 
 
 # ---- Fitting
@@ -137,8 +139,8 @@ def fit(pieces: Iterable[Piece], config: ModelConfig) -> tuple[tuple[float, ...]
     nothing = dataclasses.replace(config, agreement=((0.0,) * AGREEMENT_NUMBERS,) * 2)
     for piece in pieces:
         parts = AgreedParts(nothing)
-        for number, (window, generated) in enumerate(piece.heard):
-            parts.add(window, piece.heard[number + 1][0] if number + 1 < len(piece.heard) else None, generated)
+        for window in piece.heard:
+            parts.add(*window)
         for is_drum in (False, True):
             if piece.clip.only_drums_labelled and not is_drum:
                 continue
@@ -176,13 +178,6 @@ def logistic(features: np.ndarray, is_right: np.ndarray) -> tuple[float, ...]:
     return tuple(float(f"{value:.4g}") for value in (weights[0] - coefficients @ mean, *coefficients))
 
 
-def store(directory: Path, agreement: tuple[tuple[float, ...], ...]) -> None:
-    """Makes the coefficients part of a model directory."""
-    config = dataclasses.replace(load_model_config(directory), agreement=agreement)
-    with atomic_output(directory / CONFIG_FILE) as temporary:
-        temporary.write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
-
-
 # ---- Measuring
 
 
@@ -190,15 +185,14 @@ def notes_of(piece: Piece, config: ModelConfig, way: str) -> list[Note]:
     """The notes of a piece by one of `WAYS`."""
     heard = piece.heard
     if way == "middles of 2":
-        every_second = windows(piece.num_samples, config, 2)
-        tokens = {window.first_frame: generated for window, generated in heard}
-        heard = [(window, tokens[window.first_frame]) for window in every_second if window.first_frame in tokens]
+        written = {one.piece.first_frame: one.generated for one in heard}
+        heard = as_heard(windows(piece.num_samples, config, 2), written)
     decoder = NoteDecoder(config.vocabulary, is_grammatical=True)
     parts: Parts = (AgreedParts if way == "agreement" else MiddleParts)(config, is_grammatical=True)
     notes: list[Note] = []
     done = 0
-    for number, (window, generated) in enumerate(heard):
-        parts.add(window, heard[number + 1][0] if number + 1 < len(heard) else None, generated)
+    for one in heard:
+        parts.add(*one)
         while parts.is_known(done):
             window, following, part, _ = parts.take(done, decoder.sounding)
             done += 1
@@ -221,28 +215,23 @@ def rows(name: str, pieces: Sequence[Piece], config: ModelConfig) -> list[str]:
         for piece in pieces:
             notes = notes_of(piece, config, way)
             if piece.clip.kind != DRUMS:
-                pitched.append(shares(piece.reference, notes, False))
-                offsets.append(shares(piece.reference, notes, False, offset_ratio=0.2))
+                pitched.append(onset_score(piece.reference, notes, drums=False))
+                offsets.append(offset_f1(piece.reference, notes))
             if any(note.is_drum for note in piece.reference):
-                drums.append(shares(piece.reference, notes, True))
-        precision, recall, f1 = np.mean(pitched, axis=0) if pitched else (np.nan,) * 3
-        cells = [f"{f1:.3f} ({precision:.2f}, {recall:.2f})" if pitched else "-"]
-        cells += [f"{np.mean(scores, axis=0)[2]:.3f}" if scores else "-" for scores in (offsets, drums)]
+                drums.append(onset_score(piece.reference, notes, drums=True).f1)
+        cells = ["-"]
+        if pitched:
+            f1, precision, recall = (np.mean([getattr(one, name) for one in pitched]) for name in PARTS)
+            cells = [f"{f1:.3f} ({precision:.2f}, {recall:.2f})"]
+        cells += [f"{np.mean(scores):.3f}" if scores else "-" for scores in (offsets, drums)]
         lines.append(f"| {name} ({len(pieces)}) | {way} | {' | '.join(cells)} |")
     return lines
 
 
-def shares(
-    reference: Iterable[Note], estimate: Iterable[Note], drums: bool, offset_ratio: float | None = None
-) -> tuple[float, float, float]:
-    """Precision, recall and F1 of the drum hits or of the pitched notes."""
-    expected = [note for note in reference if note.is_drum == drums]
-    found = [note for note in estimate if note.is_drum == drums]
-    if not expected or not found:
-        return 0.0, 0.0, 0.0
-    comparison = Comparison(scored_notes(note_table(expected)), scored_notes(note_table(found)))
-    score = share_scores(len(best_pairs(comparison.hits(offset_ratio=offset_ratio))), len(expected), len(found))
-    return score.precision, score.recall, score.f1
+def offset_f1(reference: Iterable[Note], estimate: Iterable[Note]) -> float:
+    """Of the onsets and offsets of pitched notes, by mir_eval's rules."""
+    expected, found = ([note for note in notes if not note.is_drum] for notes in (reference, estimate))
+    return Comparison(scored_notes(note_table(expected)), scored_notes(note_table(found))).score(overlap=False).f1
 
 
 if __name__ == "__main__":

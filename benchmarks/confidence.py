@@ -22,6 +22,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from systems.clips import Clip, read_clips
@@ -53,9 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns 2 for unusable input."""
     options = parse(arguments)
     try:
-        source = find_model(options.model).source
-        if options.store and not is_model_directory(source):
-            raise UsageError(f"{source} is not a model directory.", "Convert it first: mt3 convert.")
+        source = source_of(options.model, options.store)
         network = importlib.import_module(f"mt3{options.backend}")
         pieces = read_clips(options.pieces, options.split, limit=options.limit)
         if len(pieces) < 2:
@@ -74,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         fitted = next(iter(sets.values()))
         knots = fit_calibration(fitted.products, fitted.is_right)
         if options.store:
-            store(Path(source), knots)
+            store(source, confidence=knots)
     except MT3Error as error:
         print(f"confidence: {error}", file=sys.stderr)
         return 2
@@ -136,9 +135,18 @@ def product(note: Note) -> float:
     return note.confidence.onset * note.confidence.pitch * note.confidence.program
 
 
-def store(directory: Path, knots: Knots) -> None:
-    """Makes a calibration part of a model directory."""
-    config = dataclasses.replace(load_model_config(directory), confidence=knots)
+def source_of(model: str, is_stored: bool) -> str:
+    """Where a model is; raises `UsageError` if something is to be stored in it and it is not a model directory."""
+    source = find_model(model).source
+    if is_stored and not is_model_directory(source):
+        raise UsageError(f"{source} is not a model directory.", "Convert it first: mt3 convert.")
+    return source
+
+
+def store(source: str, **fields: Any) -> None:
+    """Makes what was fitted part of a model directory: fields of its configuration."""
+    directory = Path(source)
+    config = dataclasses.replace(load_model_config(directory), **fields)
     with atomic_output(directory / CONFIG_FILE) as temporary:
         temporary.write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
 

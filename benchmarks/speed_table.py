@@ -43,6 +43,7 @@ MUSIC = {
     "dense": ("chpn_p19", "scn15_12", "bor_ps6"),
     "band": ("multi_rendered",),
 }
+BEFORE = "before: "
 OTHERS = ("mt3-infer", "basic-pitch")  # the first is half as fast as real time on two cores
 
 
@@ -87,16 +88,14 @@ def main() -> None:
 
 
 def own_rows(options: argparse.Namespace) -> Iterator[Row]:
-    """Both weights, with both ways of decoding and both precisions; each also from the checkout of before."""
+    """Both weights, with both ways of decoding and both precisions; in float32 also from the checkout of before."""
     for weights, model in (("published", options.model), ("small", options.small)):
         for method in ("t5x", "greedy"):
+            if options.before:
+                name = f"{BEFORE}{weights}, {method}, float32"
+                yield Row(name, own_measure(options, model, method, "float32", options.before))
             for precision in ("float32", "bfloat16"):
-                checkouts = {"": ROOT} | ({"before: ": options.before} if options.before else {})
-                if precision == "bfloat16":
-                    checkouts.pop("before: ", None)
-                for when, checkout in reversed(checkouts.items()):
-                    name = f"{when}{weights}, {method}, {precision}"
-                    yield Row(name, own_measure(options, model, method, precision, checkout))
+                yield Row(f"{weights}, {method}, {precision}", own_measure(options, model, method, precision, ROOT))
 
 
 def own_measure(
@@ -179,7 +178,7 @@ def table(rows: list[Row], found: Found, seconds: float) -> str:
 
 
 def cell(row: Row, kind: str, found: Found, seconds: float) -> str:
-    runs, before = found.get((row.name, kind)), found.get((f"before: {row.name}", kind))
+    runs, before = found.get((row.name, kind)), found.get((BEFORE + row.name, kind))
     if not runs:
         return "-"
     text = f"{seconds / median(runs, 'transcribe'):.1f}"

@@ -112,3 +112,13 @@ def realdata() -> Path:
 def dataset_layouts() -> Path:
     """The folder of true metadata and layouts of MAESTRO and SLAKH2100."""
     return shared_path("metadata")
+
+
+@pytest.fixture
+def one_thread():
+    """For PyTorch: tiny networks gain nothing from threads."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

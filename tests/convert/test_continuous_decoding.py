@@ -21,6 +21,7 @@ from mt3decode.stretches import Stretches, prologue  # noqa: E402
 from mt3jax import decoding as jax_decoding  # noqa: E402
 from mt3torch import decoding  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SEGMENTS = 16
 # The network's clock: a segment's last step is exactly the next one's start.
 STARTS = list(itertools.accumulate([STEPS / 100] * 200, initial=0.0))
@@ -32,14 +33,6 @@ SILENCES = [number in (0, 7, 8, 11) for number in range(SEGMENTS)]
 def twins(request):
     """Both networks with the same random weights, wild enough to write all kinds of tokens, and many notes."""
     return wild_twins(request.param, {"pitch": 2, "velocity": 4, "tie": 2, "drum": 0.5}, 2)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def options(method, grammar=True):

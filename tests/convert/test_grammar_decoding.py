@@ -19,19 +19,13 @@ from mt3decode.grammar import Grammar  # noqa: E402
 from mt3jax import decoding as jax_decoding  # noqa: E402
 from mt3torch import decoding  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module", params=VOCABULARIES)
 def twins(request):
     """Both networks with the same random weights, wild enough to write all kinds of tokens."""
     return wild_twins(request.param, {"shift": 2, "pitch": 1.5, "velocity": 2, "tie": 2, "drum": 1.3})
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def options(method, **more):

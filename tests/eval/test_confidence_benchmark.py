@@ -73,7 +73,7 @@ def test_the_tables_and_what_is_stored(tmp_path, tiny_model, capsys):
     assert "confidence = [[" in text
     directory = Path(save_model(tmp_path / "model", tiny_model))
     before = load_model_config(directory)
-    confidence.store(directory, knots)
+    confidence.store(str(directory), confidence=knots)
     assert load_model_config(directory) == dataclasses.replace(before, confidence=knots)
 
 

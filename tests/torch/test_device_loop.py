@@ -30,18 +30,9 @@ from mt3torch.graphs import Graphs  # noqa: E402
 from mt3torch.model import Transformer  # noqa: E402
 from mt3torch.stepper import Stepper  # noqa: E402
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("one_thread")]
 LONG = 36
 LANES = 5
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny networks gain nothing from threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

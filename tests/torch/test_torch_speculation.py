@@ -11,7 +11,7 @@ from mt3core.decoding import Decoding  # noqa: E402
 from mt3torch import build_model, decoding, search  # noqa: E402
 from mt3torch.stepper import Lanes, Stepper  # noqa: E402
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("one_thread")]
 LONG = 36  # so many tokens that a tiny network repeats itself
 
 
@@ -23,15 +23,6 @@ def model():
 @pytest.fixture(scope="module")
 def log_mel():
     return random_log_mel(tiny(), 12)
-
-
-@pytest.fixture(autouse=True)
-def few_threads():
-    """Tiny networks gain nothing from threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def outcomes(stream):
