@@ -20,6 +20,7 @@ from torch import Tensor
 from mt3core.config.model import NetworkConfig
 from mt3torch.linear_maps import LinearMap, linear_map
 from mt3torch.model import MultiHeadAttention
+from mt3torch.value_sums import Bags, are_bags_fast, sums_of
 
 
 class CrossAttention(abc.ABC):
@@ -50,6 +51,8 @@ class PlainAttention(CrossAttention):
         super().__init__(network)
         self._dtype = dtype
         self._device = layers[0].key.weight.device
+        self._has_bags = dtype == torch.float32 and are_bags_fast(self._device)
+        self._bags = Bags.of(1, 1, 1, self._device)  # of at least as many rows as there were so far
         self._keys_and_values: list[LinearMap] = [
             linear_map(torch.cat([one.key.weight, one.value.weight]), dtype) for one in layers
         ]
@@ -74,11 +77,22 @@ class PlainAttention(CrossAttention):
     ) -> Float[Tensor, "rows joined"]:
         heads, head_dim = self.network.num_heads, self.network.head_dim
         keys, values = (one[:num_lanes].flatten(0, 1) for one in state[2 * layer : 2 * layer + 2])
+        if len(query) == num_lanes and self._has_bags:
+            scores = torch.bmm(keys, query.view(-1, 1, head_dim).transpose(1, 2)).squeeze(-1)
+            return sums_of(values, self._bags_of(values), scores.softmax(dim=-1)).view(num_lanes, heads * head_dim)
         query = query.view(num_lanes, -1, heads, head_dim).transpose(1, 2)
         query = query.reshape(num_lanes * heads, -1, head_dim)
         weights = torch.bmm(query, keys.transpose(1, 2)).softmax(dim=-1, dtype=torch.float32)
         attended = torch.bmm(weights.to(values.dtype), values)
         return attended.view(num_lanes, heads, -1, head_dim).transpose(1, 2).reshape(-1, heads * head_dim)
+
+    def _bags_of(self, values: Float[Tensor, "rows frames head_dim"]) -> Bags:
+        """One for each row of `values`, of all its frames."""
+        rows, frames, _ = values.shape
+        bags = self._bags  # other threads may replace it meanwhile
+        if bags.length != frames or bags.count < rows:
+            bags = self._bags = Bags.of(rows, frames, frames, self._device)
+        return bags.first(rows)
 
 
 class FoldedAttention(CrossAttention):

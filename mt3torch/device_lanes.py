@@ -8,6 +8,7 @@ longer than the others; they come first, and the others read only as much as the
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mt3torch.stepper import Places, Stepper, in_full_precision
+from mt3torch.stepper import Stepper, in_full_precision
+from mt3torch.token_attention import Places, TokenCache
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class DeviceLanes:
         self.num_lanes, self.max_tokens = num_lanes, max_tokens
         self._stepper, self._num_frames = stepper, num_frames
         # Zeros, not uninitialised: masked values must still be finite.
-        self._self = [self._empty(num_lanes) for _ in stepper.layers]
+        self._self = [self._empty(num_lanes) for _ in range(2 * len(stepper.layers))]  # keys and values of each
         self._cross = [one.zero_() for one in stepper.cross.empty(num_lanes, num_frames)]
 
     def grow(self, num_lanes: int) -> None:
@@ -98,9 +100,11 @@ class DeviceLanes:
         stepper = self._stepper
         places = Places.of(lengths[:, None], stepper.network, self.max_tokens, shape.groups)
         x = stepper.embed(tokens, lengths)
-        return stepper.decode(x, [cache[: shape.num_lanes] for cache in self._self], self._cross, len(tokens), places)
+        mine = [one[: shape.num_lanes] for one in self._self]
+        caches = list(itertools.starmap(TokenCache, zip(mine[::2], mine[1::2], strict=True)))
+        return stepper.decode(x, caches, self._cross, len(tokens), places)
 
-    def _empty(self, num_lanes: int) -> Float[Tensor, "lanes heads positions keys_and_values"]:
+    def _empty(self, num_lanes: int) -> Float[Tensor, "lanes heads positions head_dim"]:
         network = self._stepper.network
-        shape = (num_lanes, network.num_heads, self.max_tokens, 2 * network.head_dim)
+        shape = (num_lanes, network.num_heads, self.max_tokens, network.head_dim)
         return torch.zeros(shape, dtype=torch.float32, device=self._stepper.device)

@@ -33,6 +33,8 @@ from mt3torch.model import (
     MultiHeadAttention,
     Transformer,
 )
+from mt3torch.pages import Pages
+from mt3torch.token_attention import Places, TokenCache, attend_to_tokens
 
 Norm = Callable[[Float[Tensor, "rows emb"]], Float[Tensor, "rows emb"]]
 # What is rounded up to multiples of this where every shape is compiled or aligned, which is not so on a CPU.
@@ -42,6 +44,8 @@ CAPACITY_STEP = 256
 # Lanes are alike, and attend to their tokens together, unless one has read less than this share of the
 # other's tokens, not counting a few tokens.
 GROUP_SHARE = 0.5
+# A free lane keeps the memory of so many tokens.
+KEPT_TOKENS = 256
 SHORT_TOKENS = 48
 
 
@@ -108,7 +112,7 @@ class Stepper:
     def decode(
         self,
         x: Float[Tensor, "rows emb"],
-        caches: list[Tensor],
+        caches: list[TokenCache],
         cross: list[Tensor],
         num_lanes: int,
         places: Places,
@@ -120,62 +124,14 @@ class Stepper:
             return self.logits(self.normed(x))
 
     def _layer(
-        self, index: int, x: Tensor, cache: Tensor, cross: list[Tensor], num_lanes: int, places: Places
+        self, index: int, x: Tensor, cache: TokenCache, cross: list[Tensor], num_lanes: int, places: Places
     ) -> Tensor:
         maps, cross_maps, dtype, normed = self.layers[index], self.cross_maps[index], self.dtype, self.normed
-        x = x + maps.self_out(self._attend_to_tokens(index, normed(x).to(dtype), cache, places).to(dtype))
+        joined = maps.self_query_key_value(normed(x).to(dtype)).float()
+        x = x + maps.self_out(attend_to_tokens(joined, cache, places, self.network).to(dtype))
         query = cross_maps.query(normed(x).to(dtype))
         x = x + cross_maps.out(self.cross.attend(index, cross, num_lanes, query))
         return x + _mlp(maps, normed(x).to(dtype), self.network)
-
-    def _attend_to_tokens(self, index: int, y: Tensor, cache: Tensor, places: Places) -> Tensor:
-        num_heads, head_dim = self.network.num_heads, self.network.head_dim
-        num_sequences, capacity = places.num_sequences, cache.shape[-2]
-        # By heads: the query, the key and the value of each.
-        joined = self.layers[index].self_query_key_value(y).float().view(-1, 3 * head_dim)
-        cache = cache.view(-1, 2 * head_dim)
-        cache.index_copy_(0, places.cache_rows, joined[:, head_dim:])
-        cache = cache.view(-1, capacity, 2 * head_dim)
-        query = joined.view(num_sequences, -1, num_heads, 3 * head_dim)[..., :head_dim].transpose(1, 2)
-        query = query.reshape(num_sequences * num_heads, -1, head_dim)
-        attended = []
-        for sequences, length, mask in places.groups:
-            rows = slice(sequences.start * num_heads, sequences.stop * num_heads)
-            scores = torch.baddbmm(mask, query[rows], cache[rows, :length, :head_dim].transpose(1, 2))
-            attended.append(torch.bmm(scores.softmax(dim=-1), cache[rows, :length, head_dim:]))
-        both = attended[0] if len(attended) == 1 else torch.cat(attended)
-        return both.view(num_sequences, num_heads, -1, head_dim).transpose(1, 2).reshape(len(y), -1)
-
-
-@dataclass(frozen=True)
-class Places:
-    """The positions of a step's tokens, the same for all layers."""
-
-    cache_rows: Int[Tensor, " entries"]
-    groups: list[tuple[slice, int, Tensor]]  # sequences, how many tokens they attend to, and what hides later ones
-    num_sequences: int
-
-    @classmethod
-    def of(
-        cls,
-        place: Int[Tensor, "sequences width"],
-        network: NetworkConfig,
-        capacity: int,
-        alike: list[tuple[slice, int]],
-    ) -> Places:
-        """For tokens at `place` in their sequences; `alike` are slices of these, and how many tokens each has read."""
-        heads, device = network.num_heads, place.device
-        # In a cache viewed as a table of keys and values of single heads.
-        first = torch.arange(len(place) * heads, device=device).view(len(place), 1, heads) * capacity
-        groups = []
-        for sequences, length in alike:
-            mine = place[sequences]
-            hidden = torch.arange(length, device=device) > mine[:, None, :, None]
-            # In float32, whatever the caller's default is: zeros and minus infinities, (rows, width, positions).
-            zeros = torch.zeros((len(mine), 1, mine.shape[1], length), dtype=torch.float32, device=device)
-            mask = zeros.masked_fill_(hidden, -torch.inf)
-            groups.append((sequences, length, mask.expand(-1, heads, -1, -1).flatten(0, 1)))
-        return cls((first + place[:, :, None]).flatten(), groups, len(place))
 
 
 class Lanes:
@@ -189,8 +145,11 @@ class Lanes:
         self.lengths = np.zeros(0, np.int64)
         self._device = stepper.device
         self._capacity = min(CAPACITY_STEP, max_tokens)
-        # Zeros, not uninitialised: masked values must still be finite.
-        self._self = [self._empty(num_lanes) for _ in stepper.layers]
+        self._num_lanes = num_lanes
+        self._pages: list[Pages] = []  # of `_self`, on a CPU
+        self._self = self._empty_caches()
+        # Tokens that each lane, occupied or not, has memory for.
+        self._touched = np.zeros(num_lanes, np.int64)
         self._cross = stepper.cross.empty(num_lanes, num_frames)
 
     def add(self, encoded: Float[Tensor, "batch frames emb"]) -> None:
@@ -213,12 +172,27 @@ class Lanes:
                 order[gap], gap = order[source], source
             order.pop()
         self.lengths = self.lengths[order]
+        self._give_back()
         return np.array(order, np.int64)
 
+    def _give_back(self) -> None:
+        """The memory of lanes in which a long segment has ended."""
+        kept = np.full(self._num_lanes, KEPT_TOKENS)
+        kept[: len(self.lengths)] = np.maximum(self.lengths, KEPT_TOKENS)
+        width = self.stepper.network.head_dim
+        rows = self.num_beams * self.stepper.network.num_heads
+        for lane in np.flatnonzero(self._touched > kept):
+            for row in range(int(lane) * rows, int(lane + 1) * rows):
+                first = row * self._capacity
+                for pages in self._pages:
+                    pages.give_back((first + int(kept[lane])) * width, (first + int(self._touched[lane])) * width)
+            self._touched[lane] = kept[lane]
+
     def _move(self, source: int, target: int, length: int) -> None:
+        self._touched[target] = max(self._touched[target], length)
         for state in self._cross:
             state[target] = state[source]
-        for cache in self._self:
+        for cache in self._both():
             cache[target, ..., :length, :] = cache[source, ..., :length, :]
 
     def reorder(self, parents: Int[np.ndarray, "lanes beams"]) -> None:
@@ -229,7 +203,7 @@ class Lanes:
         used = int(self.lengths[changed].max())
         lanes = torch.as_tensor(changed, device=self._device)[:, None]
         chosen = torch.as_tensor(parents[changed], device=self._device)
-        for cache in self._self:
+        for cache in self._both():
             part = cache[..., :used, :]
             part[lanes[:, 0]] = part[lanes, chosen]
 
@@ -246,6 +220,7 @@ class Lanes:
             np.repeat(self.lengths, self.num_beams)[:, None] + np.arange(width), device=self._device
         )
         self.lengths += width
+        np.maximum(self._touched[: len(self.lengths)], self.lengths, out=self._touched[: len(self.lengths)])
         x = self.stepper.embed(torch.as_tensor(tokens.reshape(-1), device=self._device), place.flatten())
         places = Places.of(place, self.stepper.network, self._capacity, self._alike())
         return self.stepper.decode(x, self._self, self._cross, len(self.lengths), places)
@@ -271,17 +246,30 @@ class Lanes:
     def _reserve(self, length: int) -> None:
         if length <= self._capacity:
             return
-        old, self._capacity = self._capacity, min(-(-length // CAPACITY_STEP) * CAPACITY_STEP, self.max_tokens)
-        for index, cache in enumerate(self._self):
-            self._self[index] = self._empty(len(cache))
-            self._self[index][..., :old, :] = cache
+        self._capacity = min(-(-length // CAPACITY_STEP) * CAPACITY_STEP, self.max_tokens)
+        old = self._both()
+        self._self = self._empty_caches()
+        for index, cache in enumerate(self._both()):
+            for lane, used in enumerate(self.lengths):  # no more: memory that nobody wrote to is not taken
+                cache[lane, ..., :used, :] = old[index][lane, ..., :used, :]
+            old[index] = cache  # forgets the old one
+        self._touched[:] = 0
+        self._touched[: len(self.lengths)] = self.lengths
 
-    def _empty(self, num_lanes: int) -> Float[Tensor, "lanes beams heads positions keys_and_values"]:
-        network = self.stepper.network
-        shape = (num_lanes, self.num_beams, network.num_heads, self._capacity, 2 * network.head_dim)
-        if self._device.type == "cpu":  # NumPy's zeros take no memory before they are written to
-            return torch.from_numpy(np.zeros(shape, np.float32))
-        return torch.zeros(shape, dtype=torch.float32, device=self._device)
+    def _both(self) -> list[Float[Tensor, "lanes beams heads positions head_dim"]]:
+        """Keys and values of all layers."""
+        return [one for cache in self._self for one in cache]
+
+    def _empty_caches(self) -> list[TokenCache]:
+        """Of all layers. Zeros, not uninitialised: masked values must still be finite."""
+        network, num_layers = self.stepper.network, len(self.stepper.layers)
+        shape = (self._num_lanes, self.num_beams, network.num_heads, self._capacity, network.head_dim)
+        if self._device.type == "cpu":
+            self._pages = [Pages(shape) for _ in range(2 * num_layers)]
+            tensors = [one.tensor for one in self._pages]
+        else:
+            tensors = [torch.zeros(shape, dtype=torch.float32, device=self._device) for _ in range(2 * num_layers)]
+        return [TokenCache(*tensors[start : start + 2]) for start in range(0, len(tensors), 2)]
 
 
 class _FastEncoder:

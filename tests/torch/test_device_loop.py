@@ -134,11 +134,11 @@ def test_lanes_are_made_when_they_are_needed_and_kept(model, log_mel, monkeypatc
     made = []
     empty = DeviceLanes._empty
     monkeypatch.setattr(DeviceLanes, "_empty", lambda self, lanes: made.append(lanes) or empty(self, lanes))
-    options, layers = Decoding(max_tokens=20), tiny().network.num_decoder_layers
+    options, caches = Decoding(max_tokens=20), 2 * tiny().network.num_decoder_layers  # of keys, and of values
     for count, expected in ((2, [2]), (3, [3]), (24, [5]), (240, [5])):
         made.clear()
         list(decoding.generate_stream(model, np.resize(log_mel, (count, 7, 5)), options, LANES, loop=loop_of(2)))
-        assert made == layers * expected
+        assert made == caches * expected
     made.clear()
     worker = DeviceWorker(Stepper(model), options, LANES, loop_of(2))
     with torch.inference_mode():
@@ -146,7 +146,7 @@ def test_lanes_are_made_when_they_are_needed_and_kept(model, log_mel, monkeypatc
             started(worker, log_mel[:count])
             worker.step()
             worker.step()
-    assert made == layers * [2] + layers * [3] + layers * [5]
+    assert made == caches * [2] + caches * [3] + caches * [5]
 
 
 def started(worker, log_mels, tag="one"):
