@@ -26,6 +26,7 @@ from mt3torch.beam import BeamSearch
 from mt3torch.device_loop import DeviceLoop, device_batch, free_memory, lanes_that_fit
 from mt3torch.device_worker import DeviceWorker
 from mt3torch.legal import LegalTokens
+from mt3torch.log_mel import LogMel
 from mt3torch.model import Transformer
 from mt3torch.search import Search, SingleSearch
 from mt3torch.stepper import Lanes, Stepper
@@ -63,8 +64,8 @@ def generate_stream(
 
     Args:
         model: the network, or a `Stepper` if several streams share its preparation.
-        log_mels: all of one shape; read as late as possible. `Stretches` for segments that need those before them. With
-            a `loop` also samples (`log_mel.LogMel`).
+        log_mels: all of one shape, or samples (`log_mel.LogMel`); read as late as possible. `Stretches` for segments
+            that need those before them.
         decoding: method and options. There are never more tokens than the network has positions.
         batch_size: segments decoded at the same time; by default chosen by device, with fewer lanes for more beams.
         last_steps: for the grammar, each segment's last step (`grammar.last_steps`); by default a whole segment's.
@@ -105,6 +106,7 @@ class LaneWorker:
         self._grammar = Grammar.of(stepper.model.config)
         legal = LegalTokens.of(self._grammar, decoding, stepper.device) if decoding.grammar else None
         self._search: Search = (BeamSearch if decoding.method == "beam" else SingleSearch)(decoding, num_lanes, legal)
+        self._log_mel = LogMel(stepper.model.config, stepper.device)
         self._tags: list[tuple[Hashable, int]] = []  # in each lane, the tag and the number of its segment
         self._encoded: deque[tuple[Hashable, Start, int, Tensor]] = deque()
         self._lanes: Lanes | None = None
@@ -125,7 +127,7 @@ class LaneWorker:
     def encode(self, starts: Sequence[tuple[Hashable, Start]], last_steps: Sequence[int]) -> None:
         """Encodes segments, all together; they are started when there are lanes for them."""
         if starts:
-            rows = self.stepper.encode(np.stack([start.log_mel for _, start in starts]))
+            rows = self.stepper.encode(self._log_mel([start.log_mel for _, start in starts]))
             for (tag, start), last_step, row in zip(starts, last_steps, rows, strict=True):
                 self._encoded.append((tag, replace(start, log_mel=_NOTHING), last_step, row))
 

@@ -88,8 +88,10 @@ class Transcriber(BaseTranscriber):
 
     @property
     def takes_samples(self) -> bool:  # type: ignore[override]
-        """Whether log-mels are made on the device."""
-        return self._loop is not None and self._loop.makes_log_mels and self.decoding.method != "beam"
+        """Whether log-mels are made by PyTorch, on the device."""
+        if self._loop is None:
+            return self._stepper.device.type == "cpu"
+        return self._loop.makes_log_mels and self.decoding.method != "beam"
 
     def generate_stream(
         self, log_mels: LogMels, last_steps: Sequence[int] | None = None

@@ -67,15 +67,19 @@ def test_log_mels_that_were_made_before_are_taken_as_they_are(config):
     torch.testing.assert_close(mixed[0], made(own)[0], rtol=0, atol=1e-3)
 
 
-@pytest.fixture(scope="module")
-def transcribers():
-    """The small model with the loop for accelerators, and without."""
-    chosen = DeviceLoop(look_every=4, length_buckets=(16, 64))
-    made = Transcriber.from_pretrained("small", "cpu", batch_size=8, workers=1)
-    made.decoding = dataclasses.replace(made.decoding, max_tokens=32)
-    with_loop = Transcriber(made.model, made.decoding, batch_size=8, workers=1, loop=chosen)
-    yield with_loop, made
-    for one in (with_loop, made):
+class OnHost(Transcriber):
+    takes_samples = False
+
+
+@pytest.fixture(scope="module", params=["loop", "lanes"])
+def transcribers(request):
+    """The small model with log-mels made by PyTorch, with the loop for accelerators or without, and by NumPy."""
+    on_host = OnHost.from_pretrained("small", "cpu", batch_size=8, workers=1)
+    on_host.decoding = dataclasses.replace(on_host.decoding, max_tokens=32)
+    loop = DeviceLoop(look_every=4, length_buckets=(16, 64)) if request.param == "loop" else None
+    made = Transcriber(on_host.model, on_host.decoding, batch_size=8, workers=1, loop=loop)
+    yield made, on_host
+    for one in (made, on_host):
         one.close()
 
 
@@ -103,17 +107,20 @@ def test_a_real_recording_has_the_same_tokens(transcribers, realdata, name):
 
 def test_audio_that_arrives_has_the_same_notes(transcribers):
     samples = sound(5.3)
-    with_loop, without = (
+    found, expected = (
         [(note.onset, note.pitch) for note in one.stream(np.array_split(samples, 7), RATE_HZ)] for one in transcribers
     )
-    assert with_loop == without
+    assert found == expected
 
 
-def test_beams_are_given_log_mels(transcribers):
-    with_loop = transcribers[0]
-    with_loop.decoding, before = dataclasses.replace(with_loop.decoding, method="beam", num_beams=2), with_loop.decoding
+def test_beams(transcribers):
+    """Beside an accelerator they are given log-mels."""
+    made, on_host = transcribers
+    before = made.decoding
+    made.decoding = on_host.decoding = dataclasses.replace(before, method="beam", num_beams=2)
     try:
-        assert not with_loop.takes_samples
-        assert with_loop.transcribe((sound(0.6), RATE_HZ)).segments
+        assert made.takes_samples == (made._loop is None)
+        found, expected = (one.transcribe((sound(0.6), RATE_HZ)).segments for one in transcribers)
+        assert [one.tokens for one in found] == [one.tokens for one in expected] != []
     finally:
-        with_loop.decoding = before
+        made.decoding = on_host.decoding = before
