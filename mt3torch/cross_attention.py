@@ -51,7 +51,7 @@ class PlainAttention(CrossAttention):
         super().__init__(network)
         self._dtype = dtype
         self._device = layers[0].key.weight.device
-        self._has_bags = dtype == torch.float32 and are_bags_fast(self._device)
+        self._has_bags = are_bags_fast(self._device)
         self._bags = Bags.of(1, 1, 1, self._device)  # of at least as many rows as there were so far
         self._keys_and_values: list[LinearMap] = [
             linear_map(torch.cat([one.key.weight, one.value.weight]), dtype) for one in layers
@@ -78,8 +78,13 @@ class PlainAttention(CrossAttention):
         heads, head_dim = self.network.num_heads, self.network.head_dim
         keys, values = (one[:num_lanes].flatten(0, 1) for one in state[2 * layer : 2 * layer + 2])
         if len(query) == num_lanes and self._has_bags:
-            scores = torch.bmm(keys, query.view(-1, 1, head_dim).transpose(1, 2)).squeeze(-1)
-            return sums_of(values, self._bags_of(values), scores.softmax(dim=-1)).view(num_lanes, heads * head_dim)
+            query = query.view(-1, 1, head_dim)
+            if keys.dtype == torch.float32:
+                scores = torch.bmm(keys, query.transpose(1, 2)).squeeze(-1)
+            else:  # of which the other order is faster
+                scores = torch.bmm(query, keys.transpose(1, 2)).squeeze(1)
+            weights = scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype)
+            return sums_of(values, self._bags_of(values), weights).view(num_lanes, heads * head_dim)
         query = query.view(num_lanes, -1, heads, head_dim).transpose(1, 2)
         query = query.reshape(num_lanes * heads, -1, head_dim)
         weights = torch.bmm(query, keys.transpose(1, 2)).softmax(dim=-1, dtype=torch.float32)
