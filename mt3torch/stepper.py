@@ -45,7 +45,7 @@ CAPACITY_STEP = 256
 # other's tokens, not counting a few tokens.
 GROUP_SHARE = 0.5
 # A free lane keeps the memory of so many tokens.
-KEPT_TOKENS = 256
+KEPT_TOKENS = 64
 SHORT_TOKENS = 48
 
 
