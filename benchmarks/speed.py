@@ -37,7 +37,7 @@ RATE_HZ = 16_000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure speed and peak memory of transcription.")
-    parser.add_argument("--model", default=str(SHARED / "mt3_checkpoint"))
+    parser.add_argument("--model", default=default_model(), help="default: the published weights, if they are there")
     parser.add_argument("--music", type=Path, default=SHARED / "realdata")
     parser.add_argument("--minutes", type=float, action="append", help="default: 3 and 30")
     parser.add_argument("--backend", action="append", choices=["torch", "jax"])
@@ -72,6 +72,11 @@ def main() -> None:
                         compare(options, backend, workers, decoding, minutes, file)
                     else:
                         report(backend, workers, decoding, minutes, child(options, backend, workers, decoding, file))
+
+
+def default_model() -> str:
+    published = SHARED / "mt3_checkpoint"
+    return str(published) if published.exists() else "small"
 
 
 def compare(options: argparse.Namespace, backend: str, workers: int, decoding: str, minutes: float, file: Path) -> None:
@@ -181,10 +186,13 @@ def music(folder: Path, only: list[str], seconds: float) -> np.ndarray:
     if files:
         pieces = [load_audio(file) for file in files]
     else:
-        from mt3app.commands.demo_piece import SAMPLE_RATE_HZ, piece, render
+        from mt3app.commands.demo_piece import piece
+        from mt3render.playing import play_notes
 
         with tempfile.TemporaryDirectory() as scratch:
-            pieces = [load_audio((render(piece(), Path(scratch))[0], SAMPLE_RATE_HZ))]
+            file = Path(scratch, "demo.wav")
+            play_notes(piece(), file)
+            pieces = [load_audio(file)]
     return np.resize(np.concatenate(pieces), int(seconds * RATE_HZ))
 
 

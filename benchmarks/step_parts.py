@@ -1,0 +1,78 @@
+"""Where the time of PyTorch's decoder step and encoder goes, by operation, on one thread of this machine's processor.
+
+    python benchmarks/step_parts.py [--model MODEL] [--lanes 32] [--tokens 60] [--precision float32]
+
+A step is one more token in every lane, each with `--tokens` tokens; its input is noise. Milliseconds are medians of the
+plain runs; the shares are those of the profiler, which makes everything a little slower.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import speed
+import torch
+
+from mt3torch.loading import load_model
+from mt3torch.log_mel import LogMel
+from mt3torch.precision import PRECISIONS, dtype_of
+from mt3torch.stepper import Lanes, Stepper
+
+ROUNDS = 20
+MOST_OPERATIONS = 10
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Where the time of a decoder step and of the encoder goes.")
+    parser.add_argument("--model", default=str(speed.SHARED / "mt3_checkpoint"))
+    parser.add_argument("--lanes", type=int, default=32)
+    parser.add_argument("--tokens", type=int, default=60, help="that each lane has read")
+    parser.add_argument("--precision", default="float32", choices=PRECISIONS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    model = load_model(options.model, "cpu")
+    stepper = Stepper(model, dtype_of(options.precision, torch.device("cpu")), is_folded=False)
+    network, log_mel = stepper.network, LogMel(model.config, stepper.device)
+    random = np.random.default_rng(0)
+    samples = [random.standard_normal(model.config.segment_samples).astype(np.float32) for _ in range(8)]
+    report("log-mel of 8 segments", lambda: log_mel(samples))
+    segments = log_mel(samples)
+    report("encoder, 8 segments", lambda: stepper.encode(segments))
+    encoded = stepper.encode(segments)
+    lanes = Lanes(stepper, options.lanes, 1, network.input_frames, network.max_positions)
+    lanes.add(encoded[torch.arange(options.lanes) % len(encoded)])
+    lanes.lengths += options.tokens
+    one = np.ones(options.lanes, np.int64)
+
+    def step() -> None:
+        lanes.step(random.integers(3, network.vocab_size, (options.lanes, 1)))
+        lanes.take_back(one)
+
+    report(f"step of {options.lanes} lanes with {options.tokens} tokens each", step)
+
+
+def report(name: str, run: Callable[[], object]) -> None:
+    run()
+    times = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - started)
+    print(f"{name}: {statistics.median(times) * 1000:.1f} ms")
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        for _ in range(ROUNDS):
+            run()
+    found = sorted(profiler.key_averages(), key=lambda one: -one.self_cpu_time_total)
+    whole = sum(one.self_cpu_time_total for one in found)
+    for one in found[:MOST_OPERATIONS]:
+        share, calls = one.self_cpu_time_total / whole, one.count / ROUNDS
+        print(f"    {share:6.1%}  {one.key}, {calls:g} times")
+
+
+if __name__ == "__main__":
+    main()
