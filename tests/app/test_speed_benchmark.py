@@ -8,7 +8,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-import speed  # noqa: E402
+import speed
 
 pytestmark = pytest.mark.integration
 
