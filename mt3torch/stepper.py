@@ -44,6 +44,9 @@ CAPACITY_STEP = 256
 # Lanes are alike, and attend to their tokens together, unless one has read less than this share of the
 # other's tokens, not counting a few tokens.
 GROUP_SHARE = 0.5
+# Frames that a CPU encodes together. With four times as many, twice as many pages of memory were taken from the system,
+# as what lies between two layers was given back and taken again.
+ENCODER_ROWS = 512
 # A free lane keeps the memory of so many tokens.
 KEPT_TOKENS = 64
 SHORT_TOKENS = 48
@@ -103,7 +106,11 @@ class Stepper:
     @torch.inference_mode()
     def encode(self, log_mel: Float[np.ndarray | Tensor, "batch frames mel"]) -> Float[Tensor, "batch frames emb"]:
         with in_full_precision(self.device):
-            return self._encoder(torch.as_tensor(log_mel, dtype=torch.float32, device=self.device))
+            segments = torch.as_tensor(log_mel, dtype=torch.float32, device=self.device)
+            if self.device.type != "cpu":
+                return self._encoder(segments)
+            parts = segments.split(max(1, ENCODER_ROWS // segments.shape[1]))
+            return torch.cat([self._encoder(part) for part in parts])
 
     def embed(self, tokens: Int[Tensor, " rows"], positions: Int[Tensor, " rows"]) -> Float[Tensor, "rows emb"]:
         decoder = self.model.decoder
