@@ -52,7 +52,7 @@ class PlainAttention(CrossAttention):
         self._dtype = dtype
         self._device = layers[0].key.weight.device
         self._has_bags = are_bags_fast(self._device)
-        self._bags = Bags.of(1, 1, 1, self._device)  # of at least as many rows as there were so far
+        self._bags = Bags.of(1, 1, 1, self._device)  # of all lanes so far; made again when there are more
         self._keys_and_values: list[LinearMap] = [
             linear_map(torch.cat([one.key.weight, one.value.weight]), dtype) for one in layers
         ]
@@ -81,7 +81,7 @@ class PlainAttention(CrossAttention):
             query = query.view(-1, 1, head_dim)
             if keys.dtype == torch.float32:
                 scores = torch.bmm(keys, query.transpose(1, 2)).squeeze(-1)
-            else:  # of which the other order is faster
+            else:  # in 16 bits the other order is faster
                 scores = torch.bmm(query, keys.transpose(1, 2)).squeeze(1)
             weights = scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype)
             return sums_of(values, self._bags_of(values), weights).view(num_lanes, heads * head_dim)

@@ -1,6 +1,7 @@
 """One engine decodes everything that a program asks for: files, lists of files, streams, requests of a service.
 
-A request is a stream of segments. Its log-mels are made ahead in a thread of its own, at most a few batches. Workers
+A request is a stream of segments. What the network reads (samples, or log-mels where the host makes them) is read ahead
+in a thread of its own, at most a few batches. Workers
 are threads with lanes of their own; a lane takes the next segment of whichever request has its turn. On a CPU there
 are several workers, each on one processor: a step is hundreds of short operations, and splitting every one over all
 processors means waiting for the slowest each time. Threads share the weights, and have the interpreter by turns only
@@ -31,7 +32,7 @@ from mt3torch.decoding import Worker, encoder_batch, lane_worker
 from mt3torch.device_loop import DeviceLoop
 from mt3torch.stepper import Stepper
 
-# Batches of the encoder for which log-mels are made ahead.
+# Batches of the encoder that are read ahead.
 BATCHES_AHEAD = 2
 AHEAD = 4
 # Seconds without work after which a worker gives its memory back.
@@ -244,7 +245,7 @@ class _State:
         self._workers = workers
 
     def _read(self, request: _Request) -> None:
-        """Makes log-mels ahead of the workers."""
+        """Reads ahead of the workers."""
         try:
             for start in itertools.starmap(Start, enumerate(request.log_mels)):  # type: ignore[arg-type]
                 with self.changed:

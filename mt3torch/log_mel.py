@@ -3,7 +3,7 @@
 The log-mel is that of `mt3core/spectrogram.py`, for many segments at a time and with its constants already there. With
 NumPy on one core it takes several milliseconds a segment, longer than everything else on a large GPU, and samples are a
 quarter of its size. On a CPU it takes a third of NumPy's time here: PyTorch's transform is faster, and each band is
-summed over its own few bins (`value_sums.py`).
+summed over its own few bins by `embedding_bag` (`value_sums.py`).
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ class LogMel:
         hop = self._config.spectrogram.hop_samples
         # In memory that stays in its place, so that the host need not wait for the copy.
         shape, is_pinned = (len(segments), self._config.segment_samples), self._device.type == "cuda"
-        padded = torch.empty(shape, dtype=torch.float32, pin_memory=is_pinned)
+        padded = torch.empty(shape, dtype=torch.float32, device="cpu", pin_memory=is_pinned)
         for row, segment in zip(padded.numpy(), segments, strict=True):
             row[: len(segment)], row[len(segment) :] = segment, 0.0
         num_frames = self._put(np.array([len(segment) // hop for segment in segments]))
         with in_full_precision(self._device):
             if self._device.type == "cpu":  # which is fastest with what fits into its caches
-                both = zip(padded.split(1), num_frames.split(1), strict=True)
-                return torch.cat(list(itertools.starmap(self._log_mel, both)))
+                rows = zip(padded.split(1), num_frames.split(1), strict=True)
+                return torch.cat(list(itertools.starmap(self._log_mel, rows)))
             return self._log_mel(padded.to(self._device, non_blocking=is_pinned), num_frames)
 
     def _log_mel(self, samples: Tensor, num_frames: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -44,12 +45,12 @@ CAPACITY_STEP = 256
 # Lanes are alike, and attend to their tokens together, unless one has read less than this share of the
 # other's tokens, not counting a few tokens.
 GROUP_SHARE = 0.5
+SHORT_TOKENS = 48
+# A free lane keeps the memory of so many tokens.
+KEPT_TOKENS = 64
 # Frames that a CPU encodes together. With four times as many, twice as many pages of memory were taken from the system,
 # as what lies between two layers was given back and taken again.
 ENCODER_ROWS = 512
-# A free lane keeps the memory of so many tokens.
-KEPT_TOKENS = 64
-SHORT_TOKENS = 48
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,8 @@ class Lanes:
         self._device = stepper.device
         self._capacity = min(CAPACITY_STEP, max_tokens)
         self._num_lanes = num_lanes
-        self._pages: list[Pages] = []  # of `_self`, on a CPU
-        self._self = self._empty_caches()
+        self._pages: dict[int, list[Pages]] = {}  # of each layer, on a CPU
+        self._self = [self._empty_cache(layer) for layer in range(len(stepper.layers))]
         # Tokens that each lane, occupied or not, has memory for.
         self._touched = np.zeros(num_lanes, np.int64)
         self._cross = stepper.cross.empty(num_lanes, num_frames)
@@ -191,7 +192,7 @@ class Lanes:
         for lane in np.flatnonzero(self._touched > kept):
             for row in range(int(lane) * rows, int(lane + 1) * rows):
                 first = row * self._capacity
-                for pages in self._pages:
+                for pages in itertools.chain.from_iterable(self._pages.values()):
                     pages.give_back((first + int(kept[lane])) * width, (first + int(self._touched[lane])) * width)
             self._touched[lane] = kept[lane]
 
@@ -199,7 +200,7 @@ class Lanes:
         self._touched[target] = max(self._touched[target], length)
         for state in self._cross:
             state[target] = state[source]
-        for cache in self._both():
+        for cache in self._keys_and_values():
             cache[target, ..., :length, :] = cache[source, ..., :length, :]
 
     def reorder(self, parents: Int[np.ndarray, "lanes beams"]) -> None:
@@ -208,9 +209,10 @@ class Lanes:
         if len(changed) == 0:
             return
         used = int(self.lengths[changed].max())
+        self._touched[changed] = np.maximum(self._touched[changed], used)
         lanes = torch.as_tensor(changed, device=self._device)[:, None]
         chosen = torch.as_tensor(parents[changed], device=self._device)
-        for cache in self._both():
+        for cache in self._keys_and_values():
             part = cache[..., :used, :]
             part[lanes[:, 0]] = part[lanes, chosen]
 
@@ -254,29 +256,27 @@ class Lanes:
         if length <= self._capacity:
             return
         self._capacity = min(-(-length // CAPACITY_STEP) * CAPACITY_STEP, self.max_tokens)
-        old = self._both()
-        self._self = self._empty_caches()
-        for index, cache in enumerate(self._both()):
-            for lane, used in enumerate(self.lengths):  # no more: memory that nobody wrote to is not taken
-                cache[lane, ..., :used, :] = old[index][lane, ..., :used, :]
-            old[index] = cache  # forgets the old one
+        for layer, old in enumerate(self._self):  # not all at once, as both together may not fit
+            new = self._empty_cache(layer)
+            for larger, smaller in zip(new, old, strict=True):
+                for lane, used in enumerate(self.lengths):  # no more: memory that nobody wrote to is not taken
+                    larger[lane, ..., :used, :] = smaller[lane, ..., :used, :]
+            self._self[layer] = new
         self._touched[:] = 0
         self._touched[: len(self.lengths)] = self.lengths
 
-    def _both(self) -> list[Float[Tensor, "lanes beams heads positions head_dim"]]:
+    def _keys_and_values(self) -> list[Float[Tensor, "lanes beams heads positions head_dim"]]:
         """Keys and values of all layers."""
         return [one for cache in self._self for one in cache]
 
-    def _empty_caches(self) -> list[TokenCache]:
-        """Of all layers. Zeros, not uninitialised: masked values must still be finite."""
-        network, num_layers = self.stepper.network, len(self.stepper.layers)
+    def _empty_cache(self, layer: int) -> TokenCache:
+        """Zeros, not uninitialised: masked values must still be finite."""
+        network = self.stepper.network
         shape = (self._num_lanes, self.num_beams, network.num_heads, self._capacity, network.head_dim)
-        if self._device.type == "cpu":
-            self._pages = [Pages(shape) for _ in range(2 * num_layers)]
-            tensors = [one.tensor for one in self._pages]
-        else:
-            tensors = [torch.zeros(shape, dtype=torch.float32, device=self._device) for _ in range(2 * num_layers)]
-        return [TokenCache(*tensors[start : start + 2]) for start in range(0, len(tensors), 2)]
+        if self._device.type != "cpu":
+            return TokenCache(*(torch.zeros(shape, dtype=torch.float32, device=self._device) for _ in range(2)))
+        self._pages[layer] = [Pages(shape), Pages(shape)]
+        return TokenCache(*(one.tensor for one in self._pages[layer]))
 
 
 class _FastEncoder:

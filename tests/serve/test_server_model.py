@@ -94,7 +94,7 @@ def test_the_rest_of_a_cancelled_recording_is_not_read(decoder, tmp_path, monkey
 
 
 def test_what_was_decoded_to_its_end_is_read_to_its_end(decoder, recording, monkeypatch):
-    """Its length counts, though nothing of an excerpt is left to decode."""
+    """Its length counts."""
     lengths = []
     finish = ArrivingSegments.finish
     monkeypatch.setattr(

@@ -21,7 +21,15 @@ from mt3core.segments import AudioSegment  # noqa: E402
 from mt3core.spectrogram import log_mel as log_mel_of  # noqa: E402
 from mt3decode.grammar import Grammar  # noqa: E402
 from mt3decode.stretches import Stretches  # noqa: E402
-from mt3torch import build_model, decoding, device_lanes, device_worker, stepper  # noqa: E402
+from mt3torch import (  # noqa: E402
+    build_model,
+    cross_attention,
+    decoding,
+    device_lanes,
+    device_worker,
+    stepper,
+    token_attention,
+)
 from mt3torch.device_lanes import Buckets, DeviceLanes, Shape  # noqa: E402
 from mt3torch.device_loop import DeviceLoop, bytes_of_lane, device_batch, lanes_that_fit  # noqa: E402
 from mt3torch.device_search import DeviceSearch  # noqa: E402
@@ -33,6 +41,13 @@ from mt3torch.stepper import Stepper  # noqa: E402
 pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("one_thread")]
 LONG = 36
 LANES = 5
+
+
+@pytest.fixture(autouse=True)
+def products(monkeypatch):
+    """Attention as on an accelerator, which has no fast sums of bags."""
+    for module in (token_attention, cross_attention):
+        monkeypatch.setattr(module, "are_bags_fast", lambda device: False)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from mt3core.model.search import load_pretrained  # noqa: E402
 from mt3core.segments import segments  # noqa: E402
 from mt3core.spectrogram import log_mel_segments  # noqa: E402
 from mt3decode.stretches import network_input  # noqa: E402
-from mt3torch import Transcriber  # noqa: E402
+from mt3torch import Transcriber, log_mel  # noqa: E402
 from mt3torch.device_loop import DeviceLoop  # noqa: E402
 from mt3torch.log_mel import LogMel  # noqa: E402
 
@@ -41,8 +41,10 @@ def sound(seconds):
 
 
 @pytest.mark.parametrize("seconds", [5.3, 0.3, 0.01])
-def test_it_equals_the_one_in_numpy(config, seconds):
+@pytest.mark.parametrize("has_bags", [True, False])
+def test_it_equals_the_one_in_numpy(config, seconds, has_bags, monkeypatch):
     """Also of a last segment that is shorter, and of silence. Transforms in float32 round differently."""
+    monkeypatch.setattr(log_mel, "are_bags_fast", lambda device: has_bags)
     samples = sound(seconds)
     pieces = segments(len(samples), config)
     expected = log_mel_segments(samples, pieces, config)
@@ -53,6 +55,26 @@ def test_it_equals_the_one_in_numpy(config, seconds):
     assert difference.max() < 1e-2  # next to the silence, where a band is nearly empty
     assert np.percentile(difference, 99.9) < 2e-4
     assert not found[-1, pieces[-1].num_frames :].any()
+
+
+def test_segments_together_are_those_one_by_one(config, monkeypatch):
+    """As on an accelerator, and as on a CPU."""
+    monkeypatch.setattr(log_mel, "are_bags_fast", lambda device: False)
+    made = LogMel(config, CPU)
+    samples = torch.from_numpy(sound(6.5))[: 3 * config.segment_samples].view(3, -1)
+    frames = torch.tensor([config.network.input_frames, 5, 1])
+    together = made._log_mel(samples, frames)
+    for row, one, number in zip(together, samples, frames, strict=True):
+        torch.testing.assert_close(row, made._log_mel(one[None], number[None])[0], rtol=0, atol=1e-3)
+        assert not row[number:].any()
+
+
+def test_a_caller_s_default_device_changes_nothing(config):
+    own = [sound(5.3)[: config.segment_samples]]
+    expected = LogMel(config, CPU)(own)
+    with torch.device("meta"):
+        found = LogMel(config, CPU)(own)
+    assert torch.equal(found, expected)
 
 
 def test_log_mels_that_were_made_before_are_taken_as_they_are(config):
