@@ -48,7 +48,7 @@ def is_folded_faster(model: Transformer, dtype: torch.dtype) -> bool:
 
 
 def known_measurements() -> dict[str, dict[str, float]]:
-    """Milliseconds of both forms, by processor, PyTorch, network, precision and `FORMS_VERSION`; empty if unreadable."""
+    """Milliseconds of both forms, by processor, PyTorch, network, precision, `FORMS_VERSION`; empty if unreadable."""
     try:
         found = json.loads(_file().read_text(encoding="utf-8"))
         return {key: {name: float(times[name]) for name in ("folded", "plain")} for key, times in found.items()}
