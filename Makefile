@@ -19,15 +19,14 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/mt3 demo
 
-# Two at a time: most of the time is compilation on one processor. The tests of a file stay together to share fixtures,
-# and files with slow tests come first (tests/conftest.py), not those with many tests.
+# Two at a time: most of the time is compilation on one processor. The tests of a file stay together to share fixtures.
 TEST_PROCESSES ?= 2
 test: $(READY)
-	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 # The same, and lists the lines that no test runs. Counting them doubles the time of tests that run only Python.
 coverage: $(READY)
-	$(BIN)/pytest --cov --cov-report=term:skip-covered --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest --cov --cov-report=term:skip-covered --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 # Without the slow tests, for use between edits.
 quick: $(READY)

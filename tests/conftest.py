@@ -21,13 +21,6 @@ shape_checks.install()
 hypothesis.settings.register_profile("mt3", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("mt3")
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first: one of them at the end would keep one processor busy while the others wait."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
-
-
 SHARED = Path(os.environ.get("MT3_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 
