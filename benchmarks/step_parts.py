@@ -1,6 +1,7 @@
 """Where the time of PyTorch's decoder step and encoder goes, by operation, on one thread of this machine's processor.
 
     python benchmarks/step_parts.py [--model MODEL] [--lanes 32] [--tokens 60] [--precision float32]
+    PYTHONPATH=CHECKOUT python benchmarks/step_parts.py ...   # of another checkout of this repository
 
 A step is one more token in every lane, each with `--tokens` tokens; its input is noise. Milliseconds are medians of the
 plain runs; the shares are those of the profiler, which makes everything a little slower.
@@ -17,6 +18,8 @@ import numpy as np
 import speed
 import torch
 
+from mt3core.segments import segments as cut
+from mt3core.spectrogram import log_mel_segments
 from mt3torch.loading import load_model
 from mt3torch.log_mel import LogMel
 from mt3torch.precision import PRECISIONS, dtype_of
@@ -29,7 +32,7 @@ MOST_OPERATIONS = 10
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description="Where the time of a decoder step and of the encoder goes.")
-    parser.add_argument("--model", default=str(speed.SHARED / "mt3_checkpoint"))
+    parser.add_argument("--model", default=speed.default_model())
     parser.add_argument("--lanes", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=60, help="that each lane has read")
     parser.add_argument("--precision", default="float32", choices=PRECISIONS)
@@ -40,18 +43,24 @@ def main() -> None:
     network, log_mel = stepper.network, LogMel(model.config, stepper.device)
     random = np.random.default_rng(0)
     samples = [random.standard_normal(model.config.segment_samples).astype(np.float32) for _ in range(8)]
-    report("log-mel of 8 segments", lambda: log_mel(samples))
+    joined = np.concatenate(samples)
+    pieces = cut(len(joined), model.config)[: len(samples)]
+    report("log-mels of 8 segments, NumPy", lambda: log_mel_segments(joined, pieces, model.config))
+    report("log-mels of 8 segments, PyTorch", lambda: log_mel(samples))
     segments = log_mel(samples)
     report("encoder, 8 segments", lambda: stepper.encode(segments))
     encoded = stepper.encode(segments)
     lanes = Lanes(stepper, options.lanes, 1, network.input_frames, network.max_positions)
     lanes.add(encoded[torch.arange(options.lanes) % len(encoded)])
-    lanes.lengths += options.tokens
     one = np.ones(options.lanes, np.int64)
 
     def step() -> None:
         lanes.step(random.integers(3, network.vocab_size, (options.lanes, 1)))
         lanes.take_back(one)
+
+    for _ in range(options.tokens):  # really read: memory that nobody wrote to is one page of zeros, and in the caches
+        step()
+        lanes.lengths += 1
 
     report(f"step of {options.lanes} lanes with {options.tokens} tokens each", step)
 

@@ -51,7 +51,6 @@ class PlainAttention(CrossAttention):
         super().__init__(network)
         self._dtype = dtype
         self._device = layers[0].key.weight.device
-        self._has_bags = are_bags_fast(self._device)
         self._bags = Bags.of(1, 1, 1, self._device)  # of all lanes so far; made again when there are more
         self._keys_and_values: list[LinearMap] = [
             linear_map(torch.cat([one.key.weight, one.value.weight]), dtype) for one in layers
@@ -77,7 +76,7 @@ class PlainAttention(CrossAttention):
     ) -> Float[Tensor, "rows joined"]:
         heads, head_dim = self.network.num_heads, self.network.head_dim
         keys, values = (one[:num_lanes].flatten(0, 1) for one in state[2 * layer : 2 * layer + 2])
-        if len(query) == num_lanes and self._has_bags:
+        if len(query) == num_lanes and are_bags_fast(self._device):
             query = query.view(-1, 1, head_dim)
             if keys.dtype == torch.float32:
                 scores = torch.bmm(keys, query.transpose(1, 2)).squeeze(-1)
@@ -95,9 +94,9 @@ class PlainAttention(CrossAttention):
         """One for each row of `values`, of all its frames."""
         rows, frames, _ = values.shape
         bags = self._bags  # other threads may replace it meanwhile
-        if bags.length != frames or bags.count < rows:
+        if len(bags.starts) < rows or len(bags.rows) != len(bags.starts) * frames:
             bags = self._bags = Bags.of(rows, frames, frames, self._device)
-        return bags.first(rows)
+        return Bags(bags.rows[: rows * frames], bags.starts[:rows])
 
 
 class FoldedAttention(CrossAttention):

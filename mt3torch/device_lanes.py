@@ -8,7 +8,6 @@ longer than the others; they come first, and the others read only as much as the
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mt3torch.stepper import Stepper, in_full_precision
-from mt3torch.token_attention import Places, TokenCache
+from mt3torch.token_attention import Places, by_layers
 
 
 @dataclass(frozen=True)
@@ -100,8 +99,7 @@ class DeviceLanes:
         stepper = self._stepper
         places = Places.of(lengths[:, None], stepper.network, self.max_tokens, shape.groups)
         x = stepper.embed(tokens, lengths)
-        mine = [one[: shape.num_lanes] for one in self._self]
-        caches = list(itertools.starmap(TokenCache, zip(mine[::2], mine[1::2], strict=True)))
+        caches = by_layers([one[: shape.num_lanes] for one in self._self])
         return stepper.decode(x, caches, self._cross, len(tokens), places)
 
     def _empty(self, num_lanes: int) -> Float[Tensor, "lanes heads positions head_dim"]:

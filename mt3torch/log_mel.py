@@ -2,8 +2,8 @@
 
 The log-mel is that of `mt3core/spectrogram.py`, for many segments at a time and with its constants already there. With
 NumPy on one core it takes several milliseconds a segment, longer than everything else on a large GPU, and samples are a
-quarter of its size. On a CPU it takes a third of NumPy's time here: PyTorch's transform is faster, and each band is
-summed over its own few bins by `embedding_bag` (`value_sums.py`).
+quarter of its size. On a CPU it takes about two thirds of NumPy's time here: PyTorch's transform is faster, and each
+band is summed over its own few bins (`value_sums.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from mt3core.config.model import ModelConfig
 from mt3core.spectrogram import hann_window, mel_matrix
 from mt3torch.stepper import in_full_precision
-from mt3torch.value_sums import are_bags_fast
+from mt3torch.value_sums import Bags, are_bags_fast, sums_of
 
 
 class LogMel:
@@ -30,13 +30,15 @@ class LogMel:
     def __init__(self, config: ModelConfig, device: torch.device) -> None:
         self._config, self._device = config, device
         self._window = torch.from_numpy(hann_window(config.spectrogram.fft_samples).copy()).to(device)
-        self._bands = torch.from_numpy(mel_matrix(config.spectrogram).copy()).to(device)
-        self._is_summed = are_bags_fast(device)
-        if self._is_summed:
-            bands, bins = np.nonzero(mel_matrix(config.spectrogram).T)
-            self._bins = torch.from_numpy(bins.astype(np.int32))
-            self._starts = torch.from_numpy(np.searchsorted(bands, np.arange(self._bands.shape[1])).astype(np.int32))
-            self._weights = self._bands[self._bins, bands]
+        matrix = mel_matrix(config.spectrogram)
+        self._bins: Bags | None = None  # of each band, where sums are faster than the product with all bins
+        if are_bags_fast(device):
+            bands, bins = np.nonzero(matrix.T)
+            starts = np.searchsorted(bands, np.arange(matrix.shape[1]))
+            self._bins = Bags(torch.from_numpy(bins.astype(np.int32)), torch.from_numpy(starts.astype(np.int32)))
+            self._weights = torch.from_numpy(matrix[bins, bands])
+        else:
+            self._weights = torch.from_numpy(matrix.copy()).to(device)
 
     def __call__(self, segments: Sequence[np.ndarray]) -> Float[Tensor, "segments frames bands"]:
         is_samples = np.array([segment.ndim == 1 for segment in segments])
@@ -78,11 +80,10 @@ class LogMel:
         return torch.where(is_valid[..., None], rows, torch.zeros_like(rows))
 
     def _mel(self, magnitude: Float[Tensor, "segments frames bins"]) -> Float[Tensor, "segments frames bands"]:
-        if not self._is_summed:
-            return torch.matmul(magnitude, self._bands)
+        if self._bins is None:
+            return torch.matmul(magnitude, self._weights)
         by_bins = magnitude.flatten(0, 1).t().contiguous()
-        by_bands = torch.embedding_bag(by_bins, self._bins, self._starts, False, 0, False, self._weights)[0]
-        return by_bands.t().unflatten(0, magnitude.shape[:2])
+        return sums_of(by_bins, self._bins, self._weights).t().unflatten(0, magnitude.shape[:2])
 
     def _put(self, array: np.ndarray) -> Tensor:
         values = torch.from_numpy(array)

@@ -35,7 +35,7 @@ from mt3torch.model import (
     Transformer,
 )
 from mt3torch.pages import Pages
-from mt3torch.token_attention import Places, TokenCache, attend_to_tokens
+from mt3torch.token_attention import Places, TokenCache, attend_to_tokens, by_layers
 
 Norm = Callable[[Float[Tensor, "rows emb"]], Float[Tensor, "rows emb"]]
 # What is rounded up to multiples of this where every shape is compiled or aligned, which is not so on a CPU.
@@ -154,8 +154,8 @@ class Lanes:
         self._device = stepper.device
         self._capacity = min(CAPACITY_STEP, max_tokens)
         self._num_lanes = num_lanes
-        self._pages: dict[int, list[Pages]] = {}  # of each layer, on a CPU
-        self._self = [self._empty_cache(layer) for layer in range(len(stepper.layers))]
+        self._pages: dict[int, Pages] = {}  # of the tensors in `_self`, on a CPU
+        self._self = [self._empty(index) for index in range(2 * len(stepper.layers))]  # keys and values of each
         # Tokens that each lane, occupied or not, has memory for.
         self._touched = np.zeros(num_lanes, np.int64)
         self._cross = stepper.cross.empty(num_lanes, num_frames)
@@ -189,18 +189,18 @@ class Lanes:
         kept[: len(self.lengths)] = np.maximum(self.lengths, KEPT_TOKENS)
         width = self.stepper.network.head_dim
         rows = self.num_beams * self.stepper.network.num_heads
-        for lane in np.flatnonzero(self._touched > kept):
-            for row in range(int(lane) * rows, int(lane + 1) * rows):
-                first = row * self._capacity
-                for pages in itertools.chain.from_iterable(self._pages.values()):
-                    pages.give_back((first + int(kept[lane])) * width, (first + int(self._touched[lane])) * width)
-            self._touched[lane] = kept[lane]
+        for lane in np.flatnonzero(self._touched > kept).tolist():
+            first, last = int(kept[lane]), int(self._touched[lane])
+            begins = range(lane * rows * self._capacity, (lane + 1) * rows * self._capacity, self._capacity)
+            for begin, pages in itertools.product(begins, self._pages.values()):
+                pages.give_back((begin + first) * width, (begin + last) * width)
+            self._touched[lane] = first
 
     def _move(self, source: int, target: int, length: int) -> None:
         self._touched[target] = max(self._touched[target], length)
         for state in self._cross:
             state[target] = state[source]
-        for cache in self._keys_and_values():
+        for cache in self._self:
             cache[target, ..., :length, :] = cache[source, ..., :length, :]
 
     def reorder(self, parents: Int[np.ndarray, "lanes beams"]) -> None:
@@ -212,7 +212,7 @@ class Lanes:
         self._touched[changed] = np.maximum(self._touched[changed], used)
         lanes = torch.as_tensor(changed, device=self._device)[:, None]
         chosen = torch.as_tensor(parents[changed], device=self._device)
-        for cache in self._keys_and_values():
+        for cache in self._self:
             part = cache[..., :used, :]
             part[lanes[:, 0]] = part[lanes, chosen]
 
@@ -232,7 +232,7 @@ class Lanes:
         np.maximum(self._touched[: len(self.lengths)], self.lengths, out=self._touched[: len(self.lengths)])
         x = self.stepper.embed(torch.as_tensor(tokens.reshape(-1), device=self._device), place.flatten())
         places = Places.of(place, self.stepper.network, self._capacity, self._alike())
-        return self.stepper.decode(x, self._self, self._cross, len(self.lengths), places)
+        return self.stepper.decode(x, by_layers(self._self), self._cross, len(self.lengths), places)
 
     def take_back(self, counts: Int[np.ndarray, " lanes"]) -> None:
         """Forgets the given number of last tokens in each lane."""
@@ -256,27 +256,22 @@ class Lanes:
         if length <= self._capacity:
             return
         self._capacity = min(-(-length // CAPACITY_STEP) * CAPACITY_STEP, self.max_tokens)
-        for layer, old in enumerate(self._self):  # not all at once, as both together may not fit
-            new = self._empty_cache(layer)
-            for larger, smaller in zip(new, old, strict=True):
-                for lane, used in enumerate(self.lengths):  # no more: memory that nobody wrote to is not taken
-                    larger[lane, ..., :used, :] = smaller[lane, ..., :used, :]
-            self._self[layer] = new
+        for index, old in enumerate(self._self):  # not all at once, as both together may not fit
+            new = self._empty(index)
+            for lane, used in enumerate(self.lengths):  # no more: memory that nobody wrote to is not taken
+                new[lane, ..., :used, :] = old[lane, ..., :used, :]
+            self._self[index] = new
         self._touched[:] = 0
         self._touched[: len(self.lengths)] = self.lengths
 
-    def _keys_and_values(self) -> list[Float[Tensor, "lanes beams heads positions head_dim"]]:
-        """Keys and values of all layers."""
-        return [one for cache in self._self for one in cache]
-
-    def _empty_cache(self, layer: int) -> TokenCache:
-        """Zeros, not uninitialised: masked values must still be finite."""
+    def _empty(self, index: int) -> Float[Tensor, "lanes beams heads positions head_dim"]:
+        """For `_self`. Zeros, not uninitialised: masked values must still be finite."""
         network = self.stepper.network
         shape = (self._num_lanes, self.num_beams, network.num_heads, self._capacity, network.head_dim)
         if self._device.type != "cpu":
-            return TokenCache(*(torch.zeros(shape, dtype=torch.float32, device=self._device) for _ in range(2)))
-        self._pages[layer] = [Pages(shape), Pages(shape)]
-        return TokenCache(*(one.tensor for one in self._pages[layer]))
+            return torch.zeros(shape, dtype=torch.float32, device=self._device)
+        self._pages[index] = Pages(shape)
+        return self._pages[index].tensor
 
 
 class _FastEncoder:

@@ -5,6 +5,8 @@ Keys and values are apart, since PyTorch multiplies rows with gaps between them 
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,6 +23,11 @@ class TokenCache(NamedTuple):
 
     keys: Float[Tensor, "lanes *beams heads positions head_dim"]
     values: Float[Tensor, "lanes *beams heads positions head_dim"]
+
+
+def by_layers(keys_and_values: Sequence[Tensor]) -> list[TokenCache]:
+    """Of the keys and the values of the first layer, of the second, and so on."""
+    return list(itertools.starmap(TokenCache, zip(keys_and_values[::2], keys_and_values[1::2], strict=True)))
 
 
 @dataclass(frozen=True)

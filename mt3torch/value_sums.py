@@ -1,7 +1,7 @@
-"""The mean value of attention with one query a head, on a CPU.
+"""Weighted sums of rows of a table, for many bags of rows, on a CPU.
 
-It is what `embedding_bag` calculates: the weighted sum of some rows of a table, for each of many bags of rows. The code
-that PyTorch has for that, FBGEMM's, is 1.1 to 4 times as fast as its product of a row of weights with a matrix.
+The mean value of attention with one query a head is one, and so is a band of a log-mel. PyTorch's code for that,
+`embedding_bag` with FBGEMM, is 1.1 to 4 times as fast as its product of a row of weights with a matrix.
 """
 
 from __future__ import annotations
@@ -16,31 +16,23 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Bags:
-    """`count` bags of `length` rows of a table each: the rows of all, and where each bag begins."""
+    """The rows of all bags, int32, and where each bag begins among them."""
 
     rows: Int[Tensor, " entries"]
-    starts: Int[Tensor, " count"]
-    length: int
-
-    @property
-    def count(self) -> int:
-        return len(self.starts)
+    starts: Int[Tensor, " bags"]
 
     @classmethod
     def of(cls, count: int, length: int, capacity: int, device: torch.device, start: int = 0) -> Bags:
-        """The first `length` of every `capacity` rows, from the bag numbered `start` on."""
+        """`count` bags of the first `length` of every `capacity` rows, from the bag numbered `start` on."""
         numbers = functools.partial(torch.arange, dtype=torch.int32, device=device)
         rows = numbers(start * capacity, (start + count) * capacity, capacity)[:, None] + numbers(length)
-        return cls(rows.flatten(), numbers(0, count * length, length), length)
-
-    def first(self, count: int) -> Bags:
-        return Bags(self.rows[: count * self.length], self.starts[:count], self.length)
+        return cls(rows.flatten(), numbers(0, count * length, length))
 
 
 def sums_of(
-    values: Float[Tensor, "*rows head_dim"], bags: Bags, weights: Float[Tensor, "bags length"]
-) -> Float[Tensor, "bags head_dim"]:
-    """The weighted sum of the rows in each bag; `values` lie in memory as a table."""
+    values: Float[Tensor, "*rows width"], bags: Bags, weights: Float[Tensor, "*entries"]
+) -> Float[Tensor, "bags width"]:
+    """The sum of each bag. `values` lie in memory as a table; every row in a bag has its weight, in order."""
     table = values.view(-1, values.shape[-1])
     return torch.embedding_bag(table, bags.rows, bags.starts, False, 0, False, weights.flatten())[0]
 

@@ -128,11 +128,11 @@ def test_a_lane_grows_without_touching_what_it_does_not_need(monkeypatch):
     lanes, add, step = lanes_of(2, 1)
     add(1)
     step(4)
-    for one in lanes._keys_and_values():
+    for one in lanes._self:
         one[1] = 1.0  # a lane that nobody occupies
-    before = [one.clone() for one in lanes._keys_and_values()]
+    before = [one.clone() for one in lanes._self]
     step(1)
-    for old, new in zip(before, lanes._keys_and_values(), strict=True):
+    for old, new in zip(before, lanes._self, strict=True):
         assert new.shape[-2] == 8
         assert torch.equal(new[:1, ..., :4, :], old[:1])
         assert (new[1] == 0.0).all()

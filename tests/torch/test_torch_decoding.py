@@ -252,13 +252,13 @@ def test_the_stream_is_read_as_it_is_needed(model, log_mel, method):
 def test_memory_follows_the_lanes_not_the_stream(model, log_mel, monkeypatch):
     """All caches are made at the beginning, and grow with the longest segment only."""
     made = []
-    empty = stepper.Lanes._empty_cache
-    monkeypatch.setattr(stepper.Lanes, "_empty_cache", lambda *given: made.append(empty(*given)) or made[-1])
+    empty = stepper.Lanes._empty
+    monkeypatch.setattr(stepper.Lanes, "_empty", lambda *given: made.append(empty(*given)) or made[-1])
     sizes = []
     for repeats in (1, 5):
         made.clear()
         stream(model, np.concatenate([log_mel] * repeats), options("t5x"))
-        sizes.append([tuple(one.shape) for cache in made for one in cache])
+        sizes.append([tuple(cache.shape) for cache in made])
     assert sizes[0] == sizes[1] != []
 
 
