@@ -47,6 +47,7 @@ const isUnderWay = (job) => ["sending", "waiting", "decoding"].includes(job.stat
 function showJob(job) {
   element("recordings-section").hidden = queue.jobs.size === 0;
   let line = element(`job-${job.id}`);
+  let focused = ""; // which button of the upload's line had the keyboard
   if (job.isGone) {
     line?.remove();
     if (current === job) closePiece();
@@ -69,7 +70,11 @@ function showJob(job) {
         button("Cancel", () => queue.cancel(job)), button("Remove", () => queue.remove(job))),
       make("progress", { max: 1, "aria-label": `Progress: ${job.name}` }),
     );
-    element("jobs").prepend(line);
+    const sent = job.uploadId && element(`job-${job.uploadId}`);
+    if (sent) {
+      focused = sent.contains(document.activeElement) ? document.activeElement.dataset.does : "";
+      sent.replaceWith(line);
+    } else element("jobs").prepend(line);
   }
   const text = stateText(job);
   const state = line.querySelector(".state");
@@ -84,6 +89,7 @@ function showJob(job) {
     "Decode again": ["done", "cancelled"].includes(job.state),
   };
   for (const [does, isShown] of Object.entries(shows)) line.querySelector(`[data-does="${does}"]`).hidden = !isShown;
+  if (focused) line.querySelector(`[data-does="${focused}"]`).focus();
   if (job.state !== job.saidState && ["done", "failed", "cancelled", "lost"].includes(job.state)) {
     element("said").textContent = `${job.name}: ${text}`;
   }

@@ -78,17 +78,17 @@ class RecordingQueue {
     };
     request.addEventListener("load", () => {
       if (request.status !== 201) return fail(request.responseText || "The server did not take it.");
+      this.take(JSON.parse(request.responseText), job);
       this.forget(job);
-      this.take(JSON.parse(request.responseText));
     });
     request.addEventListener("error", () => fail("The recording could not be sent. Is mt3 serve still running?"));
     request.addEventListener("abort", () => this.forget(job));
     request.send(file);
   }
 
-  /** A job that the server has just taken. */
-  take(state) {
-    this.jobs.set(state.id, { notes: [], version: 0, isFresh: true });
+  /** A job that the server has just taken; it takes the place of its upload, if it was one. */
+  take(state, upload = null) {
+    this.jobs.set(state.id, { notes: [], version: 0, isFresh: true, uploadId: upload?.id });
     this.remember((ids) => [...ids, state.id]);
     this.merge(state.id, state);
     this.ask();

@@ -264,9 +264,16 @@ def test_three_browsers_at_once(tmp_path, recording):
 
 def test_several_files_wait_their_turn(page, slow, recording, tmp_path):
     files = [song(tmp_path / f"{name}.wav", 1) for name in "abc"]
+    observed = f"window.orders = new Set(); new MutationObserver(() => orders.add({LINES}.join()))"
+    page.run(f"{observed}.observe(element('jobs'), {{ childList: true }})")
     page.drop(*files)
-    page.wait_for(f"{JOBS}.filter((job) => job.state === 'waiting').length === 2")
-    assert page.run(LINES) == ["c.wav", "b.wav", "a.wav"]  # the latest first
+    page.wait_for(f"{LINES}.length === 3")
+    button_of_c = "document.querySelector('#jobs li [data-does=Cancel]')"
+    page.run(f"{button_of_c}.focus()")
+    page.wait_for(f"{JOBS}.map((job) => job.state).sort().join() === 'decoding,waiting,waiting'")
+    # The latest first, also while some are still being sent; and the keyboard stays where it is.
+    assert page.run("[...orders].filter((order) => order.split(',').length === 3)") == ["c.wav,b.wav,a.wav"]
+    assert page.run(f"document.activeElement === {button_of_c}")
     states = "[...document.querySelectorAll('#jobs .state')].map((each) => each.textContent).sort().join()"
     page.wait_for(f"{states} === '0 %, 0 notes,Waiting, 1 before it,Waiting, 2 before it'")
     slow.decoder.step(48)
