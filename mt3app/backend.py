@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 PACKAGES = {"torch": ("torch",), "jax": ("jax", "flax")}
 INSTALL_ONE = "Run: {} (or {})".format(*(extras.install_command(extras.EXTRAS[name].values()) for name in PACKAGES))
 DEFAULT_NUM_BEAMS = 4
-# More beams and the grammar alone were measured not to help (docs/results.md).
-QUALITIES = ("fast", "best")
 
 
 def choose_backend(name: str | None) -> str:
@@ -46,23 +44,21 @@ def choose_decoding(
     grammar: bool | None = None,
     instruments: str | None = None,
     excluded: str | None = None,
-    quality: str | None = None,
+    quality: str = "fast",
     continuous: bool = False,
 ) -> Decoding:
     """The requested decoding: more than one beam means beam search, which has four beams by default.
 
-    Where nothing is said of the grammar (None), a choice of instruments brings it. The `quality` is one of `QUALITIES`,
-    by default fast. Raises `UsageError`.
+    Where nothing is said of the grammar (None), a choice of instruments brings it. For the `quality` see
+    `mt3core.decoding.in_quality`; segments that are `continuous` do not overlap. Raises `UsageError`.
     """
-    from mt3core.decoding import Decoding, best
+    from mt3core.decoding import Decoding, in_quality
 
-    if quality is not None and quality not in QUALITIES:
-        raise UsageError(f"Unknown quality {quality!r}.", f"Choose {' or '.join(QUALITIES)}.")
     chosen: Any = method or ("beam" if (num_beams or 1) > 1 else "t5x")
     beams = num_beams or (DEFAULT_NUM_BEAMS if chosen == "beam" else 1)
-    decoding = Decoding(method=chosen, num_beams=beams, grammar=bool(grammar), continuous=continuous)
-    if quality == "best" and not continuous:
-        decoding = best(decoding)
+    decoding = in_quality(Decoding(method=chosen, num_beams=beams, grammar=bool(grammar)), quality)
+    if continuous:
+        decoding = dataclasses.replace(decoding, overlap=1, agreement=False, continuous=True)
     if instruments is None and excluded is None:
         return decoding
     from mt3core.notes.instrument_choice import with_instruments

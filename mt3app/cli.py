@@ -87,7 +87,9 @@ class TranscribeOptions:
     quality: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="fast, or best: overlapping windows, at two to four times the cost. [default: fast]"
+            metavar="NAME",
+            help="fast, best (overlapping windows, at two to four times the cost), or auto: best if the model weighs its "
+            "windows, as small does. [default: auto]",
         ),
     ] = None
     decoding: Annotated[

@@ -17,6 +17,7 @@ from mt3core.errors import UsageError
 Method = Literal["greedy", "t5x", "beam"]
 METHODS = get_args(Method)
 OVERLAPS = (1, 2, 4)
+QUALITIES = ("auto", "fast", "best")  # see `in_quality`
 START_TOKEN = 0
 END_TOKEN = 1
 
@@ -31,7 +32,8 @@ class Decoding:
 
     With an `overlap` of 2 or 4, so many windows hear every moment, and it is taken from the one whose middle it is in
     (`mt3decode/windows.py`), at so many times the cost. With `agreement`, a model that knows how far to believe its
-    windows (`ModelConfig.agreement`) weighs what four of them hear (`mt3decode/agreement.py`); any other does without.
+    windows (`ModelConfig.agreement`) weighs what four of them hear (`mt3decode/agreement.py`), whatever the overlap;
+    any other keeps to the overlap.
 
     With `continuous` each segment begins with the notes that sound at the end of the one before
     (`mt3decode/stretches.py`), at no cost to its score.
@@ -59,10 +61,8 @@ class Decoding:
             )
         if self.overlap not in OVERLAPS:
             raise UsageError(f"Windows cannot overlap {self.overlap} times.", "Choose 1 (not at all), 2 or 4.")
-        if self.overlap > 1 and self.continuous:
+        if (self.overlap > 1 or self.agreement) and self.continuous:
             raise UsageError("Windows that overlap do not follow one another.", "Leave out either.")
-        if self.agreement and self.overlap == 1:
-            raise UsageError("One window has none to agree with.", "Set an overlap, or leave out the agreement.")
         if self.max_tokens < 1:
             raise UsageError(f"At least one token must be allowed, not {self.max_tokens}.")
         if (self.programs is not None or not self.drums) and not self.grammar:
@@ -90,9 +90,14 @@ class Decoding:
         return cls(**given, programs=None if programs is None else tuple(programs))
 
 
-def best(decoding: Decoding) -> Decoding:
-    """The same with what `mt3 transcribe --quality best` adds: overlapping windows, weighed if the model can."""
-    return replace(decoding, overlap=2, agreement=True)
+def in_quality(decoding: Decoding, quality: str) -> Decoding:
+    """The same in one of `QUALITIES`, as `mt3 transcribe --quality` has it. Raises `UsageError`.
+
+    `fast`: segments. `best`: overlapping windows, weighed if the model can. `auto`: windows only if it can.
+    """
+    if quality not in QUALITIES:
+        raise UsageError(f"Unknown quality {quality!r}.", f"Choose {', '.join(QUALITIES[:-1])} or {QUALITIES[-1]}.")
+    return replace(decoding, overlap=2 if quality == "best" else 1, agreement=quality != "fast")
 
 
 @dataclass(frozen=True)

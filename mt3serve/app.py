@@ -132,6 +132,7 @@ class _Server:
         self._style = "".join(map(asset, STYLES))
         about = {
             "model": queue.decoder.model,
+            "quality": queue.decoder.usual_quality,
             "formats": [{"name": one.name, "label": one.label, "about": one.about} for one in formats.values()],
             "classes": [*CLASS_NAMES, "Drums"],
             "maxUpload": settings.most_upload_bytes,
@@ -163,7 +164,7 @@ class _Server:
         if self.queue.num_waiting >= self.settings.most_waiting:
             raise HTTPException(503, "Too many recordings are waiting. Try again later.", {"Retry-After": "60"})
         name = display_name(request.query_params.get("name", ""))
-        job = self.queue.new(name, _instruments(request), _is_best(request))
+        job = self.queue.new(name, _instruments(request), self._quality(request))
         try:
             await receive(request, job.recording, self.settings.most_upload_bytes, _MOST_UPLOAD_SECONDS)
             await run_in_threadpool(self.queue.add, job)
@@ -201,7 +202,7 @@ class _Server:
         return Response(status_code=204)
 
     async def again(self, request: Request) -> Response:
-        job = await run_in_threadpool(self.queue.again, self._job(request), _instruments(request), _is_best(request))
+        job = await run_in_threadpool(self.queue.again, self._job(request), _instruments(request), self._quality(request))
         return JSONResponse(self._state(job), 201)
 
     async def recording(self, request: Request) -> Response:
@@ -229,6 +230,13 @@ class _Server:
         if chosen.name == "html":  # it has scripts of its own, and is to be kept, not opened here
             headers["Content-Security-Policy"] = "sandbox"
         return Response(content, media_type=chosen.media_type, headers=headers)
+
+    def _quality(self, request: Request) -> str:
+        """The choice in the query, checked. Raises `HTTPException`."""
+        quality = request.query_params.get("quality") or self.queue.decoder.usual_quality
+        if quality not in ("fast", "best"):
+            raise HTTPException(422, "There is no such quality. Choose fast or best.")
+        return quality
 
     def _job(self, request: Request) -> Job:
         job = self.queue.jobs.get(request.path_params["id"])
@@ -261,7 +269,7 @@ class _Server:
             "finalSeconds": job.heard_seconds,
             "secondsLeft": None if left is None else round(left, 1),
             "error": job.error,
-            "quality": "best" if job.is_best else "fast",
+            "quality": job.quality,
             "remark": "" if result is None else result.remark.replace(str(job.recording), job.name),
             "version": version,
             "asked": {} if shown is None else dict(shown.asked),
@@ -288,11 +296,6 @@ def _instruments(request: Request) -> str | None:
     return text
 
 
-def _is_best(request: Request) -> bool:
-    quality = request.query_params.get("quality") or "fast"
-    if quality not in ("fast", "best"):
-        raise HTTPException(422, "There is no such quality. Choose fast or best.")
-    return quality == "best"
 
 
 def _row(note: Note) -> list[float | None]:

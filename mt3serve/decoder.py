@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mt3core.decoding import Decoding, best
+from mt3core.decoding import Decoding, in_quality
 from mt3core.notes.instrument_choice import with_instruments
 from mt3decode.streams import NoteStream
 from mt3decode.transcriber import BaseTranscriber
@@ -27,6 +27,7 @@ class TranscriberDecoder:
         self, transcriber: BaseTranscriber, build: Callable[[Decoding], BaseTranscriber], at_once: int = 1
     ) -> None:
         self.model, self.at_once = transcriber.config.name, at_once
+        self.usual_quality = "best" if transcriber.decoding.overlap > 1 else "fast"
         self._transcriber, self._build = transcriber, build
 
     def warm_up(self) -> None:
@@ -35,10 +36,10 @@ class TranscriberDecoder:
         self._transcriber.transcribe((np.zeros(_WARM_UP_SECONDS * rate_hz, np.float32), rate_hz))
 
     @contextmanager
-    def stream(self, recording: Path, instruments: str | None, is_best: bool = False) -> Iterator[NoteStream]:
-        """The notes of a recording, of these instruments only; as `mt3 transcribe --quality best` if `is_best`."""
+    def stream(self, recording: Path, instruments: str | None, quality: str) -> Iterator[NoteStream]:
+        """The notes of a recording, of these instruments only; in a quality of `mt3 transcribe --quality`."""
         transcriber = self._transcriber
-        decoding = best(transcriber.decoding) if is_best else transcriber.decoding
+        decoding = transcriber.decoding if quality == self.usual_quality else in_quality(transcriber.decoding, quality)
         if instruments is not None:
             decoding = with_instruments(decoding, instruments)
         if decoding != transcriber.decoding:

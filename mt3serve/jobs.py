@@ -34,15 +34,14 @@ _GOODBYE_SECONDS = 0.5
 
 
 class Decoder(Protocol):
-    """A model that is ready. `at_once`: so many recordings are decoded at the same time."""
+    """A model that is ready. `at_once`: so many recordings are decoded at the same time; `usual_quality`: fast or best."""
 
     model: str
     at_once: int
+    usual_quality: str
 
-    def stream(
-        self, recording: Path, instruments: str | None, is_best: bool = False
-    ) -> AbstractContextManager[NoteStream]:
-        """The notes of a recording, of these instruments only; slower and better if `is_best`.
+    def stream(self, recording: Path, instruments: str | None, quality: str) -> AbstractContextManager[NoteStream]:
+        """The notes of a recording, of these instruments only; the `quality` is fast or best.
 
         Raises `UsageError` for other instruments than there are.
         """
@@ -66,7 +65,7 @@ class Job:
     name: str
     folder: Path
     instruments: str | None = None
-    is_best: bool = False
+    quality: str = "fast"
     state: str = WAITING
     seconds: float = 0.0
     final_seconds: float = 0.0
@@ -120,12 +119,12 @@ class Queue:
         for thread in self._threads:
             thread.start()
 
-    def new(self, name: str, instruments: str | None, is_best: bool = False) -> Job:
+    def new(self, name: str, instruments: str | None, quality: str = "fast") -> Job:
         """A job with a folder, not yet in the queue: its recording has to come first."""
         identity = secrets.token_urlsafe(_ID_BYTES)
         folder = self.folder / identity
         folder.mkdir()
-        return Job(identity, name, folder, instruments, is_best)
+        return Job(identity, name, folder, instruments, quality)
 
     def add(self, job: Job) -> None:
         """Puts a job with its recording into the queue. Raises `AudioError` if that cannot be read."""
@@ -137,9 +136,9 @@ class Queue:
             self._waiting.append(job)
             self._changed.notify()
 
-    def again(self, job: Job, instruments: str | None, is_best: bool = False) -> Job:
+    def again(self, job: Job, instruments: str | None, quality: str = "fast") -> Job:
         """The same recording once more, with other instruments or in another quality."""
-        fresh = self.new(job.name, instruments, is_best)
+        fresh = self.new(job.name, instruments, quality)
         try:
             os.link(job.recording, fresh.recording)
         except OSError:  # a file system without links
@@ -217,7 +216,7 @@ class Queue:
 
     def _decode(self, job: Job) -> None:
         limit = time.monotonic() + self.most_decoding_seconds
-        with self.decoder.stream(job.recording, job.instruments, job.is_best) as stream:
+        with self.decoder.stream(job.recording, job.instruments, job.quality) as stream:
             job.stream = stream
             timer = threading.Timer(self.most_decoding_seconds, stream.close)
             timer.daemon = True

@@ -43,7 +43,7 @@ def serve(options: ServeOptions, reporter: Reporter) -> int:
 
     most_bytes = parse_size(options.max_upload)
     backend = choose_backend(options.backend)
-    decoding = choose_decoding(None, None)
+    decoding = choose_decoding(None, None, grammar=True, quality="auto")
     with closing(open_socket(options.host, options.port)) as opened:
         transcriber = load_transcriber(options.model, backend, options.device, decoding, reporter)
         with closing(transcriber):

@@ -46,7 +46,7 @@ def transcribe_files(options: TranscribeOptions, reporter: Reporter) -> int:
         options.grammar is not False,
         options.instruments,
         options.exclude,
-        options.quality,
+        options.quality or "auto",
         options.continuous,
     )
     if options.continuous and options.quality == "best":

@@ -28,7 +28,7 @@ function lengthText(seconds) {
 
 function stateText(job) {
   const notes = `${job.notes.length.toLocaleString("en")} ${job.notes.length === 1 ? "note" : "notes"}`;
-  const what = `${job.quality === "best" ? ", best quality" : ""}${job.instruments ? `, only ${job.instruments}` : ""}`;
+  const what = `${job.quality === about.quality ? "" : `, ${job.quality} quality`}${job.instruments ? `, only ${job.instruments}` : ""}`;
   switch (job.state) {
     case "sending": return `Sending, ${percent(job.share)}`;
     case "waiting": return `Waiting${job.place ? `, ${job.place} before it` : ""}${what}`;
@@ -294,6 +294,7 @@ function listenToDrops() {
   });
 }
 
+element("quality").value = about.quality;
 const queue = new RecordingQueue(showJob, showTrouble);
 element("classes").append(
   ...about.classes.map((name) => make("label", {}, make("input", { type: "checkbox", value: name }), name)),

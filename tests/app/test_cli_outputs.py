@@ -6,7 +6,7 @@ import pytest
 
 from mt3app.backend import choose_backend, choose_decoding
 from mt3app.outputs import Output, check_writable, parse_formats, parse_shard, plan
-from mt3core.decoding import Decoding
+from mt3core.decoding import QUALITIES, Decoding
 from mt3core.errors import MissingExtraError, OutputError, UsageError
 
 pytestmark = pytest.mark.unit
@@ -282,10 +282,13 @@ def test_decoding_follows_from_either_option():
 
 def test_quality_is_how_many_windows_hear_every_moment():
     assert choose_decoding(None, None, quality="fast") == Decoding("t5x")
+    assert choose_decoding(None, None, quality="auto") == Decoding("t5x", agreement=True)
     assert choose_decoding(None, None, quality="best") == Decoding("t5x", overlap=2, agreement=True)
     assert choose_decoding("greedy", None, quality="best") == Decoding("greedy", overlap=2, agreement=True)
     assert choose_decoding(None, None, instruments="piano", quality="best").overlap == 2
-    with pytest.raises(UsageError, match=r"Unknown quality 'good'\. Choose fast or best"):
+    for quality in QUALITIES:
+        assert choose_decoding(None, None, quality=quality, continuous=True) == Decoding("t5x", continuous=True)
+    with pytest.raises(UsageError, match=r"Unknown quality 'good'\. Choose auto, fast or best\."):
         choose_decoding(None, None, quality="good")
 
 

@@ -224,8 +224,11 @@ def test_a_model_without_coefficients_does_without():
     assert isinstance(Hears(believing(SMALL), Decoding(overlap=4), [], 1.0)._parts(), MiddleParts)
     assert isinstance(Hears(believing(SMALL), Decoding(), [], 1.0)._parts(), WholeParts)
     assert Decoding.from_json(known.decoding.to_json()) == known.decoding
-    with pytest.raises(UsageError, match="One window has none to agree with"):
-        Decoding(agreement=True)
+    assert Hears(SMALL, Decoding(agreement=True), [], 1.0).decoding == Decoding()
+    assert Hears(believing(SMALL), Decoding(agreement=True), [], 1.0).decoding == known.decoding
+    for values in ({"agreement": True}, {"overlap": 2}):
+        with pytest.raises(UsageError, match="Windows that overlap do not follow one another"):
+            Decoding(**values, continuous=True)
 
 
 def test_coefficients_are_part_of_a_model():

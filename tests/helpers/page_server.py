@@ -37,6 +37,7 @@ class StandIn:
     """Gives out the same notes for every recording: all at once, or one for each `step()` if `is_slow`."""
 
     model = "stand-in"
+    usual_quality = "fast"
 
     def __init__(self, is_slow=False, at_once=1, error=None):
         self.is_slow, self.at_once, self.error = is_slow, at_once, error
@@ -52,10 +53,10 @@ class StandIn:
             self.allowed.release()
 
     @contextmanager
-    def stream(self, recording, instruments, is_best=False):
+    def stream(self, recording, instruments, quality):
         assert recording.is_file()
         self.asked.append(instruments)
-        self.qualities.append(is_best)
+        self.qualities.append(quality)
         self.open += 1
         self.most_open = max(self.most_open, self.open)
         try:

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from page_server import PageServer, StandIn
 
 pytest.importorskip("starlette", reason="needs the extra web")
 pytest.importorskip("uvicorn", reason="needs the extra web")
@@ -92,7 +93,17 @@ def test_quality_goes_to_the_decoder(server, recording):
     deadline = time.monotonic() + 20
     while len(server.decoder.qualities) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert server.decoder.qualities == [True, False]
+    assert server.decoder.qualities == ["best", "fast"]
+
+
+def test_what_is_usual_is_what_the_decoder_says(tmp_path, recording):
+    decoder = StandIn()
+    decoder.usual_quality = "best"
+    with PageServer(tmp_path, decoder) as server:
+        job = server.send(recording)
+        assert server.wait_for(job["id"], "done")["quality"] == "best"
+        assert b'"quality":"best"' in server.ask("GET", "/")[2]
+    assert decoder.qualities == ["best"]
 
 
 def test_pdf_is_offered_where_its_program_is(monkeypatch):

@@ -46,7 +46,7 @@ def recording(tmp_path_factory):
 
 
 def test_they_are_those_of_the_transcription_and_come_early(decoder, recording):
-    with decoder.stream(recording, None) as stream:
+    with decoder.stream(recording, None, "fast") as stream:
         found, finals = [], []
         for note in stream:
             found.append(note)
@@ -63,7 +63,7 @@ def test_several_threads_get_the_same_notes(decoder, recording):
     from concurrent.futures import ThreadPoolExecutor
 
     def notes_of(instruments):
-        with decoder.stream(recording, instruments) as stream:
+        with decoder.stream(recording, instruments, "fast") as stream:
             return list(stream)
 
     with ThreadPoolExecutor(3) as threads:
@@ -73,7 +73,7 @@ def test_several_threads_get_the_same_notes(decoder, recording):
 
 
 def test_it_ends_when_it_is_closed(decoder, recording):
-    with decoder.stream(recording, None) as stream:
+    with decoder.stream(recording, None, "fast") as stream:
         notes = iter(stream)
         next(notes)
         stream.close()
@@ -88,7 +88,7 @@ def test_the_rest_of_a_cancelled_recording_is_not_read(decoder, tmp_path, monkey
     monkeypatch.setattr(ArrivingSegments, "finish", lambda arriving: finished.append(arriving.num_given))
     whole = transcriber.generate_stream  # the engine gives no more segments of a request that was cancelled
     monkeypatch.setattr(transcriber, "generate_stream", lambda *given: itertools.islice(whole(*given), 1))
-    with decoder.stream(tmp_path / "silence.wav", None) as stream:
+    with decoder.stream(tmp_path / "silence.wav", None, "fast") as stream:
         list(stream)
     assert not finished
 
@@ -100,24 +100,31 @@ def test_what_was_decoded_to_its_end_is_read_to_its_end(decoder, recording, monk
     monkeypatch.setattr(
         ArrivingSegments, "finish", lambda arriving: (finish(arriving), lengths.append(arriving.seconds))
     )
-    with decoder.stream(recording, None) as stream:
+    with decoder.stream(recording, None, "fast") as stream:
         list(stream)
     assert lengths[-1] == pytest.approx(soundfile.info(recording).duration, abs=0.001)
 
 
 def test_the_best_quality_is_that_of_the_command_line(decoder, recording):
     from mt3app.backend import choose_decoding
+    from mt3serve.decoder import TranscriberDecoder
 
-    with decoder.stream(recording, None, True) as stream:
+    assert decoder.usual_quality == "fast"
+    with decoder.stream(recording, None, "best") as stream:
         found = list(stream)
     chosen = choose_decoding(None, None, quality="best")
     best = replace(decoder.transcriber.decoding, overlap=chosen.overlap, agreement=chosen.agreement)
-    whole = decoder.build(best).transcribe(recording)
-    assert found == whole.notes != decoder.transcriber.transcribe(recording).notes
+    usual = TranscriberDecoder(decoder.build(best), decoder.build)
+    fast, whole = decoder.transcriber.transcribe(recording).notes, usual._transcriber.transcribe(recording).notes
+    assert found == whole != fast
+    assert usual.usual_quality == "best"
+    for quality, expected in (("best", whole), ("fast", fast)):
+        with usual.stream(recording, None, quality) as stream:
+            assert list(stream) == expected
 
 
 def test_instruments_are_chosen(decoder, recording):
-    with decoder.stream(recording, "bass") as stream:
+    with decoder.stream(recording, "bass", "fast") as stream:
         found = list(stream)
     assert found
     assert {(note.program // 8, note.is_drum) for note in found} == {(4, False)}

@@ -272,8 +272,7 @@ def captured(monkeypatch):
     return captures
 
 
-@pytest.mark.parametrize("look_every", [1, 7])
-@pytest.mark.parametrize("grammar", [True, False])
+@pytest.mark.parametrize(("look_every", "grammar"), [(1, False), (7, True)])
 def test_a_step_can_be_captured_and_replayed(captured, look_every, grammar):
     config, arrays = wild_arrays("mt3", {"pitch": 2, "velocity": 4, "tie": 2, "drum": 0.5}, 2)
     model, log_mels = build_model(config, arrays, "cpu"), random_log_mel(config, 12)
