@@ -5,8 +5,8 @@
 
 PIECES are data sets that `benchmarks/systems/clips.py` reads: MAESTRO, SLAKH, or audio and MIDI of the same names.
 The coefficients are fitted to one of their splits. The table has the mean F1 of onsets (50 ms, mir_eval's matching,
-pitched notes and drum hits by themselves) and of onsets and offsets: of the windows' middles, of two windows and of
-four, and of agreement, for another split and for real recordings (shared/realdata next to the checkout). Music and
+pitched notes and drum hits by themselves) and of onsets and offsets: of the middles of two windows, and of
+agreement, for another split and for real recordings (shared/realdata next to the checkout). Music and
 sounds must be ones that training did not have, or the windows agree better than they do elsewhere. `--store` writes the
 coefficients to the model's `config.json`.
 """
@@ -17,7 +17,7 @@ import argparse
 import dataclasses
 import importlib
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +33,11 @@ from mt3core.model.search import load_weights
 from mt3core.notes.choosing import Excerpt
 from mt3core.notes.decoding import NoteDecoder
 from mt3core.notes.table import Note, note_table, to_notes
-from mt3core.spectrogram import log_mel_segments
-from mt3decode.agreement import OVERLAP, AgreedParts
-from mt3decode.grammar import last_step
+from mt3decode.agreement import OVERLAP, SEMITONES, AgreedParts
+from mt3decode.arriving import ArrivingSegments
 from mt3decode.transcriber import BaseTranscriber
 from mt3decode.windows import DRUMS as DRUM_KEY
-from mt3decode.windows import Heard, MiddleParts, Parts, windows
+from mt3decode.windows import Heard, MiddleParts, Parts
 from mt3eval.matching.note_scores import Comparison, scored_notes
 from mt3eval.matching.onset_score import matched_onsets, onset_score
 
@@ -46,16 +45,17 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 RIDGE = 3.0  # penalty on the squares of the coefficients of standardised features
 NEWTON_STEPS = 15
 PARTS = ("f1", "precision", "recall")
-WAYS = ("middles of 2", "middles of 4", "agreement")
+# The windows that hear every moment, and by how many semitones higher they hear it, in turn.
+MIDDLES, AGREEMENT = "middles of 2", f"agreement of {OVERLAP}"
+WAYS: dict[str, tuple[int, tuple[int, ...]]] = {MIDDLES: (2, (0,)), AGREEMENT: (OVERLAP, SEMITONES)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """A recording's beginning: what the network heard in its windows, and its true notes."""
+    """A recording's beginning: what the network heard in the windows of each of `WAYS`, and its true notes."""
 
     clip: Clip
-    num_samples: int
-    heard: list[Heard]
+    heard: dict[str, list[Heard]]
     reference: list[Note]
 
 
@@ -108,24 +108,19 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def listen(transcriber: BaseTranscriber, clip: Clip, seconds: float | None = None) -> Piece:
     """What the network writes for each of the windows of a recording, or of its first `seconds`."""
-    config = transcriber.config
-    rate_hz = config.spectrogram.sample_rate_hz
+    rate_hz = transcriber.config.spectrogram.sample_rate_hz
     samples = read_audio(clip.audio, rate_hz).samples
     samples = samples if seconds is None else samples[: round(seconds * rate_hz)]
-    pieces = windows(len(samples), config, OVERLAP)
-    log_mels = (log_mel_segments(samples, [piece], config)[0] for piece in pieces)
-    found = dict(transcriber.generate_stream(log_mels, [last_step(config)] * len(pieces)))
+    heard = {}
+    for way, (overlap, semitones) in WAYS.items():
+        arriving = ArrivingSegments(
+            [samples], transcriber.config, overlap, takes_samples=transcriber.takes_samples, semitones=semitones
+        )
+        written = dict(transcriber.generate_stream(iter(arriving), arriving.last_steps))
+        heard[way] = [Heard(*arriving.take(number), written[number]) for number in range(len(written))]
     reference = Excerpt(0.0, len(samples) / rate_hz).cut(to_notes(clip.reference.notes))
-    print(f"{clip.name}: {len(pieces)} windows", file=sys.stderr)
-    heard = as_heard(pieces, {piece.first_frame: found[number] for number, piece in enumerate(pieces)})
-    return Piece(clip, len(samples), heard, reference)
-
-
-def as_heard(pieces: Sequence[AudioSegment], written: Mapping[int, Generated]) -> list[Heard]:
-    """Those of the windows for which something was written, by their first frames."""
-    there = [piece for piece in pieces if piece.first_frame in written]
-    following = [*there[1:], None]
-    return [Heard(one, after, written[one.first_frame]) for one, after in zip(there, following, strict=True)]
+    print(f"{clip.name}: {len(heard[AGREEMENT])} windows", file=sys.stderr)
+    return Piece(clip, heard, reference)
 
 
 # ---- Fitting
@@ -139,7 +134,7 @@ def fit(pieces: Iterable[Piece], config: ModelConfig) -> tuple[tuple[float, ...]
     nothing = dataclasses.replace(config, agreement=((0.0,) * AGREEMENT_NUMBERS,) * 2)
     for piece in pieces:
         parts = AgreedParts(nothing)
-        for window in piece.heard:
+        for window in piece.heard[AGREEMENT]:
             parts.add(*window)
         for is_drum in (False, True):
             if piece.clip.only_drums_labelled and not is_drum:
@@ -183,15 +178,11 @@ def logistic(features: np.ndarray, is_right: np.ndarray) -> tuple[float, ...]:
 
 def notes_of(piece: Piece, config: ModelConfig, way: str) -> list[Note]:
     """The notes of a piece by one of `WAYS`."""
-    heard = piece.heard
-    if way == "middles of 2":
-        written = {one.piece.first_frame: one.generated for one in heard}
-        heard = as_heard(windows(piece.num_samples, config, 2), written)
     decoder = NoteDecoder(config.vocabulary, is_grammatical=True)
-    parts: Parts = (AgreedParts if way == "agreement" else MiddleParts)(config, is_grammatical=True)
+    parts: Parts = (AgreedParts if way == AGREEMENT else MiddleParts)(config, is_grammatical=True)
     notes: list[Note] = []
     done = 0
-    for one in heard:
+    for one in piece.heard[way]:
         parts.add(*one)
         while parts.is_known(done):
             window, following, part, _ = parts.take(done, decoder.sounding)

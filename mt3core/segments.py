@@ -17,13 +17,23 @@ from mt3core.notes.vocabulary import segment_start_seconds
 
 @dataclass(frozen=True)
 class AudioSegment:
-    """The position of a segment: its frames in the recording, and the time its notes are counted from."""
+    """The position of a segment: its frames in the recording, and the time its notes are counted from.
+
+    The network may hear it some `semitones` higher, because it is played faster: then its `num_frames` are frames of
+    what the network hears, and each is `pace` frames of the recording.
+    """
 
     index: int
     first_frame: int
     num_frames: int
     # Rounded down to the 10 ms grid as in the original; see `vocabulary.segment_start_seconds`.
     start_seconds: float
+    semitones: int = 0
+
+    @property
+    def pace(self) -> float:
+        """How many times faster than it was played the network hears it."""
+        return 2.0 ** (self.semitones / 12)
 
 
 def num_frames(num_samples: int, hop_samples: int) -> int:

@@ -7,6 +7,9 @@ right: from who hears it and how surely, from what else is heard at the same tim
 mistakes), and from how well the windows agree around it. Its coefficients belong to the model (`ModelConfig.agreement`;
 `benchmarks/agreement.py` fits them to pieces with known notes).
 
+Windows that hear the same sounds make the same mistakes. So every other one hears the music a semitone higher
+(`SEMITONES`): its mistakes are others, and what both hear is more often right.
+
 The expected F1 of a choice from notes of known probability is highest if everything above a threshold is kept, which is
 half of that F1 (Lipton, Elkan and Naryanaswamy 2014, arXiv:1402.1892). So the threshold adapts to the music: it is the
 best one for the candidates of the last moments, if `FOUND_SHARE` of what sounds is among them.
@@ -31,6 +34,7 @@ from mt3core.segments import AudioSegment
 from mt3decode.windows import DRUMS, NEAR_SECONDS, Heard, Hit, Key, MiddleParts, Parts
 
 OVERLAP = 4  # windows that hear every moment, for which the coefficients are fitted
+SEMITONES = (0, 1)  # by which the windows hear the music higher than it is, in turn
 SAME_SECONDS = 0.06
 CONTEXT = 0.5  # of a window's length, before and after a candidate: what is heard at the same time
 MEMORY = 2.0  # window lengths: the candidates before it that decide about the threshold
@@ -120,7 +124,9 @@ class AgreedParts(Parts):
         super().add(window, following, generated)
         ties, hits, num_ignored = self._middle.read(window, generated)
         first, start = self._encoder.frame_step(window.first_frame), round(window.start_seconds * self._per_second)
-        after = self._encoder.frame_step(window.first_frame + window.num_frames)
+        after = self._encoder.frame_step(window.first_frame + round(window.num_frames * window.pace))
+        if window.semitones:
+            ties, hits = as_played(ties, hits, window, first)
         self._windows[number] = Window(first, after, start, notes_of(ties, hits), num_ignored)
         self._waiting += [(hit.step, number, hit) for hit in hits if hit.velocity]
         self._is_closed = following is None
@@ -337,6 +343,18 @@ class AgreedParts(Parts):
         self._windows.pop(number - OVERLAP, None)
         oldest = self._windows[number].start - self._memory - self._context - self._near
         del self._candidates[: bisect.bisect_left(self._candidates, oldest, key=lambda one: one.step)]
+
+
+def as_played(
+    ties: Iterable[Key], hits: Iterable[Hit], window: AudioSegment, first: int
+) -> tuple[list[Key], list[Hit]]:
+    """What a window hears that is played faster, at the pitches and steps of the recording; its first step is given."""
+
+    def pitch(key: Key) -> int:
+        return key[1] if key[0] == DRUMS else max(key[1] - window.semitones, 0)
+
+    played = [replace(hit, step=first + round((hit.step - first) * window.pace), pitch=pitch(hit.key)) for hit in hits]
+    return [(key[0], pitch(key)) for key in ties], played
 
 
 def notes_of(ties: Iterable[Key], hits: Iterable[Hit]) -> list[Sounding]:

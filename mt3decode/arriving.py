@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,8 +40,9 @@ class ArrivingSegments:
 
     `blocks` are mono, at the model's rate. Audio after the excerpt is read for its length. Segments within
     `margin_seconds` of the excerpt are needed, too. If the audio `is_live`, `close` does not wait for the next block.
-    `announced_seconds` gives the length that the audio is said to have, if that is known. Raises what reading the
-    blocks raises, and `AudioError` for an excerpt after the end.
+    `announced_seconds` gives the length that the audio is said to have, if that is known. In turn, the segments are
+    played faster so that they are some `semitones` higher, except the last one. Raises what reading the blocks raises,
+    and `AudioError` for an excerpt after the end.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class ArrivingSegments:
         takes_samples: bool = False,
         announced_seconds: Callable[[], float | None] = lambda: None,
         margin_seconds: float = 0.0,
+        semitones: Sequence[int] = (0,),
     ) -> None:
         self.last_steps: list[int] = []  # of the segments so far, for the grammar
         self.num_given = 0
@@ -67,7 +69,7 @@ class ArrivingSegments:
         end_seconds = self._excerpt.end_seconds
         self._needed_until = math.inf if end_seconds is None else end_seconds + margin_seconds
         self._announced_seconds = announced_seconds
-        self._hop = window_hop(config, overlap)
+        self._hop, self._semitones = window_hop(config, overlap), semitones
         self._segments: dict[int, tuple[AudioSegment, AudioSegment | None]] = {}
         self._blocks = iter(blocks)
         self._is_live = is_live
@@ -145,24 +147,29 @@ class ArrivingSegments:
         waiting, start, index = np.zeros(0, np.float32), 0, 0  # samples, the place of the first, and of their segment
         while True:
             first = index * self._hop
+            full = (first + length) * hop_samples
+            wanted = max(full, first * hop_samples + self._num_heard(self._segment(index, length)))
             # A recording has a frame more than whole hops, so there is a segment after one that is full.
-            while start + len(waiting) < (first + length) * hop_samples and (block := self._next()) is not None:
+            while start + len(waiting) < wanted and (block := self._next()) is not None:
                 waiting = np.concatenate([waiting, block]) if len(waiting) else block
                 # What is before this segment is not needed any more.
                 passed = min(max(first * hop_samples - start, 0), len(waiting))
                 waiting, start = waiting[passed:], start + passed
             if self._is_closed:
                 return
-            goes_on = start + len(waiting) >= (first + length) * hop_samples
+            goes_on = start + len(waiting) >= full
             following = self._segment(index + 1, length) if goes_on else None
             if following is None:
                 self._excerpt.part_of(self.seconds, self._name)
             index += 1
             if following is None or following.start_seconds > self._needed_from:
-                frames = length if goes_on else num_frames(start + len(waiting), hop_samples) - first
-                piece = self._segment(index - 1, frames)
+                if goes_on:
+                    piece, own = self._heard(self._segment(index - 1, length), waiting[first * hop_samples - start :])
+                else:
+                    frames = num_frames(start + len(waiting), hop_samples) - first
+                    piece = replace(self._segment(index - 1, frames), semitones=0)
+                    own = waiting[first * hop_samples - start :][: frames * hop_samples]
                 needed = following if following is not None and following.start_seconds < self._needed_until else None
-                own = waiting[first * hop_samples - start :][: frames * hop_samples]
                 self._give(piece, following, needed)
                 yield piece, own
                 if needed is None:
@@ -182,10 +189,25 @@ class ArrivingSegments:
             self.is_cut = following is not None
             self.count = self.num_given
 
+    def _num_heard(self, piece: AudioSegment) -> int:
+        """Samples of the recording in a full segment."""
+        return round(piece.num_frames * self._config.spectrogram.hop_samples * piece.pace)
+
+    def _heard(self, piece: AudioSegment, samples: Samples) -> tuple[AudioSegment, Samples]:
+        """A full segment, which starts with these samples, and its own as the network hears them."""
+        own = samples[: self._num_heard(piece)]
+        if not piece.semitones:
+            return piece, own
+        # The recording may end within what is played faster.
+        hop_samples, is_full = self._config.spectrogram.hop_samples, len(own) == self._num_heard(piece)
+        own = soxr.resample(own, piece.pace, 1.0, quality="HQ")[: piece.num_frames * hop_samples]
+        return (piece if is_full else replace(piece, num_frames=num_frames(len(own) - 1, hop_samples))), own
+
     def _segment(self, index: int, frames: int) -> AudioSegment:
         config, first = self._config, index * self._hop
         if self._overlap > 1:
-            return AudioSegment(index, first, frames, window_start_seconds(index, config, self._overlap))
+            start_seconds, semitones = window_start_seconds(index, config, self._overlap), self._semitones
+            return AudioSegment(index, first, frames, start_seconds, semitones[index % len(semitones)])
         start_seconds = segment_start_seconds(
             first, config.spectrogram.frames_per_second, config.vocabulary.steps_per_second
         )

@@ -33,7 +33,7 @@ from mt3core.processors import num_processors
 from mt3core.recording_level import clipping_remark, remark_on
 from mt3core.segments import AudioSegment
 from mt3core.transcription import SegmentTokens, Transcription
-from mt3decode.agreement import MARGIN, OVERLAP, AgreedParts
+from mt3decode.agreement import MARGIN, OVERLAP, SEMITONES, AgreedParts
 from mt3decode.ahead import ReadAhead
 from mt3decode.arriving import ArrivingSegments, mono_blocks
 from mt3decode.many import Numbered, SharedSegments
@@ -301,10 +301,11 @@ class BaseTranscriber(abc.ABC):
     def _arriving(
         self, blocks: Iterable[np.ndarray], excerpt: Excerpt | None = None, name: str = "", **options: Any
     ) -> ArrivingSegments:
-        decoding, margin_seconds = self.decoding, 0.0
+        decoding = self.decoding
+        options["takes_samples"] = self.takes_samples
         if decoding.agreement:
-            margin_seconds = MARGIN * self.config.network.input_frames / self.config.spectrogram.frames_per_second
-        options |= {"takes_samples": self.takes_samples, "margin_seconds": margin_seconds}
+            seconds = self.config.network.input_frames / self.config.spectrogram.frames_per_second
+            options |= {"margin_seconds": MARGIN * seconds, "semitones": SEMITONES}
         return ArrivingSegments(blocks, self.config, decoding.overlap, excerpt, name, **options)
 
     def _decode(

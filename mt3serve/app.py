@@ -202,7 +202,9 @@ class _Server:
         return Response(status_code=204)
 
     async def again(self, request: Request) -> Response:
-        job = await run_in_threadpool(self.queue.again, self._job(request), _instruments(request), self._quality(request))
+        job = await run_in_threadpool(
+            self.queue.again, self._job(request), _instruments(request), self._quality(request)
+        )
         return JSONResponse(self._state(job), 201)
 
     async def recording(self, request: Request) -> Response:
@@ -294,8 +296,6 @@ def _instruments(request: Request) -> str | None:
     if text is not None:
         choose_instruments(text)
     return text
-
-
 
 
 def _row(note: Note) -> list[float | None]:

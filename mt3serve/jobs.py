@@ -34,7 +34,10 @@ _GOODBYE_SECONDS = 0.5
 
 
 class Decoder(Protocol):
-    """A model that is ready. `at_once`: so many recordings are decoded at the same time; `usual_quality`: fast or best."""
+    """A model that is ready.
+
+    `at_once`: so many recordings are decoded at the same time; `usual_quality`: fast or best.
+    """
 
     model: str
     at_once: int

@@ -47,7 +47,9 @@ def run_demo(folder: Path, model: str | None, backend: str | None, device: str, 
     played = _render(places["demo.wav"])
     write_midi(played, places["reference.mid"])
 
-    transcriber = load_transcriber(found.source, chosen, device, choose_decoding(None, None, grammar=True, quality="auto"), reporter)
+    transcriber = load_transcriber(
+        found.source, chosen, device, choose_decoding(None, None, grammar=True, quality="auto"), reporter
+    )
     result, seconds = _transcribe(transcriber, places["demo.wav"], reporter)
     for name in ("transcription.mid", "transcription.json"):
         result.save(places[name])

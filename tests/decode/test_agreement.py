@@ -17,7 +17,7 @@ from mt3core.errors import ModelError, UsageError
 from mt3core.notes.decoding import NoteDecoder
 from mt3core.notes.table import Note, to_notes
 from mt3core.segments import AudioSegment
-from mt3decode.agreement import MARGIN, NUM_FEATURES, OVERLAP, AgreedParts, best_threshold, probability_of
+from mt3decode.agreement import MARGIN, NUM_FEATURES, OVERLAP, SEMITONES, AgreedParts, best_threshold, probability_of
 from mt3decode.transcriber import BaseTranscriber
 from mt3decode.windows import MiddleParts, WholeParts, windows
 
@@ -64,6 +64,39 @@ def test_a_perfect_network_gives_the_music_itself(name, notes):
     seconds = max(note.offset for note in notes) + 0.5
     notes = [note for note in notes if not note.is_drum]
     assert on_grid(config, agreed(config, heard(config, notes, seconds))) == on_grid(config, notes)
+
+
+@pytest.mark.parametrize("semitones", [SEMITONES, (0, -1, 2)])
+def test_windows_that_hear_it_higher_or_lower_agree_with_the_others(semitones):
+    config, per_second = believing(SMALL), SMALL.spectrogram.frames_per_second
+    notes = [Note(0.1 * i, 0.1 * i + 0.08, 60 + i % 12, 100, 0, False) for i in range(40)]
+    notes += [Note(0.5 * i + 0.02, 0.5 * i + 0.03, 38, 100, 0, True) for i in range(8)]
+
+    def played(note: Note, piece: AudioSegment) -> Note:
+        start = piece.first_frame / per_second
+        onset, offset = (max(start + (time - start) / piece.pace, 0.0) for time in (note.onset, note.offset))
+        pitch = note.pitch if note.is_drum else note.pitch + piece.semitones
+        return dataclasses.replace(note, onset=onset, offset=offset, pitch=pitch)
+
+    given_windows = []
+    for piece, following, _ in heard(config, notes, 4.5):
+        turned = dataclasses.replace(piece, semitones=semitones[piece.index % len(semitones)] if following else 0)
+        tokens = written(config, [played(note, turned) for note in notes], turned)
+        given_windows.append((turned, following, Generated(tokens, 0.0)))
+    found = sorted(agreed(config, given_windows), key=lambda note: (note.is_drum, note.onset))
+    expected = sorted(notes, key=lambda note: (note.is_drum, note.onset))
+    assert [(note.pitch, note.is_drum) for note in found] == [(note.pitch, note.is_drum) for note in expected]
+    differences = [abs(one.onset - other.onset) for one, other in zip(found, expected, strict=True)]
+    assert max(differences) < 0.021  # a step
+
+
+def test_the_transcriber_plays_every_other_window_faster():
+    samples = np.zeros(2 * RATE_HZ, np.float32)
+    transcriber = Hears(believing(SMALL), Decoding(agreement=True), [], 2.0)
+    for decoding, expected in ((transcriber.decoding, {0, 1}), (Decoding(overlap=4), {0})):
+        transcriber.decoding = decoding
+        arriving = transcriber._arriving([samples])
+        assert {arriving.take(number)[0].semitones for number, _ in enumerate(arriving)} == expected
 
 
 def unsure(seed: int):

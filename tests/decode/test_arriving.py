@@ -2,6 +2,7 @@
 
 import bisect
 import io
+import itertools
 import math
 import tracemalloc
 
@@ -90,6 +91,45 @@ def test_segments_are_those_of_the_whole(overlap, excerpt):
             assert arriving.is_cut == (needed.stop < len(everything))
             assert arriving.seconds == length / RATE_HZ
             np.testing.assert_array_equal(log_mels, log_mel_segments(samples, pieces, MT3))
+
+
+@pytest.mark.parametrize("size", [997, 100_003])
+@pytest.mark.parametrize("excerpt", [None, Excerpt(2.0, 4.1)])
+def test_windows_are_played_faster_in_turn_except_the_last(excerpt, size):
+    paces = {0: 1.0, 1: 2 ** (1 / 12), -2: 2 ** (-2 / 12)}
+    for length in LENGTHS:
+        samples, plain = noise(length), ArrivingSegments([noise(length)], MT3, 4, excerpt, takes_samples=True)
+        if excerpt and excerpt.start_seconds >= length / RATE_HZ:
+            continue
+        heard = list(plain)
+        arriving = ArrivingSegments(
+            in_blocks(samples, size), MT3, 4, excerpt, takes_samples=True, semitones=tuple(paces)
+        )
+        for number, own in enumerate(arriving):
+            expected, (piece, following) = heard[number], arriving.take(number)
+            unchanged, _ = plain.take(number)
+            ends_here = piece.first_frame * 128 + SEGMENT > length
+            assert piece.semitones == (0 if ends_here else list(paces)[piece.index % 3])
+            assert (following is None) == (number + 1 == len(heard))
+            if piece.semitones:
+                first, pace = piece.first_frame * 128, paces[piece.semitones]
+                expected = soxr.resample(samples[first : first + round(SEGMENT * pace)], pace, 1.0)
+                assert 0 <= len(own) - len(expected) < 128
+                assert len(own) == 128 * piece.num_frames <= SEGMENT
+                assert piece.pace == pytest.approx(pace)
+                np.testing.assert_array_equal(own[: len(expected)], expected[:SEGMENT])
+                assert not own[len(expected) :].any()
+            else:
+                assert piece == unchanged
+                np.testing.assert_array_equal(own, expected)
+        assert arriving.count == plain.count == len(heard)
+
+
+def test_what_is_played_faster_is_heard_higher():
+    sine = np.sin(2 * np.pi * 440 * np.arange(10 * SEGMENT) / RATE_HZ).astype(np.float32)
+    arriving = ArrivingSegments([sine], MT3, 2, takes_samples=True, semitones=(0, 12))
+    heard = [np.argmax(np.abs(np.fft.rfft(own))) * RATE_HZ / len(own) for own in itertools.islice(arriving, 4)]
+    assert heard == pytest.approx([440, 880, 440, 880], abs=0.5)
 
 
 @pytest.mark.parametrize("excerpt", EXCERPTS)
