@@ -112,7 +112,7 @@ def timed(folder: Path, name: str, repeat: int, options: argparse.Namespace) -> 
 
 def command(options: argparse.Namespace, source: Path, out: Path) -> list[str]:
     chosen = ["--model", options.model, "--backend", options.backend, "--format", "jsonl", "--quiet"]
-    return ["transcribe", str(source), "-o", f"{out}/", *chosen]
+    return ["transcribe", str(source), "-o", f"{out}/", "--quality", "fast", *chosen]
 
 
 def make_files(folder: Path, num_files: int, seconds: float) -> None:

@@ -150,7 +150,7 @@ def test_lanes_are_made_when_they_are_needed_and_kept(model, log_mel, monkeypatc
     empty = DeviceLanes._empty
     monkeypatch.setattr(DeviceLanes, "_empty", lambda self, lanes: made.append(lanes) or empty(self, lanes))
     options, caches = Decoding(max_tokens=20), 2 * tiny().network.num_decoder_layers  # of keys, and of values
-    for count, expected in ((2, [2]), (3, [3]), (24, [5]), (240, [5])):
+    for count, expected in ((2, [2]), (3, [3]), (24, [5]), (60, [5])):
         made.clear()
         list(decoding.generate_stream(model, np.resize(log_mel, (count, 7, 5)), options, LANES, loop=loop_of(2)))
         assert made == caches * expected

@@ -10,7 +10,7 @@ def load(options: dict[str, Any]) -> Callable[[str, str], float]:
     from mt3core.notes.midi_writing import write_midi
 
     backend = choose_backend(options["backend"])
-    decoding = choose_decoding(None, None, quality=options.get("quality"))
+    decoding = choose_decoding(None, None, quality=options.get("quality", "fast"))
     weights = options["weights"] or options["model"]
     transcriber = load_transcriber(weights, backend, "cpu", decoding, Reporter(quiet=True))
 
