@@ -3,7 +3,8 @@
     mt3 export small small_onnx/          (once, with PyTorch and the extra onnx)
     python examples/transcribe_onnx.py small_onnx/ song.mp3 song.mid
 
-Needs NumPy, onnxruntime and `mt3core`. The notes are those of `mt3 transcribe --decoding greedy`.
+Needs NumPy, onnxruntime and `mt3core`. The notes are those of `mt3 transcribe --decoding greedy
+--quality fast`.
 """
 
 from __future__ import annotations

@@ -50,15 +50,14 @@ def choose_decoding(
     """The requested decoding: more than one beam means beam search, which has four beams by default.
 
     Where nothing is said of the grammar (None), a choice of instruments brings it. For the `quality` see
-    `mt3core.decoding.in_quality`; segments that are `continuous` do not overlap. Raises `UsageError`.
+    `mt3core.decoding.in_quality`. Raises `UsageError`.
     """
     from mt3core.decoding import Decoding, in_quality
 
     chosen: Any = method or ("beam" if (num_beams or 1) > 1 else "t5x")
     beams = num_beams or (DEFAULT_NUM_BEAMS if chosen == "beam" else 1)
-    decoding = in_quality(Decoding(method=chosen, num_beams=beams, grammar=bool(grammar)), quality)
-    if continuous:
-        decoding = dataclasses.replace(decoding, overlap=1, agreement=False, continuous=True)
+    decoding = Decoding(method=chosen, num_beams=beams, grammar=bool(grammar), continuous=continuous)
+    decoding = in_quality(decoding, quality)
     if instruments is None and excluded is None:
         return decoding
     from mt3core.notes.instrument_choice import with_instruments

@@ -88,8 +88,8 @@ class TranscribeOptions:
         str | None,
         typer.Option(
             metavar="NAME",
-            help="fast, best (overlapping windows, at two to four times the cost), or auto: best if the model weighs "
-            "its windows, as small does. [default: auto]",
+            help="fast, best (overlapping windows, which take two to four times as long), or auto: best if the model "
+            "weighs its windows, as small does. [default: auto]",
         ),
     ] = None
     decoding: Annotated[

@@ -93,10 +93,13 @@ class Decoding:
 def in_quality(decoding: Decoding, quality: str) -> Decoding:
     """The same in one of `QUALITIES`, as `mt3 transcribe --quality` has it. Raises `UsageError`.
 
-    `fast`: segments. `best`: overlapping windows, weighed if the model can. `auto`: windows only if it can.
+    `fast`: segments. `best`: overlapping windows, weighed if the model can. `auto`: windows only if it can. Those of
+    continuous decoding follow one another in all.
     """
     if quality not in QUALITIES:
         raise UsageError(f"Unknown quality {quality!r}.", f"Choose {', '.join(QUALITIES[:-1])} or {QUALITIES[-1]}.")
+    if decoding.continuous:
+        quality = "fast"
     return replace(decoding, overlap=2 if quality == "best" else 1, agreement=quality != "fast")
 
 

@@ -8,7 +8,8 @@ mistakes), and from how well the windows agree around it. Its coefficients belon
 `benchmarks/agreement.py` fits them to pieces with known notes).
 
 Windows that hear the same sounds make the same mistakes. So every other one hears the music a semitone higher
-(`SEMITONES`): its mistakes are others, and what both hear is more often right.
+(`SEMITONES`): its mistakes are others, and what both hear is more often right. Such a window hears a
+little more than a window's length; there nobody asks it.
 
 The expected F1 of a choice from notes of known probability is highest if everything above a threshold is kept, which is
 half of that F1 (Lipton, Elkan and Naryanaswamy 2014, arXiv:1402.1892). So the threshold adapts to the music: it is the
@@ -348,13 +349,17 @@ class AgreedParts(Parts):
 def as_played(
     ties: Iterable[Key], hits: Iterable[Hit], window: AudioSegment, first: int
 ) -> tuple[list[Key], list[Hit]]:
-    """What a window hears that is played faster, at the pitches and steps of the recording; its first step is given."""
+    """What a window hears from its `first` step on, played faster, at the pitches and steps of the recording."""
 
     def pitch(key: Key) -> int:
-        return key[1] if key[0] == DRUMS else max(key[1] - window.semitones, 0)
+        return key[1] if key[0] == DRUMS else key[1] - window.semitones
 
-    played = [replace(hit, step=first + round((hit.step - first) * window.pace), pitch=pitch(hit.key)) for hit in hits]
-    return [(key[0], pitch(key)) for key in ties], played
+    def step(hit: Hit) -> int:
+        return first + round((hit.step - first) * window.pace)
+
+    # No recording has what would be heard beyond MIDI's pitches.
+    played = [replace(hit, step=step(hit), pitch=pitch(hit.key)) for hit in hits if 0 <= pitch(hit.key) <= 127]
+    return [(key[0], pitch(key)) for key in ties if 0 <= pitch(key) <= 127], played
 
 
 def notes_of(ties: Iterable[Key], hits: Iterable[Hit]) -> list[Sounding]:

@@ -40,9 +40,9 @@ class ArrivingSegments:
 
     `blocks` are mono, at the model's rate. Audio after the excerpt is read for its length. Segments within
     `margin_seconds` of the excerpt are needed, too. If the audio `is_live`, `close` does not wait for the next block.
-    `announced_seconds` gives the length that the audio is said to have, if that is known. In turn, the segments are
-    played faster so that they are some `semitones` higher, except the last one. Raises what reading the blocks raises,
-    and `AudioError` for an excerpt after the end.
+    `announced_seconds` gives the length that the audio is said to have, if that is known. In turn, windows
+    that overlap are played faster, so that they are some `semitones` higher, except one that the recording does not
+    fill. Raises what reading the blocks raises, and `AudioError` for an excerpt after the end.
     """
 
     def __init__(

@@ -231,7 +231,8 @@ def initial_arrays(
     except ModelError:
         if not config.model_from_init:
             raise
-        config = dataclasses.replace(config, model=weights.config)
+        # What was measured with these weights is not true of those that are trained from them.
+        config = dataclasses.replace(config, model=dataclasses.replace(weights.config, confidence=(), agreement=()))
     reporter.line(f"Starting from {source} ({weights.config.name}, {len(weights.arrays)} arrays)")
     return config, weights.arrays
 

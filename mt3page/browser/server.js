@@ -28,7 +28,7 @@ function lengthText(seconds) {
 
 function stateText(job) {
   const notes = `${job.notes.length.toLocaleString("en")} ${job.notes.length === 1 ? "note" : "notes"}`;
-  const what = `${job.quality === about.quality ? "" : `, ${job.quality} quality`}${job.instruments ? `, only ${job.instruments}` : ""}`;
+  const what = `${job.quality === about.quality ? "" : job.quality === "best" ? ", best quality" : ", decoded fast"}${job.instruments ? `, only ${job.instruments}` : ""}`;
   switch (job.state) {
     case "sending": return `Sending, ${percent(job.share)}`;
     case "waiting": return `Waiting${job.place ? `, ${job.place} before it` : ""}${what}`;

@@ -115,6 +115,16 @@ def test_nothing_is_said_without_a_choice(folder, inventive, capsys):
     assert (folder / "same.json").read_bytes() == (folder / "plain.json").read_bytes()
 
 
+@pytest.mark.skipif(not any(map(is_installed, PACKAGES)), reason="needs torch or jax")
+def test_small_weighs_its_windows_unless_told_otherwise(tmp_path):
+    write_wav(tmp_path / "song.wav", 1.0)
+    for quality, expected in (([], (4, True)), (["--quality", "fast"], (1, False))):
+        output = tmp_path / f"{len(quality)}.json"
+        assert run(["transcribe", str(tmp_path / "song.wav"), "-o", str(output), "--model", "small", *quality]) == 0
+        decoding = Transcription.load(output).decoding
+        assert (decoding.overlap, decoding.agreement, decoding.grammar) == (*expected, True)
+
+
 def test_several_recordings_on_standard_output(folder, inventive, capsys):
     options = ["--format", "jsonl", "--start", "1", "--end", "3"]
     assert run(["transcribe", "song.wav", "short.wav", "-o", "-", *options]) == 0

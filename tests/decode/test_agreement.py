@@ -17,9 +17,18 @@ from mt3core.errors import ModelError, UsageError
 from mt3core.notes.decoding import NoteDecoder
 from mt3core.notes.table import Note, to_notes
 from mt3core.segments import AudioSegment
-from mt3decode.agreement import MARGIN, NUM_FEATURES, OVERLAP, SEMITONES, AgreedParts, best_threshold, probability_of
+from mt3decode.agreement import (
+    MARGIN,
+    NUM_FEATURES,
+    OVERLAP,
+    SEMITONES,
+    AgreedParts,
+    as_played,
+    best_threshold,
+    probability_of,
+)
 from mt3decode.transcriber import BaseTranscriber
-from mt3decode.windows import MiddleParts, WholeParts, windows
+from mt3decode.windows import DRUMS, Hit, MiddleParts, WholeParts, windows
 
 pytestmark = pytest.mark.unit
 
@@ -88,6 +97,15 @@ def test_windows_that_hear_it_higher_or_lower_agree_with_the_others(semitones):
     assert [(note.pitch, note.is_drum) for note in found] == [(note.pitch, note.is_drum) for note in expected]
     differences = [abs(one.onset - other.onset) for one, other in zip(found, expected, strict=True)]
     assert max(differences) < 0.021  # a step
+
+
+def test_what_would_be_beyond_the_pitches_of_midi_is_left_out():
+    keys = [(0, 0), (0, 1), (0, 127), (DRUMS, 0)]
+    for semitones, expected in ((1, [0, 126, 0]), (-1, [1, 2, 0])):
+        window = AudioSegment(0, 0, 32, 0.0, semitones)
+        ties, hits = as_played(keys, [Hit(20, *key, 1) for key in keys], window, 10)
+        assert [pitch for _, pitch in ties] == [hit.pitch for hit in hits] == expected
+        assert {hit.step for hit in hits} == {21 if semitones > 0 else 19}
 
 
 def test_the_transcriber_plays_every_other_window_faster():

@@ -164,7 +164,7 @@ def test_the_command_serves_the_page_with_small(tmp_path, recording):
             with urllib.request.urlopen(f"{address}api/jobs?since={identity}:0") as answer:
                 states.append(json.load(answer)[identity])
             time.sleep(0.05)
-        assert states[-1]["state"] == "done"
+        assert (states[-1]["state"], states[-1]["quality"]) == ("done", "best")
         assert any(state["state"] == "decoding" and state["notes"] for state in states)
         running.send_signal(signal.SIGINT)
         assert running.wait(20) == 130

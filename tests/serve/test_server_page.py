@@ -200,6 +200,22 @@ def test_quality_is_chosen_and_shown(page, slow, recording):
     assert slow.decoder.qualities == ["best", "fast"]
 
 
+def test_the_usual_quality_is_chosen_at_first_and_not_named(tmp_path, recording):
+    decoder = StandIn()
+    decoder.usual_quality = "best"
+    with PageServer(tmp_path, decoder) as server, Page(tmp_path / "browser", is_online=True) as page:
+        page.open(server.address)
+        assert page.run("element('quality').value") == "best"
+        page.drop(recording)
+        page.wait_for("current?.state === 'done'")
+        assert state(page) == "16 notes, 8 s"
+        choose(page, quality="fast")
+        button(page, "Decode again")
+        page.wait_for(f"{JOBS}.length === 2 && current.state === 'done' && current.quality === 'fast'")
+        assert state(page) == "16 notes, 8 s, decoded fast"
+        assert decoder.qualities == ["best", "fast"]
+
+
 def test_downloads_have_names_in_words(page, slow, recording):
     page.drop(recording)
     slow.decoder.step(20)
@@ -266,14 +282,20 @@ def test_several_files_wait_their_turn(page, slow, recording, tmp_path):
     files = [song(tmp_path / f"{name}.wav", 1) for name in "abc"]
     observed = f"window.orders = new Set(); new MutationObserver(() => orders.add({LINES}.join()))"
     page.run(f"{observed}.observe(element('jobs'), {{ childList: true }})")
+    # The answers wait until the keyboard is on the last one's button.
+    page.run("window.take = queue.take.bind(queue); window.taken = []; queue.take = (...one) => taken.push(one)")
+    page.run("window.forget = queue.forget.bind(queue); queue.forget = (one) => taken.push([one])")
     page.drop(*files)
-    page.wait_for(f"{LINES}.length === 3")
+    page.wait_for(f"{LINES}.length === 3 && taken.length === 6")
     button_of_c = "document.querySelector('#jobs li [data-does=Cancel]')"
     page.run(f"{button_of_c}.focus()")
+    assert page.run("document.activeElement.closest('li').id.startsWith('job-upload-')")
+    page.run("queue.forget = forget; for (const one of taken) one.length === 2 ? take(...one) : forget(...one)")
     page.wait_for(f"{JOBS}.map((job) => job.state).sort().join() === 'decoding,waiting,waiting'")
     # The latest first, also while some are still being sent; and the keyboard stays where it is.
     assert page.run("[...orders].filter((order) => order.split(',').length === 3)") == ["c.wav,b.wav,a.wav"]
     assert page.run(f"document.activeElement === {button_of_c}")
+    assert not page.run("document.activeElement.closest('li').id.startsWith('job-upload-')")
     states = "[...document.querySelectorAll('#jobs .state')].map((each) => each.textContent).sort().join()"
     page.wait_for(f"{states} === '0 %, 0 notes,Waiting, 1 before it,Waiting, 2 before it'")
     slow.decoder.step(48)

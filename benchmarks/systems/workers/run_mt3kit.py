@@ -1,4 +1,4 @@
-"""This project's network on PyTorch or JAX, as `mt3 transcribe` runs it, by default without options."""
+"""This project's network on PyTorch or JAX, as `mt3 transcribe --quality fast --no-grammar` runs it by default."""
 
 from collections.abc import Callable
 from typing import Any
