@@ -36,6 +36,7 @@ from reliability.findings import Finding, Found
 from reliability.kinds import Case, Kind, Reading
 
 _WALL_FACTOR, _WALL_SECONDS = 10, 20.0  # for what waits instead of computing
+_COMMAND_SECONDS = 6.0  # usual for a command: the first also imports what it needs, and lists the fonts
 _ADDRESS_SPACE_BYTES = 6 << 30  # beyond that of the process before its first case
 _OWN_CODE = re.compile(r"/(mt3[a-z]+|convert)/[^/].*\.py$")
 _LONGEST_MESSAGE = 1_200  # characters
@@ -120,7 +121,7 @@ class Worker:
         if reading is not None and (wrong := self.kind.judge(case, reading, self.whole[case.source.name])):
             add("wrong acceptance", wrong, f"{case.source.name}: {case.mutated.kind}")
         if self.kind.command_every and number % self.kind.command_every == 0:
-            with _alarm(self.kind, usual + 1.0):
+            with _alarm(self.kind, usual + _COMMAND_SECONDS):
                 self._command(case, add)
         if text := self._take_captured():
             add("terminal", text, _gist_of(text))

@@ -31,8 +31,8 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _GOODBYE_SECONDS = 1  # for answers under way
 _BACKLOG = 100
 AT_ONCE = 3  # recordings
-# Segments that a worker decodes at a time. With as many as are fastest for a whole recording, the first notes of
-# `small` take twice as long (docs/page.md).
+# Segments that a worker decodes at a time; windows that overlap, so many times as many. With as many as are fastest for
+# a whole recording, the first notes of `small` take twice as long (docs/page.md).
 LANES = 16
 
 
@@ -47,13 +47,18 @@ def serve(options: ServeOptions, reporter: Reporter) -> int:
     with closing(open_socket(options.host, options.port)) as opened:
         transcriber = load_transcriber(options.model, backend, options.device, decoding, reporter)
         with closing(transcriber):
-            build: Any = importlib.import_module(f"mt3{backend}").Transcriber
             network: Any = transcriber
-            if backend == "torch" and next(network.model.parameters()).device.type == "cpu":
-                network.batch_size = LANES
+            is_cpu = backend == "torch" and next(network.model.parameters()).device.type == "cpu"
+
+            def with_lanes(made: Any) -> Any:
+                if is_cpu:
+                    made.batch_size = LANES * made.decoding.overlap
+                return made
+
+            build: Any = importlib.import_module(f"mt3{backend}").Transcriber
             at_once = AT_ONCE if backend == "torch" else 1  # whose engine takes turns between them
             decoder = TranscriberDecoder(
-                transcriber, lambda changed: build(network.model, changed, network.batch_size), at_once
+                with_lanes(network), lambda changed: with_lanes(build(network.model, changed)), at_once
             )
             decoder.warm_up()
             _serve(options, decoder, opened, most_bytes, reporter)
