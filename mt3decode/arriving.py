@@ -146,9 +146,10 @@ class ArrivingSegments:
         length, hop_samples = self._config.network.input_frames, self._config.spectrogram.hop_samples
         waiting, start, index = np.zeros(0, np.float32), 0, 0  # samples, the place of the first, and of their segment
         while True:
-            first = index * self._hop
+            piece = self._segment(index, length)
+            first = piece.first_frame
             full = (first + length) * hop_samples
-            wanted = max(full, first * hop_samples + self._num_heard(self._segment(index, length)))
+            wanted = max(full, first * hop_samples + self._num_heard(piece))
             # A recording has a frame more than whole hops, so there is a segment after one that is full.
             while start + len(waiting) < wanted and (block := self._next()) is not None:
                 waiting = np.concatenate([waiting, block]) if len(waiting) else block
@@ -164,10 +165,10 @@ class ArrivingSegments:
             index += 1
             if following is None or following.start_seconds > self._needed_from:
                 if goes_on:
-                    piece, own = self._heard(self._segment(index - 1, length), waiting[first * hop_samples - start :])
+                    piece, own = self._heard(piece, waiting[first * hop_samples - start :])
                 else:
                     frames = num_frames(start + len(waiting), hop_samples) - first
-                    piece = replace(self._segment(index - 1, frames), semitones=0)
+                    piece = replace(piece, num_frames=frames, semitones=0)
                     own = waiting[first * hop_samples - start :][: frames * hop_samples]
                 needed = following if following is not None and following.start_seconds < self._needed_until else None
                 self._give(piece, following, needed)
@@ -195,11 +196,11 @@ class ArrivingSegments:
 
     def _heard(self, piece: AudioSegment, samples: Samples) -> tuple[AudioSegment, Samples]:
         """A full segment, which starts with these samples, and its own as the network hears them."""
-        own = samples[: self._num_heard(piece)]
+        num_heard, hop_samples = self._num_heard(piece), self._config.spectrogram.hop_samples
+        own = samples[:num_heard]
         if not piece.semitones:
             return piece, own
-        # The recording may end within what is played faster.
-        hop_samples, is_full = self._config.spectrogram.hop_samples, len(own) == self._num_heard(piece)
+        is_full = len(own) == num_heard  # the recording may end within what is played faster
         own = soxr.resample(own, piece.pace, 1.0, quality="HQ")[: piece.num_frames * hop_samples]
         return (piece if is_full else replace(piece, num_frames=num_frames(len(own) - 1, hop_samples))), own
 

@@ -67,8 +67,8 @@ class Job:
     id: str
     name: str
     folder: Path
-    instruments: str | None = None
-    quality: str = "fast"
+    instruments: str | None
+    quality: str
     state: str = WAITING
     seconds: float = 0.0
     final_seconds: float = 0.0
@@ -122,7 +122,7 @@ class Queue:
         for thread in self._threads:
             thread.start()
 
-    def new(self, name: str, instruments: str | None, quality: str = "fast") -> Job:
+    def new(self, name: str, instruments: str | None, quality: str) -> Job:
         """A job with a folder, not yet in the queue: its recording has to come first."""
         identity = secrets.token_urlsafe(_ID_BYTES)
         folder = self.folder / identity
@@ -139,7 +139,7 @@ class Queue:
             self._waiting.append(job)
             self._changed.notify()
 
-    def again(self, job: Job, instruments: str | None, quality: str = "fast") -> Job:
+    def again(self, job: Job, instruments: str | None, quality: str) -> Job:
         """The same recording once more, with other instruments or in another quality."""
         fresh = self.new(job.name, instruments, quality)
         try:
