@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from torch import Tensor
 
 from mt3core.config.model import ModelConfig
@@ -23,14 +23,18 @@ from mt3core.spectrogram import hann_window, mel_matrix
 from mt3torch.stepper import in_full_precision
 from mt3torch.value_sums import Bags, are_bags_fast, sums_of
 
+# Squares of magnitudes below 1e-19 would be lost, which recordings in floating point that fade away have.
+_CPU_SCALE = 2.0**40
+
 
 class LogMel:
     """Call it with segments: one-dimensional ones are samples of whole frames, two-dimensional ones log-mels."""
 
     def __init__(self, config: ModelConfig, device: torch.device) -> None:
         self._config, self._device = config, device
-        self._window = torch.from_numpy(hann_window(config.spectrogram.fft_samples).copy()).to(device)
-        matrix = mel_matrix(config.spectrogram)
+        scale = _CPU_SCALE if device.type == "cpu" else 1.0
+        self._window = torch.from_numpy(hann_window(config.spectrogram.fft_samples) * np.float32(scale)).to(device)
+        matrix = mel_matrix(config.spectrogram) / np.float32(scale)
         self._bins: Bags | None = None  # of each band, where sums are faster than the product with all bins
         if are_bags_fast(device):
             bands, bins = np.nonzero(matrix.T)
@@ -38,7 +42,7 @@ class LogMel:
             self._bins = Bags(torch.from_numpy(bins.astype(np.int32)), torch.from_numpy(starts.astype(np.int32)))
             self._weights = torch.from_numpy(matrix[bins, bands])
         else:
-            self._weights = torch.from_numpy(matrix.copy()).to(device)
+            self._weights = torch.from_numpy(matrix).to(device)
 
     def __call__(self, segments: Sequence[np.ndarray]) -> Float[Tensor, "segments frames bands"]:
         is_samples = np.array([segment.ndim == 1 for segment in segments])
@@ -72,8 +76,7 @@ class LogMel:
         settings = self._config.spectrogram
         frames = F.pad(samples, (0, settings.fft_samples - settings.hop_samples))
         frames = frames.unfold(-1, settings.fft_samples, settings.hop_samples)
-        magnitude = torch.fft.rfft(frames * self._window).abs()
-        mel = self._mel(magnitude)
+        mel = self._mel(_magnitude(torch.fft.rfft(frames * self._window)))
         silence = torch.full_like(mel, math.log(settings.zero_replacement))
         rows = torch.where(mel > 0, mel.log(), silence)
         is_valid = torch.arange(rows.shape[1], device=rows.device) < num_frames[:, None]
@@ -90,3 +93,10 @@ class LogMel:
         if self._device.type != "cuda":
             return values.to(self._device)
         return values.pin_memory().to(self._device, non_blocking=True)
+
+
+def _magnitude(spectrum: Complex[Tensor, "*frames bins"]) -> Float[Tensor, "*frames bins"]:
+    """On a CPU `abs` takes three times as long, as it guards against numbers that squares do not hold."""
+    if spectrum.device.type != "cpu":
+        return spectrum.abs()
+    return spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag).sqrt_()

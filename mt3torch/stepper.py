@@ -74,7 +74,7 @@ class Stepper:
 
     `dtype` is that of the multiplications: norms, sums and the weights of attention are always in float32. `is_folded`
     chooses the form of attention to frames (`cross_attention.py`), by default the plain one on a CPU; `is_norm_fused`
-    the form of norms (`norm_of`).
+    the form of norms (`norm_of`); `is_query_first` that of attention to tokens (`scores_of`).
     """
 
     @torch.inference_mode()
@@ -84,12 +84,14 @@ class Stepper:
         dtype: torch.dtype = torch.float32,
         is_folded: bool | None = None,
         is_norm_fused: bool | None = None,
+        is_query_first: bool = True,
     ) -> None:
         self.model = model
         self.network = model.config.network
         self.device = model.decoder.positions.device
         self.dtype = dtype
         self.is_folded = self.device.type != "cpu" if is_folded is None else is_folded
+        self.is_query_first = is_query_first
         is_fused = self.device.type == "cuda" if is_norm_fused is None else is_norm_fused
         self.normed = norm_of(self.network, is_fused)
         self._encoder = _FastEncoder(model.encoder, self.network, dtype, is_fused)
@@ -230,9 +232,10 @@ class Lanes:
         )
         self.lengths += width
         np.maximum(self._touched[: len(self.lengths)], self.lengths, out=self._touched[: len(self.lengths)])
-        x = self.stepper.embed(torch.as_tensor(tokens.reshape(-1), device=self._device), place.flatten())
-        places = Places.of(place, self.stepper.network, self._capacity, self._alike())
-        return self.stepper.decode(x, by_layers(self._self), self._cross, len(self.lengths), places)
+        stepper = self.stepper
+        x = stepper.embed(torch.as_tensor(tokens.reshape(-1), device=self._device), place.flatten())
+        places = Places.of(place, stepper.network, self._capacity, self._alike(), stepper.is_query_first)
+        return stepper.decode(x, by_layers(self._self), self._cross, len(self.lengths), places)
 
     def take_back(self, counts: Int[np.ndarray, " lanes"]) -> None:
         """Forgets the given number of last tokens in each lane."""

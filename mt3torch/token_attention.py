@@ -47,6 +47,7 @@ class Places:
     cache_rows: Int[Tensor, " entries"]
     groups: list[Group]
     num_sequences: int
+    is_query_first: bool  # in products of single queries with keys, see `scores_of`
 
     @classmethod
     def of(
@@ -55,6 +56,7 @@ class Places:
         network: NetworkConfig,
         capacity: int,
         alike: list[tuple[slice, int]],
+        is_query_first: bool = True,
     ) -> Places:
         """For tokens at `place` in their sequences; `alike` are slices of these, and how many tokens each has read."""
         heads, device = network.num_heads, place.device
@@ -72,7 +74,7 @@ class Places:
             if has_bags:
                 bags = Bags.of(len(mine) * heads, length, capacity, device, sequences.start * heads)
             groups.append(Group(sequences, length, mask, bags))
-        return cls((first + place[:, :, None]).flatten(), groups, len(place))
+        return cls((first + place[:, :, None]).flatten(), groups, len(place), is_query_first)
 
 
 def attend_to_tokens(
@@ -102,8 +104,20 @@ def attend_to_tokens(
             scores = torch.baddbmm(group.mask, query[rows], read.transpose(1, 2))
             attended.append(torch.bmm(scores.softmax(dim=-1), values[rows, : group.length]))
         else:
-            scores = torch.baddbmm(group.mask.transpose(1, 2), read, query[rows].transpose(1, 2))
-            weights = scores.squeeze(-1).softmax(dim=-1)
+            weights = scores_of(query[rows], read, group.mask, places.is_query_first).softmax(dim=-1)
             attended.append(sums_of(tables[1], group.bags, weights).unsqueeze(1))
     both = attended[0] if len(attended) == 1 else torch.cat(attended)
     return both.view(num_sequences, num_heads, -1, head_dim).transpose(1, 2).reshape(-1, num_heads * head_dim)
+
+
+def scores_of(
+    query: Float[Tensor, "rows 1 head_dim"],
+    keys: Float[Tensor, "rows length head_dim"],
+    mask: Float[Tensor, "rows 1 length"],
+    is_query_first: bool,
+) -> Float[Tensor, "rows length"]:
+    """The logarithms of the weights of attention. Which factor is the first does not matter to the result, and halves
+    or doubles the time, differently on different processors (`tuning.py`)."""
+    if is_query_first:
+        return torch.baddbmm(mask, query, keys.transpose(1, 2)).squeeze(1)
+    return torch.baddbmm(mask.transpose(1, 2), keys, query.transpose(1, 2)).squeeze(-1)

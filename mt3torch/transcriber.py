@@ -21,7 +21,7 @@ from mt3torch.loading import Device, load_model
 from mt3torch.model import Transformer
 from mt3torch.precision import Precision, dtype_of
 from mt3torch.stepper import Stepper
-from mt3torch.tuning import is_folded_faster
+from mt3torch.tuning import fastest_forms
 
 # More have not been measured.
 MOST_WORKERS = 4
@@ -55,7 +55,8 @@ class Transcriber(BaseTranscriber):
         self.model = model
         self.batch_size = batch_size
         dtype = dtype_of(precision, model.decoder.positions.device)
-        self._stepper = Stepper(model, dtype, is_folded_faster(model, dtype))
+        forms = fastest_forms(model, dtype)
+        self._stepper = Stepper(model, dtype, forms.is_folded, is_query_first=forms.is_query_first)
         self._loop = loop or DeviceLoop.of(self._stepper.device)
         self.workers = workers or default_workers(self._stepper.device)
         self.num_read_ahead = 1 if self._stepper.device.type == "cpu" else files_read_for_accelerators()

@@ -1,7 +1,8 @@
 """What depends on the processor is measured once, and kept in the cache folder (`cache_folder`, `attention.json`).
 
-So far that is the form of attention to the encoder's frames on a CPU, see `cross_attention.py`: which of the two is
-faster differs between processors. The measurement takes one layer's attention of full lanes, some tenths of a second.
+On a CPU these are the form of attention to the encoder's frames (`cross_attention.py`) and the order of the factors in
+attention to tokens (`token_attention.py`): which is faster differs between processors. The measurement takes some
+tenths of a second.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -19,24 +21,36 @@ from mt3core.errors import MT3Error
 from mt3core.files import atomic_output, cache_folder
 from mt3torch.cross_attention import CrossAttention, FoldedAttention, PlainAttention
 from mt3torch.model import MultiHeadAttention, Transformer
+from mt3torch.token_attention import scores_of
 
-# Segments in the measurement, and how often it is repeated; the fastest counts, as others use the processor too.
+# Segments in the measurement, the tokens that each has read, room for how many, and how often it is repeated; the
+# fastest counts, as others use the processor too.
 LANES = 16
+TOKENS = 60
+CAPACITY = 256
 REPEATS = 5
 # Plain attention is chosen for narrower networks without a measurement.
 LEAST_WIDTH = 128
 FILE_NAME = "attention.json"
 # To be raised when the code of a form becomes faster: what was measured before does not count any more.
-FORMS_VERSION = 2
+FORMS_VERSION = 3
+FORMS = ("folded", "plain", "query first", "keys first")
 
 
-def is_folded_faster(model: Transformer, dtype: torch.dtype) -> bool:
-    """For attention to frames on this processor; measured if it is not known yet. Elsewhere than on CPUs, always."""
+class Forms(NamedTuple):
+    """Arguments of `Stepper`."""
+
+    is_folded: bool
+    is_query_first: bool
+
+
+def fastest_forms(model: Transformer, dtype: torch.dtype) -> Forms:
+    """On this processor; measured if they are not known yet. Elsewhere than on CPUs nothing is measured."""
     network = model.config.network
     if model.decoder.positions.device.type != "cpu":
-        return True
+        return Forms(is_folded=True, is_query_first=True)
     if network.emb_dim < LEAST_WIDTH:
-        return False
+        return Forms(is_folded=False, is_query_first=True)
     key = _key(network, dtype)
     known = known_measurements()
     if key not in known:
@@ -44,34 +58,48 @@ def is_folded_faster(model: Transformer, dtype: torch.dtype) -> bool:
         assert isinstance(attention, MultiHeadAttention)
         known[key] = measure(network, attention, dtype)
         _keep(known)
-    return known[key]["folded"] < known[key]["plain"]
+    times = known[key]
+    return Forms(times["folded"] < times["plain"], times["query first"] <= times["keys first"])
 
 
 def known_measurements() -> dict[str, dict[str, float]]:
-    """Milliseconds of both forms, by processor, PyTorch, network, precision, `FORMS_VERSION`; empty if unreadable."""
+    """Milliseconds of all forms, by processor, PyTorch, network, precision, `FORMS_VERSION`; empty if unreadable."""
     try:
         found = json.loads(_file().read_text(encoding="utf-8"))
-        return {key: {name: float(times[name]) for name in ("folded", "plain")} for key, times in found.items()}
+        return {
+            key: {name: float(times[name]) for name in FORMS}
+            for key, times in found.items()
+            if key.endswith(f"version {FORMS_VERSION}")
+        }
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
 
 
 @torch.inference_mode()
 def measure(network: NetworkConfig, attention: MultiHeadAttention, dtype: torch.dtype) -> dict[str, float]:
-    """Milliseconds of a step's attention to frames in one layer, for both forms, taken in turns."""
+    """Milliseconds of a step's attention in one layer, to frames and to tokens, in all `FORMS`, taken in turns."""
     forms: dict[str, CrossAttention] = {
         "folded": FoldedAttention(network, [attention], dtype),
         "plain": PlainAttention(network, [attention], dtype),
     }
     encoded = torch.zeros(LANES, network.input_frames, network.emb_dim)
     query = torch.zeros(LANES, network.num_heads * network.head_dim, dtype=dtype)
-    fastest = dict.fromkeys(forms, float("inf"))
     states = {name: form.empty(LANES, network.input_frames) for name, form in forms.items()}
     for name, form in forms.items():
         form.fill(states[name], slice(None), encoded)
+    rows = LANES * network.num_heads
+    keys = torch.zeros(rows, CAPACITY, network.head_dim, dtype=torch.float32)[:, :TOKENS]
+    one, mask = torch.zeros(rows, 1, network.head_dim), torch.zeros(rows, 1, TOKENS)
+    runs: dict[str, Callable[[], object]] = {
+        "folded": lambda: forms["folded"].attend(0, states["folded"], LANES, query),
+        "plain": lambda: forms["plain"].attend(0, states["plain"], LANES, query),
+        "query first": lambda: scores_of(one, keys, mask, True),
+        "keys first": lambda: scores_of(one, keys, mask, False),
+    }
+    fastest = dict.fromkeys(FORMS, float("inf"))
     for _ in range(REPEATS + 1):  # the first is slower, and not the fastest
-        for name, form in forms.items():
-            fastest[name] = min(fastest[name], _milliseconds(lambda: form.attend(0, states[name], LANES, query)))  # noqa: B023
+        for name in FORMS:
+            fastest[name] = min(fastest[name], _milliseconds(runs[name]))
     return {name: round(one, 3) for name, one in fastest.items()}
 
 

@@ -131,7 +131,7 @@ def _free_gb(folder: Path) -> float:
 
 
 def _measured() -> dict[str, dict[str, float]]:
-    """Milliseconds of attention to frames in either form on this machine, as far as they have been measured."""
+    """Milliseconds of attention in all its forms on this machine, as far as they have been measured."""
     if not is_installed("torch"):
         return {}
     from mt3torch.tuning import known_measurements

@@ -40,6 +40,16 @@ def sound(seconds):
     return samples.astype(np.float32)
 
 
+def test_a_recording_that_fades_away_in_floating_point(config):
+    """Its squares are too small for float32."""
+    samples = sound(0.3) * np.float32(1e-24)
+    pieces = segments(len(samples), config)[:1]
+    expected = log_mel_segments(samples, pieces, config)[0]
+    found = LogMel(config, CPU)([network_input(samples, pieces[0], config, True)])[0].numpy()
+    assert expected.min() < -50
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-3)
+
+
 @pytest.mark.parametrize("seconds", [5.3, 0.3, 0.01])
 @pytest.mark.parametrize("has_bags", [True, False])
 def test_it_equals_the_one_in_numpy(config, seconds, has_bags, monkeypatch):

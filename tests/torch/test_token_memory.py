@@ -13,7 +13,7 @@ from mt3torch import stepper  # noqa: E402
 from mt3torch.loading import build_model  # noqa: E402
 from mt3torch.pages import Pages  # noqa: E402
 from mt3torch.stepper import Lanes, Stepper  # noqa: E402
-from mt3torch.token_attention import Places  # noqa: E402
+from mt3torch.token_attention import Places, scores_of  # noqa: E402
 from mt3torch.value_sums import Bags, are_bags_fast, sums_of  # noqa: E402
 
 pytestmark = pytest.mark.unit
@@ -156,3 +156,12 @@ def test_sums_of_bags_are_products(groups):
         if group.bags is not None:
             assert torch.equal(group.bags.rows, bags.rows)
             assert torch.equal(group.bags.starts, bags.starts)
+
+
+def test_the_order_of_factors_does_not_matter():
+    random = torch.Generator().manual_seed(0)
+    query, keys = torch.randn(6, 1, 8, generator=random), torch.randn(6, 12, 8, generator=random)[:, :9]
+    mask = torch.zeros(6, 1, 9).masked_fill_(torch.rand(6, 1, 9, generator=random) < 0.3, -torch.inf)
+    expected = (query * keys).sum(dim=-1) + mask[:, 0]
+    for is_query_first in (True, False):
+        torch.testing.assert_close(scores_of(query, keys, mask, is_query_first), expected, rtol=0, atol=1e-5)
