@@ -20,7 +20,6 @@ from torch import Tensor
 from mt3core.config.model import NetworkConfig
 from mt3torch.linear_maps import LinearMap, linear_map
 from mt3torch.model import MultiHeadAttention
-from mt3torch.value_sums import Bags, are_bags_fast, sums_of
 
 
 class CrossAttention(abc.ABC):
@@ -47,24 +46,21 @@ class CrossAttention(abc.ABC):
 class PlainAttention(CrossAttention):
     """In float32, or with keys and values of 16 bits; `softmax` is in float32 in both.
 
-    Keys lie with the frames last: then a query's products with them are a weighted sum of rows as well
-    (`value_sums.py`), two to three times as fast as PyTorch's product of many small matrices with one column each.
+    Keys lie with the frames last, so that products with them can be sums of rows (`one_token.py`).
     """
 
     def __init__(self, network: NetworkConfig, layers: Sequence[MultiHeadAttention], dtype: torch.dtype) -> None:
         super().__init__(network)
         self._dtype = dtype
         self._device = layers[0].key.weight.device
-        # Of all lanes so far, by the rows in each; made again when there are more lanes.
-        self._bags: dict[int, Bags] = {}
         self._keys_and_values: list[LinearMap] = [
             linear_map(torch.cat([one.key.weight, one.value.weight]), dtype) for one in layers
         ]
 
     def empty(self, num_lanes: int, num_frames: int) -> list[Tensor]:
         network = self.network
-        values = (num_lanes, network.num_heads, num_frames, network.head_dim)
         keys = (num_lanes, network.num_heads, network.head_dim, num_frames)
+        values = (num_lanes, network.num_heads, num_frames, network.head_dim)
         return [
             torch.empty(shape, dtype=self._dtype, device=self._device)
             for _ in self._keys_and_values
@@ -84,23 +80,11 @@ class PlainAttention(CrossAttention):
     ) -> Float[Tensor, "rows joined"]:
         heads, head_dim = self.network.num_heads, self.network.head_dim
         keys, values = (one[:num_lanes].flatten(0, 1) for one in state[2 * layer : 2 * layer + 2])
-        if len(query) == num_lanes and are_bags_fast(self._device):
-            scores = sums_of(keys, self._bags_of(keys), query)
-            weights = scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype)
-            return sums_of(values, self._bags_of(values), weights).view(num_lanes, heads * head_dim)
         query = query.view(num_lanes, -1, heads, head_dim).transpose(1, 2)
         query = query.reshape(num_lanes * heads, -1, head_dim)
         weights = torch.bmm(query, keys).softmax(dim=-1, dtype=torch.float32)
         attended = torch.bmm(weights.to(values.dtype), values)
         return attended.view(num_lanes, heads, -1, head_dim).transpose(1, 2).reshape(-1, heads * head_dim)
-
-    def _bags_of(self, tables: Float[Tensor, "bags rows width"]) -> Bags:
-        """A bag for each table, of all its rows."""
-        count, rows, _ = tables.shape
-        bags = self._bags.get(rows)
-        if bags is None or len(bags.starts) < count:
-            bags = self._bags[rows] = Bags.of(count, rows, rows, self._device)
-        return Bags(bags.rows[: count * rows], bags.starts[:count])
 
 
 class FoldedAttention(CrossAttention):

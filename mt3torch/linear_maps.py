@@ -28,21 +28,28 @@ def linear_map(weight: Float[Tensor, "out in"], dtype: torch.dtype = torch.float
     weight = weight.to(dtype)
     if weight.device.type != "cpu" or not is_packing_possible(dtype):
         return functools.partial(F.linear, weight=weight)
-    multiply, packed = _multiply(), _pack(weight)
+    return PackedMap(_pack(weight))
 
-    def run(x: Tensor) -> Tensor:
+
+class PackedMap:
+    """A map with its `weight` in oneDNN's order."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+        self._multiply = _multiply()
+
+    def __call__(self, x: Float[Tensor, "rows in"]) -> Float[Tensor, "rows out"]:
         rows = len(x)
-        more = _prepared_rows(rows) - rows
+        more = padding_for(rows)
         if more:
-            return multiply(F.pad(x, (0, 0, 0, more)), packed, None, "none", [], "")[:rows]
-        return multiply(x, packed, None, "none", [], "")
-
-    return run
+            return self._multiply(F.pad(x, (0, 0, 0, more)), self.weight, None, "none", [], "")[:rows]
+        return self._multiply(x, self.weight, None, "none", [], "")
 
 
-def _prepared_rows(rows: int) -> int:
-    """The next number of rows that is used: oneDNN prepares and keeps a program for each, up to a megabyte large."""
-    return rows if rows <= FEW_ROWS else -(-rows // ROWS_STEP) * ROWS_STEP
+def padding_for(rows: int) -> int:
+    """How many rows follow on a CPU, so that their number is one of few: oneDNN prepares and keeps a program for each,
+    up to a megabyte large. A caller of many maps adds them once."""
+    return 0 if rows <= FEW_ROWS else -rows % ROWS_STEP
 
 
 @functools.cache

@@ -34,6 +34,7 @@ from mt3torch.model import (
     MultiHeadAttention,
     Transformer,
 )
+from mt3torch.one_token import OneToken
 from mt3torch.pages import Pages
 from mt3torch.token_attention import Places, TokenCache, attend_to_tokens, by_layers
 
@@ -69,12 +70,18 @@ class CrossMaps:
     out: LinearMap
 
 
+def in_order(maps: LayerMaps, cross_maps: CrossMaps) -> list[LinearMap]:
+    """As `OneToken` takes them."""
+    tokens = [maps.self_query_key_value, maps.self_out]
+    return [*tokens, cross_maps.query, cross_maps.out, maps.mlp_in, maps.mlp_out]
+
+
 class Stepper:
     """A network, prepared for stepping. Holds no state of a decoding; see `Lanes`.
 
     `dtype` is that of the multiplications: norms, sums and the weights of attention are always in float32. `is_folded`
     chooses the form of attention to frames (`cross_attention.py`), by default the plain one on a CPU; `is_norm_fused`
-    the form of norms (`norm_of`); `is_query_first` that of attention to tokens (`scores_of`).
+    the form of norms (`norm_of`); `is_query_first` that of attention to tokens (`one_token.scores_of`).
     """
 
     @torch.inference_mode()
@@ -105,6 +112,10 @@ class Stepper:
         form = FoldedAttention if self.is_folded else PlainAttention
         self.cross: CrossAttention = form(self.network, [one.encoder_decoder_attention for one in layers], dtype)
         self.logits = linear_map(_logit_weights(decoder, is_fused))
+        self._one_token: OneToken | None = None
+        if self.device.type == "cpu" and not self.is_folded and not is_fused:
+            pairs = zip(self.layers, self.cross_maps, strict=True)
+            self._one_token = OneToken.of(self.network, [in_order(*pair) for pair in pairs], is_query_first)
 
     @torch.inference_mode()
     def encode(self, log_mel: Float[np.ndarray | Tensor, "batch frames mel"]) -> Float[Tensor, "batch frames emb"]:
@@ -129,6 +140,8 @@ class Stepper:
     ) -> Float[Tensor, "rows vocab"]:
         """Logits after the embedded tokens `x`, whose keys and values go into the layers' `caches`."""
         with in_full_precision(self.device):
+            if self._one_token is not None and len(x) == num_lanes:
+                return self.logits(self.normed(self._one_token(x, caches, cross, places)))[:num_lanes]
             for index, cache in enumerate(caches):
                 x = self._layer(index, x, cache, cross, num_lanes, places)
             return self.logits(self.normed(x))
@@ -232,10 +245,9 @@ class Lanes:
         )
         self.lengths += width
         np.maximum(self._touched[: len(self.lengths)], self.lengths, out=self._touched[: len(self.lengths)])
-        stepper = self.stepper
-        x = stepper.embed(torch.as_tensor(tokens.reshape(-1), device=self._device), place.flatten())
-        places = Places.of(place, stepper.network, self._capacity, self._alike(), stepper.is_query_first)
-        return stepper.decode(x, by_layers(self._self), self._cross, len(self.lengths), places)
+        x = self.stepper.embed(torch.as_tensor(tokens.reshape(-1), device=self._device), place.flatten())
+        places = Places.of(place, self.stepper.network, self._capacity, self._alike())
+        return self.stepper.decode(x, by_layers(self._self), self._cross, len(self.lengths), places)
 
     def take_back(self, counts: Int[np.ndarray, " lanes"]) -> None:
         """Forgets the given number of last tokens in each lane."""

@@ -15,7 +15,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mt3core.config.model import NetworkConfig
-from mt3torch.value_sums import Bags, are_bags_fast, sums_of
 
 
 class TokenCache(NamedTuple):
@@ -37,7 +36,6 @@ class Group:
     sequences: slice
     length: int
     mask: Float[Tensor, "rows queries length"]  # added to the weights' logarithms: hides later tokens
-    bags: Bags | None  # where there is one query, on a CPU
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,6 @@ class Places:
     cache_rows: Int[Tensor, " entries"]
     groups: list[Group]
     num_sequences: int
-    is_query_first: bool  # in products of single queries with keys, see `scores_of`
 
     @classmethod
     def of(
@@ -56,13 +53,11 @@ class Places:
         network: NetworkConfig,
         capacity: int,
         alike: list[tuple[slice, int]],
-        is_query_first: bool = True,
     ) -> Places:
         """For tokens at `place` in their sequences; `alike` are slices of these, and how many tokens each has read."""
         heads, device = network.num_heads, place.device
         # In a cache viewed as a table of keys of single heads, or of values.
         first = torch.arange(len(place) * heads, device=device).view(len(place), 1, heads) * capacity
-        has_bags = place.shape[1] == 1 and are_bags_fast(device)
         groups = []
         for sequences, length in alike:
             mine = place[sequences]
@@ -70,11 +65,8 @@ class Places:
             # In float32, whatever the caller's default is: zeros and minus infinities, (rows, width, positions).
             zeros = torch.zeros((len(mine), 1, mine.shape[1], length), dtype=torch.float32, device=device)
             mask = zeros.masked_fill_(hidden, -torch.inf).expand(-1, heads, -1, -1).flatten(0, 1)
-            bags = None
-            if has_bags:
-                bags = Bags.of(len(mine) * heads, length, capacity, device, sequences.start * heads)
-            groups.append(Group(sequences, length, mask, bags))
-        return cls((first + place[:, :, None]).flatten(), groups, len(place), is_query_first)
+            groups.append(Group(sequences, length, mask))
+        return cls((first + place[:, :, None]).flatten(), groups, len(place))
 
 
 def attend_to_tokens(
@@ -100,24 +92,7 @@ def attend_to_tokens(
     for group in places.groups:
         rows = slice(group.sequences.start * num_heads, group.sequences.stop * num_heads)
         read = keys[rows, : group.length]
-        if group.bags is None:
-            scores = torch.baddbmm(group.mask, query[rows], read.transpose(1, 2))
-            attended.append(torch.bmm(scores.softmax(dim=-1), values[rows, : group.length]))
-        else:
-            weights = scores_of(query[rows], read, group.mask, places.is_query_first).softmax(dim=-1)
-            attended.append(sums_of(tables[1], group.bags, weights).unsqueeze(1))
+        scores = torch.baddbmm(group.mask, query[rows], read.transpose(1, 2))
+        attended.append(torch.bmm(scores.softmax(dim=-1), values[rows, : group.length]))
     both = attended[0] if len(attended) == 1 else torch.cat(attended)
     return both.view(num_sequences, num_heads, -1, head_dim).transpose(1, 2).reshape(-1, num_heads * head_dim)
-
-
-def scores_of(
-    query: Float[Tensor, "rows 1 head_dim"],
-    keys: Float[Tensor, "rows length head_dim"],
-    mask: Float[Tensor, "rows 1 length"],
-    is_query_first: bool,
-) -> Float[Tensor, "rows length"]:
-    """The logarithms of the weights of attention. Which factor is the first does not matter to the result, and halves
-    or doubles the time, differently on different processors (`tuning.py`)."""
-    if is_query_first:
-        return torch.baddbmm(mask, query, keys.transpose(1, 2)).squeeze(1)
-    return torch.baddbmm(mask.transpose(1, 2), keys, query.transpose(1, 2)).squeeze(-1)

@@ -1,7 +1,7 @@
 """What depends on the processor is measured once, and kept in the cache folder (`cache_folder`, `attention.json`).
 
 On a CPU these are the form of attention to the encoder's frames (`cross_attention.py`) and the order of the factors in
-attention to tokens (`token_attention.py`): which is faster differs between processors. The measurement takes some
+attention to tokens (`one_token.py`): which is faster differs between processors. The measurement takes some
 tenths of a second.
 """
 
@@ -21,7 +21,8 @@ from mt3core.errors import MT3Error
 from mt3core.files import atomic_output, cache_folder
 from mt3torch.cross_attention import CrossAttention, FoldedAttention, PlainAttention
 from mt3torch.model import MultiHeadAttention, Transformer
-from mt3torch.token_attention import scores_of
+from mt3torch.one_token import CPU, attended_frames, scores_of
+from mt3torch.value_sums import Bags, are_bags_fast
 
 # Segments in the measurement, the tokens that each has read, room for how many, and how often it is repeated; the
 # fastest counts, as others use the processor too.
@@ -89,13 +90,18 @@ def measure(network: NetworkConfig, attention: MultiHeadAttention, dtype: torch.
         form.fill(states[name], slice(None), encoded)
     rows = LANES * network.num_heads
     keys = torch.zeros(rows, CAPACITY, network.head_dim, dtype=torch.float32)[:, :TOKENS]
-    one, mask = torch.zeros(rows, 1, network.head_dim), torch.zeros(rows, 1, TOKENS)
+    single, mask = torch.zeros(rows, 1, network.head_dim), torch.zeros(rows, 1, TOKENS)
+    bags = [Bags.of(rows, length, length, CPU) for length in (network.head_dim, network.input_frames)]
     runs: dict[str, Callable[[], object]] = {
         "folded": lambda: forms["folded"].attend(0, states["folded"], LANES, query),
         "plain": lambda: forms["plain"].attend(0, states["plain"], LANES, query),
-        "query first": lambda: scores_of(one, keys, mask, True),
-        "keys first": lambda: scores_of(one, keys, mask, False),
+        "query first": lambda: scores_of(single, keys, mask, True),
+        "keys first": lambda: scores_of(single, keys, mask, False),
     }
+    if are_bags_fast(CPU):
+        both = [tensor for one in bags for tensor in (one.rows, one.starts)]
+        frames = states["plain"]
+        runs["plain"] = lambda: attended_frames(query.view(rows, -1), frames[0], frames[1], both)
     fastest = dict.fromkeys(FORMS, float("inf"))
     for _ in range(REPEATS + 1):  # the first is slower, and not the fastest
         for name in FORMS:

@@ -16,17 +16,25 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Bags:
-    """The rows of all bags, int32, and where each bag begins among them."""
+    """The rows of all bags, int32, and where each bag begins among them. Bags at the end may be empty: sums of 0."""
 
     rows: Int[Tensor, " entries"]
     starts: Int[Tensor, " bags"]
 
     @classmethod
-    def of(cls, count: int, length: int, capacity: int, device: torch.device, start: int = 0) -> Bags:
+    def of(
+        cls, count: int, length: int, capacity: int, device: torch.device, start: int = 0, num_empty: int = 0
+    ) -> Bags:
         """`count` bags of the first `length` of every `capacity` rows, from the bag numbered `start` on."""
         numbers = functools.partial(torch.arange, dtype=torch.int32, device=device)
         rows = numbers(start * capacity, (start + count) * capacity, capacity)[:, None] + numbers(length)
-        return cls(rows.flatten(), numbers(0, count * length, length))
+        return cls(rows.flatten(), cls.starts_of(count, length, device, num_empty))
+
+    @staticmethod
+    def starts_of(count: int, length: int, device: torch.device, num_empty: int = 0) -> Int[Tensor, " bags"]:
+        """Of `count` bags of `length` rows each, and of empty ones."""
+        starts = torch.arange(0, (count + num_empty) * length, length, dtype=torch.int32, device=device)
+        return starts.clamp_(max=count * length)
 
 
 def sums_of(

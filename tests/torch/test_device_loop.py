@@ -23,12 +23,11 @@ from mt3decode.grammar import Grammar  # noqa: E402
 from mt3decode.stretches import Stretches  # noqa: E402
 from mt3torch import (  # noqa: E402
     build_model,
-    cross_attention,
     decoding,
     device_lanes,
     device_worker,
+    one_token,
     stepper,
-    token_attention,
 )
 from mt3torch.device_lanes import Buckets, DeviceLanes, Shape  # noqa: E402
 from mt3torch.device_loop import DeviceLoop, bytes_of_lane, device_batch, lanes_that_fit  # noqa: E402
@@ -45,9 +44,8 @@ LANES = 5
 
 @pytest.fixture(autouse=True)
 def products(monkeypatch):
-    """Attention as on an accelerator, which has no fast sums of bags."""
-    for module in (token_attention, cross_attention):
-        monkeypatch.setattr(module, "are_bags_fast", lambda device: False)
+    """Layer by layer as on an accelerator."""
+    monkeypatch.setattr(one_token, "are_bags_fast", lambda device: False)
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,6 @@ from mt3torch import stepper  # noqa: E402
 from mt3torch.loading import build_model  # noqa: E402
 from mt3torch.pages import Pages  # noqa: E402
 from mt3torch.stepper import Lanes, Stepper  # noqa: E402
-from mt3torch.token_attention import Places, scores_of  # noqa: E402
-from mt3torch.value_sums import Bags, are_bags_fast, sums_of  # noqa: E402
 
 pytestmark = pytest.mark.unit
 FLOATS = mmap.PAGESIZE // 4  # of a page
@@ -136,32 +134,3 @@ def test_a_lane_grows_without_touching_what_it_does_not_need(monkeypatch):
         assert new.shape[-2] == 8
         assert torch.equal(new[:1, ..., :4, :], old[:1])
         assert (new[1] == 0.0).all()
-
-
-@pytest.mark.parametrize("groups", [[(slice(0, 3), 9)], [(slice(0, 1), 9), (slice(1, 3), 4)]])
-def test_sums_of_bags_are_products(groups):
-    """Of weights and values, for lanes at positions of their own."""
-    network, capacity = tiny().network, 12
-    heads = network.num_heads
-    values = torch.randn(3, heads, capacity, network.head_dim)
-    places = Places.of(torch.tensor([[8], [3], [2]]), network, capacity, groups)
-    for group, (sequences, length) in zip(places.groups, groups, strict=True):
-        rows = values[sequences, :, :length].flatten(0, 1)
-        weights = torch.rand(len(rows), length)
-        count = (sequences.stop - sequences.start) * heads
-        bags = Bags.of(count, length, capacity, CPU, sequences.start * heads)
-        found = sums_of(values, bags, weights)
-        assert torch.allclose(found, torch.bmm(weights[:, None], rows)[:, 0], atol=1e-6)
-        assert (group.bags is None) == (not are_bags_fast(CPU))
-        if group.bags is not None:
-            assert torch.equal(group.bags.rows, bags.rows)
-            assert torch.equal(group.bags.starts, bags.starts)
-
-
-def test_the_order_of_factors_does_not_matter():
-    random = torch.Generator().manual_seed(0)
-    query, keys = torch.randn(6, 1, 8, generator=random), torch.randn(6, 12, 8, generator=random)[:, :9]
-    mask = torch.zeros(6, 1, 9).masked_fill_(torch.rand(6, 1, 9, generator=random) < 0.3, -torch.inf)
-    expected = (query * keys).sum(dim=-1) + mask[:, 0]
-    for is_query_first in (True, False):
-        torch.testing.assert_close(scores_of(query, keys, mask, is_query_first), expected, rtol=0, atol=1e-5)

@@ -1,0 +1,206 @@
+"""A decoder step in which every sequence gets one more token, on a CPU: all layers in one call.
+
+A step is hundreds of operations of some microseconds each. Called one by one from Python, two threads wait for each
+other at every one, since only one of them has the interpreter at a time. So all layers are one function, which
+TorchScript runs without the interpreter from its beginning to its end; where that fails, Python runs the same function.
+
+It computes what `Stepper` does layer by layer with plain attention to frames. Means of values, and products of single
+queries with keys of frames, are sums of rows (`value_sums.py`): PyTorch's products of many small matrices with one row
+or column each take two to three times as long. Rows are padded once for all maps.
+"""
+
+# What TorchScript compiles has to be written simply: annotations of types, no `strict` in `zip`.
+# ruff: noqa: B905
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mt3core.config.model import NetworkConfig
+from mt3torch.linear_maps import LinearMap, PackedMap, padding_for
+from mt3torch.model import NORM_EPSILON
+from mt3torch.token_attention import Places, TokenCache
+from mt3torch.value_sums import Bags, are_bags_fast
+
+CPU = torch.device("cpu")
+
+
+class OneToken:
+    """All layers of a network. `maps` are those of each layer, in the order of `all_layers`."""
+
+    def __init__(self, network: NetworkConfig, maps: Sequence[Sequence[PackedMap]], is_query_first: bool) -> None:
+        self._network, self._is_query_first = network, is_query_first
+        self._weights = [[one.weight for one in layer] for layer in maps]
+        self._run = compiled()
+        self._bags: dict[tuple[int, int, int], Bags] = {}  # by the number of tables, their rows, and of empty bags
+
+    @classmethod
+    def of(cls, network: NetworkConfig, maps: Sequence[Sequence[LinearMap]], is_query_first: bool) -> OneToken | None:
+        """None where the weights are not packed, or sums of rows are slow."""
+        packed = [[one for one in layer if isinstance(one, PackedMap)] for layer in maps]
+        if not are_bags_fast(CPU) or list(map(len, packed)) != list(map(len, maps)):
+            return None
+        return cls(network, packed, is_query_first)
+
+    def __call__(self, x: Tensor, caches: Sequence[TokenCache], cross: Sequence[Tensor], places: Places) -> Tensor:
+        """`x` (sequences, emb) after all layers, with padding, in float32. Keys and values go into the `caches`."""
+        num_sequences, heads, head_dim = len(x), self._network.num_heads, self._network.head_dim
+        padding, capacity = padding_for(num_sequences), caches[0].keys.shape[-2]
+        if padding:
+            x = F.pad(x, (0, 0, 0, padding))
+        groups, tensors = [], []
+        for group in places.groups:
+            first, end = group.sequences.start * heads, group.sequences.stop * heads
+            empty = padding * heads if group is places.groups[-1] else 0
+            bags = Bags.of(end - first, group.length, capacity, CPU, first, empty)
+            groups.append((first, end, group.length))
+            tensors.append((group.mask, bags.rows, bags.starts))
+        count, num_frames = num_sequences * heads, cross[1].shape[-2]
+        keys, values = self._bags_of(count, head_dim), self._bags_of(count, num_frames, padding * heads)
+        return self._run(
+            x,
+            self._weights,
+            [list(one) for one in caches],
+            [list(cross[index : index + 2]) for index in range(0, len(cross), 2)],
+            places.cache_rows,
+            groups,
+            tensors,
+            [keys.rows, keys.starts, values.rows, values.starts],
+            list(self._network.mlp_activations),
+            heads,
+            head_dim,
+            self._is_query_first,
+            NORM_EPSILON,
+        )
+
+    def _bags_of(self, count: int, rows: int, num_empty: int = 0) -> Bags:
+        """A bag for each of `count` tables, of all its rows, and empty ones."""
+        bags = self._bags.get((count, rows, num_empty))
+        if bags is None:
+            power = 1 << (count - 1).bit_length()  # others share these rows
+            shared = self._bags.get((power, rows, 0)) or Bags.of(power, rows, rows, CPU)
+            bags = Bags(shared.rows[: count * rows], Bags.starts_of(count, rows, CPU, num_empty))
+            self._bags |= {(power, rows, 0): shared, (count, rows, num_empty): bags}
+        return bags
+
+
+@functools.cache
+def compiled() -> Callable[..., Tensor]:
+    """`all_layers`, by TorchScript if possible: PyTorch has said that it will not be developed further."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            run: Callable[..., Tensor] = torch.jit.script(all_layers)
+        except (AttributeError, OSError, RuntimeError, TypeError):  # no such function, no source code, not understood
+            return all_layers
+    return run
+
+
+def all_layers(
+    x: Tensor,
+    weights: list[list[Tensor]],
+    caches: list[list[Tensor]],
+    cross: list[list[Tensor]],
+    cache_rows: Tensor,
+    groups: list[tuple[int, int, int]],
+    tensors: list[tuple[Tensor, Tensor, Tensor]],
+    bags: list[Tensor],
+    activations: list[str],
+    num_heads: int,
+    head_dim: int,
+    is_query_first: bool,
+    epsilon: float,
+) -> Tensor:
+    """The rows of `x` after all layers.
+
+    Args:
+        x: float32 (sequences and padding, emb).
+        weights: of each layer packed ones to queries, keys and values of tokens and from their mean, to queries of
+            frames and from the mean, to the gates and from their product.
+        caches: of each layer keys and values of tokens, (lanes, *, heads, positions, head_dim).
+        cross: of frames, (lanes, heads, head_dim, frames) and (lanes, heads, frames, head_dim).
+        cache_rows: where the new keys and values go.
+        groups: of each group of sequences its first head, the one after its last, and its length in tokens.
+        tensors: of each its mask, and rows and starts of its bags.
+        bags: rows and starts of those of keys of frames and of those of values.
+    """
+    dtype = weights[0][0].dtype
+    num_queries = groups[-1][1]
+    for own, tokens, frames in zip(weights, caches, cross):
+        joined = multiplied(normed(x, epsilon, dtype), own[0]).view(-1, 3, head_dim)[:num_queries].float()
+        query, key, value = joined.unbind(1)
+        table = tokens[1].view(-1, head_dim)
+        tokens[0].view(-1, head_dim).index_copy_(0, cache_rows, key)
+        table.index_copy_(0, cache_rows, value)
+        keys = tokens[0].view(-1, tokens[0].shape[-2], head_dim)
+        means: list[Tensor] = []
+        for (first, end, length), (mask, rows, starts) in zip(groups, tensors):
+            one = query[first:end].unsqueeze(1)
+            scores = scores_of(one, keys[first:end, :length], mask, is_query_first)
+            means.append(sums(table, rows, starts, scores.softmax(-1)))
+        mean = torch.cat(means).view(-1, num_heads * head_dim).to(dtype)
+        x = x + multiplied(mean, own[1])
+
+        query = multiplied(normed(x, epsilon, dtype), own[2]).view(-1, head_dim)[:num_queries]
+        mean = attended_frames(query, frames[0], frames[1], bags).view(-1, num_heads * head_dim)
+        x = x + multiplied(mean, own[3])
+
+        gates = multiplied(normed(x, epsilon, dtype), own[4]).chunk(len(activations), -1)
+        product = activated(gates[0], activations[0])
+        for gate, activation in zip(gates[1:], activations[1:]):
+            product = product * activated(gate, activation)
+        x = x + multiplied(product, own[5])
+    return x
+
+
+def scores_of(query: Tensor, keys: Tensor, mask: Tensor, is_query_first: bool) -> Tensor:
+    """The logarithms of the weights of tokens, (rows, length), of `query` (rows, 1, head_dim), `keys` (rows, length,
+    head_dim) and `mask` (rows, 1, length).
+
+    Which factor is the first does not matter to the result, and halves or doubles the time, differently on different
+    processors (`tuning.py`).
+    """
+    if is_query_first:
+        return torch.baddbmm(mask, query, keys.transpose(1, 2)).squeeze(1)
+    return torch.baddbmm(mask.transpose(1, 2), keys, query.transpose(1, 2)).squeeze(2)
+
+
+def attended_frames(query: Tensor, keys: Tensor, values: Tensor, bags: list[Tensor]) -> Tensor:
+    """The mean values, (rows and padding, head_dim), of `query` (rows, head_dim), and keys and values as in `cross`."""
+    scores = sums(keys.view(-1, keys.shape[-1]), bags[0], bags[1], query)
+    weights = scores.softmax(-1, torch.float32).to(values.dtype)
+    return sums(values.view(-1, values.shape[-1]), bags[2], bags[3], weights)
+
+
+def sums(table: Tensor, rows: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
+    """As `value_sums.sums_of`."""
+    return torch.embedding_bag(table, rows, starts, False, 0, False, weights.flatten())[0]
+
+
+def multiplied(x: Tensor, weight: Tensor) -> Tensor:
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+    return product
+
+
+def normed(x: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
+    """As `stepper.norm_of`, not fused."""
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return (x * torch.rsqrt(length * length + x.shape[-1] * epsilon)).to(dtype)
+
+
+def activated(x: Tensor, name: str) -> Tensor:
+    """As `model.ACTIVATIONS`."""
+    if name == "gelu":
+        return F.gelu(x, approximate="tanh")
+    if name == "relu":
+        return x.relu()
+    if name == "silu":
+        return F.silu(x)
+    assert name == "linear"
+    return x
