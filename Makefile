@@ -19,14 +19,16 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/mt3 demo
 
-# Two at a time: most of the time is compilation on one processor. The tests of a file stay together to share fixtures.
+# Two at a time: most of the time is compilation on one processor. The tests of a file stay together to share fixtures,
+# and the files in their order (`tests/conftest.py`).
 TEST_PROCESSES ?= 2
+DISTRIBUTION := --dist loadfile --no-loadscope-reorder
 test: $(READY)
-	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) $(DISTRIBUTION)
 
 # The same, and lists the lines that no test runs. Counting them doubles the time of tests that run only Python.
 coverage: $(READY)
-	$(BIN)/pytest --cov --cov-report=term:skip-covered --numprocesses $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/pytest --cov --cov-report=term:skip-covered --numprocesses $(TEST_PROCESSES) $(DISTRIBUTION)
 
 # Without the slow tests, for use between edits.
 quick: $(READY)

@@ -4,7 +4,8 @@
     PYTHONPATH=CHECKOUT python benchmarks/step_parts.py ...   # of another checkout of this repository
 
 A step is one more token in every lane, each with `--tokens` tokens; its input is noise. Milliseconds are medians of the
-plain runs; the shares are those of the profiler, which makes everything a little slower.
+plain runs; the shares are those of the profiler, which makes everything a little slower. The step is also timed while
+another thread takes such steps, as two workers do.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import speed
@@ -26,6 +28,7 @@ from mt3torch.precision import PRECISIONS, dtype_of
 from mt3torch.stepper import Lanes, Stepper
 
 ROUNDS = 20
+SECONDS_BESIDE = 3.0
 MOST_OPERATIONS = 10
 
 
@@ -40,7 +43,7 @@ def main() -> None:
     torch.set_num_threads(1)
     model = load_model(options.model, "cpu")
     stepper = Stepper(model, dtype_of(options.precision, torch.device("cpu")), is_folded=False)
-    network, log_mel = stepper.network, LogMel(model.config, stepper.device)
+    log_mel = LogMel(model.config, stepper.device)
     random = np.random.default_rng(0)
     samples = [random.standard_normal(model.config.segment_samples).astype(np.float32) for _ in range(8)]
     joined = np.concatenate(samples)
@@ -50,19 +53,39 @@ def main() -> None:
     segments = log_mel(samples)
     report("encoder, 8 segments", lambda: stepper.encode(segments))
     encoded = stepper.encode(segments)
-    lanes = Lanes(stepper, options.lanes, 1, network.input_frames, network.max_positions)
-    lanes.add(encoded[torch.arange(options.lanes) % len(encoded)])
-    one = np.ones(options.lanes, np.int64)
+    steps = [step_of(stepper, encoded, options.lanes, options.tokens) for _ in range(2)]
+    name = f"step of {options.lanes} lanes with {options.tokens} tokens each"
+    report(name, steps[0])
+    with ThreadPoolExecutor(2) as threads:  # as the engine's workers do
+        found = sorted(threads.map(milliseconds_beside, steps))
+    print(f"{name}, in two threads at once: {found[0]:.1f} and {found[1]:.1f} ms")
+
+
+def step_of(stepper: Stepper, encoded: torch.Tensor, num_lanes: int, num_tokens: int) -> Callable[[], object]:
+    """A step of lanes that have read so many tokens, which can be repeated."""
+    network, random = stepper.network, np.random.default_rng(0)
+    lanes = Lanes(stepper, num_lanes, 1, network.input_frames, network.max_positions)
+    lanes.add(encoded[torch.arange(num_lanes) % len(encoded)])
+    one = np.ones(num_lanes, np.int64)
 
     def step() -> None:
-        lanes.step(random.integers(3, network.vocab_size, (options.lanes, 1)))
+        lanes.step(random.integers(3, network.vocab_size, (num_lanes, 1)))
         lanes.take_back(one)
 
-    for _ in range(options.tokens):  # really read: memory that nobody wrote to is one page of zeros, and in the caches
+    for _ in range(num_tokens):  # really read: memory that nobody wrote to is one page of zeros, and in the caches
         step()
         lanes.lengths += 1
+    return step
 
-    report(f"step of {options.lanes} lanes with {options.tokens} tokens each", step)
+
+def milliseconds_beside(step: Callable[[], object]) -> float:
+    torch.set_num_threads(1)
+    started, count = time.perf_counter(), 0
+    with torch.inference_mode():
+        while time.perf_counter() < started + SECONDS_BESIDE:
+            step()
+            count += 1
+    return (time.perf_counter() - started) * 1000 / count
 
 
 def report(name: str, run: Callable[[], object]) -> None:

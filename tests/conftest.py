@@ -24,6 +24,13 @@ hypothesis.settings.load_profile("mt3")
 SHARED = Path(os.environ.get("MT3_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that at the end no process waits long for another's last file."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def shared_path(relative: str) -> Path:
     """A path below the shared folder; skips the test, naming the path, where it is not there."""
     path = SHARED / relative
