@@ -20,7 +20,7 @@ demo: $(READY)
 	$(BIN)/mt3 demo
 
 # Two at a time: most of the time is compilation on one processor. The tests of a file stay together to share fixtures,
-# and the files in their order (`tests/conftest.py`).
+# and files run in the order that `tests/conftest.py` gives them.
 TEST_PROCESSES ?= 2
 DISTRIBUTION := --dist loadfile --no-loadscope-reorder
 test: $(READY)

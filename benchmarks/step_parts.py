@@ -26,6 +26,7 @@ from mt3torch.loading import load_model
 from mt3torch.log_mel import LogMel
 from mt3torch.precision import PRECISIONS, dtype_of
 from mt3torch.stepper import Lanes, Stepper
+from mt3torch.tuning import fastest_forms
 
 ROUNDS = 20
 SECONDS_BESIDE = 3.0
@@ -42,7 +43,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = load_model(options.model, "cpu")
-    stepper = Stepper(model, dtype_of(options.precision, torch.device("cpu")), is_folded=False)
+    dtype = dtype_of(options.precision, torch.device("cpu"))
+    is_query_first = fastest_forms(model, dtype).is_query_first
+    print(f"attention to tokens: {'query' if is_query_first else 'keys'} first")
+    stepper = Stepper(model, dtype, is_folded=False, is_query_first=is_query_first)
     log_mel = LogMel(model.config, stepper.device)
     random = np.random.default_rng(0)
     samples = [random.standard_normal(model.config.segment_samples).astype(np.float32) for _ in range(8)]

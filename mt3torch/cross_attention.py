@@ -23,7 +23,7 @@ from mt3torch.model import MultiHeadAttention
 
 
 class CrossAttention(abc.ABC):
-    """The weights of all layers. States belong to lanes: `empty`, `fill`, `move`."""
+    """The weights of all layers. States belong to lanes: `empty`, `fill`."""
 
     def __init__(self, network: NetworkConfig) -> None:
         self.network = network

@@ -4,7 +4,7 @@ A request is a stream of segments. What the network reads (samples, or log-mels 
 in a thread of its own, at most a few batches. Workers are threads with lanes of their own; a lane takes the next
 segment of whichever request has its turn. On a CPU there are several workers, each on one processor: a step is hundreds
 of short operations, and splitting every one over all processors means waiting for the slowest each time. Threads share
-the weights, and have the interpreter by turns only between operations, which release it.
+the weights, and the interpreter only between steps: a step is one call, which does not hold it (`one_token.py`).
 
 Nothing is refused: requests take turns, one segment each. A request that is abandoned gives back its lanes at the
 next step. A segment that runs on holds back those after it, so a request gets no more than `AHEAD` times all lanes

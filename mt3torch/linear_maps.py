@@ -47,8 +47,8 @@ class PackedMap:
 
 
 def padding_for(rows: int) -> int:
-    """How many rows follow on a CPU, so that their number is one of few: oneDNN prepares and keeps a program for each,
-    up to a megabyte large. A caller of many maps adds them once."""
+    """How many rows of padding are added on a CPU, so that few numbers of rows occur: oneDNN prepares and keeps a
+    program for each, up to a megabyte large. A caller of many maps adds them once."""
     return 0 if rows <= FEW_ROWS else -rows % ROWS_STEP
 
 

@@ -2,7 +2,7 @@
 
 The log-mel is that of `mt3core/spectrogram.py`, for many segments at a time and with its constants already there. With
 NumPy on one core it takes several milliseconds a segment, longer than everything else on a large GPU, and samples are a
-quarter of its size. On a CPU it takes about two thirds of NumPy's time here: PyTorch's transform is faster, and each
+quarter of its size. On a CPU it takes about half of NumPy's time here: PyTorch's transform is faster, and each
 band is summed over its own few bins (`value_sums.py`).
 """
 
@@ -23,7 +23,8 @@ from mt3core.spectrogram import hann_window, mel_matrix
 from mt3torch.stepper import in_full_precision
 from mt3torch.value_sums import Bags, are_bags_fast, sums_of
 
-# Squares of magnitudes below 1e-19 would be lost, which recordings in floating point that fade away have.
+# The window is scaled by this, and the bands back: float32 loses the squares of magnitudes below 1e-19, which occur
+# where a recording in floating point fades away.
 _CPU_SCALE = 2.0**40
 
 

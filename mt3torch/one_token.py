@@ -5,8 +5,8 @@ other at every one, since only one of them has the interpreter at a time. So all
 TorchScript runs without the interpreter from its beginning to its end; where that fails, Python runs the same function.
 
 It computes what `Stepper` does layer by layer with plain attention to frames. Means of values, and products of single
-queries with keys of frames, are sums of rows (`value_sums.py`): PyTorch's products of many small matrices with one row
-or column each take two to three times as long. Rows are padded once for all maps.
+queries with keys of frames, are sums of rows (`value_sums.py`), faster than PyTorch's products of many small matrices
+with one row or column each. Rows are padded once for all maps.
 """
 
 # What TorchScript compiles has to be written simply: annotations of types, no `strict` in `zip`.
@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mt3core.config.model import NetworkConfig
-from mt3torch.linear_maps import LinearMap, PackedMap, padding_for
+from mt3torch.linear_maps import LinearMap, PackedMap, linear_map, padding_for
 from mt3torch.model import NORM_EPSILON
 from mt3torch.token_attention import Places, TokenCache
-from mt3torch.value_sums import Bags, are_bags_fast
+from mt3torch.value_sums import Bags, are_bags_fast, sums
 
 CPU = torch.device("cpu")
 
@@ -38,7 +38,7 @@ class OneToken:
         self._network, self._is_query_first = network, is_query_first
         self._weights = [[one.weight for one in layer] for layer in maps]
         self._run = compiled()
-        self._bags: dict[tuple[int, int, int], Bags] = {}  # by the number of tables, their rows, and of empty bags
+        self._bags: dict[tuple[int, int, int], Bags] = {}  # by the number of tables, of rows in each, of empty bags
 
     @classmethod
     def of(cls, network: NetworkConfig, maps: Sequence[Sequence[LinearMap]], is_query_first: bool) -> OneToken | None:
@@ -48,8 +48,13 @@ class OneToken:
             return None
         return cls(network, packed, is_query_first)
 
-    def __call__(self, x: Tensor, caches: Sequence[TokenCache], cross: Sequence[Tensor], places: Places) -> Tensor:
-        """`x` (sequences, emb) after all layers, with padding, in float32. Keys and values go into the `caches`."""
+    def __call__(
+        self, x: Tensor, caches: Sequence[TokenCache], cross: Sequence[Tensor], num_lanes: int, places: Places
+    ) -> Tensor:
+        """`x` (sequences, emb) after all layers, with padding, in float32. Keys and values go into the `caches`.
+
+        There are equally many sequences in each of the lanes.
+        """
         num_sequences, heads, head_dim = len(x), self._network.num_heads, self._network.head_dim
         padding, capacity = padding_for(num_sequences), caches[0].keys.shape[-2]
         if padding:
@@ -58,7 +63,7 @@ class OneToken:
         for group in places.groups:
             first, end = group.sequences.start * heads, group.sequences.stop * heads
             empty = padding * heads if group is places.groups[-1] else 0
-            bags = Bags.of(end - first, group.length, capacity, CPU, first, empty)
+            bags = Bags.of(end - first, group.length, capacity, first, empty)
             groups.append((first, end, group.length))
             tensors.append((group.mask, bags.rows, bags.starts))
         count, num_frames = num_sequences * heads, cross[1].shape[-2]
@@ -73,6 +78,7 @@ class OneToken:
             tensors,
             [keys.rows, keys.starts, values.rows, values.starts],
             list(self._network.mlp_activations),
+            num_lanes,
             heads,
             head_dim,
             self._is_query_first,
@@ -84,22 +90,45 @@ class OneToken:
         bags = self._bags.get((count, rows, num_empty))
         if bags is None:
             power = 1 << (count - 1).bit_length()  # others share these rows
-            shared = self._bags.get((power, rows, 0)) or Bags.of(power, rows, rows, CPU)
-            bags = Bags(shared.rows[: count * rows], Bags.starts_of(count, rows, CPU, num_empty))
+            shared = self._bags.get((power, rows, 0)) or Bags.of(power, rows, rows)
+            bags = Bags(shared.rows[: count * rows], Bags.starts_of(count, rows, num_empty))
             self._bags |= {(power, rows, 0): shared, (count, rows, num_empty): bags}
         return bags
 
 
 @functools.cache
 def compiled() -> Callable[..., Tensor]:
-    """`all_layers`, by TorchScript if possible: PyTorch has said that it will not be developed further."""
-    with warnings.catch_warnings():
+    """`all_layers`, compiled by TorchScript where that works. PyTorch no longer develops it, so it may end."""
+    # Whatever the caller has set up.
+    with warnings.catch_warnings(), torch.autocast("cpu", enabled=False):
         warnings.simplefilter("ignore")
         try:
             run: Callable[..., Tensor] = torch.jit.script(all_layers)
-        except (AttributeError, OSError, RuntimeError, TypeError):  # no such function, no source code, not understood
+            return run if _is_right(run) else all_layers
+        except Exception:  # whatever a later version raises; also without the source code
             return all_layers
-    return run
+
+
+@torch.inference_mode()
+def _is_right(run: Callable[..., Tensor]) -> bool:
+    """On a tiny case, three times: TorchScript optimises a function in its first runs."""
+    numbers = torch.linspace(-1.0, 1.0, 4 * 12 * 4, dtype=torch.float32, device="cpu")
+    shapes = [(12, 4), (4, 4), (4, 4), (4, 4), (16, 4), (4, 8)]
+    maps = [linear_map(numbers[: rows * columns].view(rows, columns)) for rows, columns in shapes]
+    weights = [[one.weight for one in maps if isinstance(one, PackedMap)]]
+    tokens, frames = numbers[:64].view(2, 2, 8, 2), [numbers[:24].view(2, 2, 2, 3), numbers[:24].view(2, 2, 3, 2)]
+    own, keys, values = Bags.of(4, 5, 8), Bags.of(4, 2, 2), Bags.of(4, 3, 3)
+    groups, bags = [(0, 4, 5)], [keys.rows, keys.starts, values.rows, values.starts]
+    tensors = [(torch.zeros((4, 1, 5), dtype=torch.float32, device="cpu"), own.rows, own.starts)]
+    places = torch.arange(4, 32, 8, device="cpu")
+
+    def result(function: Callable[..., Tensor]) -> Tensor:
+        caches, x = [[tokens.clone(), tokens.clone()]], numbers[:8].view(2, 4)
+        options = (["gelu", "linear"], 2, 2, 2, True, NORM_EPSILON)
+        return function(x, weights, caches, [frames], places, groups, tensors, bags, *options)
+
+    expected = result(all_layers)
+    return all(torch.allclose(result(run), expected, atol=1e-5) for _ in range(3))
 
 
 def all_layers(
@@ -112,6 +141,7 @@ def all_layers(
     tensors: list[tuple[Tensor, Tensor, Tensor]],
     bags: list[Tensor],
     activations: list[str],
+    num_lanes: int,
     num_heads: int,
     head_dim: int,
     is_query_first: bool,
@@ -128,7 +158,7 @@ def all_layers(
         cache_rows: where the new keys and values go.
         groups: of each group of sequences its first head, the one after its last, and its length in tokens.
         tensors: of each its mask, and rows and starts of its bags.
-        bags: rows and starts of those of keys of frames and of those of values.
+        bags: rows and starts of those of keys of frames and of those of values; if there is one sequence in a lane.
     """
     dtype = weights[0][0].dtype
     num_queries = groups[-1][1]
@@ -147,8 +177,16 @@ def all_layers(
         mean = torch.cat(means).view(-1, num_heads * head_dim).to(dtype)
         x = x + multiplied(mean, own[1])
 
-        query = multiplied(normed(x, epsilon, dtype), own[2]).view(-1, head_dim)[:num_queries]
-        mean = attended_frames(query, frames[0], frames[1], bags).view(-1, num_heads * head_dim)
+        query = multiplied(normed(x, epsilon, dtype), own[2])
+        if num_queries == num_lanes * num_heads:
+            query = query.view(-1, head_dim)[:num_queries]
+            mean = attended_frames(query, frames[0], frames[1], bags).view(-1, num_heads * head_dim)
+        else:
+            beams = query[: num_queries // num_heads].view(num_lanes, -1, num_heads, head_dim).transpose(1, 2)
+            scores = torch.matmul(beams, frames[0][:num_lanes])
+            mean = torch.matmul(scores.softmax(-1, torch.float32).to(dtype), frames[1][:num_lanes])
+            mean = mean.transpose(1, 2).reshape(-1, num_heads * head_dim)
+            mean = F.pad(mean, [0, 0, 0, len(x) - len(mean)])
         x = x + multiplied(mean, own[3])
 
         gates = multiplied(normed(x, epsilon, dtype), own[4]).chunk(len(activations), -1)
@@ -176,11 +214,6 @@ def attended_frames(query: Tensor, keys: Tensor, values: Tensor, bags: list[Tens
     scores = sums(keys.view(-1, keys.shape[-1]), bags[0], bags[1], query)
     weights = scores.softmax(-1, torch.float32).to(values.dtype)
     return sums(values.view(-1, values.shape[-1]), bags[2], bags[3], weights)
-
-
-def sums(table: Tensor, rows: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
-    """As `value_sums.sums_of`."""
-    return torch.embedding_bag(table, rows, starts, False, 0, False, weights.flatten())[0]
 
 
 def multiplied(x: Tensor, weight: Tensor) -> Tensor:

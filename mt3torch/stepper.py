@@ -81,7 +81,7 @@ class Stepper:
 
     `dtype` is that of the multiplications: norms, sums and the weights of attention are always in float32. `is_folded`
     chooses the form of attention to frames (`cross_attention.py`), by default the plain one on a CPU; `is_norm_fused`
-    the form of norms (`norm_of`); `is_query_first` that of attention to tokens (`one_token.scores_of`).
+    the form of norms (`norm_of`); `is_query_first` that of attention to tokens, if all layers are one call.
     """
 
     @torch.inference_mode()
@@ -140,8 +140,9 @@ class Stepper:
     ) -> Float[Tensor, "rows vocab"]:
         """Logits after the embedded tokens `x`, whose keys and values go into the layers' `caches`."""
         with in_full_precision(self.device):
-            if self._one_token is not None and len(x) == num_lanes:
-                return self.logits(self.normed(self._one_token(x, caches, cross, places)))[:num_lanes]
+            if self._one_token is not None and len(x) == places.num_sequences:
+                whole = self._one_token(x, caches, cross, num_lanes, places)
+                return self.logits(self.normed(whole))[: len(x)]
             for index, cache in enumerate(caches):
                 x = self._layer(index, x, cache, cross, num_lanes, places)
             return self.logits(self.normed(x))

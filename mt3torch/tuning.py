@@ -1,12 +1,13 @@
-"""What depends on the processor is measured once, and kept in the cache folder (`cache_folder`, `attention.json`).
+"""What depends on the processor is measured once, and kept in the cache folder (`cache_folder`, `forms.json`).
 
 On a CPU these are the form of attention to the encoder's frames (`cross_attention.py`) and the order of the factors in
-attention to tokens (`one_token.py`): which is faster differs between processors. The measurement takes some
-tenths of a second.
+attention to tokens (`one_token.py`): which is faster differs between processors. The measurement takes some tenths of
+a second.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
 import time
@@ -20,8 +21,10 @@ from mt3core.config.model import NetworkConfig
 from mt3core.errors import MT3Error
 from mt3core.files import atomic_output, cache_folder
 from mt3torch.cross_attention import CrossAttention, FoldedAttention, PlainAttention
+from mt3torch.linear_maps import is_packing_possible
 from mt3torch.model import MultiHeadAttention, Transformer
 from mt3torch.one_token import CPU, attended_frames, scores_of
+from mt3torch.stepper import in_full_precision
 from mt3torch.value_sums import Bags, are_bags_fast
 
 # Segments in the measurement, the tokens that each has read, room for how many, and how often it is repeated; the
@@ -32,9 +35,12 @@ CAPACITY = 256
 REPEATS = 5
 # Plain attention is chosen for narrower networks without a measurement.
 LEAST_WIDTH = 128
-FILE_NAME = "attention.json"
+FILE_NAME = "forms.json"
 # To be raised when the code of a form becomes faster: what was measured before does not count any more.
 FORMS_VERSION = 3
+# Folded attention is chosen if it takes less than this share of the time of plain attention, with which all layers can
+# be one call (`one_token.py`).
+FOLDED_SHARE = 0.5
 FORMS = ("folded", "plain", "query first", "keys first")
 
 
@@ -60,18 +66,16 @@ def fastest_forms(model: Transformer, dtype: torch.dtype) -> Forms:
         known[key] = measure(network, attention, dtype)
         _keep(known)
     times = known[key]
-    return Forms(times["folded"] < times["plain"], times["query first"] <= times["keys first"])
+    is_folded = times["folded"] < FOLDED_SHARE * times["plain"]
+    return Forms(is_folded, times["query first"] <= times["keys first"])
 
 
 def known_measurements() -> dict[str, dict[str, float]]:
     """Milliseconds of all forms, by processor, PyTorch, network, precision, `FORMS_VERSION`; empty if unreadable."""
     try:
         found = json.loads(_file().read_text(encoding="utf-8"))
-        return {
-            key: {name: float(times[name]) for name in FORMS}
-            for key, times in found.items()
-            if key.endswith(f"version {FORMS_VERSION}")
-        }
+        known = {key: times for key, times in found.items() if key.endswith(f"version {FORMS_VERSION}")}
+        return {key: {name: float(times[name]) for name in FORMS} for key, times in known.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
 
@@ -83,29 +87,32 @@ def measure(network: NetworkConfig, attention: MultiHeadAttention, dtype: torch.
         "folded": FoldedAttention(network, [attention], dtype),
         "plain": PlainAttention(network, [attention], dtype),
     }
-    encoded = torch.zeros(LANES, network.input_frames, network.emb_dim)
-    query = torch.zeros(LANES, network.num_heads * network.head_dim, dtype=dtype)
+    # Whatever the caller's default type and device are.
+    zeros = functools.partial(torch.zeros, dtype=torch.float32, device=CPU)
+    encoded = zeros(LANES, network.input_frames, network.emb_dim)
+    query = zeros(LANES, network.num_heads * network.head_dim).to(dtype)
     states = {name: form.empty(LANES, network.input_frames) for name, form in forms.items()}
     for name, form in forms.items():
         form.fill(states[name], slice(None), encoded)
     rows = LANES * network.num_heads
-    keys = torch.zeros(rows, CAPACITY, network.head_dim, dtype=torch.float32)[:, :TOKENS]
-    single, mask = torch.zeros(rows, 1, network.head_dim), torch.zeros(rows, 1, TOKENS)
-    bags = [Bags.of(rows, length, length, CPU) for length in (network.head_dim, network.input_frames)]
+    keys = zeros(rows, CAPACITY, network.head_dim)[:, :TOKENS]
+    single, mask = zeros(rows, 1, network.head_dim), zeros(rows, 1, TOKENS)
+    bags = [Bags.of(rows, length, length) for length in (network.head_dim, network.input_frames)]
     runs: dict[str, Callable[[], object]] = {
         "folded": lambda: forms["folded"].attend(0, states["folded"], LANES, query),
         "plain": lambda: forms["plain"].attend(0, states["plain"], LANES, query),
         "query first": lambda: scores_of(single, keys, mask, True),
         "keys first": lambda: scores_of(single, keys, mask, False),
     }
-    if are_bags_fast(CPU):
+    if are_bags_fast(CPU) and is_packing_possible(dtype):
         both = [tensor for one in bags for tensor in (one.rows, one.starts)]
         frames = states["plain"]
         runs["plain"] = lambda: attended_frames(query.view(rows, -1), frames[0], frames[1], both)
     fastest = dict.fromkeys(FORMS, float("inf"))
-    for _ in range(REPEATS + 1):  # the first is slower, and not the fastest
-        for name in FORMS:
-            fastest[name] = min(fastest[name], _milliseconds(runs[name]))
+    with in_full_precision(CPU):
+        for _ in range(REPEATS + 1):  # the first is slower, and not the fastest
+            for name in FORMS:
+                fastest[name] = min(fastest[name], _milliseconds(runs[name]))
     return {name: round(one, 3) for name, one in fastest.items()}
 
 

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 from small_models import RATE_HZ, save_model  # noqa: E402
 
 from mt3core.decoding import Decoding  # noqa: E402
-from mt3torch import Transcriber, generate, load_model  # noqa: E402
+from mt3torch import Transcriber, generate, load_model, one_token, tuning  # noqa: E402
 
 pytestmark = pytest.mark.unit
 
@@ -75,6 +75,19 @@ def test_a_callers_settings_change_no_token(setting, model, samples, expected):
         found = [transcribe(model, samples, decoding) for decoding in METHODS]
     assert found == expected
     assert max(map(len, expected[0])) > 1  # random weights do write something
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_what_is_measured_first_can_be_measured(setting, model, samples, expected, tmp_path, monkeypatch):
+    """Wider networks are, by the first transcriber on a machine."""
+    monkeypatch.setattr(tuning, "LEAST_WIDTH", 1)
+    monkeypatch.setenv("MT3_CACHE", str(tmp_path / "cache"))
+    before = one_token.compiled()
+    one_token.compiled.cache_clear()
+    with SETTINGS[setting]():
+        assert transcribe(model, samples, METHODS[0]) == expected[0]
+    assert len(tuning.known_measurements()) == 1
+    assert type(one_token.compiled()) is type(before)
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
