@@ -78,7 +78,7 @@ def main() -> None:
             audio = speed.music(options.music, list(MUSIC[kind]), options.minutes * 60)
             soundfile.write(file, audio, speed.RATE_HZ, subtype="PCM_16")
         rows = [*own_rows(options), *other_rows(options, Path(folder))]
-        rows = [row for row in rows if not options.only or any(part in row.name for part in options.only)]
+        rows = [row for row in rows if is_wanted(row.name, options)]
         found = measured(rows, files, options.rounds)
     text = table(rows, found, options.minutes * 60)
     print(text, end="")
@@ -98,6 +98,10 @@ def own_rows(options: argparse.Namespace) -> Iterator[Row]:
                 yield Row(f"{weights}, {method}, {precision}", own_measure(options, model, method, precision, ROOT))
 
 
+def is_wanted(name: str, options: argparse.Namespace) -> bool:
+    return not options.only or any(part in name for part in options.only)
+
+
 def own_measure(
     options: argparse.Namespace, model: str, method: str, precision: str, checkout: Path
 ) -> Callable[[Path], dict[str, float]]:
@@ -111,7 +115,7 @@ def own_measure(
 
 def other_rows(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
     for system in SYSTEMS:
-        if system.name not in (options.other or OTHERS):
+        if system.name not in (options.other or OTHERS) or not is_wanted(system.name, options):
             continue
         try:
             python = python_of(system, options.cache)
