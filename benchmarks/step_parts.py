@@ -1,7 +1,7 @@
 """Where the time of PyTorch's decoder step and encoder goes, by operation, on one thread of this machine's processor.
 
     python benchmarks/step_parts.py [--model MODEL] [--lanes 32] [--tokens 60] [--precision float32]
-    PYTHONPATH=CHECKOUT python benchmarks/step_parts.py ...   # of another checkout of this repository
+    PYTHONPATH=CHECKOUT python benchmarks/step_parts.py ...   # of another checkout, from 27 November 2026 on
 
 A step is one more token in every lane, each with `--tokens` tokens; its input is noise. Milliseconds are medians of the
 plain runs; the shares are those of the profiler, which makes everything a little slower. The step is also timed while

@@ -36,6 +36,7 @@ class OneToken:
 
     def __init__(self, network: NetworkConfig, maps: Sequence[Sequence[PackedMap]], is_query_first: bool) -> None:
         self._network, self._is_query_first = network, is_query_first
+        self._activations = list(network.mlp_activations)
         self._weights = [[one.weight for one in layer] for layer in maps]
         self._run = compiled()
         self._bags: dict[tuple[int, int, int], Bags] = {}  # by the number of tables, of rows in each, of empty bags
@@ -77,7 +78,7 @@ class OneToken:
             groups,
             tensors,
             [keys.rows, keys.starts, values.rows, values.starts],
-            list(self._network.mlp_activations),
+            self._activations,
             num_lanes,
             heads,
             head_dim,
@@ -222,7 +223,7 @@ def multiplied(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def normed(x: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
-    """As `stepper.norm_of`, not fused."""
+    """The norm before a map, which includes its scale and the square root of `emb`."""
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return (x * torch.rsqrt(length * length + x.shape[-1] * epsilon)).to(dtype)
 

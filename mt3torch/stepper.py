@@ -34,7 +34,7 @@ from mt3torch.model import (
     MultiHeadAttention,
     Transformer,
 )
-from mt3torch.one_token import OneToken
+from mt3torch.one_token import OneToken, normed
 from mt3torch.pages import Pages
 from mt3torch.token_attention import Places, TokenCache, attend_to_tokens, by_layers
 
@@ -340,12 +340,7 @@ def norm_of(network: NetworkConfig, is_fused: bool) -> Norm:
     """
     if is_fused:
         return functools.partial(F.rms_norm, normalized_shape=(network.emb_dim,), eps=NORM_EPSILON)
-    return _normed
-
-
-def _normed(x: Float[Tensor, "rows emb"]) -> Float[Tensor, "rows emb"]:
-    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return x * torch.rsqrt(length * length + x.shape[-1] * NORM_EPSILON)
+    return functools.partial(normed, epsilon=NORM_EPSILON, dtype=torch.float32)
 
 
 def _mlp(maps: LayerMaps, y: Tensor, network: NetworkConfig) -> Tensor:

@@ -58,7 +58,7 @@ def test_files_of_every_kind_are_read_or_refused(figures):
 
 @pytest.mark.slow
 def test_weights_and_checkpoints_are_read_or_refused(figures):
-    assert_clean(figures("weights", 8), 8)
+    assert_clean(figures("weights", 10), 10)
     assert_clean(figures("checkpoints", 2), 2)
 
 

@@ -121,9 +121,9 @@ def test_reading_given_tokens_at_once_changes_nothing(twins, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_nothing_is_ignored_in_many_decodes(twins, method):
-    silences = [number % 29 == 0 for number in range(100)]
-    found = in_torch(twins, random_log_mel(twins[0], 100), options(method), 7, silences)
+def test_nothing_is_ignored_in_two_hundred_decodes(twins, method):
+    silences = [number % 29 == 0 for number in range(200)]
+    found = in_torch(twins, random_log_mel(twins[0], 200), options(method), 7, silences)
     assert unmatched(twins[0], found, silences)[:2] == (0, 0)
 
 
