@@ -4,7 +4,7 @@
     python examples/transcribe_onnx.py small_onnx/ song.mp3 song.mid
 
 Needs NumPy, onnxruntime and `mt3core`. The notes are those of `mt3 transcribe --decoding greedy
---quality fast`.
+--quality fast --no-grammar`.
 """
 
 from __future__ import annotations
