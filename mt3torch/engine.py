@@ -19,6 +19,7 @@ import os
 import queue
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -271,48 +272,55 @@ class _State:
         except threading.BrokenBarrierError:
             return
         worker: Worker | None = None
-        mine: set[_Request] = set()
+        mine: Counter[_Request] = Counter()  # how many segments of each request this worker has
         while True:
-            with self.changed:
-                for request in mine - set(self.requests):
-                    mine.discard(request)
-                    if worker is not None:
-                        worker.drop(request)
-                is_waiting = worker is None or worker.is_idle
-                starts = self._take(worker)
-                while is_waiting and not starts and not self.is_closed:
-                    if not self.changed.wait(IDLE_SECONDS) and not self.requests:
-                        worker = None
-                        self.changed.wait_for(lambda: self.requests or self.is_closed)
-                    starts = self._take(worker)
-                if self.is_closed:
-                    return
             try:
+                with self.changed:
+                    for request in mine.keys() - set(self.requests):
+                        del mine[request]
+                        if worker is not None:
+                            worker.drop(request)
+                    is_waiting = worker is None or worker.is_idle
+                    starts = self._take(worker, mine)
+                    while is_waiting and not starts and not self.is_closed:
+                        if not self.changed.wait(IDLE_SECONDS) and not self.requests:
+                            worker = None
+                            self.changed.wait_for(lambda: self.requests or self.is_closed)
+                        starts = self._take(worker, mine)
+                    if self.is_closed:
+                        return
                 if worker is None:
                     worker = lane_worker(self.stepper, self.decoding, self.num_lanes, self.loop)
-                mine.update(request for request, _ in starts)
                 limits = [
                     steps_of([start.number], request.last_steps, self.stepper.model.config)[0]
                     for request, start in starts
                 ]
                 worker.encode(starts, limits)
-                finished = worker.step()
-            except BaseException as error:
+                self._give(worker.step(), mine)
+            except BaseException as error:  # whatever it is: without this thread, requests would wait for ever
                 for request in mine:
                     self._fail(request, error)
                 worker = None
                 mine.clear()
-                continue
-            if finished:
-                with self.changed:
-                    for request, number, generated in finished:
-                        if request in self.requests:
-                            request.finish(number, generated)
-                            self._end_if_finished(request)
-                    self.changed.notify_all()
 
-    def _take(self, worker: Worker | None) -> list[tuple[_Request, Start]]:
-        """Up to a batch of segments, of each request in turn."""
+    def _give(self, finished: list[tuple[_Request, int, Generated]], mine: Counter[_Request]) -> None:
+        """Gives the requests what a worker has finished. What one of them cannot take is an error of that one."""
+        if not finished:
+            return
+        with self.changed:
+            mine -= Counter(request for request, _, _ in finished)
+            for request, number, generated in finished:
+                if request not in self.requests:
+                    continue
+                try:
+                    request.finish(number, generated)
+                    self._end_if_finished(request)
+                except BaseException as error:
+                    self._fail(request, error)
+            self.changed.notify_all()
+
+    def _take(self, worker: Worker | None, mine: Counter[_Request]) -> list[tuple[_Request, Start]]:
+        """Up to a batch of segments, of each request in turn, which are `mine` from now on."""
         wanted = self.batch if worker is None else worker.num_wanted
         starts: list[tuple[_Request, Start]] = []
         without = 0
@@ -328,6 +336,7 @@ class _State:
                 without += 1
             else:
                 without = 0
+                mine[request] += 1
                 starts.append((request, start))
         if starts:
             self.changed.notify_all()

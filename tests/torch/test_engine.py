@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import weakref
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from tiny_networks import random_arrays, random_log_mel, tiny  # noqa: E402
 
 from mt3core.decoding import Decoding  # noqa: E402
 from mt3core.errors import DecodingError, UsageError  # noqa: E402
+from mt3core.segments import AudioSegment  # noqa: E402
+from mt3decode.stretches import Stretches  # noqa: E402
 from mt3torch import Transcriber, build_model, decoding, engine  # noqa: E402
 from mt3torch.decoding import LaneWorker  # noqa: E402
 from mt3torch.device_loop import DeviceLoop  # noqa: E402
@@ -66,6 +69,24 @@ def wait_until(condition):
     while not condition():
         assert time.monotonic() < limit
         time.sleep(0.005)
+
+
+def in_time(function):
+    """What it returns or raises; a failure if it does neither, which a thread that has died would lead to."""
+    future = Future()
+
+    def call():
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    return future.result(PATIENCE_SECONDS)
+
+
+def decoded_in_time(engine, log_mels):
+    return in_time(lambda: tokens_of(engine.generate_stream(log_mels)))
 
 
 def test_tokens_are_those_of_the_loop_request_after_request(made, log_mel, expected):
@@ -151,13 +172,33 @@ def test_a_request_that_waits_for_its_audio_holds_nobody_up(made, log_mel, expec
 
 
 def test_an_error_in_reading_is_that_requests_own(made, log_mel, expected):
-    def broken():
-        yield from log_mel[:5]
-        raise OSError("the disk is gone")
-
     with pytest.raises(OSError, match="the disk is gone"):
-        list(made.generate_stream(broken()))
+        list(made.generate_stream(broken(log_mel[:5])))
     assert tokens_of(made.generate_stream(log_mel)) == expected
+
+
+def broken(log_mels):
+    yield from log_mels
+    raise OSError("the disk is gone")
+
+
+class Stuck:
+    """A worker that finishes nothing."""
+
+    num_wanted, is_idle = 1, False
+
+    def __init__(self):
+        self.tags = set()
+
+    def encode(self, starts, last_steps):
+        self.tags |= {tag for tag, _ in starts}
+
+    def step(self):
+        time.sleep(0.001)
+        return []
+
+    def drop(self, tag):
+        self.tags.discard(tag)
 
 
 def test_an_error_in_decoding_does_not_end_the_engine(made, log_mel, expected, monkeypatch):
@@ -170,6 +211,78 @@ def test_an_error_in_decoding_does_not_end_the_engine(made, log_mel, expected, m
         with pytest.raises(RuntimeError, match="out of memory"):
             list(made.generate_stream(log_mel))
     assert tokens_of(made.generate_stream(log_mel)) == expected
+
+
+@pytest.mark.parametrize("error", [MemoryError("no lanes"), RuntimeError("no device")])
+def test_lanes_that_cannot_be_made_are_an_error_of_the_requests_that_were_to_have_them(
+    made, log_mel, expected, monkeypatch, error
+):
+    def fail(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "lane_worker", fail)
+        with pytest.raises(type(error), match=str(error)):
+            decoded_in_time(made, log_mel)
+    assert made.num_requests == 0
+    assert decoded_in_time(made, log_mel) == expected
+
+
+def test_an_error_in_decoding_is_not_that_of_a_request_whose_segments_are_done(made, log_mel, expected, monkeypatch):
+    def fail(self):
+        raise RuntimeError("out of memory")
+
+    arrived = threading.Event()
+
+    def late():
+        yield log_mel[0]
+        arrived.wait(PATIENCE_SECONDS)
+        yield from log_mel[1:]
+
+    waiting = made.generate_stream(late())
+    found = dict([next(waiting)])
+    with monkeypatch.context() as patch:
+        for worker in (LaneWorker, DeviceWorker):
+            patch.setattr(worker, "step", fail)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            decoded_in_time(made, log_mel)
+    arrived.set()
+    found |= in_time(lambda: dict(waiting))
+    assert tokens_of(found.items()) == expected
+
+
+def test_an_error_while_lanes_are_freed_is_that_of_the_requests_in_them(model, log_mel, expected, monkeypatch):
+    def fail(self, tag):
+        raise RuntimeError("dropping failed")
+
+    monkeypatch.setattr(Stuck, "drop", fail)
+    made, stuck, arrived = Engine(Stepper(model), OPTIONS, num_lanes=3), Stuck(), threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "lane_worker", lambda *_: stuck)
+        left, other = made.generate_stream(log_mel[:2]), made.generate_stream(log_mel[:2])
+        wait_until(lambda: len(stuck.tags) == 2)
+    waiting = made.generate_stream(row for row in log_mel if arrived.wait(PATIENCE_SECONDS))
+    left.close()
+    with pytest.raises(RuntimeError, match="dropping failed"):
+        in_time(lambda: list(other))
+    assert decoded_in_time(made, log_mel) == expected
+    arrived.set()
+    assert in_time(lambda: tokens_of(waiting)) == expected
+    made.close()
+
+
+def test_an_error_in_what_becomes_of_a_segment_is_that_of_its_request(made, log_mel, expected, monkeypatch):
+    def fail(*_):
+        raise MemoryError("no notes")
+
+    monkeypatch.setattr(Stretches, "give", fail)
+    stretches = Stretches(tiny(), OPTIONS, [AudioSegment(0, 0, 7, 0.0)], [False], lambda piece: log_mel[0])
+    with made._state.changed:  # so that they start together
+        continuous, other = made.generate_stream(stretches), made.generate_stream(log_mel)
+    with pytest.raises(MemoryError, match="no notes"):
+        in_time(lambda: list(continuous))
+    assert in_time(lambda: tokens_of(other)) == expected
+    assert decoded_in_time(made, log_mel) == expected
 
 
 def test_closing_ends_requests_and_threads(model, log_mel):
