@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -48,14 +47,18 @@ def generate_stream(
 ) -> Iterator[tuple[int, Generated]]:
     """Yields (number of the segment, its tokens) in any order, reading `log_mels` only as fast as needed.
 
-    They are `Stretches` if segments need those before them.
+    They are `Stretches` if segments need those before them. What reading them raises comes after the segments before.
     For the grammar, `last_steps` are the segments' last steps (`grammar.last_steps`), by default that of a whole one.
     The result of a segment does not depend on the others. Memory depends on `batch_size`, not on the number
     of segments; nor do compiled shapes, since lanes without a segment exist but are idle.
     """
+    given = log_mels if isinstance(log_mels, Stretches) else _Waiting(log_mels)
     if decoding.method == "beam" and decoding.num_beams > 1:
-        return beam_search_stream(model, log_mels, decoding, batch_size, last_steps)
-    return _Stream(model, decoding, batch_size, last_steps).run(log_mels)
+        yield from beam_search_stream(model, given, decoding, batch_size, last_steps)
+    else:
+        yield from _Stream(model, decoding, batch_size, last_steps).run(given)
+    if isinstance(given, _Waiting) and given.error is not None:
+        raise given.error
 
 
 class _Stream:
@@ -71,11 +74,10 @@ class _Stream:
         # Each batch has twice the positions of the previous one; the longer ones are made when they are needed.
         self.batches = [_Batch(model, decoding, batch_size, lanes.MIN_POSITIONS)]
 
-    def run(self, log_mels: LogMels) -> Iterator[tuple[int, Generated]]:
-        if isinstance(log_mels, Stretches):
-            yield from self._run_stretches(log_mels)
+    def run(self, waiting: _Waiting | Stretches) -> Iterator[tuple[int, Generated]]:
+        if isinstance(waiting, Stretches):
+            yield from self._run_stretches(waiting)
             return
-        waiting = _Waiting(log_mels)
         group = waiting.take(self.group)
         first = self.batches[0]
         while group or first.occupied():
@@ -130,24 +132,39 @@ class _Stream:
 
 
 class _Waiting:
-    """Segments that are still to be started; those of a `ReadAhead` are not waited for while there is other work."""
+    """Segments that are still to be started; those of a `ReadAhead` are not waited for while there is other work.
+
+    After an `error` in reading there are no more: it must not take away those that are being decoded.
+    """
 
     def __init__(self, log_mels: Iterable[np.ndarray]) -> None:
         self._ahead = log_mels if isinstance(log_mels, ReadAhead) else None
         self._items = iter(log_mels)
         self._is_empty = False
         self.count = 0  # taken so far
+        self.error: Exception | None = None
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        while starts := self.take(1):
+            yield starts[0].log_mel
 
     @property
     def is_done(self) -> bool:
-        return self._is_empty if self._ahead is None else self._ahead.is_done
+        return self._is_empty or (self._ahead is not None and self._ahead.is_done)
 
     def take(self, most: int, waits: bool = True) -> list[Start]:
-        if self._ahead is None:
-            items = list(itertools.islice(self._items, most))
-            self._is_empty = len(items) < most
-        else:
-            items = self._ahead.take(most, waits)
+        items: list[np.ndarray] = []
+        if self._is_empty:
+            return []
+        try:
+            if self._ahead is not None:
+                items = self._ahead.take(most, waits)
+            while self._ahead is None and len(items) < most:
+                items.append(next(self._items))
+        except StopIteration:
+            self._is_empty = True
+        except Exception as error:
+            self.error, self._is_empty = error, True
         starts = [Start(number, item) for number, item in enumerate(items, self.count)]
         self.count += len(starts)
         return starts

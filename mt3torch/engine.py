@@ -60,8 +60,8 @@ class Engine:
     def generate_stream(self, log_mels: LogMels, last_steps: Sequence[int] | None = None) -> Results:
         """Like `mt3torch.decoding.generate_stream`, from any number of threads; starts at once.
 
-        `last_steps` may grow while `log_mels` are read. What reading them raises is raised by the results. Raises
-        `DecodingError` if the engine is closed.
+        `last_steps` may grow while `log_mels` are read. What reading them raises is raised by the results, after those
+        of the segments before it. Raises `DecodingError` if the engine is closed.
         """
         return Results(self, self._state.submit(log_mels, last_steps))
 
@@ -120,7 +120,8 @@ class _Request:
         self.log_mels = log_mels
         self.last_steps = last_steps
         self.waiting: collections.deque[Start] = collections.deque()
-        self.is_read = self.stretches is not None  # whether all segments have been read
+        self.is_read = self.stretches is not None  # whether all segments have been read, or as many as can be
+        self.error: BaseException | None = None  # in reading the one after them
         self.in_lanes: set[int] = set()
         self.num_unconsumed = 0
         self.results: queue.SimpleQueue[_Result] = queue.SimpleQueue()
@@ -150,7 +151,7 @@ class _Request:
 
     def end(self, last: BaseException | None) -> None:
         """Gives the last result. The audio is forgotten now, since a thread may long refer to its latest request."""
-        self.log_mels, self.stretches = (), None
+        self.log_mels, self.stretches, self.error = (), None, None
         self.waiting.clear()
         self.results.put(last)
 
@@ -245,7 +246,7 @@ class _State:
         self._workers = workers
 
     def _read(self, request: _Request) -> None:
-        """Reads ahead of the workers."""
+        """Reads ahead of the workers. What was read before an error is decoded all the same."""
         try:
             for start in itertools.starmap(Start, enumerate(request.log_mels)):  # type: ignore[arg-type]
                 with self.changed:
@@ -257,11 +258,16 @@ class _State:
                     request.waiting.append(start)
                     self.changed.notify_all()
         except BaseException as error:
-            self._fail(request, error)
+            self._end_of_reading(request, error)
+        else:
+            self._end_of_reading(request, None)
+
+    def _end_of_reading(self, request: _Request, error: BaseException | None) -> None:
         with self.changed:
-            request.is_read = True
-            self._end_if_finished(request)
-            self.changed.notify_all()
+            if request in self.requests:
+                request.is_read, request.error = True, error
+                self._end_if_finished(request)
+                self.changed.notify_all()
 
     @torch.inference_mode()
     def _work(self, is_ready: threading.Barrier) -> None:
@@ -345,7 +351,7 @@ class _State:
     def _end_if_finished(self, request: _Request) -> None:
         if request.is_finished and request in self.requests:
             self.requests.remove(request)
-            request.end(None)
+            request.end(request.error)
 
     def _fail(self, request: _Request, error: BaseException) -> None:
         with self.changed:

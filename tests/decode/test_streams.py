@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from inventive import Inventive
 from small_models import RATE_HZ
+from wild_twins import MAX_TOKENS, wild_arrays
 
 from mt3core.config.model import MT3
 from mt3core.decoding import Decoding, Generated
@@ -273,3 +274,32 @@ def test_streams_in_jax():
     assert len(expected) > 3
     assert simple(transcriber.stream((samples, RATE_HZ))) == expected
     assert simple(transcriber.stream(np.array_split(samples, 5), RATE_HZ)) == expected
+
+
+@pytest.mark.parametrize("package", ["mt3torch", "mt3jax"])
+def test_an_error_in_reading_comes_after_the_notes_before_it(package):
+    """All that was read is decoded, although segments are read ahead and decoded side by side."""
+    pytest.importorskip(package.removeprefix("mt3"))
+    framework = pytest.importorskip(package)
+    config, arrays = wild_arrays("mt3", {"pitch": 2, "velocity": 4}, 1)
+    options = Decoding(max_tokens=MAX_TOKENS, grammar=True)
+    transcriber = framework.Transcriber(framework.build_model(config, arrays, "cpu"), options, batch_size=8)
+    samples = noise(2)
+    expected = transcriber.transcribe((samples, RATE_HZ)).notes
+
+    def pieces():
+        yield from np.array_split(samples, 4)[:3]
+        raise OSError("The connection is lost.")
+
+    arriving, decoded, found = ArrivingSegments(mono_blocks(pieces(), RATE_HZ, RATE_HZ), config), [], []
+    with pytest.raises(OSError, match="connection"):
+        list(arriving)
+    stream = transcriber.stream(pieces(), RATE_HZ, lambda done, _: decoded.append(done))
+    with pytest.raises(OSError, match="connection"):
+        found += stream
+    assert arriving.num_given > 20
+    assert decoded == list(range(1, arriving.num_given + 1))
+    assert len(expected) > len(found) > len(expected) / 2
+    assert simple(found) == simple(expected)[: len(found)]
+    assert stream.result is None
+    transcriber.close()

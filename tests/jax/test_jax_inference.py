@@ -12,7 +12,7 @@ pytest.importorskip("jax")
 
 import jax
 from small_models import RATE_HZ
-from tiny_networks import random_arrays, tiny
+from tiny_networks import random_arrays, random_log_mel, tiny
 
 from mt3core.config.model import MT3
 from mt3core.decoding import Decoding, Generated
@@ -149,7 +149,7 @@ def stream(monkeypatch):
     monkeypatch.setattr(FakeBatch, "made", [])
 
     def run(lengths):
-        return decoding._Stream(None, Decoding(), 8, None).run(lengths)
+        return decoding.generate_stream(None, lengths, Decoding(), 8)
 
     return run
 
@@ -178,3 +178,32 @@ def test_audio_that_is_late_keeps_nothing_back(stream):
     assert sorted(number for number, _ in (next(results) for _ in range(3))) == [0, 1, 2]
     goes_on.set()
     assert [number for number, _ in results] == [3]
+
+
+def broken(items):
+    yield from items
+    raise OSError("The disk is gone.")
+
+
+@pytest.mark.parametrize("is_ahead", [False, True])
+@pytest.mark.parametrize("count", [0, 1, 5, 40])
+@pytest.mark.parametrize("method", [Decoding("greedy", max_tokens=20), Decoding("beam", 2, max_tokens=20)])
+def test_what_was_read_before_an_error_is_decoded_before_it_is_raised(method, count, is_ahead):
+    config = tiny()
+    model, log_mels = build_model(config, random_arrays(config), "cpu"), random_log_mel(config, 40)[:count]
+    expected = dict(decoding.generate_stream(model, log_mels, method, 8))
+    given = ReadAhead(broken(log_mels), 8) if is_ahead else broken(log_mels)
+    found = []
+    with pytest.raises(OSError, match="disk is gone"):
+        found += decoding.generate_stream(model, given, method, 8)
+    assert sorted(number for number, _ in found) == list(range(count))
+    assert all(one.tokens.tolist() == expected[number].tokens.tolist() for number, one in found)
+
+
+def test_after_an_error_in_reading_a_stream_can_be_left_at_once(stream):
+    """With segments in lanes, of which one runs on."""
+    results = stream(broken(np.array(1000 if number == 5 else 70 + number) for number in range(8)))
+    next(results)
+    results.close()
+    assert list(results) == []
+    assert FakeBatch.made[0].occupied()

@@ -182,6 +182,29 @@ def broken(log_mels):
     raise OSError("the disk is gone")
 
 
+@pytest.mark.parametrize("count", [0, 1, 5, 24])
+def test_what_was_read_before_an_error_is_decoded_before_it_is_raised(made, log_mel, expected, count):
+    found = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        found += made.generate_stream(broken(log_mel[:count]))
+    assert tokens_of(found) == {number: expected[number] for number in range(count)}
+    assert made.num_requests == 0
+
+
+def test_after_an_error_in_reading_a_request_can_be_cancelled_at_once(model, log_mel, monkeypatch):
+    made, stuck = Engine(Stepper(model), OPTIONS, num_lanes=3), Stuck()
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "lane_worker", lambda *_: stuck)
+        stream = made.generate_stream(broken(log_mel[:3]))
+        wait_until(lambda: stuck.tags and stream._request.is_read)
+        assert made.num_requests == 1
+        stream.close()
+        assert made.num_requests == 0
+        assert in_time(lambda: list(stream)) == []
+        wait_until(lambda: not stuck.tags)
+    made.close()
+
+
 class Stuck:
     """A worker that finishes nothing."""
 
