@@ -49,11 +49,11 @@ class Worker:
     the one that is to blame is found.
     """
 
-    def __init__(self, model: str, format: str, threads: int) -> None:
+    def __init__(self, model: str, format: str, workers: int | None) -> None:
         from mt3torch import Transcriber  # here, where the network is needed
 
         self.format = format
-        self.transcriber = Transcriber.from_pretrained(model, workers=threads)
+        self.transcriber = Transcriber.from_pretrained(model, workers=workers)
 
     def __call__(self, batch: Rows) -> Rows:
         rows = list(zip(batch["audio"], batch["output"], batch["trying"], strict=True))
@@ -89,9 +89,10 @@ def transcribed(rows: list[dict[str, str]], model: str, options: argparse.Namesp
     context.execution_no_progress_timeout_s = -1  # a long recording is no standstill
     context.enable_progress_bars = False
     num_batches = -(-len(rows) // AT_ONCE)
+    workers = None if options.gpus else options.cpus  # a GPU is not to be shared by several
     dataset = ray.data.from_items(rows, override_num_blocks=num_batches).map_batches(
         Worker,
-        fn_constructor_args=(model, options.format, options.cpus),
+        fn_constructor_args=(model, options.format, workers),
         batch_size=AT_ONCE,
         compute=ray.data.ActorPoolStrategy(size=min(options.actors or actors_that_fit(options), num_batches)),
         num_cpus=options.cpus,

@@ -1,12 +1,14 @@
 """`examples/transcribe_corpus_slurm.sh`, each job of its array by hand, and `transcribe_corpus_ray.py` where Ray is."""
 
+import argparse
 import json
 import os
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 from small_models import save_model, write_wav
@@ -125,6 +127,25 @@ def with_ray(folder, model, program=str(RAY)):
 def failures(folder):
     lines = (folder / "notes/failures.jsonl").read_text().splitlines()
     return {Path(one["audio"]).stem: one["error"] for one in map(json.loads, lines)}
+
+
+@pytest.mark.parametrize(("gpus", "workers"), [(0.0, 4), (1.0, None), (0.5, None)])
+def test_actors_with_a_gpu_have_as_many_workers_as_suit_it(monkeypatch, gpus, workers):
+    """Several would share the GPU. Without Ray: only what it is asked to do matters."""
+    asked, ray = MagicMock(), MagicMock()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.data", ray.data)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # which the example would set for good
+    monkeypatch.setattr("mt3torch.Transcriber.from_pretrained", asked)
+    spec = spec_from_file_location("ray_example", RAY)
+    example = module_from_spec(spec)
+    spec.loader.exec_module(example)
+    options = argparse.Namespace(format="mid", actors=1, cpus=4, gpus=gpus)
+    list(example.transcribed([{}], "small", options))
+    (worker,), given = ray.data.from_items.return_value.map_batches.call_args
+    worker(*given["fn_constructor_args"])
+    assert asked.call_args.kwargs.get("workers") == workers
+    assert (given["num_cpus"], given["num_gpus"]) == (4, gpus)
 
 
 @needs_ray
