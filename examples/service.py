@@ -6,16 +6,21 @@
     curl http://localhost:8000/health                                 200 once the model is ready
 
 All requests share one transcriber, and with it the weights and the lanes; a caller who hangs up gives them back. At
-most `--at-once` recordings are in memory at a time: further callers wait for their turn with their audio unread.
+most `--at-once` recordings are transcribed at a time. A recording is in a temporary file before it has its turn, so
+nobody waits for callers who send slowly. Those who read slowly keep their turn, unless a proxy takes answers for them.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import tempfile
 import threading
+import time
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import IO
 
 import numpy as np
 
@@ -24,6 +29,8 @@ from mt3core.transcription import jsonl_line
 from mt3torch import Transcriber
 
 MOST_BYTES = 500 * 10**6
+BLOCK_BYTES = 2**16
+UPLOAD_SECONDS = 600  # for all bytes of a recording
 WARM_UP_SECONDS = 4
 
 
@@ -46,7 +53,7 @@ class Service(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: Service
     protocol_version = "HTTP/1.1"
-    timeout = 60  # seconds without a byte from the caller, who would otherwise keep a turn for ever
+    timeout = 60  # seconds for a single read or write
 
     def do_GET(self) -> None:
         if self.path != "/health":
@@ -65,10 +72,33 @@ class Handler(BaseHTTPRequestHandler):
         elif int(length) > MOST_BYTES:
             self.answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": f"Send at most {MOST_BYTES} bytes."})
         else:
-            with self.server.turns:
-                self.transcribe(self.rfile.read(int(length)))
+            with tempfile.TemporaryFile() as recording:
+                if self.receive(recording, int(length)):
+                    with self.server.turns:
+                        self.transcribe(recording)
+                else:
+                    problem = f"Send the whole recording within {UPLOAD_SECONDS} s."
+                    with contextlib.suppress(OSError):  # the caller may have gone
+                        self.answer(HTTPStatus.REQUEST_TIMEOUT, {"error": problem})
 
-    def transcribe(self, audio: bytes) -> None:
+    def receive(self, recording: IO[bytes], length: int) -> bool:
+        """Whether all bytes came in time; with the `timeout` alone they might come one a minute, for years."""
+        end = time.monotonic() + UPLOAD_SECONDS
+        while length and (seconds := end - time.monotonic()) > 0:
+            self.connection.settimeout(min(seconds, self.timeout))
+            try:
+                block = self.rfile.read1(min(length, BLOCK_BYTES))
+            except OSError:  # too late, or the caller has gone
+                break
+            if not block:
+                break
+            recording.write(block)
+            length -= len(block)
+        self.connection.settimeout(self.timeout)
+        recording.seek(0)
+        return length == 0
+
+    def transcribe(self, audio: IO[bytes]) -> None:
         has_begun = False
         try:
             with self.server.transcriber.stream(audio) as notes:
@@ -120,7 +150,7 @@ def main() -> None:
     parser.add_argument("--model", default="small")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--at-once", type=int, default=8, help="recordings in memory at a time")
+    parser.add_argument("--at-once", type=int, default=8, help="recordings transcribed at a time")
     options = parser.parse_args()
     transcriber = Transcriber.from_pretrained(options.model)
     with Service((options.host, options.port), transcriber, options.at_once) as service:

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import importlib.util
 import json
 import socket
 import subprocess
@@ -72,18 +73,6 @@ def test_requests_at_the_same_time_get_the_notes_of_the_command(port, recording)
         assert [without_confidence(note) for note in notes] == expected
 
 
-def test_callers_who_hang_up_leave_room_for_others(port, recording):
-    samples = np.tile(soundfile.read(recording)[0], 30)
-    long = recording.with_name("long.flac")
-    soundfile.write(long, samples, RATE_HZ)
-    for _ in range(3):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
-        connection.request("POST", "/transcribe", long.read_bytes())
-        assert connection.getresponse().readline()
-        connection.close()
-    assert ask(port, "POST", "/transcribe", recording.read_bytes())[0] == 200
-
-
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "problem"),
     [
@@ -102,30 +91,111 @@ def without_confidence(note):
     return {name: value for name, value in note.items() if name != "confidence"}
 
 
-def test_a_caller_who_sends_nothing_loses_the_turn(monkeypatch):
-    import importlib.util
-
+@pytest.fixture(scope="module")
+def example():
     spec = importlib.util.spec_from_file_location("service_example", SERVICE)
-    service = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(service)
-    assert 0 < service.Handler.timeout <= PATIENCE_SECONDS
-    monkeypatch.setattr(service.Handler, "timeout", 2)
-    taken = threading.Event()
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
-    class Turns(threading.BoundedSemaphore):
-        def __enter__(self):
-            self.acquire()
-            taken.set()
 
-    with service.Service(("127.0.0.1", 0), None, at_once=1) as server:
-        server.turns = Turns(1)
-        monkeypatch.setattr(
-            service.Handler, "transcribe", lambda self, audio: self.answer(200, {"heard": audio.decode()})
-        )
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        port = server.server_address[1]
-        with socket.create_connection(("127.0.0.1", port)) as silent:
-            silent.sendall(b"POST /transcribe HTTP/1.1\r\nContent-Length: 10\r\n\r\n")
-            assert taken.wait(PATIENCE_SECONDS)
-            assert ask(port, "POST", "/transcribe", b"music") == (200, [{"heard": "music"}])
-        server.shutdown()
+@contextlib.contextmanager
+def served(example, transcriber):
+    """The port of a service in this process, with one turn."""
+    with example.Service(("127.0.0.1", 0), transcriber, at_once=1) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_callers_who_hang_up_leave_room_for_others(example, recording):
+    """Nothing is decoded for them any more: a request that nobody cancels would stay, waiting for its reader."""
+    from mt3torch import Transcriber
+
+    samples = np.tile(soundfile.read(recording)[0], 100)
+    long = recording.with_name("long.flac")
+    soundfile.write(long, samples, RATE_HZ)
+    transcriber = Transcriber.from_pretrained("small", batch_size=1, workers=1)
+    engine = transcriber._current_engine()
+    with served(example, transcriber) as port:
+        for _ in range(3):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
+            connection.request("POST", "/transcribe", long.read_bytes())
+            assert connection.getresponse().readline()
+            assert engine.num_requests == 1
+            connection.close()
+            limit = time.monotonic() + PATIENCE_SECONDS
+            while engine.num_requests:
+                assert time.monotonic() < limit
+                time.sleep(0.01)
+        assert ask(port, "POST", "/transcribe", recording.read_bytes())[0] == 200
+    transcriber.close()
+
+
+@pytest.fixture
+def hearing(example, monkeypatch):
+    """The port of a service that says what it has heard."""
+    monkeypatch.setattr(
+        example.Handler, "transcribe", lambda self, audio: self.answer(200, {"heard": audio.read().decode()})
+    )
+    with served(example, None) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def sending(port, length, *blocks):
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS) as caller:
+        caller.sendall(f"POST /transcribe HTTP/1.0\r\nContent-Length: {length}\r\n\r\n".encode())
+        for block in blocks:
+            caller.sendall(block)
+        yield caller
+
+
+def trickle(caller, is_over):
+    """A byte now and then, until the service has enough of it."""
+    with contextlib.suppress(OSError):
+        while not is_over.wait(0.02):
+            caller.sendall(b"x")
+
+
+def test_callers_who_send_slowly_hold_nobody_up(hearing):
+    is_over = threading.Event()
+    with sending(hearing, 10**6) as slow, sending(hearing, 10, b"some") as silent:
+        trickling = threading.Thread(target=trickle, args=(slow, is_over))
+        trickling.start()
+        try:
+            for _ in range(3):
+                assert ask(hearing, "POST", "/transcribe", b"music") == (200, [{"heard": "music"}])
+            assert trickling.is_alive()
+        finally:
+            is_over.set()
+            trickling.join()
+        silent.sendall(b" music")
+        assert silent.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_an_upload_has_a_limited_time(hearing, example, monkeypatch):
+    assert 0 < example.Handler.timeout < example.UPLOAD_SECONDS
+    monkeypatch.setattr(example, "UPLOAD_SECONDS", 0.5)
+    with sending(hearing, 10**6) as slow, sending(hearing, 10, b"music") as silent:
+        trickling = threading.Thread(target=trickle, args=(slow, threading.Event()), daemon=True)
+        trickling.start()
+        assert silent.recv(100).startswith(b"HTTP/1.1 408")
+        trickling.join(PATIENCE_SECONDS)
+        assert not trickling.is_alive()
+
+
+def test_a_caller_who_sends_nothing_for_a_while_is_not_waited_for(hearing, example, monkeypatch):
+    monkeypatch.setattr(example.Handler, "timeout", 0.5)
+    with sending(hearing, 10, b"music") as silent:
+        assert silent.recv(100).startswith(b"HTTP/1.1 408")
+
+
+def test_a_recording_that_breaks_off_is_not_transcribed(hearing):
+    with sending(hearing, 10, b"music") as caller:
+        caller.shutdown(socket.SHUT_WR)
+        assert caller.recv(100).startswith(b"HTTP/1.1 408")
