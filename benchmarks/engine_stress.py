@@ -31,7 +31,10 @@ PATIENCE_SECONDS = 60.0  # after the end, for requests under way
 
 @dataclass
 class Tally:
-    """What became of the requests. `problems` are those that were refused or failed, and wrong tokens."""
+    """What became of the requests. `problems` are those that were refused or failed, and wrong tokens.
+
+    Cancelled are those that were closed before all their segments had been given.
+    """
 
     num_done: int = 0
     num_cancelled: int = 0
@@ -79,7 +82,7 @@ def stress(
                 problem = f"{len(found)} of {taken or last - first} segments"
             with lock:
                 tally.num_segments += len(found)
-                tally.num_cancelled += is_cancelling
+                tally.num_cancelled += is_cancelling and not problem and len(found) < last - first
                 tally.num_done += not is_cancelling and not problem
                 tally.problems += [problem] if problem else []
             if time.monotonic() >= end:

@@ -101,13 +101,21 @@ def test_ten_threads_three_of_which_cancel(made, log_mel, expected, monkeypatch)
     monkeypatch.syspath_prepend(BENCHMARKS)
     from engine_stress import stress
 
-    tally = stress(made.generate_stream, log_mel, expected, seconds=5)
+    tally = stress(made.generate_stream, log_mel, expected, seconds=10)
     assert tally.problems == []
     assert tally.num_hanging == 0
     assert tally.num_done >= 7
     assert tally.num_cancelled >= 3
     assert made.num_requests == 0
     assert tokens_of(made.generate_stream(log_mel)) == expected
+
+
+def test_a_request_that_is_over_is_not_counted_as_cancelled(made, log_mel, expected, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from engine_stress import stress
+
+    tally = stress(made.generate_stream, log_mel[:1], expected, seconds=0)
+    assert (tally.num_done, tally.num_cancelled, tally.num_segments, tally.problems) == (7, 0, 10, [])
 
 
 def test_what_goes_wrong_in_many_threads_is_seen(made, log_mel, expected, monkeypatch):
