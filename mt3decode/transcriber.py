@@ -8,13 +8,14 @@ all earlier segments are decoded: besides the result, nothing grows with the rec
 from __future__ import annotations
 
 import abc
+import copy
 import functools
 import itertools
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any, overload
+from typing import Any, Self, overload
 
 import numpy as np
 
@@ -77,6 +78,12 @@ class BaseTranscriber(abc.ABC):
         self.decoding = replace(given, programs=fitting.programs, drums=fitting.drums)
         if given.continuous and (config.vocabulary.onsets_only or not config.vocabulary.ties):
             raise UsageError(f"{config.name} does not know which notes sound on.", "Leave out --continuous.")
+
+    def with_decoding(self, decoding: Decoding) -> Self:
+        """Another transcriber with the same network, which decodes otherwise. Raises `UsageError` as for a new one."""
+        made = copy.copy(self)
+        BaseTranscriber.__init__(made, self.config, decoding)
+        return made
 
     @abc.abstractmethod
     def generate_stream(

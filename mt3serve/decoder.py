@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from mt3core.decoding import Decoding, in_quality
+from mt3core.decoding import in_quality
 from mt3core.notes.instrument_choice import with_instruments
 from mt3decode.streams import NoteStream
 from mt3decode.transcriber import BaseTranscriber
@@ -17,18 +17,12 @@ _WARM_UP_SECONDS = 4
 
 
 class TranscriberDecoder:
-    """See `jobs.Decoder`.
+    """See `jobs.Decoder`. `at_once` is how many threads may use the transcriber at the same time."""
 
-    `build` makes a transcriber with the same network and another decoding, for what was asked; `at_once` is how many
-    threads may use the transcriber at the same time.
-    """
-
-    def __init__(
-        self, transcriber: BaseTranscriber, build: Callable[[Decoding], BaseTranscriber], at_once: int = 1
-    ) -> None:
+    def __init__(self, transcriber: BaseTranscriber, at_once: int = 1) -> None:
         self.model, self.at_once = transcriber.config.name, at_once
         self.usual_quality = "best" if transcriber.decoding.overlap > 1 else "fast"
-        self._transcriber, self._build = transcriber, build
+        self._transcriber = transcriber
 
     def warm_up(self) -> None:
         """Decodes a little silence: the first recording pays for memory and for the order of the weights."""
@@ -43,7 +37,7 @@ class TranscriberDecoder:
         if instruments is not None:
             decoding = with_instruments(decoding, instruments)
         if decoding != transcriber.decoding:
-            transcriber = self._build(decoding)
+            transcriber = transcriber.with_decoding(decoding)
         try:
             with transcriber.stream(recording, damaged="keep") as notes:
                 yield notes

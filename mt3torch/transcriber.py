@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Self
 
 import torch
 
@@ -63,6 +65,7 @@ class Transcriber(BaseTranscriber):
         self._engine: Engine | None = None
         self._chosen: tuple[Decoding, int | None, int] | None = None  # of the engine
         self._lock = threading.Lock()
+        self._origin: Transcriber | None = None
 
     @classmethod
     def from_pretrained(
@@ -99,9 +102,24 @@ class Transcriber(BaseTranscriber):
     ) -> Iterator[tuple[int, Generated]]:
         return self._current_engine().generate_stream(log_mels, last_steps)
 
+    def with_decoding(self, decoding: Decoding) -> Self:
+        """One that shares the prepared weights; its requests go to this one's engine unless that decodes otherwise.
+
+        How windows overlap does not matter to an engine; which instruments are written does. Closing it leaves this
+        one's engine as it is.
+        """
+        made = super().with_decoding(decoding)
+        made._engine, made._chosen, made._lock, made._origin = None, None, threading.Lock(), self
+        return made
+
+    def _settings(self) -> tuple[Decoding, int | None, int]:
+        return replace(self.decoding, overlap=1, agreement=False), self.batch_size, self.workers
+
     def _current_engine(self) -> Engine:
+        chosen = self._settings()
+        if self._origin is not None and self._origin._settings() == chosen:
+            return self._origin._current_engine()
         with self._lock:
-            chosen = (self.decoding, self.batch_size, self.workers)
             if self._engine is None or not self._engine.is_open or self._chosen != chosen:
                 lanes = self.batch_size or default_batch_size(self._stepper, self.decoding, self.workers)
                 # One that still decodes for others ends with the last of them.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import re
@@ -48,18 +47,10 @@ def serve(options: ServeOptions, reporter: Reporter) -> int:
         transcriber = load_transcriber(options.model, backend, options.device, decoding, reporter)
         with closing(transcriber):
             network: Any = transcriber
-            is_cpu = backend == "torch" and next(network.model.parameters()).device.type == "cpu"
-
-            def with_lanes(made: Any) -> Any:
-                if is_cpu:
-                    made.batch_size = LANES * made.decoding.overlap
-                return made
-
-            build: Any = importlib.import_module(f"mt3{backend}").Transcriber
-            at_once = AT_ONCE if backend == "torch" else 1  # whose engine takes turns between them
-            decoder = TranscriberDecoder(
-                with_lanes(network), lambda changed: with_lanes(build(network.model, changed)), at_once
-            )
+            if backend == "torch" and next(network.model.parameters()).device.type == "cpu":
+                network.batch_size = LANES * network.decoding.overlap
+            # One engine takes turns between them.
+            decoder = TranscriberDecoder(transcriber, at_once=AT_ONCE if backend == "torch" else 1)
             decoder.warm_up()
             _serve(options, decoder, opened, most_bytes, reporter)
     return 0

@@ -18,17 +18,13 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def decoder():
-    import importlib
-
     from mt3app.backend import choose_backend, choose_decoding, load_transcriber
     from mt3app.progress import Reporter
     from mt3serve.decoder import TranscriberDecoder
 
     backend = choose_backend(None)
     transcriber = load_transcriber("small", backend, "cpu", choose_decoding(None, None), Reporter())
-    build = importlib.import_module(f"mt3{backend}").Transcriber
-    decoder = TranscriberDecoder(transcriber, lambda decoding: build(transcriber.model, decoding))
-    decoder.build = lambda decoding: build(transcriber.model, decoding)
+    decoder = TranscriberDecoder(transcriber)
     decoder.transcriber = transcriber
     return decoder
 
@@ -114,7 +110,7 @@ def test_the_best_quality_is_that_of_the_command_line(decoder, recording):
         found = list(stream)
     chosen = choose_decoding(None, None, quality="best")
     best = replace(decoder.transcriber.decoding, overlap=chosen.overlap, agreement=chosen.agreement)
-    usual = TranscriberDecoder(decoder.build(best), decoder.build)
+    usual = TranscriberDecoder(decoder.transcriber.with_decoding(best))
     fast, whole = decoder.transcriber.transcribe(recording).notes, usual._transcriber.transcribe(recording).notes
     assert found == whole != fast
     assert usual.usual_quality == "best"

@@ -119,3 +119,20 @@ def test_settings_are_left_as_they_were(model, samples):
         assert torch.is_autocast_enabled("cpu")
         assert torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()
+
+
+def test_another_decoding_shares_weights_and_where_it_can_the_engine(model, samples):
+    with contextlib.closing(Transcriber.from_pretrained(model, device="cpu", decoding=Decoding(grammar=True))) as usual:
+        expected = usual.transcribe((samples, RATE_HZ)).notes
+        overlapping = usual.with_decoding(Decoding(grammar=True, overlap=2))
+        drums = usual.with_decoding(Decoding(grammar=True, programs=()))
+        assert {overlapping._stepper, drums._stepper} == {usual._stepper}
+        assert overlapping._current_engine() is usual._current_engine()
+        assert drums._current_engine() is not usual._current_engine()
+        fresh = Transcriber(usual.model, Decoding(grammar=True, overlap=2))
+        with contextlib.closing(fresh):
+            assert overlapping.transcribe((samples, RATE_HZ)).segments == fresh.transcribe((samples, RATE_HZ)).segments
+        for one in (overlapping, drums):
+            one.close()
+        assert usual._current_engine().is_open
+        assert usual.transcribe((samples, RATE_HZ)).notes == expected
