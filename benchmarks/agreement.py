@@ -4,11 +4,12 @@
     python benchmarks/agreement.py out [out2 ...] [--model small] [--seconds 60] [--store] [--output FILE]
 
 PIECES are data sets that `benchmarks/systems/clips.py` reads: MAESTRO, SLAKH, or audio and MIDI of the same names.
-The coefficients are fitted to one of their splits. The table has the mean F1 of onsets (50 ms, mir_eval's matching,
+The two small networks are fitted to one of their splits (with PyTorch), or to that of the pieces that `--fit-to` names:
+sounds that are measured should be unknown to them. The table has the mean F1 of onsets (50 ms, mir_eval's matching,
 pitched notes and drum hits by themselves) and of onsets and offsets: of the middles of two windows, and of
 agreement, for another split and for real recordings (shared/realdata next to the checkout). Music and
 sounds must be ones that training did not have, or the windows agree better than they do elsewhere. `--store` writes the
-coefficients to the model's `config.json`.
+numbers to the model's `config.json`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from mt3core.model.search import load_weights
 from mt3core.notes.choosing import Excerpt
 from mt3core.notes.decoding import NoteDecoder
 from mt3core.notes.table import Note, note_table, to_notes
-from mt3decode.agreement import OVERLAP, SEMITONES, AgreedParts
+from mt3decode.agreement import NUM_HIDDEN, OVERLAP, SEMITONES, AgreedParts, Weighing
 from mt3decode.arriving import ArrivingSegments
 from mt3decode.transcriber import BaseTranscriber
 from mt3decode.windows import DRUMS as DRUM_KEY
@@ -42,8 +43,9 @@ from mt3eval.matching.note_scores import Comparison, scored_notes
 from mt3eval.matching.onset_score import matched_onsets, onset_score
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-RIDGE = 3.0  # penalty on the squares of the coefficients of standardised features
-NEWTON_STEPS = 15
+# Of the fitted networks. Each is made of several smaller ones, whose mean errs less.
+NUM_PARTS = 4
+EPOCHS, BATCH, HIGHEST_RATE, WEIGHT_DECAY, DROPOUT = 25, 256, 3e-3, 0.1, 0.1
 PARTS = ("f1", "precision", "recall")
 # The windows that hear every moment, and by how many semitones higher they hear it, in turn.
 MIDDLES, AGREEMENT = "middles of 2", f"agreement of {OVERLAP}"
@@ -68,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         weights = load_weights(source)
         decoding = Decoding(max_tokens=weights.config.network.max_target_tokens, grammar=True)
         transcriber = network.Transcriber(network.build_model(weights.config, weights.arrays, options.device), decoding)
-        to_fit = [clip for folder in options.pieces for clip in read_clips(folder, options.fit, limit=options.limit)]
+        folders = options.fit_to or options.pieces
+        to_fit = [clip for folder in folders for clip in read_clips(folder, options.fit, limit=options.limit)]
         fitted = [listen(transcriber, clip, options.seconds) for clip in to_fit]
         config = dataclasses.replace(weights.config, agreement=fit(fitted, weights.config))
         if options.store:
@@ -97,11 +100,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--backend", default="torch", choices=["torch", "jax"])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--recordings", type=Path, default=SHARED / "realdata")
+    parser.add_argument("--fit-to", type=Path, action="append", help="pieces to fit to, if not to those; repeatable")
     parser.add_argument("--fit", default="validation", metavar="SPLIT", help="of the pieces to fit to")
     parser.add_argument("--split", default="test", help="of the pieces to measure")
     parser.add_argument("--limit", type=int, help="at most this many pieces of each folder")
     parser.add_argument("--seconds", type=float, help="only the beginning of each")
-    parser.add_argument("--store", action="store_true", help="write the coefficients to the model directory")
+    parser.add_argument("--store", action="store_true", help="write the numbers to the model directory")
     parser.add_argument("--output", type=Path, help="also write the table to this file (Markdown)")
     return parser.parse_args(arguments)
 
@@ -114,10 +118,17 @@ def listen(transcriber: BaseTranscriber, clip: Clip, seconds: float | None = Non
     heard = {}
     for way, (overlap, semitones) in WAYS.items():
         arriving = ArrivingSegments(
-            [samples], transcriber.config, overlap, takes_samples=transcriber.takes_samples, semitones=semitones
+            [samples],
+            transcriber.config,
+            overlap,
+            takes_samples=transcriber.takes_samples,
+            semitones=semitones,
+            gives_levels=way == AGREEMENT,
         )
         written = dict(transcriber.generate_stream(iter(arriving), arriving.last_steps))
-        heard[way] = [Heard(*arriving.take(number), written[number]) for number in range(len(written))]
+        heard[way] = [
+            Heard(*arriving.take(number), written[number], arriving.levels(number)) for number in range(len(written))
+        ]
     reference = Excerpt(0.0, len(samples) / rate_hz).cut(to_notes(clip.reference.notes))
     print(f"{clip.name}: {len(heard[AGREEMENT])} windows", file=sys.stderr)
     return Piece(clip, heard, reference)
@@ -127,15 +138,15 @@ def listen(transcriber: BaseTranscriber, clip: Clip, seconds: float | None = Non
 
 
 def fit(pieces: Iterable[Piece], config: ModelConfig) -> tuple[tuple[float, ...], ...]:
-    """Logistic regressions for pitched notes and for drum hits: is a candidate right?"""
+    """The networks for pitched notes and for drum hits: is a candidate right?"""
     features: tuple[list[np.ndarray], ...] = ([], [])
     is_right: tuple[list[bool], ...] = ([], [])
     # Where no candidate is believed, none is forgotten.
-    nothing = dataclasses.replace(config, agreement=((0.0,) * AGREEMENT_NUMBERS,) * 2)
+    nothing = dataclasses.replace(config, agreement=tuple((0.0,) * count for count in AGREEMENT_NUMBERS))
     for piece in pieces:
         parts = AgreedParts(nothing)
         for window in piece.heard[AGREEMENT]:
-            parts.add(*window)
+            parts.add(window)
         for is_drum in (False, True):
             if piece.clip.only_drums_labelled and not is_drum:
                 continue
@@ -147,10 +158,10 @@ def fit(pieces: Iterable[Piece], config: ModelConfig) -> tuple[tuple[float, ...]
             features[is_drum].extend(values for _, values in candidates)
             is_right[is_drum].extend(number in right for number in range(len(notes)))
     found = []
-    for rows_of_kind, right_of_kind in zip(features, is_right, strict=True):
+    for kind, (rows_of_kind, right_of_kind) in enumerate(zip(features, is_right, strict=True)):
         if not any(right_of_kind):
             raise UsageError("No pitched note or no drum hit of the pieces was found.", "Add pieces that have them.")
-        found.append(logistic(np.array(rows_of_kind), np.array(right_of_kind, float)))
+        found.append(fitted_network(np.array(rows_of_kind), np.array(right_of_kind, float), kind).numbers())
     return tuple(found)
 
 
@@ -158,19 +169,34 @@ def note_at(seconds: float, pitch: int, is_drum: bool) -> Note:
     return Note(seconds, seconds + 0.1, pitch, 100, 0, is_drum)
 
 
-def logistic(features: np.ndarray, is_right: np.ndarray) -> tuple[float, ...]:
-    """The constant and the coefficients, by Newton's method with a ridge penalty on standardised features."""
+def fitted_network(features: np.ndarray, is_right: np.ndarray, kind: int) -> Weighing:
+    """By AdamW on standardised features: the mean logits of `NUM_PARTS` networks with a part of the units each."""
+    import torch
+
     mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-3
-    rows_ = np.c_[np.ones(len(features)), (features - mean) / scale]
-    penalty = RIDGE * np.eye(rows_.shape[1])
-    weights = np.zeros(rows_.shape[1])
-    for _ in range(NEWTON_STEPS):
-        probability = 1 / (1 + np.exp(-rows_ @ weights))
-        gradient = rows_.T @ (probability - is_right) + penalty @ weights
-        curvature = (rows_ * (probability * (1 - probability))[:, None]).T @ rows_ + penalty
-        weights = weights - np.linalg.solve(curvature, gradient)
-    coefficients = weights[1:] / scale
-    return tuple(float(f"{value:.4g}") for value in (weights[0] - coefficients @ mean, *coefficients))
+    inputs, targets = (torch.tensor(one, dtype=torch.float32) for one in ((features - mean) / scale, is_right))
+    hidden, last, constant = [], [], 0.0
+    for part in range(NUM_PARTS):
+        torch.manual_seed(part)
+        units = NUM_HIDDEN[kind] // NUM_PARTS
+        first, second = torch.nn.Linear(features.shape[1], units), torch.nn.Linear(units, 1)
+        network = torch.nn.Sequential(first, torch.nn.SiLU(), torch.nn.Dropout(DROPOUT), second)
+        optimizer = torch.optim.AdamW(network.parameters(), HIGHEST_RATE, weight_decay=WEIGHT_DECAY)
+        num_steps = EPOCHS * len(inputs) // BATCH + 1
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, HIGHEST_RATE, total_steps=num_steps + 1)
+        for _ in range(num_steps):
+            drawn = torch.randint(len(inputs), (BATCH,))
+            logits = network(inputs[drawn])[:, 0]
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets[drawn])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        weights = first.weight.detach().numpy() / scale
+        hidden.append(np.c_[first.bias.detach().numpy() - weights @ mean, weights])
+        last.append(second.weight.detach().numpy()[0] / NUM_PARTS)
+        constant += second.bias.item() / NUM_PARTS
+    return Weighing(np.concatenate(hidden), np.array([constant, *np.concatenate(last)]))
 
 
 # ---- Measuring
@@ -183,7 +209,7 @@ def notes_of(piece: Piece, config: ModelConfig, way: str) -> list[Note]:
     notes: list[Note] = []
     done = 0
     for one in piece.heard[way]:
-        parts.add(*one)
+        parts.add(one)
         while parts.is_known(done):
             window, following, part, _ = parts.take(done, decoder.sounding)
             done += 1

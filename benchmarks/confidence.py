@@ -148,7 +148,7 @@ def store(source: str, **fields: Any) -> None:
     directory = Path(source)
     config = dataclasses.replace(load_model_config(directory), **fields)
     with atomic_output(directory / CONFIG_FILE) as temporary:
-        temporary.write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(config.to_text(), encoding="utf-8")
 
 
 def markdown(sets: dict[str, Judged], knots: Knots) -> str:

@@ -2,10 +2,11 @@
 
 A window's network is surest about its own middle, so `windows.py` believes that one alone. But the others know
 something too: what only one of four hears is mostly wrong, what all of them hear mostly right. Here the windows' onsets
-of one pitch within `SAME_SECONDS` become one candidate, and a logistic regression gives the probability that it is
-right: from who hears it and how surely, from what else is heard at the same time (octaves and neighbours are the usual
-mistakes), and from how well the windows agree around it. Its coefficients belong to the model (`ModelConfig.agreement`;
-`benchmarks/agreement.py` fits them to pieces with known notes).
+of one pitch within `SAME_SECONDS` become one candidate, and a small network gives the probability that it is right:
+from who hears it and how surely, from what else is heard at the same time (octaves and neighbours are the usual
+mistakes), from how well the windows agree around it, and from the sound itself (`sound.py`). One layer of hidden units
+is enough, and a line too little: what a level means depends on the others. The numbers belong to the model
+(`ModelConfig.agreement`; `benchmarks/agreement.py` fits them to pieces with known notes).
 
 Windows that hear the same sounds make the same mistakes. So every other one hears the music a semitone higher
 (`SEMITONES`): its mistakes are others, and what both hear is more often right. Such a window hears a
@@ -27,19 +28,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from jaxtyping import Float
 
 from mt3core.config.model import AGREEMENT_NUMBERS, ModelConfig
 from mt3core.decoding import Generated
 from mt3core.notes.encoding import SegmentEncoder
 from mt3core.segments import AudioSegment
+from mt3decode.sound import FRAMES_AFTER, FRAMES_BEFORE, NUM_DRUM_FEATURES, NUM_PITCHED_FEATURES, SoundSoFar
 from mt3decode.windows import DRUMS, NEAR_SECONDS, Heard, Hit, Key, MiddleParts, Parts
 
-OVERLAP = 4  # windows that hear every moment, for which the coefficients are fitted
+OVERLAP = 4  # windows that hear every moment, for which the networks are fitted
 SEMITONES = (0, 1)  # by which the windows hear the music higher than it is, in turn
 SAME_SECONDS = 0.06
 CONTEXT = 0.5  # of a window's length, before and after a candidate: what is heard at the same time
 MEMORY = 2.0  # window lengths: the candidates before it that decide about the threshold
-MARGIN = 4.0  # window lengths around a part: no window farther away matters to it
+MARGIN = 6.0  # window lengths around a part: no window farther away matters to it
 FOUND_SHARE = 0.8
 # By the F1 of onsets and offsets on rendered pieces that `small` has not learned from.
 STILL_SHARE = 0.75  # of the windows that must hear a note sound on
@@ -47,8 +50,11 @@ END_RANK = 0.34  # among the ends that the windows give a note, from the earlies
 _CHORD_SECONDS, _REPEAT_SECONDS = 0.045, 0.12
 _INTERVALS = (-24, -19, -12, -1, 1, 12, 19)
 _LEAST_LOG_PROBABILITY = -10.0
-NUM_FEATURES = 2 * OVERLAP + 10 + 2 * len(_INTERVALS) + 10
-assert NUM_FEATURES + 1 == AGREEMENT_NUMBERS
+NUM_HEARD_FEATURES = 2 * OVERLAP + 10 + 2 * len(_INTERVALS) + 10
+NUM_FEATURES = NUM_HEARD_FEATURES + NUM_PITCHED_FEATURES, NUM_HEARD_FEATURES + NUM_DRUM_FEATURES
+NUM_HIDDEN = 32, 16
+for _features, _hidden, _numbers in zip(NUM_FEATURES, NUM_HIDDEN, AGREEMENT_NUMBERS, strict=True):
+    assert _numbers == _hidden * (_features + 2) + 1
 
 
 @dataclass(frozen=True)
@@ -105,24 +111,30 @@ class AgreedParts(Parts):
     def __init__(self, config: ModelConfig, is_grammatical: bool = False) -> None:
         super().__init__()
         self._middle = MiddleParts(config, is_grammatical)
-        self._coefficients = np.array(config.agreement)
+        self._networks = [Weighing.of(numbers, kind) for kind, numbers in enumerate(config.agreement)]
         self._encoder = SegmentEncoder(config.vocabulary, config.spectrogram.frames_per_second)
         self._per_second = config.vocabulary.steps_per_second
+        self._frames_per_step = config.spectrogram.frames_per_second / self._per_second
         self._length = self._encoder.frame_step(config.network.input_frames)
         self._near = round(NEAR_SECONDS * self._per_second)
         self._same = math.ceil(SAME_SECONDS * self._per_second)
         self._context, self._memory = round(CONTEXT * self._length), round(MEMORY * self._length)
         self._chord, self._repeat = (round(seconds * self._per_second) for seconds in (_CHORD_SECONDS, _REPEAT_SECONDS))
         self._windows: dict[int, Window] = {}  # that a part can still need
+        self._sound = SoundSoFar()
         self._waiting: list[tuple[int, int, Hit]] = []
         self._growing: dict[Key, Candidate] = {}
         self._candidates: list[Candidate] = []
         self._complete = 0.0  # all onsets before this step are known
         self._is_closed = False
 
-    def add(self, window: AudioSegment, following: AudioSegment | None, generated: Generated) -> None:
-        number = self.num_heard
-        super().add(window, following, generated)
+    def add(self, heard: Heard) -> None:
+        """Raises `ValueError` for a window without levels."""
+        number, window, following, generated = self.num_heard, heard.piece, heard.following, heard.generated
+        if heard.levels is None:
+            raise ValueError("Windows are weighed with the levels of the recording.")
+        super().add(heard)
+        self._sound.add(heard.levels)
         ties, hits, num_ignored = self._middle.read(window, generated)
         first, start = self._encoder.frame_step(window.first_frame), round(window.start_seconds * self._per_second)
         after = self._encoder.frame_step(window.first_frame + round(window.num_frames * window.pace))
@@ -154,8 +166,10 @@ class AgreedParts(Parts):
     def is_known(self, number: int) -> bool:
         if number + 1 >= self.num_heard:
             return self._is_closed and number < self.num_heard
-        # A candidate looks a context ahead, and those that decide about its threshold once more.
-        return self._end(number) + 2 * self._context + 2 * self._same < self._complete
+        # Those that decide about a candidate's threshold are up to a context ahead of it. They look a context ahead
+        # themselves, and at the levels there: of every frame before a complete step, these are known.
+        ahead = max(self._context, math.ceil(FRAMES_AFTER / self._frames_per_step))
+        return self._end(number) + self._context + ahead + 2 * self._same < self._complete
 
     def _rewritten(self, number: int, heard: Heard, sounding: Iterable[Key]) -> tuple[Generated, int]:
         window, end = self._windows[number], self._end(number)
@@ -243,6 +257,8 @@ class AgreedParts(Parts):
                     before = max(before, other.share)
                 else:
                     after = max(after, other.share)
+        frame = round(candidate.step * self._frames_per_step)
+        levels = self._sound.drum(frame, pitch) if is_drum else self._sound.pitched(frame, pitch)
         share, level = candidate.share, sum(around) / len(around)
         others = [shares.get(pitch + interval, 0.0) for interval in _INTERVALS]
         return np.array([
@@ -259,6 +275,7 @@ class AgreedParts(Parts):
             after,
             share * before,
             share * after,
+            *levels,
         ])  # fmt: skip
 
     def _between(self, first_step: int, end_step: float) -> list[Candidate]:
@@ -267,8 +284,8 @@ class AgreedParts(Parts):
 
     def _probability(self, candidate: Candidate) -> float:
         if candidate.probability is None:
-            coefficients = self._coefficients[int(candidate.key[0] == DRUMS)]
-            candidate.probability = probability_of(self._features(candidate)[None], coefficients).item()
+            network = self._networks[int(candidate.key[0] == DRUMS)]
+            candidate.probability = network(self._features(candidate))
         return candidate.probability
 
     # ---- Which are believed
@@ -343,6 +360,7 @@ class AgreedParts(Parts):
         """What no later part needs."""
         self._windows.pop(number - OVERLAP, None)
         oldest = self._windows[number].start - self._memory - self._context - self._near
+        self._sound.forget(int(oldest * self._frames_per_step) - FRAMES_BEFORE)
         del self._candidates[: bisect.bisect_left(self._candidates, oldest, key=lambda one: one.step)]
 
 
@@ -376,10 +394,31 @@ def notes_of(ties: Iterable[Key], hits: Iterable[Hit]) -> list[Sounding]:
     return [*notes, *(Sounding(pitch, start, math.inf) for (_, pitch), start in begun.items())]
 
 
-def probability_of(features: np.ndarray, coefficients: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Of candidates, (candidates, features): the constant is the first of the coefficients."""
-    sums = coefficients[0] + features @ np.asarray(coefficients[1:])
-    return 1 / (1 + np.exp(-sums))
+@dataclass(frozen=True)
+class Weighing:
+    """A network with one hidden layer, from the features of an onset to the probability that it is right.
+
+    `hidden` (units, 1 + features) and `last` (1 + units) begin with the constants; the units are SiLU.
+    """
+
+    hidden: Float[np.ndarray, "units inputs"]
+    last: Float[np.ndarray, " inputs"]
+
+    @classmethod
+    def of(cls, numbers: Sequence[float], kind: int) -> Weighing:
+        """From `ModelConfig.agreement`: first `hidden`, row by row, then `last`; kind 1 is that of drum hits."""
+        split = NUM_HIDDEN[kind] * (1 + NUM_FEATURES[kind])
+        return cls(np.array(numbers[:split]).reshape(NUM_HIDDEN[kind], -1), np.array(numbers[split:]))
+
+    def numbers(self) -> tuple[float, ...]:
+        """The inverse of `of`, with four digits."""
+        return tuple(float(f"{number:.4g}") for number in (*self.hidden.ravel(), *self.last))
+
+    def __call__(self, features: Float[np.ndarray, " features"]) -> float:
+        sums = self.hidden[:, 0] + self.hidden[:, 1:] @ features
+        with np.errstate(over="ignore"):  # to infinity, and the unit to zero
+            units = sums / (1 + np.exp(-sums))
+            return float(1 / (1 + np.exp(-(self.last[0] + self.last[1:] @ units))))
 
 
 def best_threshold(probabilities: np.ndarray, found_share: float = FOUND_SHARE) -> float:

@@ -25,6 +25,7 @@ from mt3core.notes.vocabulary import segment_start_seconds
 from mt3core.recording_level import LevelMeter, RecordingLevel
 from mt3core.segments import AudioSegment, num_frames
 from mt3decode.grammar import last_step, last_steps
+from mt3decode.sound import Levels, levels_of
 from mt3decode.stretches import Stretches, network_input
 from mt3decode.windows import window_hop, window_start_seconds
 
@@ -42,7 +43,8 @@ class ArrivingSegments:
     `margin_seconds` of the excerpt are needed, too. If the audio `is_live`, `close` does not wait for the next block.
     `announced_seconds` gives the length that the audio is said to have, if that is known. In turn, windows
     that overlap are played faster, so that they are some `semitones` higher, except one that the recording does not
-    fill. Raises what reading the blocks raises, and `AudioError` for an excerpt after the end.
+    fill. `gives_levels` says whether `levels` are wanted. Raises what reading the blocks raises, and `AudioError` for
+    an excerpt after the end.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class ArrivingSegments:
         announced_seconds: Callable[[], float | None] = lambda: None,
         margin_seconds: float = 0.0,
         semitones: Sequence[int] = (0,),
+        gives_levels: bool = False,
     ) -> None:
         self.last_steps: list[int] = []  # of the segments so far, for the grammar
         self.num_given = 0
@@ -71,6 +74,8 @@ class ArrivingSegments:
         self._announced_seconds = announced_seconds
         self._hop, self._semitones = window_hop(config, overlap), semitones
         self._segments: dict[int, tuple[AudioSegment, AudioSegment | None]] = {}
+        self._gives_levels = gives_levels
+        self._levels: dict[int, Levels] = {}
         self._blocks = iter(blocks)
         self._is_live = is_live
         self._reading = threading.Lock()  # held while a block is read
@@ -111,6 +116,10 @@ class ArrivingSegments:
         How many frames the one after it has may not be known yet.
         """
         return self._segments.pop(number)
+
+    def levels(self, number: int) -> Levels | None:
+        """How loud the recording is in a segment that has been given. Only once each."""
+        return self._levels.pop(number, None)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for piece, samples in self._cut():
@@ -164,12 +173,16 @@ class ArrivingSegments:
                 self._excerpt.part_of(self.seconds, self._name)
             index += 1
             if following is None or following.start_seconds > self._needed_from:
-                if goes_on:
-                    piece, own = self._heard(piece, waiting[first * hop_samples - start :])
-                else:
+                own = waiting[first * hop_samples - start :]
+                if not goes_on:
                     frames = num_frames(start + len(waiting), hop_samples) - first
                     piece = replace(piece, num_frames=frames, semitones=0)
-                    own = waiting[first * hop_samples - start :][: frames * hop_samples]
+                if self._gives_levels:
+                    self._levels[self.num_given] = levels_of(piece, own, self._hop, not goes_on, self._config)
+                if goes_on:
+                    piece, own = self._heard(piece, own)
+                else:
+                    own = own[: piece.num_frames * hop_samples]
                 needed = following if following is not None and following.start_seconds < self._needed_until else None
                 self._give(piece, following, needed)
                 yield piece, own

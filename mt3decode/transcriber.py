@@ -40,7 +40,7 @@ from mt3decode.arriving import ArrivingSegments, mono_blocks
 from mt3decode.many import Numbered, SharedSegments
 from mt3decode.streams import NoteStream, Segments, Step, chosen, closing_if_possible
 from mt3decode.stretches import LogMels, Stretches
-from mt3decode.windows import MiddleParts, Parts, WholeParts
+from mt3decode.windows import Heard, MiddleParts, Parts, WholeParts
 
 # Called with the number of segments done and the total.
 Progress = Callable[[int, int], None]
@@ -312,7 +312,7 @@ class BaseTranscriber(abc.ABC):
         options["takes_samples"] = self.takes_samples
         if decoding.agreement:
             seconds = self.config.network.input_frames / self.config.spectrogram.frames_per_second
-            options |= {"margin_seconds": MARGIN * seconds, "semitones": SEMITONES}
+            options |= {"margin_seconds": MARGIN * seconds, "semitones": SEMITONES, "gives_levels": True}
         return ArrivingSegments(blocks, self.config, decoding.overlap, excerpt, name, **options)
 
     def _decode(
@@ -344,7 +344,7 @@ class BaseTranscriber(abc.ABC):
                     ready[index] = generated
                     while parts.num_heard in ready:
                         number = parts.num_heard
-                        parts.add(*arriving.take(number), ready.pop(number))
+                        parts.add(Heard(*arriving.take(number), ready.pop(number), arriving.levels(number)))
                     while parts.is_known(done):
                         if isinstance(log_mels, Stretches) and done in log_mels.firsts:
                             decoder.forget()

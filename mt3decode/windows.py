@@ -27,6 +27,7 @@ from mt3core.decoding import Generated
 from mt3core.notes.encoding import SegmentEncoder, SegmentEvents, tie_keys
 from mt3core.notes.vocabulary import Vocabulary
 from mt3core.segments import AudioSegment, num_frames
+from mt3decode.sound import Levels
 
 NEAR_SECONDS = 0.05  # the tolerance within which onsets count as the same in evaluation
 DRUMS = -1  # instead of a program
@@ -86,11 +87,15 @@ Part = tuple[AudioSegment, AudioSegment | None, Generated, int]
 
 
 class Heard(NamedTuple):
-    """A segment or window, the one that follows (None after the last), and what the network wrote for it."""
+    """A segment or window, the one that follows (None after the last), and what the network wrote for it.
+
+    Where windows are weighed, also how loud the recording is in it.
+    """
 
     piece: AudioSegment
     following: AudioSegment | None
     generated: Generated
+    levels: Levels | None = None
 
 
 class Parts(abc.ABC):
@@ -104,8 +109,8 @@ class Parts(abc.ABC):
         self.num_heard = 0
         self._heard: dict[int, Heard] = {}
 
-    def add(self, piece: AudioSegment, following: AudioSegment | None, generated: Generated) -> None:
-        self._heard[self.num_heard] = Heard(piece, following, generated)
+    def add(self, heard: Heard) -> None:
+        self._heard[self.num_heard] = heard._replace(levels=None)
         self.num_heard += 1
 
     def is_known(self, number: int) -> bool:
@@ -143,7 +148,7 @@ class MiddleParts(Parts):
         self._latest: dict[Key, int] | None = None
 
     def _rewritten(self, number: int, heard: Heard, sounding: Iterable[Key]) -> tuple[Generated, int]:
-        return self.rewrite(*heard, sounding)
+        return self.rewrite(heard.piece, heard.following, heard.generated, sounding)
 
     def rewrite(
         self,

@@ -8,7 +8,6 @@ can be lengthened with zeros at any time, since a step reads nothing behind a ro
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -84,7 +83,7 @@ def write_graphs(model: Transformer, folder: Path) -> None:
     config = model.config
     (folder / ENCODER_FILE).write_bytes(encoder_graph(model))
     (folder / STEP_FILE).write_bytes(step_graph(model))
-    (folder / CONFIG_FILE).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+    (folder / CONFIG_FILE).write_text(config.to_text(), encoding="utf-8")
     (folder / CARD_FILE).write_text(_readme(config), encoding="utf-8")
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -30,10 +32,11 @@ _CALIBRATION = Limits(
         and all(low[0] < high[0] and low[1] <= high[1] for low, high in itertools.pairwise(knots))
     ),
 )
-AGREEMENT_NUMBERS = 43  # a constant and a coefficient for each feature of `mt3decode/agreement.py`
+# Of the small networks of `mt3decode/agreement.py`, for pitched notes and for drum hits.
+AGREEMENT_NUMBERS = (2785, 1169)
 _AGREEMENT = Limits(
-    f"a row of {AGREEMENT_NUMBERS} numbers for pitched notes and one for drum hits",
-    lambda rows: not rows or (len(rows) == 2 and all(len(row) == AGREEMENT_NUMBERS for row in rows)),
+    f"{AGREEMENT_NUMBERS[0]} numbers for pitched notes and {AGREEMENT_NUMBERS[1]} for drum hits",
+    lambda rows: not rows or tuple(map(len, rows)) == AGREEMENT_NUMBERS,
 )
 
 
@@ -107,8 +110,8 @@ class ModelConfig(Checked, error=ModelError):
     `confidence` says what confidences of notes mean: pairs of the product of a note's probabilities and the share of
     such notes that are right, with straight lines between them (`benchmarks/confidence.py`). Empty: the product itself.
 
-    `agreement` says which onsets are believed where windows overlap: the coefficients of `mt3decode/agreement.py` for
-    pitched notes and for drum hits (`benchmarks/agreement.py`). Empty: those of the window in whose middle they are.
+    `agreement` says which onsets are believed where windows overlap: the numbers of the two small networks of
+    `mt3decode/agreement.py` (`benchmarks/agreement.py` fits them). Empty: those of the window in whose middle they are.
     """
 
     name: str = "mt3"
@@ -139,6 +142,11 @@ class ModelConfig(Checked, error=ModelError):
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary with `format_version`."""
         return {"format_version": FORMAT_VERSION, **self.values()}
+
+    def to_text(self) -> str:
+        """What `config.json` says: `to_dict`, with lists of numbers in a line each."""
+        text = json.dumps(self.to_dict(), indent=2)
+        return re.sub(r"\[\s+([-+.\deE,\s]+)\s\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
     def values(self) -> dict[str, Any]:
         """All fields by section, without those added later that have their default."""

@@ -6,7 +6,6 @@ Reading one runs no code.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,7 +60,7 @@ def save_model_directory(
     check_stored_type(stored_type)
     check_weights(config.network, arrays, "the weights to save")
     with atomic_directory(directory, overwrite=overwrite) as temporary:
-        (temporary / CONFIG_FILE).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+        (temporary / CONFIG_FILE).write_text(config.to_text(), encoding="utf-8")
         write_weights(temporary / WEIGHTS_FILE, arrays, stored_type)
         if card is None:
             card = _model_card(config, arrays, source, stored_type)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from mt3core.config.model import MT3, ModelConfig, NetworkConfig, VocabularyConfig
+from mt3core.config.model import AGREEMENT_NUMBERS, MT3, ModelConfig, NetworkConfig, VocabularyConfig
 from mt3core.errors import ModelError, OutputError
 from mt3core.model.directory import is_model_directory, load_model_config, load_model_directory, save_model_directory
 from mt3core.model.parameters import parameters
@@ -226,3 +226,12 @@ def test_a_field_added_later_may_be_missing_and_is_written_only_when_set():
 def test_a_calibration_that_is_none_is_refused(knots):
     with pytest.raises(ModelError, match=r"confidence is .* Use "):
         ModelConfig(confidence=knots)
+
+
+def test_numbers_of_a_list_share_a_line():
+    rows = tuple(tuple(-1.5e-7 * i for i in range(count)) for count in AGREEMENT_NUMBERS)
+    config = dataclasses.replace(MT3, agreement=rows, confidence=((0.0, 0.1), (0.5, 1.0)))
+    text = config.to_text()
+    assert ModelConfig.from_dict(json.loads(text)) == config
+    assert text.count("\n") < 80
+    assert "    [0.5, 1.0]\n" in text

@@ -20,40 +20,51 @@ from mt3core.segments import AudioSegment
 from mt3decode.agreement import (
     MARGIN,
     NUM_FEATURES,
+    NUM_HEARD_FEATURES,
+    NUM_HIDDEN,
     OVERLAP,
     SEMITONES,
     AgreedParts,
+    Weighing,
     as_played,
     best_threshold,
-    probability_of,
 )
+from mt3decode.sound import levels_of
 from mt3decode.transcriber import BaseTranscriber
-from mt3decode.windows import DRUMS, Hit, MiddleParts, WholeParts, windows
+from mt3decode.windows import DRUMS, Heard, Hit, MiddleParts, WholeParts, window_hop, windows
 
 pytestmark = pytest.mark.unit
 
-SHARE_SQUARED = 1 + 2 * OVERLAP  # its place in a row of coefficients
+SHARE_SQUARED = 2 * OVERLAP  # its place among the features
 
 
 def believing(config: ModelConfig, constant: float = -2.0, share_squared: float = 4.0) -> ModelConfig:
     """A model that believes what is heard by many: 0.88 if by all windows, 0.15 if by one of four."""
-    row = [0.0] * AGREEMENT_NUMBERS
-    row[0], row[SHARE_SQUARED] = constant, share_squared
-    return dataclasses.replace(config, agreement=(tuple(row), tuple(row)))
+    rows = []
+    for num_features, num_hidden in zip(NUM_FEATURES, NUM_HIDDEN, strict=True):
+        hidden, last = np.zeros((num_hidden, 1 + num_features)), np.zeros(1 + num_hidden)
+        # A unit of a number less that of its opposite is the number.
+        hidden[:2, 1 + SHARE_SQUARED], last[:3] = (1, -1), (constant, share_squared, -share_squared)
+        rows.append(Weighing(hidden, last).numbers())
+    return dataclasses.replace(config, agreement=tuple(rows))
 
 
-def heard(config: ModelConfig, notes: list[Note], seconds: float, change=lambda notes, window: notes):
+def heard(config: ModelConfig, notes: list[Note], seconds: float, change=lambda notes, window: notes, samples=None):
     """The windows of a recording, and what is written for them of the notes, changed for each."""
     found = windows(round(seconds * RATE_HZ), config, OVERLAP)
     for piece, following in zip(found, [*found[1:], None], strict=True):
-        yield piece, following, Generated(written(config, change(notes, piece), piece), 0.0)
+        tokens = written(config, change(notes, piece), piece)
+        begin = piece.first_frame * config.spectrogram.hop_samples
+        own = np.zeros(0, np.float32) if samples is None else samples[begin:]
+        levels = levels_of(piece, own, window_hop(config, OVERLAP), following is None, config)
+        yield Heard(piece, following, Generated(tokens, 0.0), levels)
 
 
 def agreed(config: ModelConfig, given_windows, at_once: bool = False) -> list[Note]:
     parts, decoder, done = AgreedParts(config), NoteDecoder(config.vocabulary), 0
     given_windows = list(given_windows)
     for number, window in enumerate(given_windows):
-        parts.add(*window)
+        parts.add(window)
         if at_once and number + 1 < len(given_windows):
             continue
         while parts.is_known(done):
@@ -63,6 +74,17 @@ def agreed(config: ModelConfig, given_windows, at_once: bool = False) -> list[No
             done += 1
     assert done == len(given_windows)
     return to_notes(decoder.finish())
+
+
+def listening(config: ModelConfig) -> ModelConfig:
+    """A model that believes about half of what is heard, by how loud the recording is around it."""
+    draw = np.random.default_rng(3)
+    rows = []
+    for num_features, num_hidden in zip(NUM_FEATURES, NUM_HIDDEN, strict=True):
+        hidden, last = np.zeros((num_hidden, 1 + num_features)), draw.normal(0, 1, 1 + num_hidden)
+        hidden[:, 1 + NUM_HEARD_FEATURES :] = draw.normal(0, 1, (num_hidden, num_features - NUM_HEARD_FEATURES))
+        rows.append(Weighing(hidden, last - last.mean()).numbers())
+    return dataclasses.replace(config, agreement=tuple(rows))
 
 
 @pytest.mark.parametrize("name", ["mt3", "small"])
@@ -88,10 +110,10 @@ def test_windows_that_hear_it_higher_or_lower_agree_with_the_others(semitones):
         return dataclasses.replace(note, onset=onset, offset=offset, pitch=pitch)
 
     given_windows = []
-    for piece, following, _ in heard(config, notes, 4.5):
+    for piece, following, _, levels in heard(config, notes, 4.5):
         turned = dataclasses.replace(piece, semitones=semitones[piece.index % len(semitones)] if following else 0)
         tokens = written(config, [played(note, turned) for note in notes], turned)
-        given_windows.append((turned, following, Generated(tokens, 0.0)))
+        given_windows.append(Heard(turned, following, Generated(tokens, 0.0), levels))
     found = sorted(agreed(config, given_windows), key=lambda note: (note.is_drum, note.onset))
     expected = sorted(notes, key=lambda note: (note.is_drum, note.onset))
     assert [(note.pitch, note.is_drum) for note in found] == [(note.pitch, note.is_drum) for note in expected]
@@ -136,10 +158,12 @@ def unsure(seed: int):
 @settings(max_examples=15, deadline=None)
 @given(notes=pieces(), seed=st.integers(0, 1000))
 def test_a_part_that_is_known_does_not_change(notes, seed):
-    config = believing(SMALL)
     seconds = max(note.offset for note in notes) + 0.5
-    given_windows = list(heard(config, notes, seconds, unsure(seed)))
-    assert agreed(config, given_windows) == agreed(config, given_windows, at_once=True)
+    samples = np.random.default_rng(seed).normal(0, 0.1, round(seconds * RATE_HZ)).astype(np.float32)
+    samples *= np.sin(np.arange(len(samples)) / 1500) ** 4  # levels that change
+    for config in (believing(SMALL), listening(SMALL)):
+        given_windows = list(heard(config, notes, seconds, unsure(seed), samples))
+        assert agreed(config, given_windows) == agreed(config, given_windows, at_once=True)
 
 
 def test_parts_are_known_soon():
@@ -147,8 +171,8 @@ def test_parts_are_known_soon():
     notes = [Note(0.1 * i, 0.1 * i + 0.08, 60 + i % 12, 100, 0, False) for i in range(100)]
     parts, delays, done = AgreedParts(config), [], 0
     for number, window in enumerate(heard(config, notes, 12.0)):
-        parts.add(*window)
-        while parts.is_known(done) and window[1] is not None:
+        parts.add(window)
+        while parts.is_known(done) and window.following is not None:
             parts.take(done, ())
             delays.append(number - done)
             done += 1
@@ -167,7 +191,7 @@ def test_what_one_window_hears_is_not_believed_beside_what_all_hear():
     given_windows = list(heard(config, notes, 4.5, change))
     assert on_grid(config, agreed(config, given_windows)) == on_grid(config, notes)
     middle, decoder = MiddleParts(SMALL), NoteDecoder(SMALL.vocabulary)
-    for piece, following, generated in given_windows:
+    for piece, following, generated, _ in given_windows:
         rewritten, _ = middle.rewrite(piece, following, generated, decoder.sounding)
         decoder.add_segment(piece.start_seconds, rewritten.tokens, following and following.start_seconds)
     assert 90 in {note.pitch for note in to_notes(decoder.finish())}
@@ -228,10 +252,17 @@ def test_the_threshold_has_the_highest_expected_f1(probabilities):
     assert expected_f1(best) == pytest.approx(max(map(expected_f1, values)))
 
 
-def test_probabilities_are_of_a_constant_and_the_features():
-    found = probability_of(np.array([[0.0, 0.0], [1.0, 2.0]]), (0.0, 1.0, -1.0))
-    assert found == pytest.approx([0.5, 1 / (1 + np.exp(1.0))])
-    assert NUM_FEATURES + 1 == AGREEMENT_NUMBERS
+def test_probabilities_are_those_of_the_network():
+    for kind, (num_features, num_hidden) in enumerate(zip(NUM_FEATURES, NUM_HIDDEN, strict=True)):
+        draw = np.random.default_rng(kind)
+        numbers = tuple(float(f"{one:.4g}") for one in draw.normal(0, 0.3, AGREEMENT_NUMBERS[kind]))
+        network, features = Weighing.of(numbers, kind), draw.normal(size=num_features)
+        assert network.numbers() == numbers
+        split = num_hidden * (num_features + 1)
+        sums = [row[0] + sum(row[1:] * features) for row in np.array(numbers[:split]).reshape(num_hidden, -1)]
+        total = numbers[split] + sum(n * x / (1 + np.exp(-x)) for n, x in zip(numbers[split + 1 :], sums, strict=True))
+        assert network(features) == pytest.approx(1 / (1 + np.exp(-total)))
+        assert network(1e6 * features) in (0.0, 1.0)  # without a warning
 
 
 class Hears(BaseTranscriber):
@@ -240,21 +271,22 @@ class Hears(BaseTranscriber):
     def __init__(self, config: ModelConfig, decoding: Decoding, notes: list[Note], seconds: float) -> None:
         super().__init__(config, decoding)
         self.first = 0
-        self._windows = [generated for *_, generated in heard(config, notes, seconds, unsure(1))]
+        self._windows = [one.generated for one in heard(config, notes, seconds, unsure(1))]
 
     def generate_stream(self, log_mels, last_steps=None):
         for number, _ in enumerate(log_mels):
             yield number, self._windows[self.first + number]
 
 
-def test_an_excerpt_has_the_notes_of_the_whole():
-    seconds = 9.0
-    notes = [Note(0.1 * i, 0.1 * i + 0.3, 60 + i % 12, 100, 0, False) for i in range(80)]
+@pytest.mark.parametrize("model", [believing, listening])
+def test_an_excerpt_has_the_notes_of_the_whole(model):
+    seconds = 12.0
+    notes = [Note(0.1 * i, 0.1 * i + 0.3, 60 + i % 12, 100, 0, False) for i in range(110)]
     audio = np.random.default_rng(0).normal(0, 0.1, round(seconds * RATE_HZ)).astype(np.float32), RATE_HZ
-    config = believing(SMALL)
+    config = model(SMALL)
     transcriber = Hears(config, Decoding(overlap=4, agreement=True), notes, seconds)
     whole = transcriber.transcribe(audio).notes
-    start, end = 4.0, 5.0
+    start, end = 5.5, 6.5
     margin = MARGIN * SMALL.network.input_frames / SMALL.spectrogram.frames_per_second
     everything = windows(len(audio[0]), config, OVERLAP)
     transcriber.first = next(
@@ -266,7 +298,7 @@ def test_an_excerpt_has_the_notes_of_the_whole():
     assert excerpt == expected
 
 
-def test_a_model_without_coefficients_does_without():
+def test_a_model_without_the_numbers_does_without():
     wanted = Decoding(overlap=2, agreement=True)
     assert Hears(SMALL, wanted, [], 1.0).decoding == Decoding(overlap=2)
     known = Hears(believing(SMALL), wanted, [], 1.0)
@@ -282,9 +314,9 @@ def test_a_model_without_coefficients_does_without():
             Decoding(**values, continuous=True)
 
 
-def test_coefficients_are_part_of_a_model():
+def test_the_numbers_are_part_of_a_model():
     config = believing(MT3)
     assert ModelConfig.from_dict(config.to_dict()) == config
     assert "agreement" not in MT3.to_dict()  # earlier releases read the model
-    with pytest.raises(ModelError, match=rf"Use a row of {AGREEMENT_NUMBERS} numbers for pitched notes and one for"):
+    with pytest.raises(ModelError, match=rf"Use {AGREEMENT_NUMBERS[0]} numbers for pitched notes and"):
         dataclasses.replace(MT3, agreement=((0.0, 1.0),))
