@@ -50,6 +50,7 @@ END_RANK = 0.34  # among the ends that the windows give a note, from the earlies
 _CHORD_SECONDS, _REPEAT_SECONDS = 0.045, 0.12
 _INTERVALS = (-24, -19, -12, -1, 1, 12, 19)
 _LEAST_LOG_PROBABILITY = -10.0
+_GREATEST = 600.0  # number whose exponential is finite
 NUM_HEARD_FEATURES = 2 * OVERLAP + 10 + 2 * len(_INTERVALS) + 10
 NUM_FEATURES = NUM_HEARD_FEATURES + NUM_PITCHED_FEATURES, NUM_HEARD_FEATURES + NUM_DRUM_FEATURES
 NUM_HIDDEN = 32, 16
@@ -415,10 +416,10 @@ class Weighing:
         return tuple(float(f"{number:.4g}") for number in (*self.hidden.ravel(), *self.last))
 
     def __call__(self, features: Float[np.ndarray, " features"]) -> float:
-        sums = self.hidden[:, 0] + self.hidden[:, 1:] @ features
-        with np.errstate(over="ignore"):  # to infinity, and the unit to zero
-            units = sums / (1 + np.exp(-sums))
-            return float(1 / (1 + np.exp(-(self.last[0] + self.last[1:] @ units))))
+        # Beyond these bounds a unit is zero, and a probability 0 or 1, as far as numbers can tell.
+        sums = np.maximum(self.hidden[:, 0] + self.hidden[:, 1:] @ features, -_GREATEST)
+        total = self.last[0] + float(self.last[1:] @ (sums / (1 + np.exp(-sums))))
+        return 1 / (1 + math.exp(min(-total, _GREATEST)))
 
 
 def best_threshold(probabilities: np.ndarray, found_share: float = FOUND_SHARE) -> float:
